@@ -1,0 +1,189 @@
+"""Parts on disk: immutable Parquet files, written whole or not at all. Nothing else knows the row format.
+
+A part is written under a temporary name that no reader looks at, flushed to the disk, and renamed into place; publishing a part that
+exists is a no-op, so two writers of the same part (a killed run's last worker and its successor) cannot harm each other.
+A stage folder ends with `_done.json`, written last.
+"""
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpus.errors import LimbeckError
+
+DONE = "_done.json"
+
+
+@contextlib.contextmanager
+def publishing(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`; what the caller writes there is renamed to `path`, or removed if it raised.
+
+    Works for files and folders. Where `path` exists when the caller is done, the new version is dropped.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        _flush(temporary)
+        if not path.exists():
+            try:
+                os.rename(temporary, path)
+            except OSError:  # a folder that somebody else published in between
+                if not path.exists():
+                    raise
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise LimbeckError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") from error
+    finally:
+        _remove(temporary)
+
+
+def write_text(path: Path, text: str, *, replace: bool = False) -> None:
+    """Write a small file atomically; `replace` overwrites (for files that are a view, such as a report)."""
+    if replace and path.exists():
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            _flush(temporary)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise LimbeckError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") from error
+        finally:
+            _remove(temporary)
+        return
+    with publishing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", replace=replace)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises LimbeckError where it is missing or cut off."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise LimbeckError(f"{path} does not exist; is {path.parent} a finished run folder?") from error
+    except ValueError as error:
+        raise LimbeckError(f"{path} is not whole JSON ({error}); delete it and run the same command again") from error
+
+
+def part_path(folder: Path, part: str) -> Path:
+    """Where the part of that name lies in a stage folder."""
+    return folder / f"{part}.parquet"
+
+
+def part_names(folder: Path) -> list[str]:
+    """The names of the published parts of a stage folder, in order."""
+    return sorted(path.stem for path in folder.glob("part-*.parquet"))
+
+
+def write_part(folder: Path, part: str, table: pa.Table, schema: pa.Schema | None = None) -> None:
+    """Publish one part; `schema` casts and checks the columns."""
+    write_table(part_path(folder, part), table, schema)
+
+
+def write_table(path: Path, table: pa.Table, schema: pa.Schema | None = None) -> None:
+    """Publish one Parquet file; a file that exists already is left as it is."""
+    if schema is not None:
+        table = table.select(schema.names).cast(schema)
+    with publishing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def write_parts(folder: Path, table: pa.Table, rows_per_part: int, schema: pa.Schema | None = None) -> list[str]:
+    """Publish a table as parts of `rows_per_part` rows and return their names; an empty table has no parts."""
+    names = []
+    for index, start in enumerate(range(0, table.num_rows, rows_per_part)):
+        names.append(f"part-{index:05d}")
+        write_part(folder, names[-1], table.slice(start, rows_per_part), schema)
+    return names
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read one Parquet file whole; raises LimbeckError where it is missing or cut off."""
+    try:
+        return pq.read_table(path, partitioning=None)
+    except FileNotFoundError as error:
+        raise LimbeckError(f"{path} does not exist; run the same command again to make it") from error
+    except (pa.ArrowException, OSError) as error:
+        raise LimbeckError(
+            f"{path} is not a whole Parquet file ({str(error).splitlines()[0]}); delete it and run the same command again"
+        ) from error
+
+
+def read_part(folder: Path, part: str) -> pa.Table:
+    """Read one part."""
+    return read_table(part_path(folder, part))
+
+
+def read_parts(folder: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """Read every part of a stage folder as one table, in part order; `schema` is what an empty folder yields."""
+    tables = [read_part(folder, part) for part in part_names(folder)]
+    if not tables:
+        return (schema or pa.schema([])).empty_table()
+    return pa.concat_tables(tables, promote_options="default")
+
+
+def register(connection: duckdb.DuckDBPyConnection, name: str, folder: Path) -> None:
+    """Make the parts of a stage folder queryable as the view `name`, without reading them into memory."""
+    for part in part_names(folder):
+        check_whole(part_path(folder, part))
+    pattern = str(folder / "part-*.parquet").replace("'", "''")
+    connection.execute(f"create or replace view \"{name}\" as select * from read_parquet('{pattern}')")
+
+
+def check_whole(path: Path) -> int:
+    """Return the number of rows of a Parquet file; raises LimbeckError where it is cut off."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise LimbeckError(
+            f"{path} is not a whole Parquet file ({str(error).splitlines()[0]}); delete it and run the same command again"
+        ) from error
+
+
+def mark_done(folder: Path, fingerprint: str, **counts: Any) -> None:
+    """Write the stage's `_done.json`: what made it, and its row counts in and out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / DONE, {"fingerprint": fingerprint, **counts})
+
+
+def done(folder: Path) -> dict[str, Any] | None:
+    """What `_done.json` says, or None where the stage has not finished."""
+    path = folder / DONE
+    return dict(read_json(path)) if path.exists() else None
+
+
+def _flush(path: Path) -> None:
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    for file in files:
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    import shutil
+
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

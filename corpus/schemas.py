@@ -1,0 +1,51 @@
+"""The columns of every table that travels between stages.
+
+`candidate_id` is unique within a round; `source_id` is a hash of the document's content. A row that could not be used keeps
+its place and carries a `reason` (sources) or an `error` (candidates), so that counts always reconcile.
+"""
+
+import pyarrow as pa
+
+SOURCES = pa.schema(
+    [
+        pa.field("source_id", pa.string(), nullable=False),
+        pa.field("document", pa.string(), nullable=False),  # cleaned, and cut at a sentence end
+        pa.field("reference", pa.string()),  # a human's summary, where there is one
+        pa.field("origin", pa.string(), nullable=False),  # file:row, package name, dataset row
+        pa.field("split", pa.string(), nullable=False),  # train | dev | test | rejected
+        pa.field("group", pa.string(), nullable=False),  # near-duplicates share a group, and a split
+        pa.field("document_tokens", pa.int32(), nullable=False),  # after the cut
+        pa.field("cut_characters", pa.int32(), nullable=False),  # how many the cut took away; 0: whole
+        pa.field("salient", pa.list_(pa.int32()), nullable=False),  # start0, end0, start1, ...: spans in `document`
+        pa.field("reason", pa.string()),  # why the row was not used; null: used
+    ]
+)
+
+CANDIDATES = pa.schema(
+    [
+        pa.field("candidate_id", pa.string(), nullable=False),
+        pa.field("source_id", pa.string(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),  # what the user's turn said
+        pa.field("output", pa.string(), nullable=False),  # "" where `error` is set
+        pa.field("prompt_tokens", pa.int32(), nullable=False),
+        pa.field("output_tokens", pa.int32(), nullable=False),
+        pa.field("finish_reason", pa.string(), nullable=False),  # stop | length | error
+        pa.field("error", pa.string()),
+    ]
+)
+
+# What a filter is handed: a candidate together with its source. Built in memory, never stored.
+SCORED_INPUT = pa.schema([*CANDIDATES, SOURCES.field("document"), SOURCES.field("reference"), SOURCES.field("salient")])
+
+DECISIONS = pa.schema(
+    [
+        pa.field("candidate_id", pa.string(), nullable=False),
+        pa.field("source_id", pa.string(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("kept", pa.bool_(), nullable=False),
+        pa.field("rejected_by", pa.string()),  # the first filter in recipe order; "generator" for errors
+        pa.field("reason", pa.string()),
+    ]
+)
