@@ -1,7 +1,7 @@
 """What a model's outputs on held-out documents are worth: means with intervals, and paired differences to the first teacher.
 
 Every measure is averaged within a document first and then over documents, and its 95 % interval comes from resampling whole
-documents (Efron's percentile bootstrap, clustered by document), because the samples of one document are not independent of one another.
+documents (Efron's percentile bootstrap, clustered by document), because samples of one document are not independent.
 """
 
 import math
