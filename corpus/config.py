@@ -1,9 +1,29 @@
-"""The base of every recipe section: frozen, and strict about keys."""
+"""The base of every recipe section: frozen, strict about types, and strict about keys."""
 
-from pydantic import BaseModel, ConfigDict
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Config(BaseModel):
-    """A frozen section of a recipe that refuses keys it does not know."""
+    """A frozen section of a recipe that refuses keys it does not know and names the nearest one it does."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_key(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    near = nearest(str(key), cls.model_fields)
+                    hint = f"did you mean {near!r}?" if near else f"known are {', '.join(cls.model_fields)}"
+                    raise ValueError(f"unknown key {key!r}; {hint}")
+        return data
+
+
+def nearest(word: str, known: Any) -> str | None:
+    """The member of `known` that looks most like `word`, or None where none does."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None

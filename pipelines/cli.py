@@ -1,0 +1,195 @@
+"""The command line. Heavy libraries are imported by the command that needs them: `limbeck --help` must answer at once."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+STARTED = time.time()
+
+app = typer.Typer(
+    name="limbeck",
+    help="Distil a language model and raw text into filtered synthetic data and a better student, round after round.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipeArgument = Annotated[Path, typer.Argument(help="a recipe, such as pipelines/recipes/quickstart.yaml", show_default=False)]
+RunArgument = Annotated[Path, typer.Argument(help="a run folder", show_default=False)]
+Overrides = Annotated[list[str], typer.Option("--set", help="override one key: --set generator.samples=8 (repeatable)")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value instead of text")]
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    out: Annotated[Path | None, typer.Option(help="the run folder [default: runs/<recipe's name>]")] = None,
+    overrides: Overrides = [],  # noqa: B006 (typer reads the default, nothing changes it)
+    panel: Annotated[bool | None, typer.Option("--panel/--no-panel", help="live panel [default: on a terminal]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe to its end, or go on where an earlier run of it stopped."""
+    from pipelines import recipe as recipes
+    from pipelines.panel import watching
+    from pipelines.run import run as run_recipe
+
+    loaded = recipes.load(recipe, overrides)
+    folder = out or Path("runs") / loaded.name
+    with watching(panel=panel) as listener:
+        finished = run_recipe(loaded, folder, listener=listener, recipe_text=recipe.read_text(encoding="utf-8"), started=STARTED)
+    report = finished.path / "report.html"
+    if as_json:
+        typer.echo((finished.path / "report.json").read_text(encoding="utf-8"))
+    else:
+        typer.echo(_first_line(finished.path))
+        typer.echo(f"report: {report}")
+
+
+@app.command()
+def preview(
+    recipe: RecipeArgument,
+    overrides: Overrides = [],  # noqa: B006
+    sources: Annotated[int, typer.Option("--sources", "-n", min=1, help="how many documents")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Take a few documents through everything but training; print prompts, outputs, scores and verdicts."""
+    from pipelines import recipe as recipes
+    from pipelines.preview import preview as take, show
+
+    found = take(recipes.load(recipe, overrides), sources)
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
+
+
+@app.command()
+def check(
+    recipe: RecipeArgument,
+    out: Annotated[Path | None, typer.Option(help="the run folder that would be used")] = None,
+    overrides: Overrides = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Validate without running: models, contexts, memory, disk, cluster; estimate tokens and time."""
+    from pipelines import recipe as recipes
+    from pipelines.check import check as look, show
+
+    loaded = recipes.load(recipe, overrides)
+    found = look(loaded, out or Path("runs") / loaded.name)
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
+    if found["problems"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(run: RunArgument, as_json: AsJson = False) -> None:
+    """Say whether a run is going, how far it is, and what it kept."""
+    from pipelines.status import show, status as look
+
+    found = look(run)
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
+
+
+@app.command()
+def stop(run: RunArgument) -> None:
+    """Ask a run to stop; nothing that is finished is lost."""
+    from pipelines.status import stop as end
+
+    typer.echo(end(run))
+
+
+@app.command()
+def inspect(
+    run: RunArgument,
+    round_number: Annotated[int, typer.Option("--round", min=0)] = 0,
+    rejected_by: Annotated[str | None, typer.Option(help="only candidates that this filter rejected")] = None,
+    kept: Annotated[bool | None, typer.Option("--kept/--rejected", help="only kept, or only rejected, candidates")] = None,
+    source: Annotated[str | None, typer.Option(help="only candidates of this source_id")] = None,
+    sort: Annotated[str | None, typer.Option(help="a score column, such as saliency")] = None,
+    ascending: Annotated[bool, typer.Option("--ascending", help="lowest first")] = False,
+    limit: Annotated[int, typer.Option(min=1)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Print candidates with their scores and decisions."""
+    from pipelines.inspect import candidates, show
+
+    table = candidates(run, round_number, rejected_by, kept, source, sort, not ascending, limit)
+    if as_json:
+        typer.echo(json.dumps(table.to_pylist(), indent=2, ensure_ascii=False, default=str))
+    else:
+        show(table)
+
+
+@app.command()
+def report(run: RunArgument, as_json: AsJson = False) -> None:
+    """Write report.html and report.json again from what the run folder holds."""
+    from pipelines.report import write_report
+
+    paths = write_report(run)
+    typer.echo(paths.json.read_text(encoding="utf-8") if as_json else f"{_first_line(run)}\nreport: {paths.html}")
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="where to write", show_default=False)],
+    format: Annotated[str, typer.Option(help="messages, alpaca or huggingface")] = "messages",
+    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last finished one]")] = None,
+) -> None:
+    """Write a round's dataset for other tools."""
+    from pipelines.export import export as write
+
+    typer.echo(f"wrote {write(run, round_number, format, out)}")
+
+
+@app.command()
+def schema(
+    report: Annotated[bool, typer.Option("--report", help="the schema of report.json instead of the recipe's")] = False,
+) -> None:
+    """Print the JSON Schema of a recipe."""
+    if report:
+        from pipelines.report_model import json_schema
+    else:
+        from pipelines.recipe import json_schema
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def main() -> None:
+    """Run the command line: a fault a user can mend is one sentence on standard error and exit code 1; Ctrl-C is 130."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    # a quiet house: no telemetry, and none of the libraries' notices among our lines
+    for name, value in {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+    from corpus.errors import LimbeckError
+
+    try:
+        app()
+    except LimbeckError as error:
+        sys.exit(f"limbeck: {error}")
+    except KeyboardInterrupt:
+        print("limbeck: stopped; nothing finished is lost, run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _first_line(run: Path) -> str:
+    from corpus.parts import read_json
+
+    return str(read_json(run / "report.json")["first_line"])
+
+
+if __name__ == "__main__":
+    main()

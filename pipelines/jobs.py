@@ -1,0 +1,141 @@
+"""The two jobs of a part: draw candidates, and score them with one filter. Both are carried to workers by pickle."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.engines.protocol import Completion, Engine, Pair, Request, Usage
+from corpus.parts import check_whole, part_path, read_part, write_part
+from corpus.schemas import CANDIDATES, SCORED_INPUT
+from filters.contract import Filter
+
+if TYPE_CHECKING:
+    from cluster.engines.config import EngineConfig
+    from cluster.engines.provider import Engines
+
+
+@dataclass(frozen=True)
+class GenerateJob:
+    """Sources of a part → its candidates."""
+
+    stage: str
+    sources: Path
+    out: Path
+    generator: Any  # a generator's config: `build(run_seed, round)`
+    run_seed: int
+    round: int
+    engine: "EngineConfig"
+
+    def finished(self, part: str) -> bool:
+        """Whether the candidates are published."""
+        return part_path(self.out, part).exists()
+
+    def rows(self, part: str) -> int:
+        """Sources of the part."""
+        return check_whole(part_path(self.sources, part))
+
+    def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
+        """Candidates of some sources, `samples` rows each."""
+        sources = read_part(self.sources, part).slice(start, stop - start)
+        return self._generate(sources, engines.get(self.engine))
+
+    def failure(self, part: str, row: int, reason: str) -> pa.Table:
+        """The candidates of a source that cannot be worked on: rows with an error."""
+        return self._generate(read_part(self.sources, part).slice(row, 1), Unable(reason))
+
+    def publish(self, part: str, table: pa.Table) -> int:
+        """Write the candidates."""
+        write_part(self.out, part, table, CANDIDATES)
+        return int(table.num_rows)
+
+    def _generate(self, sources: pa.Table, engine: Engine) -> pa.Table:
+        candidates: pa.Table = self.generator.build(self.run_seed, self.round).generate(sources, engine)
+        return candidates
+
+
+class Unable:
+    """An engine that answers every request with the same reason: what a source that kills its worker is given to."""
+
+    context_tokens = 0
+
+    def __init__(self, reason: str) -> None:
+        """Answer with `reason`."""
+        self._reason = reason
+        self.usage = Usage()
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[Completion]:
+        """Yield an error for each request."""
+        return (Completion(request.request_id, "", (), "error", 0, self._reason) for request in requests)
+
+    def logprobs(self, pairs: Sequence[Pair]) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+        """Return not-a-number for each pair."""
+        return [np.array([np.nan], np.float32) for _ in pairs]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return 0 for each text: there is none."""
+        return [0] * len(texts)
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """Candidates of a part → one filter's scores of them."""
+
+    stage: str
+    sources: Path
+    candidates: Path
+    out: Path
+    filter: Any  # a filter's config (`build(engines)`), or a Filter that a user passed as an object
+
+    def finished(self, part: str) -> bool:
+        """Whether the scores are published."""
+        return part_path(self.out, part).exists()
+
+    def rows(self, part: str) -> int:
+        """Candidates of the part."""
+        return check_whole(part_path(self.candidates, part))
+
+    def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
+        """`candidate_id`, `error` and the filter's score columns, one row a candidate, in order."""
+        candidates = read_part(self.candidates, part).slice(start, stop - start)
+        built: Filter = self.filter.build(engines) if hasattr(self.filter, "build") else self.filter
+        scores = built.score(with_sources(candidates, read_part(self.sources, part)))
+        if scores.num_rows != candidates.num_rows:
+            raise ValueError(f"filter {built.name!r} returned {scores.num_rows} rows for {candidates.num_rows} candidates")
+        for bound in built.bounds:
+            if bound.column not in scores.column_names:
+                raise ValueError(f"filter {built.name!r} returned no column {bound.column!r}, which its bounds need")
+        names = [name for name in scores.column_names if name not in ("candidate_id", "error")]
+        columns = {name: scores[name].cast(pa.float64()) for name in names}
+        return pa.table(
+            {
+                "candidate_id": candidates["candidate_id"],
+                "error": pa.nulls(candidates.num_rows, pa.string()),
+                **columns,
+            }
+        )
+
+    def failure(self, part: str, row: int, reason: str) -> pa.Table:
+        """A candidate that cannot be scored: no score at all, and the reason."""
+        candidate = read_part(self.candidates, part).slice(row, 1)
+        missing = {bound.column: pa.nulls(1, pa.float64()) for bound in self.filter.bounds}
+        return pa.table({"candidate_id": candidate["candidate_id"], "error": [reason], **missing})
+
+    def publish(self, part: str, table: pa.Table) -> int:
+        """Write the scores."""
+        write_part(self.out, part, table)
+        return int(table.num_rows)
+
+
+def with_sources(candidates: pa.Table, sources: pa.Table) -> pa.Table:
+    """What a filter is handed (`SCORED_INPUT`): each candidate with its document, reference and salient spans, in order."""
+    positions = {source_id: i for i, source_id in enumerate(sources["source_id"].to_pylist())}
+    indices = pa.array([positions[source_id] for source_id in candidates["source_id"].to_pylist()], pa.int64())
+    joined = candidates
+    for name in SCORED_INPUT.names:
+        if name not in candidates.column_names:
+            joined = joined.append_column(SCORED_INPUT.field(name), sources[name].take(indices))
+    return joined.select(SCORED_INPUT.names)

@@ -1,0 +1,169 @@
+"""The recipe: one YAML file that describes a run completely, validated into one frozen object."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from cluster.engines.config import EngineConfig
+from cluster.session import ClusterConfig
+from corpus.config import Config
+from corpus.errors import LimbeckError
+from corpus.sources import SourcesConfig
+from filters.distinct import BestConfig, DuplicatesConfig
+from filters.heuristics import HeuristicsConfig
+from filters.length import LengthConfig
+from filters.pmi import PmiConfig
+from generators.summaries import SummariesConfig
+from students.config import SftConfig
+
+# One member today; a further generator or student joins here with its own literal `kind`.
+GeneratorConfig = SummariesConfig
+StudentConfig = SftConfig
+FilterConfig = Annotated[PmiConfig | LengthConfig | HeuristicsConfig, Field(discriminator="kind")]
+SetFilterConfig = Annotated[BestConfig | DuplicatesConfig, Field(discriminator="kind")]
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+class CalibrationConfig(Config):
+    """How bounds that say `calibrated` are found, once, on the train candidates of round 0."""
+
+    pass_rate: float = Field(0.25, gt=0, le=1, description="share of all candidates that passes every bound jointly")
+
+
+class EvaluationConfig(Config):
+    """How each teacher and student is measured on held-out documents, bounds frozen."""
+
+    samples: int = Field(4, ge=1, description="outputs drawn for each test document")
+    dev_samples: int = Field(2, ge=1, description="outputs drawn for each dev document, every round")
+
+
+class Recipe(Config):
+    """A complete run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(0, ge=0)
+    rounds: int = Field(1, ge=1)
+    sources: SourcesConfig
+    teacher: EngineConfig
+    generator: GeneratorConfig
+    filters: tuple[FilterConfig, ...] = Field(min_length=1)
+    select: tuple[SetFilterConfig, ...] = ()
+    calibration: CalibrationConfig = CalibrationConfig()
+    student: StudentConfig | None = None
+    next_teacher: Literal["student", "teacher"] = "student"
+    evaluation: EvaluationConfig = EvaluationConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        names = [part.name for part in (*self.filters, *self.select)]
+        double = sorted({name for name in names if names.count(name) > 1})
+        if double:
+            raise ValueError(f"two filters are called {double[0]!r}; give one of them another name")
+        if self.student is None and self.rounds > 1 and self.next_teacher == "student":
+            raise ValueError("rounds > 1 needs a student to be the next teacher; add a student section or set next_teacher: teacher")
+        return self
+
+    def resolved(self) -> "Recipe":
+        """The recipe with every `null` filled in that stands for another section: a critic's engine is the round-0 teacher."""
+        filters = tuple(
+            part.model_copy(update={"engine": self.teacher}) if isinstance(part, PmiConfig) and part.engine is None else part
+            for part in self.filters
+        )
+        return self.model_copy(update={"filters": filters})
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, interpolate, override and validate a recipe; raises LimbeckError with every fault named in one sentence."""
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LimbeckError(f"cannot read the recipe {path}: {error.strerror}; ready ones lie in pipelines/recipes/") from error
+    except yaml.YAMLError as error:
+        raise LimbeckError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise LimbeckError(f"{path} holds no recipe: it must be a mapping with the keys that `limbeck schema` prints")
+    data = interpolate(data)
+    for override in overrides:
+        apply_override(data, override)
+    return validate(data, str(path))
+
+
+def validate(data: dict[str, Any], where: str) -> Recipe:
+    """Build a recipe from plain data, or raise LimbeckError."""
+    try:
+        return Recipe.model_validate_json(json.dumps(data))  # JSON mode: strict types, yet lists may be tuples
+    except ValidationError as error:
+        raise LimbeckError(f"{where}: {'; '.join(_sentence(detail) for detail in error.errors())}") from error
+    except TypeError as error:
+        raise LimbeckError(f"{where}: {error}; quote the value if it is meant as text") from error
+
+
+def interpolate(value: Any) -> Any:
+    """Replace `${NAME}` and `${NAME:-default}` in every string by the environment's value."""
+    if isinstance(value, dict):
+        return {key: interpolate(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [interpolate(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    whole = _VARIABLE.fullmatch(value)
+    text = _VARIABLE.sub(_from_environment, value)
+    return yaml.safe_load(text) if whole else text  # a value that is nothing but a variable may be a number
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Set one dotted key, as in `--set generator.samples=8` or `--set filters.0.faithfulness=0.2`; the value is YAML."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise LimbeckError(f"--set {override}: expected a dotted key, '=' and a value, as in generator.samples=8")
+    node: Any = data
+    *parents, last = key.split(".")
+    for name in parents:
+        if isinstance(node, list):
+            node = node[_index(node, name, override)]
+            continue
+        if node.get(name) is None:
+            node[name] = {}
+        node = node[name]
+        if not isinstance(node, dict | list):
+            raise LimbeckError(f"--set {override}: {name!r} holds a single value, so nothing can be set below it")
+    value = yaml.safe_load(text) if text else None
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+
+
+def _index(node: list[Any], name: str, override: str) -> int:
+    if not name.isdigit() or int(name) >= len(node):
+        raise LimbeckError(f"--set {override}: {name!r} is not one of the positions 0 to {len(node) - 1}")
+    return int(name)
+
+
+def _from_environment(match: re.Match[str]) -> str:
+    value = os.environ.get(match[1], match[2])
+    if value is None:
+        raise LimbeckError(f"the recipe uses ${{{match[1]}}}, which is not set; export it, or write ${{{match[1]}:-default}}")
+    return value
+
+
+def _sentence(detail: Any) -> str:
+    where = ".".join(str(step) for step in detail["loc"])
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    given = detail.get("input")
+    shown = f" (it is {given!r})" if isinstance(given, str | int | float | bool) and "unknown key" not in message else ""
+    return f"{where + ': ' if where else ''}{message}{shown}"
