@@ -37,7 +37,7 @@ CANDIDATES = pa.schema(
 )
 
 # What a filter is handed: a candidate together with its source. Built in memory, never stored.
-SCORED_INPUT = pa.schema([*CANDIDATES, SOURCES.field("document"), SOURCES.field("reference"), SOURCES.field("salient")])
+SCORED_INPUT = pa.schema([*CANDIDATES, *(SOURCES.field(name) for name in ("document", "document_tokens", "reference", "salient"))])
 
 DECISIONS = pa.schema(
     [

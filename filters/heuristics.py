@@ -1,0 +1,118 @@
+"""Cheap checks of the text itself: empty, echoing the prompt, copied, cut off, refusing, repeating itself."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from corpus.config import Config
+from filters.contract import Bound
+from filters.limits import Limit, Name, at_most
+
+if TYPE_CHECKING:
+    from cluster.engines.provider import Engines
+
+REASONS = {
+    "empty": "the output is empty",
+    "cut_off": "the output is cut off before its sentence ends",
+    "refusal": "the output refuses or speaks about itself",
+    "echo_of_prompt": "the output repeats the instructions",
+    "repeated": "the output repeats itself",
+    "copied": "the output is copied from the document",
+}
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]`*_]*$")
+_REFUSAL = re.compile(
+    r"(?:^|[.!?]\s+)(?:"
+    r"i(?:[’']m| am) (?:sorry|afraid|unable|not able|an ai)|i apologi[sz]e|sorry,|unfortunately, i|please provide"
+    r"|i (?:can(?:not|[’']t)|do(?: not|n[’']t) have)|as an? (?:ai|assistant|language model)"
+    r")|\b(?:as an ai|(?:ai|large) language model)\b",
+    re.IGNORECASE,
+)
+_GRAM_WORDS = 3
+
+
+class HeuristicsConfig(Config):
+    """The highest value allowed in each column of `HeuristicsFilter.score`; null: measured, but rejects nothing."""
+
+    kind: Literal["heuristics"] = "heuristics"
+    name: Name = "heuristics"
+    empty: Limit = 0.0
+    cut_off: Limit = 0.0
+    refusal: Limit = 0.0
+    echo_of_prompt: Limit = 0.5
+    repeated: Limit = 0.2
+    copied: Limit = 0.8
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """One limit a check, in the order of the fields."""
+        return tuple(bound for column, reason in REASONS.items() for bound in at_most(column, getattr(self, column), reason))
+
+    def build(self, engines: "Engines") -> "HeuristicsFilter":
+        """Return the filter; it needs no engine."""
+        return HeuristicsFilter(self.name, self.bounds)
+
+
+class HeuristicsFilter:
+    """Scores the text itself; no model is asked."""
+
+    def __init__(self, name: str = "heuristics", bounds: Sequence[Bound] = ()) -> None:
+        """Take the limits that selection will apply."""
+        self.name = name
+        self.bounds = tuple(bounds)
+
+    def score(self, candidates: pa.Table) -> pa.Table:
+        """Return six columns in [0, 1], one row a candidate; an empty output scores 0 in all but `empty`.
+
+        `empty`, `cut_off` and `refusal` are 0 or 1. `echo_of_prompt` and `copied` are the longest run of words that stands
+        verbatim in the prompt without its document, or in the document, as a share of the output's words. `repeated` is the share
+        of word 3-grams that occurred before in the output.
+        """
+        rows = candidates.select(["prompt", "document", "output", "finish_reason"]).to_pylist()
+        scores = [_checks(row) for row in rows]
+        columns = {name: np.array([score.get(name, 0.0) for score in scores], dtype=np.float64) for name in REASONS}
+        return pa.table({"candidate_id": candidates["candidate_id"], **columns})
+
+
+def _checks(row: dict[str, Any]) -> dict[str, float]:
+    output = row["output"].strip()
+    if not output:
+        return {"empty": 1.0}
+    words = _words(output)
+    return {
+        "cut_off": float(row["finish_reason"] == "length" or _SENTENCE_END.search(output) is None),
+        "refusal": float(_REFUSAL.search(output) is not None),
+        "echo_of_prompt": copied_share(words, _words(row["prompt"].replace(row["document"], " "))),
+        "repeated": repeated_share(words),
+        "copied": copied_share(words, _words(row["document"])),
+    }
+
+
+def copied_share(words: Sequence[str], text: Sequence[str]) -> float:
+    """The longest run of `words` that stands verbatim in `text`, as a share of `words`; 0 where there are none.
+
+    O(words × occurrences of each word in `text`).
+    """
+    places: dict[str, list[int]] = {}
+    for place, word in enumerate(text):
+        places.setdefault(word, []).append(place)
+    longest = 0
+    ending_at: dict[int, int] = {}  # place in `text` → length of the common run that ends there
+    for word in words:
+        ending_at = {place: ending_at.get(place - 1, 0) + 1 for place in places.get(word, ())}
+        longest = max(longest, *ending_at.values()) if ending_at else longest
+    return longest / len(words) if words else 0.0
+
+
+def repeated_share(words: Sequence[str]) -> float:
+    """The share of word 3-grams that occurred before; 0 where there are fewer than two."""
+    grams = [tuple(words[start : start + _GRAM_WORDS]) for start in range(len(words) - _GRAM_WORDS + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())

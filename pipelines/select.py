@@ -1,0 +1,171 @@
+"""Selection: from scores and bounds to one decision a candidate, in SQL over relations, without any model.
+
+It works on a DuckDB connection that knows the view `candidates` and one view `scores.NAME` for each filter: over parts
+(`corpus.parts.register`) or over tables (`connect`). A joined table names its scores `filter.column`.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from corpus.errors import LimbeckError
+from corpus.schemas import DECISIONS
+from filters.contract import Bound, SetFilter
+
+CANDIDATES_VIEW = "candidates"
+GENERATOR = "generator"
+"""What rejects a candidate that the engine could not make."""
+
+FilterBounds = Sequence[tuple[str, Sequence[Bound]]]
+"""Filters in recipe order, each as its name and its bounds in the order in which they are tried."""
+
+
+def scores_view(name: str) -> str:
+    """The view that holds a filter's scores."""
+    return f"scores.{name}"
+
+
+def connect(candidates: pa.Table, scores: Mapping[str, pa.Table]) -> duckdb.DuckDBPyConnection:
+    """Return a connection whose views are these tables."""
+    connection = duckdb.connect()
+    connection.register(CANDIDATES_VIEW, candidates)
+    for name, table in scores.items():
+        connection.register(scores_view(name), table)
+    return connection
+
+
+def joined(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> pa.Table:
+    """Return the candidates with every score of the named filters as `filter.column`, sorted by (source_id, sample)."""
+    columns = ["c.*"]
+    for name in names:
+        columns += [f"{_score(name, column)} as {_quoted(f'{name}.{column}')}" for column in _score_columns(connection, name)]
+    return _arrow(connection, f"select {', '.join(columns)} {_from(names)} order by c.source_id, c.sample")
+
+
+def passing(table: pa.Table, filters: FilterBounds) -> npt.NDArray[np.bool_]:
+    """Return which rows of a joined table every bound lets through; a generator's error passes nothing.  # [candidates]"""
+    passed = np.array([reason != "error" for reason in table["finish_reason"].to_pylist()], dtype=bool)
+    for name, bounds in filters:
+        for bound in bounds:
+            score = scores_of(table, name, bound.column)
+            passed &= np.isfinite(score)
+            if bound.minimum is not None:
+                passed &= score >= bound.minimum
+            if bound.maximum is not None:
+                passed &= score <= bound.maximum
+    return passed
+
+
+def scores_of(table: pa.Table, name: str, column: str) -> npt.NDArray[np.float64]:
+    """Return a score column of a joined table, NaN where null; raises LimbeckError where there is none.  # [candidates]"""
+    if f"{name}.{column}" not in table.column_names:
+        known = [known.removeprefix(f"{name}.") for known in table.column_names if known.startswith(f"{name}.")]
+        raise LimbeckError(_no_column(name, column, known))
+    scores: npt.NDArray[np.float64] = table[f"{name}.{column}"].cast(pa.float64()).to_numpy()
+    return scores
+
+
+def decide(connection: duckdb.DuckDBPyConnection, filters: FilterBounds, set_filters: Sequence[SetFilter] = ()) -> pa.Table:
+    """Return `corpus.schemas.DECISIONS`: exactly one row a candidate, sorted by (source_id, sample).
+
+    A row is rejected by the first filter in recipe order that rejects it, for the first of that filter's bounds; then the
+    set-wise filters judge the survivors, each what the one before left. A score that is missing or no finite number rejects where it is
+    bound. Raises LimbeckError where a bound names no score column, or a set-wise filter drops what it was not given.
+    """
+    for name, bounds in filters:
+        known = _score_columns(connection, name)
+        for bound in bounds:
+            assert bound.calibrate is None, f"{name}.{bound.column} is to be calibrated first"
+            if bound.column not in known:
+                raise LimbeckError(_no_column(name, bound.column, known))
+    decisions = _arrow(connection, _decision_query(filters))
+    (candidates,) = connection.execute(f"select count(*) from {_quoted(CANDIDATES_VIEW)}").fetchall()[0]
+    ids, rejected_by, reasons = (decisions[name].to_pylist() for name in ("candidate_id", "rejected_by", "reason"))
+    assert len(ids) == len(set(ids)) == candidates, f"{candidates} candidates, {len(ids)} decisions on {len(set(ids))} of them"
+    kept = {id_ for id_, by in zip(ids, rejected_by, strict=True) if by is None}
+    drops = _set_wise_drops(joined(connection, [name for name, _ in filters]), kept, set_filters) if set_filters else {}
+    verdicts = [drops.get(id_, (by, reason)) for id_, by, reason in zip(ids, rejected_by, reasons, strict=True)]
+    columns = {
+        **{name: decisions[name] for name in ("candidate_id", "source_id", "sample")},
+        "kept": pa.array([by is None for by, _ in verdicts], pa.bool_()),
+        "rejected_by": pa.array([by for by, _ in verdicts], pa.string()),
+        "reason": pa.array([reason for _, reason in verdicts], pa.string()),
+    }
+    return pa.table(columns).select(DECISIONS.names).cast(DECISIONS)
+
+
+def _set_wise_drops(table: pa.Table, kept: set[str], set_filters: Sequence[SetFilter]) -> dict[str, tuple[str, str]]:
+    """Candidate → (set-wise filter, reason) of every row of the joined table that is `kept` so far and that one of them drops."""
+    drops: dict[str, tuple[str, str]] = {}
+    for filter_ in set_filters:
+        table = table.filter(pa.array([id_ in kept for id_ in table["candidate_id"].to_pylist()], pa.bool_()))
+        dropped = filter_.select(table)
+        new = dict(zip(dropped["candidate_id"].to_pylist(), dropped["reason"].to_pylist(), strict=True))
+        if len(new) != dropped.num_rows or not new.keys() <= kept:
+            raise LimbeckError(f"filter {filter_.name} drops a candidate twice, or one that it was not given; mend its select()")
+        drops |= {id_: (filter_.name, reason) for id_, reason in new.items()}
+        kept = kept - new.keys()
+    return drops
+
+
+def _decision_query(filters: FilterBounds) -> str:
+    failed = _verdict(GENERATOR, "coalesce(c.error, 'the engine gave no reason')")
+    cases = [f"when c.finish_reason = 'error' then {failed}"]
+    cases += [f"when {rejects} then {_verdict(name, reason)}" for name, rejects, reason in _tests(filters)]
+    source = _from([name for name, _ in filters])
+    return f"""
+        select candidate_id, source_id, sample, verdict.rejected_by as rejected_by, verdict.reason as reason
+        from (select c.candidate_id, c.source_id, c.sample, case {" ".join(cases)} end as verdict {source})
+        order by source_id, sample"""
+
+
+def _tests(filters: FilterBounds) -> Iterator[tuple[str, str, str]]:
+    """Yield (filter, SQL condition that rejects, SQL text of the reason), in the order in which they are tried."""
+    for name, bounds in filters:
+        for bound in bounds:
+            score = _score(name, bound.column)
+            why = f": {bound.reason}" if bound.reason else ""
+            yield name, f"not coalesce(isfinite({score}), false)", _text(f"{bound.column} could not be scored")
+            for limit, comparison, words in ((bound.minimum, "<", "is below"), (bound.maximum, ">", "is above")):
+                if limit is not None:
+                    assert math.isfinite(limit), f"{name}.{bound.column} has the limit {limit}"
+                    said = f"{_text(bound.column + ' ')} || printf('%.4g', {score}) || {_text(f' {words} {limit:.4g}{why}')}"
+                    yield name, f"{score} {comparison} {float(limit)!r}::double", said
+
+
+def _verdict(name: str, reason: str) -> str:
+    return f"{{'rejected_by': {_text(name)}, 'reason': {reason}}}"
+
+
+def _from(names: Sequence[str]) -> str:
+    joins = [f"left join {_quoted(scores_view(name))} as {_quoted(f's.{name}')} using (candidate_id)" for name in names]
+    return f"from {_quoted(CANDIDATES_VIEW)} as c {' '.join(joins)}"
+
+
+def _score(name: str, column: str) -> str:
+    return f"{_quoted(f's.{name}')}.{_quoted(column)}::double"
+
+
+def _score_columns(connection: duckdb.DuckDBPyConnection, name: str) -> list[str]:
+    description = connection.execute(f"select * from {_quoted(scores_view(name))} limit 0").description
+    return [column[0] for column in description or () if column[0] not in ("candidate_id", "skipped_by")]
+
+
+def _no_column(name: str, column: str, known: Sequence[str]) -> str:
+    return f"filter {name} has a bound on {column!r} but scores only {', '.join(known) or 'nothing'}; mend one of them"
+
+
+def _arrow(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+    return connection.execute(query).to_arrow_table()
+
+
+def _quoted(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
