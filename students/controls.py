@@ -1,15 +1,13 @@
 """The controls: outputs that need no model, and that a student must beat to have learned anything."""
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from corpus.schemas import CANDIDATES
-
-_SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*(?=\s|$)")
+from corpus.sentences import sentence_ends, split_sentences
 
 
 def controls(
@@ -41,13 +39,9 @@ def controls(
 
 
 def first_sentence(document: str) -> str:
-    """Return the first sentence of the first paragraph that has one, or the first paragraph; white space collapsed."""
-    paragraphs = [" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", document) if paragraph.strip()]
-    for paragraph in paragraphs:  # a heading has no sentence end
-        end = _SENTENCE_END.search(paragraph)
-        if end:
-            return paragraph[: end.end()]
-    return paragraphs[0] if paragraphs else ""
+    """Return the first piece of the document that ends as a sentence does (a heading does not), or its first piece at all."""
+    pieces = [" ".join(piece.split()) for piece in split_sentences(document)]
+    return next((piece for piece in pieces if sentence_ends(piece)), pieces[0] if pieces else "")
 
 
 def derangement(documents: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
