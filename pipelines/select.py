@@ -73,8 +73,9 @@ def decide(connection: duckdb.DuckDBPyConnection, filters: FilterBounds, set_fil
     """Return `corpus.schemas.DECISIONS`: exactly one row a candidate, sorted by (source_id, sample).
 
     A row is rejected by the first filter in recipe order that rejects it, for the first of that filter's bounds; then the
-    set-wise filters judge the survivors, each what the one before left. A score that is missing or no finite number rejects where it is
-    bound. Raises LimbeckError where a bound names no score column, or a set-wise filter drops what it was not given.
+    set-wise filters judge the survivors, each what the one before left. A score that is missing or no finite number
+    rejects where it is bound. Raises LimbeckError where a bound names no score column, or a set-wise filter drops what it was
+    not given.
     """
     for name, bounds in filters:
         known = _score_columns(connection, name)
@@ -160,7 +161,7 @@ def _no_column(name: str, column: str, known: Sequence[str]) -> str:
 
 
 def _arrow(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    return connection.execute(query).to_arrow_table()
+    return connection.sql(query).to_arrow_table()
 
 
 def _quoted(identifier: str) -> str:
