@@ -1,0 +1,67 @@
+"""A round's dataset in the formats that trainers read: messages, Alpaca, or a Hugging Face folder."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from corpus.errors import LimbeckError
+from corpus.parts import DONE, publishing, read_table
+from pipelines.card import DATA
+from pipelines.folder import existing
+from pipelines.inspect import last_round
+
+Format = Literal["messages", "alpaca", "huggingface"]
+
+
+def export(run: Path, round: int | None, format: Format, out: Path) -> Path:
+    """Write the dataset of a round (None: the last finished one) and return where it lies.
+
+    messages: `out` is a JSONL file, one {"messages": [{role, content}, ...]} a row, which chat trainers take. alpaca: `out` is a
+    folder with dataset.json (instruction, input, output, and system where there is one) and the dataset_info.json that
+    LLaMA-Factory looks for. huggingface: `out` is a copy of the folder that `datasets.load_dataset` opens. Raises LimbeckError
+    where the round has no dataset, or `out` exists.
+    """
+    folder = existing(run)
+    number = last_round(folder, f"dataset/{DONE}") if round is None else round
+    if number is None or not (folder.dataset(number) / DONE).exists():
+        last = last_round(folder, f"dataset/{DONE}")
+        which = "no round" if last is None else f"only rounds up to {last}"
+        raise LimbeckError(f"{run}: {which} has a finished dataset; run the same command again to go on with it")
+    if out.exists():
+        raise LimbeckError(f"{out} exists already; export to another name, or remove it first")
+    dataset = folder.dataset(number)
+    with publishing(out) as temporary:
+        if format == "huggingface":
+            shutil.copytree(dataset, temporary, ignore=shutil.ignore_patterns(DONE))
+        elif format == "alpaca":
+            temporary.mkdir()
+            _write_alpaca(temporary, f"{folder.path.resolve().name}-round-{number}", read_table(dataset / DATA))
+        else:
+            rows = read_table(dataset / DATA).select(["prompt", "completion"]).to_pylist()
+            lines = (json.dumps({"messages": [*row["prompt"], *row["completion"]]}, ensure_ascii=False) + "\n" for row in rows)
+            temporary.write_text("".join(lines), encoding="utf-8")
+    return out
+
+
+def _write_alpaca(folder: Path, name: str, table: pa.Table) -> None:
+    rows = [_alpaca(row) for row in table.select(["candidate_id", "prompt", "completion"]).to_pylist()]
+    columns = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
+    described = {name: {"file_name": "dataset.json", "formatting": "alpaca", "columns": columns}}
+    (folder / "dataset.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "dataset_info.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def _alpaca(row: dict[str, Any]) -> dict[str, str]:
+    """One Alpaca row; a conversation of several turns does not fit this format, and dropping turns would falsify it."""
+    by_role = {message["role"]: message["content"] for message in row["prompt"]}
+    if len(by_role) != len(row["prompt"]) or set(by_role) - {"system", "user"} or len(row["completion"]) != 1:
+        raise LimbeckError(f"candidate {row['candidate_id']} has several turns, which Alpaca cannot hold; export it as messages")
+    return {
+        "instruction": by_role.get("user", ""),
+        "input": "",
+        "output": row["completion"][0]["content"],
+        "system": by_role.get("system", ""),
+    }
