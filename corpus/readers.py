@@ -1,0 +1,200 @@
+"""Reading rows of raw text from files and Hugging Face datasets: a row that cannot be read carries a reason instead of a text."""
+
+import difflib
+import glob
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpus.cleaning import clean_text
+from corpus.errors import LimbeckError
+
+_ROWS_PER_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """One input row: where it came from, its cleaned text ("" beside a reason), a human's summary, and why it cannot be used."""
+
+    origin: str
+    text: str
+    reference: str | None = None
+    reason: str | None = None
+
+
+def read_text(path: str) -> Iterator[RawRow]:
+    """Yield one row for each text file of a file, a folder (its `*.txt`, at any depth) or a glob."""
+    for file, name in find_files(path, (".txt",)):
+        yield _row(name, file.read_bytes(), None)
+
+
+def read_jsonl(path: str, document_column: str, reference_column: str | None) -> Iterator[RawRow]:
+    """Yield one row for each line that is not blank, with origin `file:line`; raises LimbeckError where no line has a column."""
+    for file, name in find_files(path, (".jsonl", ".ndjson")):
+        names: set[str] = set()
+        found = False
+        with open(file, "rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                origin = f"{name}:{number}"
+                try:
+                    record = json.loads(line.decode("utf-8-sig"))
+                except UnicodeDecodeError:
+                    yield RawRow(origin, "", reason="not UTF-8")
+                except (ValueError, RecursionError) as error:
+                    yield RawRow(origin, "", reason=f"not JSON: {str(error)[:80]}")
+                else:
+                    if not isinstance(record, dict):
+                        yield RawRow(origin, "", reason="not a JSON object")
+                        continue
+                    names.update(record)
+                    found = found or document_column in record
+                    yield _record(origin, record, document_column, reference_column)
+        if names and not found:
+            raise _missing_column(str(file), document_column, names)
+        if reference_column is not None and names and reference_column not in names:
+            raise _missing_column(str(file), reference_column, names)
+
+
+def read_parquet(path: str, document_column: str, reference_column: str | None) -> Iterator[RawRow]:
+    """Yield one row for each row of the Parquet files, with origin `file:row` (from 0).
+
+    Raises LimbeckError where a column is missing or a file is cut off.
+    """
+    for file, name in find_files(path, (".parquet",)):
+        try:
+            with pq.ParquetFile(file) as opened:
+                columns = _columns(str(file), opened.schema_arrow.names, document_column, reference_column)
+                row = 0
+                for batch in opened.iter_batches(_ROWS_PER_BATCH, columns=columns):
+                    for record in _records(batch):
+                        yield _record(f"{name}:{row}", record, document_column, reference_column)
+                        row += 1
+        except (pa.ArrowException, OSError) as error:
+            message = str(error).splitlines()[0]
+            raise LimbeckError(f"{file} is not a whole Parquet file ({message}); copy or download it again") from error
+
+
+def read_huggingface(dataset: str, name: str | None, split: str, columns: tuple[str, str | None]) -> Iterator[RawRow]:
+    """Yield one row for each row of a Hugging Face dataset (an id, or a local folder), with origin `dataset[split]:row` (from 0).
+
+    `columns`: document and reference. Raises LimbeckError where the dataset, its split or a column is missing.
+    """
+    document_column, reference_column = columns
+    loaded = _load_dataset(dataset, name, split)
+    _columns(f"{dataset} [{split}]", loaded.column_names, document_column, reference_column)
+    label = Path(dataset).name if Path(dataset).exists() else dataset
+    row = 0
+    for batch in loaded.select_columns([c for c in columns if c]).with_format("arrow").iter(_ROWS_PER_BATCH):
+        for record in _records(batch):
+            yield _record(f"{label}[{split}]:{row}", record, document_column, reference_column)
+            row += 1
+
+
+def find_files(path: str, suffixes: Sequence[str]) -> list[tuple[Path, str]]:
+    """The files that a file, folder or glob names, sorted, each with its name below the folder; raises LimbeckError for none."""
+    given = Path(path).expanduser()
+    if given.is_file():
+        return [(given, given.name)]
+    if given.is_dir():
+        found = sorted(file for file in given.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+        if not found:
+            wanted = " or ".join(suffixes)
+            raise LimbeckError(
+                f"the folder {path} holds no {wanted} file; give another folder, a file, or a glob such as {path}/*"
+            )
+        return [(file, file.relative_to(given).as_posix()) for file in found]
+    matched = sorted(Path(match) for match in glob.glob(str(given), recursive=True) if Path(match).is_file())
+    if not matched:
+        what = "no file matches" if glob.has_magic(path) else "there is no file or folder"
+        raise LimbeckError(f"{what} {path}; correct the path of the sources (paths are relative to the folder you run in)")
+    base = Path(_fixed_part(str(given)))
+    return [(file, file.relative_to(base).as_posix()) for file in matched]
+
+
+def _fixed_part(pattern: str) -> str:
+    """The folder of a glob in front of its first wildcard."""
+    parts = Path(pattern).parts
+    fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+    return str(Path(*parts[:fixed])) if fixed else "."
+
+
+def _row(origin: str, text: object, reference: object) -> RawRow:
+    """Decode and check one document and its reference."""
+    try:
+        cleaned = [clean_text(_decoded(value)) if value is not None else None for value in (text, reference)]
+    except UnicodeError:
+        return RawRow(origin, "", reason="not UTF-8")
+    except TypeError as error:
+        return RawRow(origin, "", reason=str(error))
+    return RawRow(origin, cleaned[0] or "", cleaned[1] or None, None if cleaned[0] else "empty")
+
+
+def _decoded(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8-sig")
+    if not isinstance(value, str):
+        raise TypeError(f"not a text but a {type(value).__name__}")
+    value.encode("utf-8")  # JSON can spell half of a surrogate pair
+    return value
+
+
+def _record(origin: str, record: dict[str, Any], document_column: str, reference_column: str | None) -> RawRow:
+    if document_column not in record:
+        return RawRow(origin, "", reason=f"no {document_column!r}")
+    return _row(origin, record[document_column], record.get(reference_column) if reference_column else None)
+
+
+def _records(batch: pa.RecordBatch | pa.Table) -> Iterable[dict[str, Any]]:
+    """The rows of a batch, strings as bytes: one that is not UTF-8 then costs one row, not the batch."""
+    names = batch.schema.names
+    columns = []
+    for name in names:
+        column = batch.column(name)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
+            column = column.cast(pa.large_binary())
+        columns.append(column.to_pylist())
+    return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+
+
+def _columns(where: str, names: Sequence[str], document_column: str, reference_column: str | None) -> list[str]:
+    wanted = [column for column in (document_column, reference_column) if column is not None]
+    for column in wanted:
+        if column not in names:
+            raise _missing_column(where, column, names)
+    return list(dict.fromkeys(wanted))
+
+
+def _missing_column(where: str, column: str, names: Iterable[str]) -> LimbeckError:
+    ordered = sorted(names)
+    near = difflib.get_close_matches(column, ordered, 1, cutoff=0.0)
+    hint = f"did you mean {near[0]!r}? It has {', '.join(ordered)}" if near else "it has no columns at all"
+    return LimbeckError(f"{where} has no column {column!r}; {hint}")
+
+
+def _load_dataset(dataset: str, name: str | None, split: str) -> Any:
+    """One split of a Hugging Face dataset."""
+    import datasets  # takes more than a second to import
+
+    try:
+        if (Path(dataset) / "dataset_dict.json").exists() or (Path(dataset) / "state.json").exists():
+            saved = datasets.load_from_disk(dataset)
+            if not isinstance(saved, datasets.DatasetDict):
+                return saved
+            if split not in saved:
+                raise LimbeckError(f"{dataset} has no split {split!r}; it has {', '.join(saved)}")
+            return saved[split]
+        return datasets.load_dataset(dataset, name, split=split)
+    except LimbeckError:
+        raise
+    except Exception as error:  # the library lets through errors of every store and format it reads
+        message = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise LimbeckError(f"cannot load the dataset {dataset}, split {split!r}: {message}") from error

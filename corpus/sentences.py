@@ -1,0 +1,91 @@
+"""Where English sentences end, and cutting a document at such a place. Every function here takes time linear in its text."""
+
+import re
+from bisect import bisect_right
+
+from corpus.tokenizer import Tokenizer
+
+_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)")
+_PARAGRAPH_END = re.compile(r"\n\s*\n|\n(?=- )")
+_OPENERS = "\"'“‘([*_-"
+_LAST_WORD = re.compile(r"[^\s(\[\"'“‘]*$")
+_ABBREVIATIONS = frozenset(
+    "e.g i.e eg ie vs cf al viz ca mr mrs ms dr prof st sr jr inc ltd co corp no nos fig figs eq eqs sec ch vol pp p ed eds "
+    "approx dept est gen col sgt capt rep sen gov rev hon jan feb mar apr jun jul aug sep sept oct nov dec u.s u.k a.k.a resp "
+    "incl max min".split()
+)
+_MAY_END = frozenset(["etc", "a.m", "p.m", "no", "co", "max", "min", "mar", "sec", "est"])  # an end, where a capital follows
+_CHARACTERS_PER_TOKEN = 12  # a first guess at how much text to tokenise; it grows where it was too little
+
+
+def sentence_ends(text: str) -> list[int]:
+    """Offsets just behind each sentence (its stop and closing quotes), ascending; an unfinished last sentence has none."""
+    return [match.end() for match in _END.finditer(text) if _ends(text, match)]
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text, stripped; paragraphs end sentences too."""
+    breaks = sorted({0, len(text), *sentence_ends(text), *(match.start() for match in _PARAGRAPH_END.finditer(text))})
+    pieces = (text[start:end].strip() for start, end in zip(breaks, breaks[1:], strict=False))
+    return [piece for piece in pieces if piece]
+
+
+def cut(text: str, tokenizer: Tokenizer, max_tokens: int | None) -> tuple[str, int]:
+    """Return the longest beginning of `text` that ends with a sentence and has at most `max_tokens` tokens, and its tokens.
+
+    Where the first sentence is too long already, the cut falls between two paragraphs, or between two words. A text whose first
+    word is too long comes back empty, with 0 tokens.
+    """
+    if max_tokens is None:
+        return text, tokenizer.count([text])[0]
+    window = max_tokens * _CHARACTERS_PER_TOKEN
+    while True:
+        head = text[:window]
+        offsets = [end for start, end in tokenizer.encode_with_offsets(head)[1] if end > start]
+        if len(offsets) > max_tokens or window >= len(text):
+            break
+        window *= 4
+    if window >= len(text) and (tokens := tokenizer.count([text])[0]) <= max_tokens:
+        return text, tokens
+    limit = offsets[min(max_tokens, len(offsets)) - 1] if offsets else 0
+    for end in _cut_places(head, limit):
+        piece = head[:end].rstrip()
+        if piece and (tokens := tokenizer.count([piece])[0]) <= max_tokens:  # a tokenizer may split a shorter text differently
+            return piece, tokens
+    return "", 0
+
+
+def _cut_places(text: str, limit: int) -> list[int]:
+    """Where `text` may be cut at or before `limit`, best first: sentence ends, paragraph ends, ends of words (the last few)."""
+    ends = sentence_ends(text)
+    ends = ends[: bisect_right(ends, limit)][::-1]
+    paragraphs = [match.start() for match in _PARAGRAPH_END.finditer(text, 0, limit + 2) if match.start() <= limit][::-1]
+    if ends and paragraphs and ends[0] < paragraphs[0] // 2:  # a list without full stops: a sentence end costs too much
+        ends = paragraphs[:3] + ends
+    words = [match.start() for match in re.finditer(r"\s+", text) if match.start() <= limit][::-1]
+    return (ends or paragraphs) + words[:20]
+
+
+def _ends(text: str, match: re.Match[str]) -> bool:
+    stop = match[0]
+    following = text[match.end() : match.end() + 40]
+    rest = following.lstrip()
+    if not rest or "\n" in following[: len(following) - len(rest)]:
+        follows = ""
+    else:
+        follows = rest.lstrip(_OPENERS)[:1]
+    if follows.islower():
+        return False
+    if stop[0] != "." or stop.startswith(".."):
+        return True
+    start = max(0, match.start() - 24)
+    found = _LAST_WORD.search(text[start : match.start()])
+    word = found[0] if found else ""
+    before = text[start : match.start() - len(word)]
+    if word.isdigit() and ("\n" in before or start == 0) and not before.rpartition("\n")[2].strip():
+        return False  # "1." opens a list item
+    if not follows:
+        return word.lower() not in _ABBREVIATIONS or word.lower() in _MAY_END
+    if len(word) == 1 and word.isupper() and word != "I":
+        return False  # an initial
+    return word.lower() not in _ABBREVIATIONS or (word.lower() in _MAY_END and follows.isupper())
