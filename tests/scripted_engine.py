@@ -9,7 +9,7 @@ from cluster.engines.protocol import Completion, Pair, Request, Usage
 
 
 class ScriptedEngine:
-    """Answers `complete` with `answer(request)` (None: no answer at all) and `logprobs` with `measure(pair)`, and keeps what it was asked."""
+    """Answers with `answer(request)` (None: no answer at all) and `measure(pair)`, and keeps what it was asked."""
 
     context_tokens = 4096
 
