@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from cluster.engines.provider import Engines
-from cluster.session import ClusterConfig
+from cluster.session import ClusterConfig, Session, wait_for_room
 from corpus.errors import LimbeckError
 
 DEATHS_BEFORE_BISECTION = 2
@@ -207,13 +207,32 @@ class WorkerPool:
     """The workers of a run, started at once and kept until `close`."""
 
     def __init__(self, config: ClusterConfig, workers_folder: Path, driver: str) -> None:
+        self._config, self._workers_folder, self._driver = config, str(workers_folder), driver
+        self._workers: list[Any] = []
+        self.start()
+
+    def start(self) -> None:
+        """Start the workers where they are not running; they come up in the background."""
         import ray
 
-        self._config = config
+        config = self._config
         remote = ray.remote(Worker).options(
             num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker, max_restarts=config.max_restarts, max_task_retries=0
         )
-        self._workers = [remote.remote(i, config.threads(), str(workers_folder), driver) for i in range(config.workers)]
+        arguments = (config.threads(), self._workers_folder, self._driver)
+        self._workers = self._workers or [remote.remote(index, *arguments) for index in range(config.workers)]
+
+    def make_room(self, session: Session, cpus: float, gpus: float) -> None:
+        """End the workers if the cluster cannot hold them beside something that reserves so much; `stream` starts them again."""
+        left_cpus = session.cpus - self._config.workers * self._config.cpus_per_worker
+        left_gpus = session.gpus - self._config.workers * self._config.gpus_per_worker
+        if left_cpus < cpus or left_gpus < gpus:
+            self.close()
+            if not wait_for_room(cpus, gpus):
+                raise LimbeckError(
+                    f"training wants {cpus:g} CPUs and {gpus:g} GPUs, and the cluster has {session.cpus:g} and {session.gpus:g} in all or "
+                    "others hold them; lower student.workers or free the cluster"
+                )
 
     def stream(self, lanes: Sequence[Lane]) -> Iterator[PartReport]:
         """Take every part of every lane through its jobs; yield what each job did, as parts finish.
@@ -227,6 +246,7 @@ class WorkerPool:
         import ray.data
 
         _quiet(ray.data.DataContext.get_current())
+        self.start()
         ray.get([worker.claim.remote("") for worker in self._workers])
         gates = min(len(self._workers), len(items))
         stream = ray.data.from_items(items, override_num_blocks=len(items)).map(
@@ -246,6 +266,7 @@ class WorkerPool:
 
         for worker in self._workers:
             ray.kill(worker, no_restart=True)
+        self._workers = []
 
 
 def heartbeat(folder: Path, driver: str, name: str) -> None:

@@ -113,3 +113,38 @@ def wait_for_room(cpus: float, gpus: float, timeout_seconds: float = 60.0) -> bo
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+PACKAGES = ("corpus", "generators", "filters", "students", "cluster", "pipelines")
+
+
+def code_fingerprints() -> dict[str, str]:
+    """Each of Limbeck's packages as this process would import it: a hash of its Python files, or where a stranger's lies."""
+    import hashlib
+    import importlib.util
+
+    home, found = Path(__file__).resolve().parent.parent, {}
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        place = Path(next(iter(spec.submodule_search_locations or [""]), "")).resolve() if spec else Path("nowhere")
+        if place != home / name:
+            found[name] = f"elsewhere: {place}"
+            continue
+        digest = hashlib.sha256()
+        for file in sorted(place.rglob("*.py")):
+            digest.update(file.read_bytes())
+        found[name] = digest.hexdigest()[:16]
+    return found
+
+
+def foreign_packages(config: ClusterConfig) -> list[tuple[str, str]]:
+    """Packages that the driver, or a worker of the cluster that would be joined, takes from some other place or version."""
+    ours = code_fingerprints()
+    foreign = [(name, place.removeprefix("elsewhere: ")) for name, place in ours.items() if place.startswith("elsewhere: ")]
+    if running_cluster(config) is None:
+        return foreign  # a private cluster's workers are this very environment
+    import ray
+
+    with connected(config):
+        theirs = ray.get(ray.remote(code_fingerprints).options(num_cpus=0).remote())
+    return foreign + [(name, f"another version on a worker ({theirs[name]})") for name in PACKAGES if theirs[name] != ours[name]]

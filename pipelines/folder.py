@@ -55,7 +55,7 @@ class RunFolder:
 
     def training(self, number: int) -> Path:
         """The metrics of the student's training."""
-        return self.round(number) / "training.json"
+        return self.student(number) / "training.json"
 
     def evaluation(self, split: str, subject: str) -> Path:
         """Candidates and scores of one evaluated model or control on one held-out split."""

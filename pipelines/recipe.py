@@ -1,6 +1,5 @@
 """The recipe: one YAML file that describes a run completely, validated into one frozen object."""
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -53,8 +52,8 @@ class Recipe(Config):
     sources: SourcesConfig
     teacher: EngineConfig
     generator: GeneratorConfig
-    filters: tuple[FilterConfig, ...] = Field(min_length=1)
-    select: tuple[SetFilterConfig, ...] = ()
+    filters: tuple[FilterConfig, ...] = Field(min_length=1, strict=False)  # not strict: YAML has lists, not tuples
+    select: tuple[SetFilterConfig, ...] = Field((), strict=False)
     calibration: CalibrationConfig = CalibrationConfig()
     student: StudentConfig | None = None
     next_teacher: Literal["student", "teacher"] = "student"
@@ -100,11 +99,9 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 def validate(data: dict[str, Any], where: str) -> Recipe:
     """Build a recipe from plain data, or raise LimbeckError."""
     try:
-        return Recipe.model_validate_json(json.dumps(data))  # JSON mode: strict types, yet lists may be tuples
+        return Recipe.model_validate(data)
     except ValidationError as error:
         raise LimbeckError(f"{where}: {'; '.join(_sentence(detail) for detail in error.errors())}") from error
-    except TypeError as error:
-        raise LimbeckError(f"{where}: {error}; quote the value if it is meant as text") from error
 
 
 def interpolate(value: Any) -> Any:

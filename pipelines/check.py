@@ -1,0 +1,200 @@
+"""Find out before the hours are spent: models, contexts, memory, disk, cluster; and what the run will cost."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cluster.engines.models import ModelInfo, describe, resolve
+from cluster.session import running_cluster
+from corpus.config import nearest
+from corpus.errors import LimbeckError
+from corpus.tokenizer import Tokenizer
+from pipelines.recipe import Recipe
+
+PROMPT_TOKENS = 96  # a chat template's own words and the instruction, amply
+# what two CPU cores did with a 135M model in bfloat16: a scale for the estimate, nothing depends on it
+REFERENCE_PARAMETERS = 135e6
+TOKENS_PER_SECOND = {"complete": 200.0, "logprobs": 1200.0, "train": 250.0}
+REFERENCE_CORES = 2
+
+
+def refuse_what_cannot_run(recipe: Recipe, out: Path) -> Path:
+    """Raise LimbeckError for the first problem that would stop the run; returns where the round-0 teacher lies."""
+    problems = find_problems(recipe, out)
+    if problems:
+        raise LimbeckError("; ".join(problems))
+    return resolve(recipe.teacher.model)
+
+
+def find_problems(recipe: Recipe, out: Path) -> list[str]:
+    """Every reason why the recipe cannot run here, in one sentence each."""
+    problems: list[str] = []
+    models: dict[str, ModelInfo] = {}
+    for where, model in named_models(recipe).items():
+        try:
+            models[where] = describe(resolve(model))
+        except LimbeckError as error:
+            problems.append(f"{where}: {error}")
+    if "teacher.model" in models:
+        problems += _context_problems(recipe, models)
+        if recipe.generator.style == "chat" and not models["teacher.model"].has_chat_template:
+            problems.append(f"teacher.model {recipe.teacher.model} has no chat template; set generator.style: plain, or use an instruct model")
+    try:
+        recipe.generator.build(recipe.seed, 0)
+    except LimbeckError as error:
+        problems.append(f"generator: {error}")
+    problems += _score_problems(recipe)
+    problems += _room_problems(recipe, models, out)
+    return problems
+
+
+def named_models(recipe: Recipe) -> dict[str, str]:
+    """Every model that the recipe names, by its key; `recipe` may be resolved or not."""
+    found = {"teacher.model": recipe.teacher.model}
+    for index, part in enumerate(recipe.filters):
+        engine = getattr(part, "engine", None)
+        if engine is not None and engine.model != recipe.teacher.model:
+            found[f"filters.{index}.engine.model"] = engine.model
+    base = recipe.student.base if recipe.student else None
+    if base is not None and base.kind == "model":
+        found["student.base.model"] = base.model
+    return found
+
+
+def check(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Problems and estimate as plain data: {problems, models, cluster, documents, estimate}; nothing is written."""
+    problems = find_problems(recipe, out)
+    found: dict[str, Any] = {"name": recipe.name, "problems": problems, "cluster": _cluster(recipe), "models": {}}
+    for where, model in named_models(recipe).items():
+        try:
+            info = describe(resolve(model))
+        except LimbeckError:
+            continue
+        facts = {"model": model, "parameters": info.parameters, "bytes": info.bytes, "context_tokens": info.context_tokens}
+        found["models"][where] = facts
+    if "teacher.model" in found["models"]:
+        try:
+            found["documents"] = _documents(recipe)
+            found["estimate"] = estimate(recipe, found["documents"], found["models"]["teacher.model"]["parameters"])
+        except LimbeckError as error:
+            problems.append(f"sources: {error}")
+    problems += _code_problems(recipe)
+    return found
+
+
+def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict[str, Any]:
+    """Tokens and seconds of the whole run, from counts alone: right within a factor of about two on CPUs, high on GPUs."""
+    split = {name: documents[name] for name in ("train", "dev", "test")}
+    length = documents["document_tokens"] / max(1, documents["used"])
+    new, samples, settings = recipe.generator.max_new_tokens * 0.6, recipe.generator.samples, recipe.evaluation
+    models = recipe.rounds + 1 if recipe.student else 1
+    drawn = recipe.rounds * split["train"] * samples + models * split["dev"] * settings.dev_samples
+    drawn += models * split["test"] * settings.samples
+    judged = drawn + split["test"] * (2 + settings.samples)
+    scored = judged * (length + 3 * new) * sum(1 for part in recipe.filters if getattr(part, "engine", None) or part.kind == "pmi")
+    trained = 0.0
+    if recipe.student:
+        rows = recipe.calibration.pass_rate * split["train"] * samples
+        trained = recipe.rounds * recipe.student.epochs * rows * (length + PROMPT_TOKENS / 2 + new)
+    tokens = {"complete": drawn * new, "logprobs": scored, "train": trained}
+    speed = REFERENCE_PARAMETERS / max(parameters, 1) * (os.cpu_count() or 1) / REFERENCE_CORES
+    seconds = {name: round(count / (TOKENS_PER_SECOND[name] * speed), 1) for name, count in tokens.items()}
+    return {
+        "candidates": drawn,
+        "tokens": {name: round(count) for name, count in tokens.items()},
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print what `check` found."""
+    for where, facts in found["models"].items():
+        size = f"{facts['parameters'] / 1e6:.0f}M parameters, {facts['bytes'] / 1e6:.0f} MB, context {facts['context_tokens']} tokens"
+        print(f"{where}: {facts['model']}: {size}")
+    print(f"cluster: {found['cluster']}")
+    if "documents" in found:
+        counts = found["documents"]
+        print(f"documents: {counts['train']} train, {counts['dev']} dev, {counts['test']} test; {counts['rejected']} not used")
+    if "estimate" in found:
+        cost = found["estimate"]
+        print(f"estimate: {cost['candidates']} candidates; tokens: " + ", ".join(f"{name} {n:,}" for name, n in cost["tokens"].items()))
+        print(f"estimate: about {cost['seconds']['total'] / 60:.0f} minutes on these {os.cpu_count()} cores, without start-up")
+    for problem in found["problems"]:
+        print(f"problem: {problem}")
+    print("this recipe cannot run as it is" if found["problems"] else "this recipe can run")
+
+
+def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
+    """Every model must hold the longest document with a prompt and an output."""
+    limit = recipe.sources.max_source_tokens
+    if limit is None:
+        return []  # a document that does not fit becomes a row with a reason
+    need = limit + PROMPT_TOKENS + recipe.generator.max_new_tokens
+    return [
+        f"{where} {named_models(recipe)[where]} has a context of {info.context_tokens} tokens, and documents of {limit} with prompt and "
+        f"output need {need}; lower sources.max_source_tokens or use a model with a longer context"
+        for where, info in models.items()
+        if info.context_tokens < need
+    ]
+
+
+def _score_problems(recipe: Recipe) -> list[str]:
+    """A set-wise filter must rank by a column that some filter scores."""
+    known = {bound.column for part in recipe.filters for bound in part.bounds} | {"pmi", "compression"}
+    problems = []
+    for part in recipe.select:
+        by = getattr(part, "by", None)
+        column = by.rpartition(".")[2] if by else None
+        if column and column not in known:
+            hint = nearest(column, known)
+            problems.append(f"select {part.name}: no filter scores {by!r}" + (f"; did you mean {hint!r}?" if hint else ""))
+    return problems
+
+
+def _room_problems(recipe: Recipe, models: dict[str, ModelInfo], out: Path) -> list[str]:
+    """Memory for the worker's models and the student's training, disk for its checkpoints and students."""
+    if not models:
+        return []
+    import psutil
+
+    problems = []
+    teacher = models.get("teacher.model") or next(iter(models.values()))
+    factor = 16 if recipe.student and recipe.student.lora is None else 6  # float32 weights, gradients, two Adam moments
+    training = teacher.parameters * factor if recipe.student else 0
+    serving = recipe.cluster.workers * sum(info.bytes for info in models.values()) * 2  # the critic stays beside the student
+    free = psutil.virtual_memory().available
+    if recipe.cluster.gpus_per_worker == 0 and running_cluster(recipe.cluster) is None and serving + training > free:
+        need = (serving + training) / 1e9
+        problems.append(f"models and training need about {need:.1f} GB of memory and {free / 1e9:.1f} GB is free; use a smaller model or LoRA")
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    disk = shutil.disk_usage(place).free
+    need_bytes = 20_000_000 + (teacher.parameters * (2 * recipe.rounds + 14) if recipe.student else 0)
+    if need_bytes > disk:
+        problems.append(
+            f"students and checkpoints need about {need_bytes / 1e9:.2f} GB and {place} has {disk / 1e9:.2f} GB free; "
+            "free some space or choose another --out"
+        )
+    return problems
+
+
+def _documents(recipe: Recipe) -> dict[str, int]:
+    from corpus.sources import read_sources
+
+    table = read_sources(recipe.sources, Tokenizer.load(resolve(recipe.teacher.model)), recipe.seed)
+    splits = table["split"].to_pylist()
+    counts = {split: splits.count(split) for split in ("train", "dev", "test", "rejected")}
+    used = [count for count, split in zip(table["document_tokens"].to_pylist(), splits, strict=True) if split != "rejected"]
+    return {**counts, "used": len(used), "document_tokens": sum(used)}
+
+
+def _cluster(recipe: Recipe) -> str:
+    address = running_cluster(recipe.cluster)
+    return f"joins the Ray cluster at {address}" if address else f"starts a private Ray cluster on {os.cpu_count()} cores"
+
+
+def _code_problems(recipe: Recipe) -> list[str]:
+    """The driver's packages must be this distribution's; so must those of every worker of a cluster that is joined."""
+    from cluster.session import foreign_packages
+
+    return [f"{name} is imported from {place}, not from Limbeck; run in an environment of its own" for name, place in foreign_packages(recipe.cluster)]

@@ -1,0 +1,139 @@
+"""What every stage of a run needs to know, and the lanes of work that a stage hands to the pool."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corpus.parts import done, mark_done, part_names
+from pipelines.events import Events
+from pipelines.folder import RunFolder, fingerprint
+from pipelines.jobs import GenerateJob, ScoreJob
+from pipelines.recipe import Recipe
+
+if TYPE_CHECKING:
+    from cluster.engines.config import EngineConfig
+    from cluster.pool import Lane, WorkerPool
+
+HELD_OUT = -1  # the "round" from which seeds of held-out samples derive: every model is measured with the same ones
+
+
+@dataclass(frozen=True)
+class Context:
+    """A run under way. `filters` and `set_filters` are configs, or objects that a user passed."""
+
+    recipe: Recipe  # resolved
+    folder: RunFolder
+    filters: tuple[Any, ...]
+    set_filters: tuple[Any, ...]
+    events: Events
+    stages: dict[str, Any]  # stage → the plain data that determines it
+    teacher_folder: Path  # where the round-0 teacher lies on this machine
+
+    @property
+    def filter_bounds(self) -> list[tuple[str, Any]]:
+        """Filters in recipe order with their bounds, calibrated ones still open."""
+        return [(part.name, tuple(part.bounds)) for part in self.filters]
+
+    @property
+    def filter_names(self) -> list[str]:
+        """Filters in recipe order."""
+        return [part.name for part in self.filters]
+
+    def teacher(self, round_number: int) -> "EngineConfig":
+        """The engine of the round's teacher: the recipe's, or the student of the round before."""
+        if round_number == 0 or self.recipe.next_teacher == "teacher":
+            return self.recipe.teacher
+        return self.student(round_number - 1)
+
+    def student(self, round_number: int) -> "EngineConfig":
+        """The engine of the round's student."""
+        folder = str(self.folder.student(round_number).resolve())
+        return self.recipe.teacher.model_copy(update={"model": folder})
+
+    def fingerprint(self, stage: str, *more: Any) -> str:
+        """Of everything that determines a stage: its inputs, those of the stages before it, and `more`."""
+        upto = list(self.stages)[: list(self.stages).index(stage) + 1]
+        return fingerprint([{name: self.stages[name] for name in upto}, *more])
+
+    def finish(self, place: Path, stage: str, *more: Any, **counts: Any) -> None:
+        """Write a stage folder's `_done.json`, last, once."""
+        if done(place) is None:
+            mark_done(place, self.fingerprint(stage, *more), **counts)
+
+
+def train_lane(context: Context, round_number: int) -> "Lane":
+    """Every train part through generation and every filter."""
+    from cluster.pool import Lane
+
+    folder = context.folder
+    jobs: list[Any] = [
+        GenerateJob(
+            stage=f"round-{round_number}/candidates",
+            sources=folder.sources("train"),
+            out=folder.candidates(round_number),
+            generator=context.recipe.generator,
+            run_seed=context.recipe.seed,
+            round=round_number,
+            engine=context.teacher(round_number),
+        )
+    ]
+    jobs += score_jobs(context, f"round-{round_number}", "train", folder.candidates(round_number), folder.round(round_number) / "scores")
+    return Lane(jobs, part_names(folder.sources("train")))
+
+
+def held_out_lane(context: Context, split: str, subject: str, engine: "EngineConfig | None") -> "Lane":
+    """Every part of a held-out split through a model (None: a control, whose candidates are there) and every filter."""
+    from cluster.pool import Lane
+
+    place = context.folder.evaluation(split, subject)
+    jobs: list[Any] = []
+    if engine is not None:
+        settings = context.recipe.evaluation
+        samples = settings.samples if split == "test" else settings.dev_samples
+        jobs.append(
+            GenerateJob(
+                stage=f"{split}/candidates",
+                sources=context.folder.sources(split),
+                out=place / "candidates",
+                generator=context.recipe.generator.model_copy(update={"samples": samples}),
+                run_seed=context.recipe.seed,
+                round=HELD_OUT,
+                engine=engine,
+            )
+        )
+    jobs += score_jobs(context, split, split, place / "candidates", place / "scores")
+    return Lane(jobs, part_names(context.folder.sources(split)))
+
+
+def score_jobs(context: Context, stage: str, split: str, candidates: Path, out: Path) -> list[ScoreJob]:
+    """One job a filter, in recipe order."""
+    sources = context.folder.sources(split)
+    return [ScoreJob(f"{stage}/scores/{part.name}", sources, candidates, out / part.name, part) for part in context.filters]
+
+
+def stream(context: Context, pool: "WorkerPool", stage: str, lanes: Sequence["Lane"]) -> None:
+    """Drive lanes through the pool, with an event for each part and, at the end, one for each stage's seconds.
+
+    What the wall clock shows beyond the jobs themselves is the stage's own line: the framework's overhead.
+    """
+    jobs = sum(len(lane.jobs) * len(lane.parts) for lane in lanes)
+    context.events.emit("stage_started", stage=stage, parts=jobs)
+    started, spent = time.monotonic(), 0.0
+    totals: dict[str, dict[str, float]] = {}
+    for report in pool.stream(lanes):
+        facts = {key: value for key, value in vars(report).items() if key != "stage"}
+        context.events.emit("part_done", stage=report.stage, **facts)
+        for reason in report.failed_rows:
+            context.events.emit("note", words=f"{report.stage}: {reason}")
+        total = totals.setdefault(report.stage, {"seconds": 0.0, "model_seconds": 0.0, "load_seconds": 0.0, "rows": 0})
+        for key in total:
+            total[key] += getattr(report, key)
+    workers = context.recipe.cluster.workers  # side by side: a second of each is a second of the run
+    for name, total in totals.items():
+        shares = {key: round(value / workers if key != "rows" else value, 3) for key, value in total.items()}
+        spent += shares["seconds"]
+        context.events.emit("stage_done", stage=name, **shares)
+    rest = max(0.0, time.monotonic() - started - spent)
+    context.events.emit("stage_done", stage=f"{stage}/streaming", seconds=round(rest, 3), model_seconds=0.0)

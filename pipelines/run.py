@@ -1,0 +1,209 @@
+"""A run from its recipe to its report: rounds of teacher → candidates → scores → dataset → student, resumable at every part."""
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.engines.models import fingerprint as model_fingerprint
+from cluster.engines.models import resolve
+from corpus.errors import LimbeckError
+from corpus.parts import done, part_names, write_parts
+from corpus.schemas import SOURCES
+from pipelines import evaluate as held_out
+from pipelines.check import refuse_what_cannot_run
+from pipelines.context import Context, held_out_lane, stream, train_lane
+from pipelines.events import Events, Listener
+from pipelines.folder import RunFolder, driving, open_run
+from pipelines.recipe import Recipe
+from pipelines.report import write_report
+from pipelines.round import scored, select, train_student
+
+PACKAGES = ("limbeck", "torch", "transformers", "tokenizers", "ray", "trl", "peft", "deepspeed", "datasets", "pyarrow", "numpy")
+
+
+def run(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    filters: Sequence[Any] = (),
+    set_filters: Sequence[Any] = (),
+    listener: Listener | None = None,
+    recipe_text: str | None = None,
+    started: float | None = None,
+) -> RunFolder:
+    """Run a recipe to its end in the folder `out`, going on where an earlier run of it stopped; returns the folder.
+
+    `filters` and `set_filters` are objects of the user's own that satisfy `filters.contract.Filter` and `SetFilter`; they come after the
+    recipe's. Raises LimbeckError with one sentence for whatever a user can mend; what is finished by then stays.
+    """
+    began = started or time.time()
+    folder, resolved = RunFolder(Path(out)), recipe.resolved()
+    with driving(folder) as driver:
+        events = Events(folder.events, listener)
+        try:
+            context = _open(resolved, folder, filters, set_filters, events, recipe_text)
+            events.emit("run_started", name=recipe.name, folder=str(folder.path), seconds_before=round(time.time() - began, 3))
+            if not (folder.path / "evaluation" / "_done.json").exists():
+                _rounds(context, driver)
+            context.finish(folder.path / "evaluation", "evaluation")
+            report = write_report(folder.path)
+            events.emit("run_done", seconds=round(time.time() - began, 1), report=str(report.html))
+            return RunFolder(folder.path)
+        except LimbeckError as error:
+            events.emit("run_failed", words=str(error))
+            raise
+        except KeyboardInterrupt:
+            events.emit("run_failed", words="interrupted")
+            raise
+
+
+def _rounds(context: Context, driver: str) -> None:
+    from cluster.pool import WorkerPool
+    from cluster.session import connected
+    from cluster.training import Placement
+
+    recipe, folder = context.recipe, context.folder
+    with ExitStack() as stack:
+        began = time.monotonic()
+        session = stack.enter_context(connected(recipe.cluster))
+        words = "started a private Ray cluster" if session.owned else f"joined the Ray cluster at {session.address}; it stays up"
+        context.events.emit("cluster", words=words)
+        pool = WorkerPool(recipe.cluster, folder.workers, driver)  # imports its stack while the sources are read
+        stack.callback(pool.close)
+        _done_stage(context, "start/cluster", began)
+        began = time.monotonic()
+        read_documents(context)
+        _done_stage(context, "sources", began)
+        pending: list[tuple[str, Any]] = [(held_out.TEACHER, recipe.teacher)]  # models not yet measured on dev
+        for number in range(recipe.rounds):
+            lanes = [] if scored(context, number) else [train_lane(context, number)]
+            lanes += [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
+            stream(context, pool, f"round-{number}", lanes)
+            if number:
+                held_out.evaluate_dev(context, [number - 1])
+            select(context, number)
+            if recipe.student is not None:
+                placement = Placement(use_gpu=session.gpus > 0, workers_folder=folder.workers, driver=driver)
+                pool.make_room(session, recipe.student.workers, recipe.student.workers * int(placement.use_gpu))
+                train_student(context, number, placement)
+            pending = [(held_out.student_subject(number), context.student(number))] if recipe.student is not None else []
+        _final(context, pool, pending)
+
+
+def _final(context: Context, pool: Any, pending: list[tuple[str, Any]]) -> None:
+    """Measure the last student on dev, and then, once, every model and control on the test documents."""
+    recipe = context.recipe
+    lanes = [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
+    subjects: list[tuple[str, Any]] = [(held_out.TEACHER, recipe.teacher)]
+    if recipe.student is not None:
+        subjects += [(held_out.student_subject(number), context.student(number)) for number in reversed(range(recipe.rounds))]
+    lanes += [held_out_lane(context, "test", subject, engine) for subject, engine in reversed(subjects)]
+    stream(context, pool, "test", lanes)
+    if part_names(context.folder.sources("test")):
+        names = held_out.publish_controls(context, "test")
+        stream(context, pool, "test", [held_out_lane(context, "test", name, None) for name in names])
+    began = time.monotonic()
+    held_out.evaluate_dev(context, range(recipe.rounds))
+    held_out.evaluate_test(context, recipe.rounds)
+    _done_stage(context, "evaluation", began)
+
+
+def read_documents(context: Context) -> None:
+    """Read, cut and split the sources into parts, once a run."""
+    from corpus.sources import read_sources
+    from corpus.tokenizer import Tokenizer
+
+    place = context.folder.sources("train").parent
+    found = done(place)
+    if found is None:
+        table = read_sources(context.recipe.sources, Tokenizer.load(context.teacher_folder), context.recipe.seed)
+        counts: dict[str, Any] = {}
+        for split in ("train", "dev", "test", "rejected"):
+            mask = [value == split for value in table["split"].to_pylist()]
+            rows = table.filter(mask)
+            write_parts(context.folder.sources(split), rows, context.recipe.cluster.rows_per_part, SOURCES)
+            counts[split] = rows.num_rows
+        reasons = [_kind_of(reason) for reason in table["reason"].drop_null().to_pylist()]
+        rejected = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+        used = sum(counts[split] for split in ("train", "dev", "test"))
+        counts = {"used": used, **{split: counts[split] for split in ("train", "dev", "test")}, "rejected": rejected}
+        context.finish(place, "sources", rows_in=table.num_rows, rows_out=used, **counts)
+        found = done(place) or {}
+    words = {key: found[key] for key in ("used", "train", "dev", "test")}
+    context.events.emit("sources_read", **words, rejected=sum(found["rejected"].values()))
+
+
+def plan(recipe: Recipe, filters: Sequence[Any], set_filters: Sequence[Any], teacher_folder: Path) -> dict[str, Any]:
+    """Each stage, in order, with the plain data that determines its output; `recipe` is resolved."""
+    scoring = {part.name: _plain(part, bounds=False) for part in filters}
+    return {
+        "sources": {**_plain(recipe.sources), "seed": recipe.seed, "rows_per_part": recipe.cluster.rows_per_part},
+        "candidates": {
+            "generator": _plain(recipe.generator),
+            "teacher": _plain(recipe.teacher),
+            "model": model_fingerprint(teacher_folder),
+            "next_teacher": recipe.next_teacher,
+        },
+        "scores": scoring,
+        "decisions": {
+            "bounds": {part.name: [vars(bound) for bound in part.bounds] for part in filters},
+            "calibration": _plain(recipe.calibration),
+            "select": {part.name: _plain(part) for part in set_filters},
+        },
+        "student": _plain(recipe.student) if recipe.student else {},
+        "evaluation": {"rounds": recipe.rounds, **_plain(recipe.evaluation)},
+    }
+
+
+def _open(
+    recipe: Recipe, folder: RunFolder, filters: Sequence[Any], set_filters: Sequence[Any], events: Events, text: str | None
+) -> Context:
+    every, sets = (*recipe.filters, *filters), (*recipe.select, *set_filters)
+    names = [part.name for part in (*every, *sets)]
+    if len(set(names)) < len(names):
+        raise LimbeckError(f"two filters have the same name among {', '.join(names)}; rename one")
+    teacher_folder = refuse_what_cannot_run(recipe, folder.path)
+    stages = plan(recipe, every, sets, teacher_folder)
+    facts = {
+        "versions": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "threads_per_worker": recipe.cluster.threads(),
+        "models": {recipe.teacher.model: model_fingerprint(resolve(recipe.teacher.model))},
+    }
+    text = text if text is not None else yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    open_run(folder, stages, facts, text)
+    return Context(recipe, folder, every, sets, events, stages, teacher_folder)
+
+
+def _plain(part: Any, *, bounds: bool = True) -> dict[str, Any]:
+    """A section, or a user's object, as plain data for a fingerprint; without `bounds`, only what scores depend on."""
+    if not hasattr(part, "model_dump"):
+        state = {key: repr(value) for key, value in sorted(vars(part).items())}
+        return {"class": f"{type(part).__module__}.{type(part).__qualname__}", **(state if bounds else {})}
+    data: dict[str, Any] = part.model_dump(mode="json")
+    if not bounds:
+        limits = {bound.column for bound in part.bounds}
+        data = {key: value for key, value in data.items() if key.removeprefix("min_").removeprefix("max_") not in limits}
+    return data
+
+
+def _kind_of(reason: str) -> str:
+    """A reason without its particulars, so that reasons can be counted."""
+    return reason.split(":")[0].split(" as ")[0]
+
+
+def _version(package: str) -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version(package)
+
+
+def _done_stage(context: Context, stage: str, began: float) -> None:
+    context.events.emit("stage_done", stage=stage, seconds=round(time.monotonic() - began, 3), model_seconds=0.0)
