@@ -1,0 +1,29 @@
+"""Which engine to build, and with what limits; read on the driver, so it imports nothing heavy."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from corpus.config import Config
+
+
+class TransformersConfig(Config):
+    """An engine in this process: any causal language model that transformers loads, on a CPU or one GPU.
+
+    `batch_sequences` bounds the samples that are decoded together, `pack_tokens` the tokens of one packed forward pass,
+    `cache_bytes` the key-value cache. `context_tokens` lowers the model's own limit.
+    """
+
+    kind: Literal["transformers"] = "transformers"
+    model: str
+    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_sequences: int = Field(default=256, ge=1)
+    pack_tokens: int = Field(default=2048, ge=16)
+    cache_bytes: int = Field(default=2 << 30, ge=1 << 20)
+    context_tokens: int | None = Field(default=None, ge=2)
+    trust_remote_code: bool = False
+
+
+EngineConfig = TransformersConfig
+"""Every engine's config; more kinds join here as `Annotated[A | B, Field(discriminator="kind")]`."""
