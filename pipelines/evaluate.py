@@ -63,7 +63,7 @@ def measured(context: Context, split: str, subject: str) -> pa.Table:
 
 def evaluation_row(context: Context, split: str, subject: str, model: str, teacher: pa.Table | None) -> dict[str, Any]:
     """All measures of one subject, told to the listener too; `teacher`: the round-0 teacher's table, for paired differences."""
-    row = dict(evaluate(model, split, measured(context, split, subject), teacher))
+    row: dict[str, Any] = {**evaluate(model, split, measured(context, split, subject), teacher)}
     rate = row["pass_rate"]
     context.events.emit("evaluated", model=subject, split=split, pass_rate=rate["mean"] if rate else 0.0)
     return row

@@ -17,7 +17,7 @@ def status(run: Path) -> dict[str, Any]:
     """State, driver, stage and rounds of a run, as plain data."""
     folder = existing(run)
     events, holder = read_events(folder.events), lock_holder(folder)
-    last = events[-1] if events else {"event": "nothing"}
+    last: dict[str, Any] = events[-1] if events else {"event": "nothing"}
     finished = any(event["event"] == "run_done" for event in events)
     stages = [event["stage"] for event in events if event["event"] in ("stage_started", "part_done", "stage_done")]
     return {
