@@ -3,20 +3,22 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
+from corpus.config import nearest
 from corpus.errors import LimbeckError
 from corpus.parts import DONE, publishing, read_table
 from pipelines.card import DATA
 from pipelines.folder import existing
 from pipelines.inspect import last_round
 
-Format = Literal["messages", "alpaca", "huggingface"]
+Turns = list[dict[str, str]]
+FORMATS = ("messages", "alpaca", "huggingface")
 
 
-def export(run: Path, round: int | None, format: Format, out: Path) -> Path:
+def export(run: Path, round: int | None, format: str, out: Path) -> Path:
     """Write the dataset of a round (None: the last finished one) and return where it lies.
 
     messages: `out` is a JSONL file, one {"messages": [{role, content}, ...]} a row, which chat trainers take. alpaca: `out` is a
@@ -24,6 +26,11 @@ def export(run: Path, round: int | None, format: Format, out: Path) -> Path:
     LLaMA-Factory looks for. huggingface: `out` is a copy of the folder that `datasets.load_dataset` opens. Raises LimbeckError
     where the round has no dataset, or `out` exists.
     """
+    if format not in FORMATS:
+        near = nearest(format, FORMATS)
+        raise LimbeckError(
+            f"there is no format {format!r}; {f'did you mean {near}?' if near else 'known are ' + ', '.join(FORMATS)}"
+        )
     folder = existing(run)
     number = last_round(folder, f"dataset/{DONE}") if round is None else round
     if number is None or not (folder.dataset(number) / DONE).exists():
@@ -40,28 +47,34 @@ def export(run: Path, round: int | None, format: Format, out: Path) -> Path:
             temporary.mkdir()
             _write_alpaca(temporary, f"{folder.path.resolve().name}-round-{number}", read_table(dataset / DATA))
         else:
-            rows = read_table(dataset / DATA).select(["prompt", "completion"]).to_pylist()
-            lines = (json.dumps({"messages": [*row["prompt"], *row["completion"]]}, ensure_ascii=False) + "\n" for row in rows)
+            rows = _conversations(read_table(dataset / DATA))
+            lines = (json.dumps({"messages": prompt + completion}, ensure_ascii=False) + "\n" for _, prompt, completion in rows)
             temporary.write_text("".join(lines), encoding="utf-8")
     return out
 
 
+def _conversations(table: pa.Table) -> list[tuple[str, Turns, Turns]]:
+    """Candidate id, prompt and completion of each row as turns; plain text becomes one turn."""
+    rows = table.select(["candidate_id", "prompt", "completion"]).to_pylist()
+    return [(row["candidate_id"], _turns("user", row["prompt"]), _turns("assistant", row["completion"])) for row in rows]
+
+
+def _turns(role: str, said: Any) -> Turns:
+    return [{"role": role, "content": said.strip()}] if isinstance(said, str) else list(said)
+
+
 def _write_alpaca(folder: Path, name: str, table: pa.Table) -> None:
-    rows = [_alpaca(row) for row in table.select(["candidate_id", "prompt", "completion"]).to_pylist()]
+    rows = [_alpaca(*row) for row in _conversations(table)]
     columns = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
     described = {name: {"file_name": "dataset.json", "formatting": "alpaca", "columns": columns}}
     (folder / "dataset.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "dataset_info.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
-def _alpaca(row: dict[str, Any]) -> dict[str, str]:
+def _alpaca(candidate_id: str, prompt: Turns, completion: Turns) -> dict[str, str]:
     """One Alpaca row; a conversation of several turns does not fit this format, and dropping turns would falsify it."""
-    by_role = {message["role"]: message["content"] for message in row["prompt"]}
-    if len(by_role) != len(row["prompt"]) or set(by_role) - {"system", "user"} or len(row["completion"]) != 1:
-        raise LimbeckError(f"candidate {row['candidate_id']} has several turns, which Alpaca cannot hold; export it as messages")
-    return {
-        "instruction": by_role.get("user", ""),
-        "input": "",
-        "output": row["completion"][0]["content"],
-        "system": by_role.get("system", ""),
-    }
+    by_role = {message["role"]: message["content"] for message in prompt}
+    if len(by_role) != len(prompt) or set(by_role) - {"system", "user"} or len(completion) != 1:
+        raise LimbeckError(f"candidate {candidate_id} has several turns, which Alpaca cannot hold; export it as messages")
+    said, answered = by_role.get("user", ""), completion[0]["content"]
+    return {"instruction": said, "input": "", "output": answered, "system": by_role.get("system", "")}

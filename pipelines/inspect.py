@@ -25,7 +25,6 @@ AFTER_SCORES = ("prompt", "finish_reason", "output_tokens")
 def candidates(
     run: Path,
     round: int | None = None,
-    *,
     rejected_by: str | None = None,
     kept: bool | None = None,
     source: str | None = None,
@@ -72,11 +71,13 @@ def score_columns(table: pa.Table) -> list[str]:
     return [name for name in table.column_names if name not in FACTS and name not in AFTER_SCORES]
 
 
-def show(table: pa.Table, console: Console) -> None:
+def show(table: pa.Table, console: Console | None = None) -> None:
     """Print candidates, one panel each: verdict, output, the document's beginning, scores; text of models is never markup."""
+    from rich.console import Console
     from rich.panel import Panel
     from rich.text import Text
 
+    console = console or Console()
     scores = score_columns(table)
     for row in table.to_pylist():
         verdict = Text("kept", "green") if row["kept"] else Text(f"rejected by {row['rejected_by']}: {row['reason']}", "red")

@@ -1,7 +1,6 @@
 """The shape of report.json, which is an interface; `python -m pipelines.report_model` writes its JSON Schema."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,14 +131,14 @@ class Report(Config):
     versions: dict[str, str]
 
 
-def row_from(evaluation: Mapping[str, Any]) -> EvaluationRow:
-    """Validate one `students.evaluation.Evaluation`; raises pydantic's ValidationError."""
-    return EvaluationRow.model_validate(evaluation)
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of report.json."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Report.model_json_schema()}
 
 
 def schema_text() -> str:
-    """The JSON Schema of report.json."""
-    return json.dumps(Report.model_json_schema(), indent=2, sort_keys=True) + "\n"
+    """What `report.schema.json` holds."""
+    return json.dumps(json_schema(), indent=2) + "\n"
 
 
 if __name__ == "__main__":
