@@ -1,0 +1,107 @@
+"""Ray Train around a training loop: places the workers, retries a bounded number of times, and ends with one clear sentence."""
+
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from corpus.errors import LimbeckError
+
+Loop = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What each training worker reserves, how often a dead worker group is started again, and who its driver is."""
+
+    cpus_per_worker: float = 1.0
+    use_gpu: bool = False
+    threads_per_worker: int | None = None  # None: the machine's cores divided by the workers
+    max_failures: int = 2
+    workers_folder: Path | None = None  # where workers leave their heartbeat; None: they leave none
+    driver: str = ""
+
+
+def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, storage: Path) -> dict[str, Any]:
+    """Run `loop(config)` on `workers` processes that form one torch process group, and return what rank 0's call returned.
+
+    `loop` must be importable by the workers and find its own last checkpoint, because a group in which a process died is
+    started again, at most `max_failures` times. An LimbeckError of the loop is raised here as it is, and never retried. Raises
+    LimbeckError with the last words of the failure otherwise. Ray must be connected; `storage` is a folder that all nodes see.
+    """
+    import ray
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    assert ray.is_initialized(), "connect to Ray first"
+    name = f"ray-{uuid.uuid4().hex}"
+    storage.mkdir(parents=True, exist_ok=True)
+    trainer = TorchTrainer(
+        _guarded,
+        train_loop_config={"loop": loop, "config": config, "placement": placement, "workers": workers},
+        torch_config=TorchConfig(timeout_s=7200),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=placement.use_gpu, resources_per_worker=_resources(placement)),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(storage.resolve()),
+            failure_config=FailureConfig(
+                max_failures=placement.max_failures, controller_failure_limit=0, max_preemption_failures=placement.max_failures
+            ),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    try:
+        outcome = trainer.fit().return_value
+    except TrainingFailedError as error:
+        raise LimbeckError(f"training failed {placement.max_failures + 1} times, at last with: {last_words(error)}") from error
+    finally:
+        shutil.rmtree(storage / name, ignore_errors=True)
+    if "refusal" in outcome:
+        raise LimbeckError(outcome["refusal"])
+    return dict(outcome["result"])
+
+
+def last_words(error: BaseException) -> str:
+    """The line of a training failure that says most: of the first worker that failed for a reason of its own."""
+    failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", None) or error}
+    texts = [" ".join(_last_line(str(failure)).split()) for _, failure in sorted(failures.items())]
+    # when one rank dies, the others only report that their connection to it broke
+    own = [text for text in texts if "onnection closed by peer" not in text and "onnection reset by peer" not in text]
+    return (own or texts)[0][:400]
+
+
+def _guarded(wrapped: dict[str, Any]) -> dict[str, Any]:
+    """Run the loop on a worker; what a user can mend comes back as a value, so that Ray does not try it again."""
+    placement: Placement = wrapped["placement"]
+    if placement.workers_folder is not None:
+        from cluster.pool import heartbeat
+
+        beat = (placement.workers_folder, placement.driver, "trainer")
+        threading.Thread(target=heartbeat, args=beat, daemon=True).start()
+    if wrapped["workers"] == 1:
+        # a group of one needs no distributed wrapper around the model, which these variables would call for
+        for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK"):
+            os.environ.pop(variable, None)
+    import torch
+
+    # Ray sets OMP_NUM_THREADS to the reserved CPUs, which says nothing of the cores that are there
+    torch.set_num_threads(placement.threads_per_worker or max(1, (os.cpu_count() or 1) // wrapped["workers"]))
+    try:
+        return {"result": wrapped["loop"](wrapped["config"])}
+    except LimbeckError as refusal:
+        return {"refusal": str(refusal)}
+
+
+def _resources(placement: Placement) -> dict[str, float]:
+    resources = {"CPU": placement.cpus_per_worker}
+    return {**resources, "GPU": 1.0} if placement.use_gpu else resources
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"

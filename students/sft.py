@@ -1,0 +1,90 @@
+"""Supervised fine-tuning: a dataset of prompts and completions in, a model folder out. Nothing here imports torch."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cluster.engines.models import fingerprint, resolve
+from cluster.training import Placement, fit
+from corpus.errors import LimbeckError
+from corpus.parts import check_whole, read_json, read_table, write_json
+from students import layers, loop
+from students.config import LayersBase, ModelBase, SftConfig
+
+
+def train(
+    config: SftConfig,
+    dataset: Path,
+    teacher: Path,
+    out: Path,
+    seed: int,
+    documents: Path | None = None,
+    placement: Placement | None = None,
+) -> dict[str, Any]:
+    """Train a student on `dataset`, publish its model folder at `out`, and return the metrics that lie there as training.json.
+
+    `dataset` is a Hugging Face folder whose rows have `prompt` and `completion` (lists of messages, or strings); `teacher` a model
+    folder; `documents` the sources folder, read only where layers are chosen and healed. Checkpoints lie in `training/` beside
+    `out` and go when it is published: after any interruption the same call resumes from the last whole one, and with one
+    worker ends in the same bits. A student that is published already is returned as it is. Ray must be connected.
+
+    Metrics: train_seconds (forward, backward, optimiser), load_seconds, import_seconds, save_seconds, steps, loss_first,
+    loss_last, loss_curve, tokens (forwarded), weights_moved_fraction, rows, rows_too_long, warnings. Raises LimbeckError where
+    the dataset is empty, the models do not fit each other, or the workers died too often.
+    """
+    if (out / loop.METRICS_FILE).exists():
+        return dict(read_json(out / loop.METRICS_FILE))
+    placement = placement or Placement()
+    rows = dataset_files(dataset)
+    check_rows(rows)
+    base = resolve(config.base.model) if isinstance(config.base, ModelBase) else teacher
+    training = out.parent / "training"
+    _start_afresh_unless_same(training, config, rows, base, seed)
+    extra: dict[str, Any] = {}
+    if isinstance(config.base, LayersBase):
+        base, extra["base"] = layers.prepare(config.base, teacher, documents, training, seed, placement)
+    settings = loop.Settings(config, tuple(rows), teacher, base, out, training, seed, placement.use_gpu, extra)
+    result = fit(loop.run, {"settings": settings}, config.workers, placement, training)
+    shutil.rmtree(training, ignore_errors=True)
+    return result
+
+
+def dataset_files(dataset: Path) -> list[Path]:
+    """The Parquet files of the train split of a Hugging Face folder, in order; raises LimbeckError where there are none."""
+    files = sorted(
+        path for path in dataset.rglob("*.parquet") if not any(part.startswith(".") for part in path.relative_to(dataset).parts)
+    )
+    train_files = [path for path in files if "train" in path.name] or files
+    if not train_files:
+        raise LimbeckError(f"{dataset} holds no Parquet file; was any candidate kept? loosen a bound, or draw more candidates")
+    return train_files
+
+
+def check_rows(files: list[Path]) -> int:
+    """Return the number of rows; raises LimbeckError where there are none, or not the columns prompt and completion."""
+    count = 0
+    for file in files:
+        missing = {"prompt", "completion"} - set(read_table(file).column_names)
+        if missing:
+            raise LimbeckError(
+                f"{file} lacks the column {sorted(missing)[0]!r}; a dataset for training has prompt and completion"
+            )
+        count += check_whole(file)
+    if not count:
+        raise LimbeckError(f"{files[0].parent} has no rows to train on; loosen a bound, or draw more candidates")
+    return count
+
+
+def _start_afresh_unless_same(training: Path, config: SftConfig, rows: list[Path], base: Path, seed: int) -> None:
+    """Keep the checkpoints of an interrupted training if they were made from the very same things, and no others."""
+    digest = hashlib.sha256()
+    for file in rows:
+        digest.update(file.read_bytes())
+    plan = {"config": config.model_dump(mode="json"), "dataset": digest.hexdigest(), "base": fingerprint(base), "seed": seed}
+    path = training / "plan.json"
+    if path.exists() and read_json(path) == json.loads(json.dumps(plan)):
+        return
+    shutil.rmtree(training, ignore_errors=True)
+    write_json(path, plan)
