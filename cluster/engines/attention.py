@@ -24,7 +24,7 @@ _SMALL_AREA = 1 << 16
 class Plan(Protocol):
     """Which tokens of a row attend to what."""
 
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
         """Return [T, heads, d] for query [T, heads, d], key and value [T, kv_heads, d] of one layer."""
         ...
 
@@ -39,11 +39,11 @@ class Block:
     real: torch.Tensor  # places within S * Lq that are not padding
     places: torch.Tensor  # the same in the row
 
-    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
         """Return [len(places), heads, d]."""
         q, k, v = (rows[places].transpose(1, 2) for rows, places in ((query, self.queries), (key, self.keys), (value, self.keys)))
         out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=self.mask, is_causal=self.mask is None, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+            q, k, v, attn_mask=self.mask, is_causal=self.mask is None, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
         )
         return out.transpose(1, 2).flatten(0, 1)[self.real]
 
@@ -63,13 +63,13 @@ class PackedPlan:
     blocks: tuple[Block, ...]
     cache: CacheWriter | None = None
 
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
         """See `Plan`."""
         if self.cache is not None:
             self.cache.store(layer, key, value)
         out = torch.empty(*query.shape[:-1], value.shape[-1], dtype=query.dtype, device=query.device)
         for block in self.blocks:
-            out[block.places] = block.attend(query, key, value, scaling)
+            out[block.places] = block.attend(query, key, value, scale)
         return out
 
 
@@ -116,12 +116,15 @@ def _block(pack: Pack, group: Sequence[int], dtype: torch.dtype, device: torch.d
     return Block(torch.from_numpy(queries).to(device), torch.from_numpy(keys).to(device), mask, flat, places)
 
 
-def forward(model: PreTrainedModel, tokens: torch.Tensor, positions: torch.Tensor, plan: Plan, rows: torch.Tensor) -> torch.Tensor:
+def forward(
+    model: PreTrainedModel, tokens: torch.Tensor, positions: torch.Tensor, plan: Plan, rows: torch.Tensor
+) -> torch.Tensor:
     """Run a row of T tokens and return the logits [len(rows), vocabulary] after the tokens at `rows`, in the model's dtype."""
     output = model(
         input_ids=tokens[None], position_ids=positions[None], use_cache=False, logits_to_keep=rows, plan=plan, return_dict=True
     )
-    return output.logits[0]
+    logits: torch.Tensor = output.logits[0]
+    return logits
 
 
 def _attention(

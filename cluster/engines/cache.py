@@ -1,8 +1,8 @@
 """The key-value cache of decoding: one slot a group of samples, their prompt stored once.
 
-A slot holds the prompt's keys, then those of the samples' own tokens, interleaved: the token that sample i of n made at step s
-lies at `prompt + s * n + i`. So one matrix product a slot serves all its samples (their queries are rows of one matrix), writing is
-in place, and nothing is ever copied but the last slot into the hole that a finished group leaves.
+A slot holds the prompt's keys, then those of the samples' own tokens, interleaved: the token that sample i of n made at step
+s lies at `prompt + s * n + i`. So one matrix product a slot serves all its samples (their queries are rows of one matrix),
+writing is in place, and nothing is ever copied but the last slot into the hole that a finished group leaves.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class SlotCache:
         return self.keys[layer], self.values[layer]
 
     def open(self, slot: int, prompt_tokens: int) -> None:
-        """Make the prompt of a slot visible to its samples, and nothing else; wipe the values, since a masked NaN would still spread."""
+        """Make the prompt of a slot visible to its samples, and nothing else; old values go, since a masked NaN still spreads."""
         self.mask[slot] = -torch.inf
         self.mask[slot, :, :prompt_tokens] = 0
         for values in self.values.values():
@@ -95,7 +95,7 @@ class DecodePlan:
         live, width = max(slots) + 1, max(places) + 1
         return cls(cache, slot * cache.samples + sample, slot, place, live, cache.mask[:live, None, :, :width])
 
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
         """See `attention.Plan`: query [T, heads, d] → [T, heads, d]; the heads of a key head become rows of its product."""
         keys, values = self.cache.layer(layer, key, value)
         keys[self.slots, :, self.places] = key
@@ -108,7 +108,7 @@ class DecodePlan:
         folded = folded.reshape(self.live, kv_heads, shared * samples, size)
         mask = self.mask.expand(-1, shared, -1, -1).reshape(self.live, 1, shared * samples, width)
         out = F.scaled_dot_product_attention(
-            folded, keys[: self.live, :, :width], values[: self.live, :, :width], attn_mask=mask, scale=scaling
+            folded, keys[: self.live, :, :width], values[: self.live, :, :width], attn_mask=mask, scale=scale
         )
         out = out.view(self.live, kv_heads, shared, samples, -1).permute(0, 3, 1, 2, 4).reshape(self.live * samples, heads, -1)
         return out[self.rows]

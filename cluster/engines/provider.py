@@ -10,7 +10,7 @@ from cluster.engines.transformers_engine import TransformersEngine, build
 
 
 class Engines:
-    """At most `keep` loaded models, the least recently used leaving first. An engine that was handed out before it left is dead."""
+    """At most `keep` loaded models; the least recently used leaves first, and whoever still holds it must not use it any more."""
 
     def __init__(self, keep: int = 2) -> None:
         """Start empty; nothing is loaded before it is asked for."""

@@ -1,4 +1,4 @@
-"""Exact log-probabilities of targets given contexts: equal leading tokens run once, the output layer only where it is asked for."""
+"""Exact log-probabilities of targets given contexts: equal leading tokens run once, and the output layer only where needed."""
 
 import time
 from collections.abc import Sequence
@@ -35,7 +35,8 @@ def tokenise(pairs: Sequence[Pair], loaded: Loaded) -> list[Query]:
     if not pairs:
         return []
     encoded = loaded.tokenizer([pair.context + pair.target for pair in pairs], return_offsets_mapping=True)
-    return [_query(pair, *both, loaded) for pair, *both in zip(pairs, encoded["input_ids"], encoded["offset_mapping"], strict=True)]
+    tokens, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    return [_query(pair, ids, ranges, loaded) for pair, ids, ranges in zip(pairs, tokens, offsets, strict=True)]
 
 
 def _query(pair: Pair, tokens: list[int], offsets: list[tuple[int, int]], loaded: Loaded) -> Query:

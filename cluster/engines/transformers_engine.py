@@ -20,12 +20,8 @@ class TransformersEngine:
         """Wrap a loaded model; use `build` to load one."""
         self.config = config
         self.loaded = loaded
+        self.context_tokens = loaded.context_tokens  # the most that a prompt and its completion may have together
         self.usage = Usage(load_seconds=load_seconds)
-
-    @property
-    def context_tokens(self) -> int:
-        """The most tokens a prompt and its completion may have together."""
-        return self.loaded.context_tokens
 
     def complete(self, requests: Sequence[Request]) -> Iterator[Completion]:
         """Yield one completion a request, as they finish; requests with an equal prompt share its work.
