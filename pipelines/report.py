@@ -87,7 +87,7 @@ def _differences(row: EvaluationRow) -> list[str]:
         return [f"The final student's pass rate on {where} could not be compared with the round-0 teacher's."]
     teacher = row.pass_rate.mean - difference.mean
     shown = f"{100 * difference.mean:+.1f} points, 95 % interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
-    figures = f"{row.pass_rate.mean:.1%} of its candidates against {teacher:.1%} ({shown}, paired, {where})"
+    figures = f"{100 * row.pass_rate.mean:.1f} % of its candidates against {100 * teacher:.1f} % ({shown}, paired, {where})"
     if difference.low > 0:
         sentences = [f"The final student passes the frozen filters more often than the round-0 teacher: {figures}."]
     elif difference.high < 0:

@@ -1,6 +1,6 @@
 """The report's figures, as Plotly JSON; colours that read on light and on dark paper."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +10,7 @@ from pipelines.report_model import EvaluationRow, Limits, RoundReport, Seconds
 
 BLUE, ORANGE, GREEN, GREY = "#4a86c5", "#d98b3a", "#4f9d69", "#9098a1"
 REJECTED = ("#c8553d", "#d98b3a", "#a77bb5", "#c9a227", "#7a8b99", "#b5657f", "#6d9dc5", "#8c7a5b")
-BINS = 40
-
-Scores = Mapping[tuple[str, str], Sequence[npt.NDArray[np.float64]]]  # (filter, column) -> by round
+BINS = 30
 
 
 def pass_rates(rounds: Sequence[RoundReport]) -> go.Figure:
@@ -38,6 +36,7 @@ def pass_rates(rounds: Sequence[RoundReport]) -> go.Figure:
             x, y = [name for name, _ in points], [measure.mean for _, measure in points]
             marker = {"color": colour, "symbol": symbol, "size": 10}
             figure.add_scatter(x=x, y=y, error_y=error, mode="markers", name=split, marker=marker)
+    figure.update_layout(scattermode="group", scattergap=0.8)  # dev beside test, not on top of it
     figure.update_xaxes(categoryorder="array", categoryarray=[*order, *controls])
     figure.update_yaxes(tickformat=".0%", rangemode="tozero", title="pass rate")
     return _styled(figure, 340)
@@ -92,8 +91,9 @@ def histogram(by_round: Sequence[npt.NDArray[np.float64]], limit: Limits, column
     for (index, values), colour in zip(shown, (GREY, BLUE) if len(shown) > 1 else (BLUE,), strict=True):
         shares = np.histogram(np.clip(values, low, high), edges)[0] / len(values)
         centres = (edges[:-1] + edges[1:]) / 2
+        fill = "tozeroy" if colour == GREY else "none"
         line = {"shape": "hvh", "color": colour, "width": 2}
-        figure.add_scatter(x=centres.tolist(), y=shares.tolist(), name=f"round {index}", mode="lines", line=line, fill="tozeroy")
+        figure.add_scatter(x=centres.tolist(), y=shares.tolist(), name=f"round {index}", mode="lines", line=line, fill=fill)
     for start, end, bound in ((low, limit.minimum, limit.minimum), (limit.maximum, high, limit.maximum)):
         if bound is not None and start is not None and end is not None:
             figure.add_vrect(x0=start, x1=end, fillcolor=REJECTED[0], opacity=0.14, line_width=0, layer="below")
@@ -112,7 +112,7 @@ def _styled(figure: go.Figure, height: int) -> go.Figure:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13, "color": "#808890"},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
         showlegend=True,
     )
     figure.update_xaxes(gridcolor="rgba(128,136,144,.22)", zerolinecolor="rgba(128,136,144,.4)", automargin=True)
