@@ -18,20 +18,21 @@ class Block:
 GAP = Block("gap")
 
 COMMAND = re.compile(
-    r"\s*(?:[$%] \S|>>> |\.\.\. |In \[\d+\]:|(?:python3? -m )?(?:pip3?|conda|uv|brew|apt|apt-get|npm|cargo) (?:install|add|pip)\b)"
+    r"\s*(?:[$%] \S|>>> |In \[\d+\]:|python3? (?:-m|\S+\.py)\b|"
+    r"(?:pip3?|conda|uv|brew|apt|apt-get|npm|cargo) (?:install|add|pip)\b)"
 )
 _BREAKING_TAG = re.compile(
     r"(?i)</?(?:p|div|br|hr|li|ul|ol|h[1-6]|tr|td|th|center|summary|details|blockquote|dl|dt|dd|section)\b[^<>]*>"
 )
 _TAG = re.compile(r"</?[a-zA-Z][\w-]*(?:\s[^<>]*|/)?>")
 _SHORTCODE = re.compile(r"(?<![\w:]):[a-z][a-z0-9_+-]*:(?![\w:])")
-_PICTOGRAPH = re.compile("[\U0001f000-\U0001faff\u2600-\u27bf\ufe0f\u200d\u2b50\u2b06\u2190-\u21ff]")
+_PICTOGRAPH = re.compile("[\U0001f000-\U0001faff\u2300-\u23ff\u2600-\u27bf\ufe0f\u200d\u2b06\u2b50\u2190-\u21ff]")
 _CODE_MARK = "\ue000{}\ue001"
 _CODE_MARKED = re.compile("\ue000(\\d+)\ue001")
 
 
 def hide_code(text: str, pattern: re.Pattern[str]) -> tuple[str, list[str]]:
-    """Replace code spans (group "code" of `pattern` is the content) by marks that no other rule touches; see `show_code`."""
+    """Replace code spans (group "code" of `pattern`: their content) by marks that no other rule touches; see `show_code`."""
     spans: list[str] = []
 
     def mark(match: re.Match[str]) -> str:

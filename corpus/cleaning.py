@@ -11,7 +11,9 @@ from corpus.sentences import split_sentences
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffc-\uffff\ue000-\ue00f]")
 _WORD = re.compile(r"[^\W_]+")
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
-_URL = re.compile(r"(?:https?|ftp|git|mailto)://\S+|www\.\S+|\S+@\S+\.\w+")
+_URL = re.compile(r"(?:https?|ftp|git)://\S+|www\.\S+|\S+@\S+\.\w+|\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|dev|ai)\b\S*")
+_VERSION = re.compile(r"v?\d+(?:\.\d+)+\S*(?:\W.*)?", re.S)  # the heading of a release
+_BAR = re.compile(r"\s[|•·]\s|^[|•·]\s|\s[|•·]$")  # between the links of a navigation bar, or the cells of a table
 
 _SECTION = (
     r"(?:table of )?contents|(?:quick |useful )?links|(?:project )?resources|badges|licen[cs](?:e|es|ing)(?: information)?|"
@@ -34,15 +36,16 @@ _BOILERPLATE = re.compile(
 )
 _POINTER = re.compile(
     r"(?i)^(?:please )?(?:see|read|visit|check (?:out|the)|refer to|consult|click|learn more|read more|more (?:info|details)|"
-    r"for (?:more|further|additional|full|the full|complete)\b.{0,40}(?:see|visit|check|refer|read|consult)|"
-    r"to (?:learn|read|find out) more|(?:the )?(?:full |complete |latest )?documentation (?:is|can be|may be)|(?:you can )?find)\b"
+    r"for (?:more|further|additional|full|the full|complete)\b.{0,40}(?:see|visit|check|refer|read|consult)|(?:you can )?find|"
+    r"to (?:learn|read|find out) more|(?:the )?(?:full |complete |latest )?documentation (?:is|can be|may be))\b"
 )
 _POINTER_WORDS = 18  # a longer sentence of that kind says something of its own
-_MOSTLY = 0.6
+_MIN_WORDS = 3  # of a paragraph that does not announce a list
+_MOSTLY = 0.6  # letters and white space in prose
 
 
 def clean_text(text: str) -> str:
-    """Plain text as it is, but for control characters, carriage returns, and blank space at its ends and at the ends of lines."""
+    """Plain text as it is, but for control characters, carriage returns, and white space at its ends and at those of lines."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return re.sub(r"[^\S\n]+\n", "\n", _CONTROL.sub("", text)).strip()
 
@@ -113,7 +116,8 @@ def _without_skipped_sections(blocks: Sequence[Block]) -> list[Block]:
         if block.kind == "heading":
             if skipping is None or block.level <= skipping:
                 title = re.sub(r"[^\w']+", " ", block.text.replace("&", " and ")).strip().lstrip("0123456789 ")
-                skipping = block.level if _SKIPPED_SECTION.fullmatch(title) else None
+                skipped = _SKIPPED_SECTION.fullmatch(title) or _VERSION.fullmatch(block.text)
+                skipping = block.level if skipped else None
         if skipping is None:
             kept.append(block)
     return kept
@@ -122,17 +126,17 @@ def _without_skipped_sections(blocks: Sequence[Block]) -> list[Block]:
 def _prose(blocks: Sequence[Block]) -> list[Block]:
     """The paragraphs and items worth reading, in order, without the sentences that announce what was taken out."""
     kept: list[Block] = []
-    for number, block in enumerate(blocks):
-        if block.kind not in ("text", "item"):
-            continue
-        sentences = split_sentences(block.text)
-        announces = number + 1 == len(blocks) or blocks[number + 1].kind in ("gap", "heading")
-        if announces and sentences and sentences[-1].endswith((":", "：")):
+    gap = True  # whether what follows was taken out
+    for block in reversed(blocks):
+        sentences = split_sentences(block.text) if block.kind in ("text", "item") else []
+        if gap and sentences and sentences[-1].endswith((":", "：")):
             sentences.pop()
         text = " ".join(sentence for sentence in sentences if not _is_boilerplate(sentence))
-        if len(_LETTERS.findall(text)) >= 3 and _mostly_letters(text):
+        too_few = len(_LETTERS.findall(text)) < (1 if text.endswith(":") else _MIN_WORDS)
+        gap = too_few or not _mostly_letters(text) or len(_BAR.findall(text)) > 1
+        if not gap:
             kept.append(Block(block.kind, text))
-    return kept
+    return kept[::-1]
 
 
 def _is_boilerplate(sentence: str) -> bool:

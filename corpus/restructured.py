@@ -20,6 +20,8 @@ _REFERENCE = re.compile(r"`([^`]+)`_{0,2}")
 _WORD_REFERENCE = re.compile(r"(?<![\w_])([A-Za-z0-9][\w.-]*[A-Za-z0-9])__?(?![\w_])")
 _SUBSTITUTION = re.compile(r"\|[^|\s](?:[^|\n]*[^|\s])?\|_{0,2}")
 _FOOTNOTE = re.compile(r"\s?\[(?:\d+|#\w*|\*)\]_")
+_STRAY_TARGET = re.compile(r"\s*<https?://[^>\s]*>`?_{0,2}")  # of a link that is not well formed
+_ESCAPE = re.compile(r"\\(?:\s|(\S))")
 _EMPHASIS = [re.compile(r"(\*\*)(?=\S)(.+?)(?<=\S)\*\*"), re.compile(r"(?<![\w*])(\*)(?=[^\s*])([^*]+?)(?<=\S)\*(?![\w*])")]
 _ONLY_LINKS = re.compile(r"(?:\s|[|,·•-])*(?:(?::[\w:]+:)?`[^`]+`_{0,2}(?:\s|[|,·•.-])*)+$")
 
@@ -64,7 +66,8 @@ def inline(text: str) -> str:
         text = pattern.sub(r"\1", text)
     for pattern in _EMPHASIS:
         text = pattern.sub(r"\2", text)
-    return tidy(show_code(without_tags(re.sub(r"\\(\S)", r"\1", text)), code))
+    text = _STRAY_TARGET.sub("", text).replace("`", "")
+    return tidy(show_code(without_tags(_ESCAPE.sub(r"\1", text)), code))
 
 
 def _paragraph(lines: list[str], index: int, blocks: list[Block]) -> int:

@@ -39,9 +39,9 @@ def document_frequencies(documents: Iterable[str]) -> tuple[Counter[str], int]:
 def salient_spans(document: str, frequencies: Counter[str], documents: int, fraction: float) -> list[int]:
     """Return start0, end0, start1, ...: the character spans of the salient words, ascending and disjoint.
 
-    A word's weight is its count in the document times ln((1 + documents) / (1 + document frequency)) + 1. Chosen are `fraction` of
-    all word occurrences, stop words included (rounded, at least one): those of the highest weight that are no stop words; on equal
-    weights the earlier wins. Fewer are returned where the document has fewer.
+    A word's weight is its count in the document times ln((1 + documents) / (1 + document frequency)) + 1. `fraction` of all word
+    occurrences, stop words included, are chosen (rounded, at least one): those of the highest weight that are no stop words; on
+    equal weights the earlier wins. Fewer are returned where the document has fewer.
     """
     words = [(match.start(), match.end(), match[0].lower()) for match in WORD.finditer(document)]
     content = [word for word in words if word[2].replace("’", "'") not in STOP_WORDS]

@@ -63,7 +63,9 @@ def _cut_places(text: str, limit: int) -> list[int]:
     if ends and paragraphs and ends[0] < paragraphs[0] // 2:  # a list without full stops: a sentence end costs too much
         ends = paragraphs[:3] + ends
     words = [match.start() for match in re.finditer(r"\s+", text) if match.start() <= limit][::-1]
-    return (ends or paragraphs) + words[:20]
+    if not ends and paragraphs and paragraphs[0] >= limit // 2:
+        ends = paragraphs
+    return ends + words[:20]
 
 
 def _ends(text: str, match: re.Match[str]) -> bool:

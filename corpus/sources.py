@@ -28,7 +28,7 @@ class Sources(Config):
     min_source_tokens: int = Field(1, ge=1, description="reject a document with fewer tokens than this")
     split: Split = Split()
     near_duplicate_threshold: float = Field(
-        0.5, gt=0, le=1, description="documents at least this similar (Jaccard similarity of word pairs) share a split"
+        0.2, ge=0.1, le=1, description="documents at least this similar (Jaccard similarity of word pairs) share a split"
     )
     salient_fraction: float = Field(0.25, gt=0, le=1, description="the share of a document's words that counts as salient")
 

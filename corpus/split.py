@@ -11,7 +11,8 @@ from corpus.seeds import derive_seed
 
 SPLITS = ("train", "dev", "test")
 SHINGLE_WORDS = 2
-_PERMUTATIONS = 128
+_PERMUTATIONS = 256
+_MISSED = 0.02
 _WORD = re.compile(r"\w+")
 
 
@@ -58,8 +59,7 @@ def near_duplicate_groups(documents: Mapping[str, str], threshold: float) -> dic
         return source_id
 
     sets = {source_id: shingles(documents[source_id]) for source_id in ids}
-    # a lower threshold and weight on recall: what it brings too much, the exact check drops
-    index = MinHashLSH(threshold=max(0.05, threshold - 0.1), num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
+    index = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(threshold))
     encoded = [[shingle.encode() for shingle in sorted(sets[source_id])] for source_id in ids]
     for source_id, sketch in zip(ids, MinHash.generator(encoded, num_perm=_PERMUTATIONS), strict=True):
         for other in sorted(str(key) for key in index.query(sketch)):
@@ -70,6 +70,13 @@ def near_duplicate_groups(documents: Mapping[str, str], threshold: float) -> dic
     return {source_id: root(source_id) for source_id in ids}
 
 
+def _bands(threshold: float) -> tuple[int, int]:
+    """How many bands of how many permutations: the widest that miss a pair at the threshold in at most `_MISSED` of cases."""
+    widths = [rows for rows in range(1, _PERMUTATIONS + 1) if (1 - threshold**rows) ** (_PERMUTATIONS // rows) <= _MISSED]
+    rows = max(widths, default=1)
+    return _PERMUTATIONS // rows, rows
+
+
 def jaccard(first: set[str], second: set[str]) -> float:
     """The size of the intersection over the size of the union."""
     common = len(first & second)
@@ -77,16 +84,16 @@ def jaccard(first: set[str], second: set[str]) -> float:
 
 
 def assign_splits(groups: Mapping[str, str], split: Split, seed: int) -> dict[str, str | None]:
-    """Map each source_id to train, dev, test, or None (left over where the split asks for less than there is).
+    """Map each source_id to train, dev, test, or None (left over: the split asks for less than there is).
 
-    `groups` maps source_id to group; a group is never parted. The largest groups go first, in an order drawn by `seed`, each to the
+    `groups` maps source_id to group; a group is never parted. The largest go first, in an order drawn by `seed`, each to the
     split that has the most room; sizes are met as well as whole groups allow. Raises LimbeckError where a split that the recipe
     asks for would stay empty, or counts exceed the documents.
     """
     targets = _targets(split, len(groups))
-    room: dict[str | None, int] = {**targets, None: len(groups) - sum(targets.values())}
+    room: dict[str | None, int] = dict(targets) | {None: len(groups) - sum(targets.values())}
     sizes = Counter(groups.values())
-    wanted = [name for name in SPLITS if targets[name]]
+    wanted = [name for name in SPLITS if getattr(split, name)]
     if len(sizes) < len(wanted):
         raise LimbeckError(
             f"{len(groups)} usable documents form only {len(sizes)} near-duplicate groups, too few for {', '.join(wanted)}; "
@@ -96,8 +103,8 @@ def assign_splits(groups: Mapping[str, str], split: Split, seed: int) -> dict[st
     order = sorted(sizes, key=lambda group: (-sizes[group], derive_seed(seed, "split", group)))
     for left, group in zip(range(len(order), 0, -1), order, strict=True):
         empty = [name for name in wanted if room[name] == targets[name]]
-        names: Sequence[str | None] = empty if left <= len(empty) else SPLITS  # the last groups go where nothing is yet
-        fitting = [name for name in (*names, None) if room[name] >= sizes[group]]
+        names: Sequence[str | None] = empty if left <= len(empty) else (*SPLITS, None)  # the last groups go where nothing is yet
+        fitting = [name for name in names if room[name] >= sizes[group]]
         best = max(fitting or names, key=lambda name: (name is not None, room[name]))  # on a tie the first: train
         chosen[group] = best
         room[best] -= sizes[group]
