@@ -8,8 +8,8 @@ self-information that the condition could explain at best, so 1 means fully dete
 that the condition misleads.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -72,17 +72,17 @@ class PmiFilter:
         whose target was cut into different tokens under the two contexts, scores NaN. The four terms of all candidates go to
         the engine in one call, each distinct pair once, so work on a shared document or prefix is done once.
         """
-        terms = [_terms(row) for row in candidates.select(["document", "output", "salient"]).to_pylist()]
-        pairs = list(dict.fromkeys(pair for row in terms for pair in row))
+        asked = [terms(row) for row in candidates.select(["document", "output", "salient"]).to_pylist()]
+        pairs = list(dict.fromkeys(pair for pairs in asked for pair in pairs))
         arrays = self._engine.logprobs(pairs) if pairs else []
         logprobs = dict(zip(pairs, arrays, strict=True))
-        sums = np.zeros((len(terms), 4))  # [candidates, terms]
-        for sum_, row in zip(sums, terms, strict=True):
-            if row:
-                given_document, output, given_output, salient = (logprobs[pair] for pair in row)
-                sum_[:2] = _comparable_sums(given_document, output)
-                sum_[2:] = _comparable_sums(given_output, salient)
-        empty = np.array([not row for row in terms], dtype=bool)
+        sums = np.zeros((len(asked), 4))  # [candidates, terms]
+        for row, four in zip(sums, asked, strict=True):
+            if four:
+                given_document, output, given_output, salient = (logprobs[pair] for pair in four)
+                row[:2] = _comparable_sums(given_document, output)
+                row[2:] = _comparable_sums(given_output, salient)
+        empty = np.array([not four for four in asked], dtype=bool)
         faithfulness = np.where(empty, 0.0, _gain(sums[:, 0], sums[:, 1]))
         saliency = np.where(empty, 0.0, _gain(sums[:, 2], sums[:, 3]))
         return pa.table(
@@ -99,14 +99,12 @@ class PmiFilter:
         )
 
 
-def _terms(row: dict[str, object]) -> tuple[Pair, ...]:
-    """The four pairs of one candidate (see the module's text), or none where the output is empty."""
-    output = " ".join(str(row["output"]).split())  # a context must not end in white space, nor a target begin with two
+def terms(row: Mapping[str, Any]) -> tuple[Pair, ...]:
+    """The four pairs of a candidate, in the order of the stored columns, or none where the output is empty."""
+    output = " ".join(row["output"].split())  # a context must not end in white space, nor a target begin with two
     if not output:
         return ()
-    document = str(row["document"])
-    edges = row["salient"]
-    assert isinstance(edges, list)
+    document, edges = row["document"], row["salient"]
     spans = tuple((start + 1, end + 1) for start, end in zip(edges[::2], edges[1::2], strict=True))  # + 1: the leading space
     return (
         Pair(OUTPUT_GIVEN_DOCUMENT.format(document=document), f" {output}"),
