@@ -142,7 +142,8 @@ def _plain(value: Any) -> Any:
 
 
 def _percent(value: float, signed: bool = False) -> str:
-    return f"{100 * value:{'+' if signed else ''}.1f} %"
+    """A share, or (signed) a difference of shares, which is in points."""
+    return f"{100 * value:+.1f} pts" if signed else f"{100 * value:.1f} %"
 
 
 def _number(value: float, signed: bool = False) -> str:
@@ -154,9 +155,8 @@ def _cell(measure: Measure | None, form: str, signed: bool = False) -> Markup:
     if measure is None:
         return Markup('<span class="none">–</span>')
     write = _percent if form == "percent" else _number
-    return Markup("{}<small>{} to {}</small>").format(
-        *(write(value, signed) for value in (measure.mean, measure.low, measure.high))
-    )
+    mean, low, high = (write(value, signed) for value in (measure.mean, measure.low, measure.high))
+    return Markup("{}<small>{} to {}</small>").format(mean, *(value.partition(" ")[0] for value in (low, high)))
 
 
 def _seconds(value: float) -> str:
