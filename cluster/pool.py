@@ -13,13 +13,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from cluster.engines.provider import Engines
 from cluster.session import ClusterConfig, Session, wait_for_room
 from corpus.errors import LimbeckError
+
+if TYPE_CHECKING:
+    from cluster.engines.provider import Engines
 
 DEATHS_BEFORE_BISECTION = 2
 
@@ -40,7 +42,7 @@ class PartJob(Protocol):
         """How many rows the part's input has."""
         ...
 
-    def compute(self, part: str, start: int, stop: int, engines: Engines) -> pa.Table:
+    def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
         """The output of input rows `start` to `stop`, not yet published."""
         ...
 
@@ -82,6 +84,8 @@ class Worker:
 
     def __init__(self, index: int, threads: int, workers_folder: str, driver: str) -> None:
         import torch
+
+        from cluster.engines.provider import Engines
 
         torch.set_num_threads(threads)
         self._engines = Engines()

@@ -72,9 +72,13 @@ def connected(config: ClusterConfig) -> Iterator[Session]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    address = running_cluster(config)
+    if address is None:
+        # a private cluster answers to this machine alone; Ray turns a 127.0.0.1 given in any other way into an outside address
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     import ray
 
-    address = running_cluster(config)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "limbeck"}
     try:
         if address is None:
@@ -83,7 +87,6 @@ def connected(config: ClusterConfig) -> Iterator[Session]:
                 num_cpus=os.cpu_count(),
                 include_dashboard=False,
                 object_store_memory=config.object_store_bytes,
-                _node_ip_address="127.0.0.1",  # a private cluster answers to this machine alone
                 **options,
             )
         else:
@@ -91,6 +94,7 @@ def connected(config: ClusterConfig) -> Iterator[Session]:
     except Exception as error:
         where = f"the Ray cluster at {address}" if address else "a private Ray cluster"
         raise LimbeckError(f"cannot reach {where}: {_first_line(error)}; start it, or set cluster.address") from error
+    _hush()
     try:
         total = ray.cluster_resources()
         yield Session(address or "local", address is None, float(total.get("CPU", 0)), float(total.get("GPU", 0)))
@@ -109,6 +113,14 @@ def wait_for_room(cpus: float, gpus: float, timeout_seconds: float = 60.0) -> bo
             return True
         time.sleep(0.2)
     return False
+
+
+def _hush() -> None:
+    """Keep Ray from printing a page on standard error for each worker that dies: the pool reports deaths in its own words."""
+    from ray._private.ray_logging import global_worker_stdstream_dispatcher
+
+    with contextlib.suppress(KeyError):
+        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
 
 
 def _first_line(error: BaseException) -> str:

@@ -94,7 +94,7 @@ class RunFolder:
 
 def existing(path: Path | str) -> RunFolder:
     """A run folder that is there; raises LimbeckError where it is not one."""
-    folder = RunFolder(Path(path))
+    folder = RunFolder(Path(path).resolve())
     if not folder.lock_file.exists():
         raise LimbeckError(f"{path} is not a run folder (it has no lock.json); name the folder given to `limbeck run --out`")
     return folder

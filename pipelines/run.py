@@ -43,7 +43,7 @@ def run(
     recipe's. Raises LimbeckError with one sentence for whatever a user can mend; what is finished by then stays.
     """
     began = started or time.time()
-    folder, resolved = RunFolder(Path(out)), recipe.resolved()
+    folder, resolved = RunFolder(Path(out).resolve()), recipe.resolved()
     with driving(folder) as driver:
         events = Events(folder.events, listener)
         try:
@@ -54,7 +54,7 @@ def run(
             context.finish(folder.path / "evaluation", "evaluation")
             report = write_report(folder.path)
             events.emit("run_done", seconds=round(time.time() - began, 1), report=str(report.html))
-            return RunFolder(folder.path)
+            return folder
         except LimbeckError as error:
             events.emit("run_failed", words=str(error))
             raise
