@@ -5,7 +5,7 @@ It works on a DuckDB connection that knows the view `candidates` and one view `s
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import duckdb
 import numpy as np
@@ -83,7 +83,8 @@ def decide(connection: duckdb.DuckDBPyConnection, filters: FilterBounds, set_fil
             assert bound.calibrate is None, f"{name}.{bound.column} is to be calibrated first"
             if bound.column not in known:
                 raise LimbeckError(_no_column(name, bound.column, known))
-    decisions = _arrow(connection, _decision_query(filters))
+    with_error = {name for name, _ in filters if _has_error(connection, name)}
+    decisions = _arrow(connection, _decision_query(filters, with_error))
     (candidates,) = connection.execute(f"select count(*) from {_quoted(CANDIDATES_VIEW)}").fetchall()[0]
     ids, rejected_by, reasons = (decisions[name].to_pylist() for name in ("candidate_id", "rejected_by", "reason"))
     assert len(ids) == len(set(ids)) == candidates, f"{candidates} candidates, {len(ids)} decisions on {len(set(ids))} of them"
@@ -113,10 +114,10 @@ def _set_wise_drops(table: pa.Table, kept: set[str], set_filters: Sequence[SetFi
     return drops
 
 
-def _decision_query(filters: FilterBounds) -> str:
+def _decision_query(filters: FilterBounds, with_error: Collection[str]) -> str:
     failed = _verdict(GENERATOR, "coalesce(c.error, 'the engine gave no reason')")
     cases = [f"when c.finish_reason = 'error' then {failed}"]
-    cases += [f"when {rejects} then {_verdict(name, reason)}" for name, rejects, reason in _tests(filters)]
+    cases += [f"when {rejects} then {_verdict(name, reason)}" for name, rejects, reason in _tests(filters, with_error)]
     source = _from([name for name, _ in filters])
     return f"""
         select candidate_id, source_id, sample, verdict.rejected_by as rejected_by, verdict.reason as reason
@@ -124,13 +125,19 @@ def _decision_query(filters: FilterBounds) -> str:
         order by source_id, sample"""
 
 
-def _tests(filters: FilterBounds) -> Iterator[tuple[str, str, str]]:
-    """Yield (filter, SQL condition that rejects, SQL text of the reason), in the order in which they are tried."""
+def _tests(filters: FilterBounds, with_error: Collection[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield (filter, SQL condition that rejects, SQL text of the reason), in the order in which they are tried.
+
+    `with_error`: the filters whose scores say, in a column `error`, why a row has none.
+    """
     for name, bounds in filters:
         for bound in bounds:
             score = _score(name, bound.column)
             why = f": {bound.reason}" if bound.reason else ""
-            yield name, f"not coalesce(isfinite({score}), false)", _text(f"{bound.column} could not be scored")
+            unscored = _text(f"{bound.column} could not be scored")
+            if name in with_error:
+                unscored += f" || coalesce(': ' || {_quoted(f's.{name}')}.error, '')"
+            yield name, f"not coalesce(isfinite({score}), false)", unscored
             for limit, comparison, words in ((bound.minimum, "<", "is below"), (bound.maximum, ">", "is above")):
                 if limit is not None:
                     assert math.isfinite(limit), f"{name}.{bound.column} has the limit {limit}"
@@ -152,8 +159,13 @@ def _score(name: str, column: str) -> str:
 
 
 def _score_columns(connection: duckdb.DuckDBPyConnection, name: str) -> list[str]:
-    description = connection.execute(f"select * from {_quoted(scores_view(name))} limit 0").description
-    return [column[0] for column in description or () if column[0] not in ("candidate_id", "skipped_by")]
+    """The numeric columns; the others (candidate_id, error) are no scores."""
+    relation = connection.sql(f"select * from {_quoted(scores_view(name))} limit 0")
+    return [column for column, type_ in zip(relation.columns, relation.types, strict=True) if str(type_) != "VARCHAR"]
+
+
+def _has_error(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+    return "error" in connection.sql(f"select * from {_quoted(scores_view(name))} limit 0").columns
 
 
 def _no_column(name: str, column: str, known: Sequence[str]) -> str:

@@ -131,6 +131,18 @@ def test_a_candidate_without_a_score_row_is_rejected_not_lost() -> None:
     }
 
 
+def test_why_there_is_no_score_is_told() -> None:
+    scores = score_table({"x": [None, 0.5, None]}, 3).append_column("error", pa.array(["it's lost", None, None], pa.string()))
+    connection = connect(candidates([False] * 3), {"pmi": scores})
+    decisions = decide(connection, [("pmi", [Bound("x", minimum=0.0)])]).to_pylist()
+    assert {row["candidate_id"]: row["reason"] for row in decisions} == {
+        "id0": "x could not be scored: it's lost",
+        "id1": None,
+        "id2": "x could not be scored",
+    }
+    assert [name for name in joined(connection, ["pmi"]).column_names if name.startswith("pmi.")] == ["pmi.x"]
+
+
 def test_a_candidate_scored_twice_is_our_fault() -> None:
     twice = pa.table({"candidate_id": ["id0", "id0"], "x": [1.0, 2.0]})
     with pytest.raises(AssertionError, match="1 candidates, 2 decisions"):
