@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,7 +106,7 @@ def stop(run: RunArgument) -> None:
 @app.command()
 def inspect(
     run: RunArgument,
-    round_number: Annotated[int, typer.Option("--round", min=0)] = 0,
+    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last decided one]")] = None,
     rejected_by: Annotated[str | None, typer.Option(help="only candidates that this filter rejected")] = None,
     kept: Annotated[bool | None, typer.Option("--kept/--rejected", help="only kept, or only rejected, candidates")] = None,
     source: Annotated[str | None, typer.Option(help="only candidates of this source_id")] = None,
@@ -170,15 +171,30 @@ def main() -> None:
         "TOKENIZERS_PARALLELISM": "false",
     }.items():
         os.environ.setdefault(name, value)
+    code = _exit_code()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # everything is written and closed by now; an orderly teardown would only wait for the libraries and print their complaints
+    os._exit(code)
+
+
+def _exit_code() -> int:
     from corpus.errors import LimbeckError
 
     try:
         app()
     except LimbeckError as error:
-        sys.exit(f"limbeck: {error}")
+        print(f"limbeck: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("limbeck: stopped; nothing finished is lost, run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        return 130
+    except SystemExit as leaving:  # how typer ends, well or with a usage error it has printed
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except Exception:  # ours to mend, not the user's: show where
+        traceback.print_exc()
+        return 70
+    return 0
 
 
 def _interrupt(signum: int, frame: Any) -> None:

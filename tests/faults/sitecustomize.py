@@ -1,0 +1,41 @@
+"""Loaded by every Python process that has this folder on PYTHONPATH: SIGKILL at a chosen rename.
+
+FAULTS names a JSON file: [{"rename": regex on the target, "when": "before" | "after", "victim": "self" | "driver"}, ...]. Each fault
+strikes once: `<file>.<index>` marks it as spent. The driver's process id is read from the run's lock.
+"""
+
+import json
+import os
+import re
+import signal
+
+_plan = os.environ.get("FAULTS")
+
+
+def _strike(target, when):
+    for index, fault in enumerate(json.load(open(_plan))):
+        if fault["when"] != when or not re.search(fault["rename"], str(target)):
+            continue
+        try:
+            os.close(os.open(f"{_plan}.{index}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            continue
+        if fault["victim"] == "driver":
+            run = str(target).split("/rounds/")[0].split("/evaluation/")[0]
+            victim = json.load(open(os.path.join(run, "run.lock")))["process"]
+        else:
+            victim = os.getpid()
+        os.kill(victim, signal.SIGKILL)
+
+
+def _wrapped(original):
+    def rename(source, target, **more):
+        _strike(target, "before")
+        original(source, target, **more)
+        _strike(target, "after")
+
+    return rename
+
+
+if _plan:
+    os.rename, os.replace = _wrapped(os.rename), _wrapped(os.replace)

@@ -1,0 +1,159 @@
+"""kill -9 anywhere: the same command goes on, and the dataset is the uninterrupted run's, row for row."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from corpus.parts import read_parts, read_table
+from corpus.schemas import CANDIDATES
+from tests.tiny_run import limbeck, settings, write_recipe
+
+# every stage's last act is a rename; "before" leaves only a temporary file, "after" a published one that nobody was told of
+DRIVER_FAULTS = [
+    ("sources/train/part-00001", "before"),
+    ("sources/_done.json", "before"),
+    ("rounds/000/candidates/part-00001", "before"),
+    ("rounds/000/scores/pmi/part-00000", "after"),
+    ("calibration.json", "before"),
+    ("rounds/000/decisions.parquet", "before"),
+    ("rounds/000/dataset$", "before"),
+    ("rounds/000/training/checkpoints/[^/]*$", "before"),
+    ("rounds/000/student$", "before"),
+    ("rounds/000/evaluation.json", "before"),
+    ("rounds/001/candidates/part-00002", "after"),
+    ("rounds/001/decisions.parquet", "after"),
+    ("rounds/001/student$", "after"),
+    ("evaluation/test/student-001/scores/pmi/part-00000", "before"),
+    ("evaluation/test.json", "before"),
+]
+WORKER_FAULTS = [
+    ("rounds/000/candidates/part-00001", "before"),
+    ("rounds/000/scores/pmi/part-00001", "before"),
+    ("rounds/000/training/checkpoints/[^/]*$", "before"),
+    ("rounds/001/candidates/part-00000", "after"),
+    ("rounds/001/student$", "before"),
+    ("evaluation/test/student-000/candidates/part-00000", "before"),
+]
+
+
+def plan(path: Path, faults: list[tuple[str, str]], victim: str) -> Path:
+    path.write_text(json.dumps([{"rename": rename, "when": when, "victim": victim} for rename, when in faults]))
+    return path
+
+
+def assert_same_outcome(run: Path, reference: Path, rounds: int) -> None:
+    """Candidates, decisions and datasets equal row for row; nothing left half-written."""
+    for number in range(rounds):
+        here, there = run / "rounds" / f"{number:03d}", reference / "rounds" / f"{number:03d}"
+        assert read_parts(here / "candidates", CANDIDATES).equals(read_parts(there / "candidates", CANDIDATES))
+        assert read_table(here / "decisions.parquet").equals(read_table(there / "decisions.parquet"))
+        assert rows_of(here / "dataset").equals(rows_of(there / "dataset"))
+    mine, theirs = (json.loads((folder / "report.json").read_text()) for folder in (run, reference))
+    assert [part["evaluation"] for part in mine["rounds"]] == [part["evaluation"] for part in theirs["rounds"]]
+
+
+def rows_of(dataset: Path) -> pa.Table:
+    return read_table(next((dataset / "data").glob("*.parquet")))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("crash")
+
+
+def uninterrupted(home: Path, name: str, **changes: object) -> tuple[Path, Path]:
+    recipe, run = write_recipe(home, **changes), home / name
+    done = limbeck("run", recipe, "--out", run)
+    assert done.returncode == 0, done.stderr
+    return recipe, run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_driver_killed_in_every_stage(home: Path) -> None:
+    recipe, reference = uninterrupted(home, "reference")
+    faults, run = plan(home / "driver.json", DRIVER_FAULTS, "driver"), home / "driver-killed"
+    for index, (rename, _) in enumerate(DRIVER_FAULTS):
+        killed = limbeck("run", recipe, "--out", run, faults=faults)
+        assert killed.returncode == -9, f"not killed at {rename}: {killed.stderr[-2000:]}"
+        assert Path(f"{faults}.{index}").exists(), f"killed, but not at {rename}"
+    done = limbeck("run", recipe, "--out", run, faults=faults)
+    assert done.returncode == 0, done.stderr
+    assert_same_outcome(run, reference, rounds=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_workers_and_trainers_killed_in_every_stage(home: Path) -> None:
+    recipe, reference = uninterrupted(home, "reference")  # the run of the test before, where it is there
+    faults, run = plan(home / "worker.json", WORKER_FAULTS, "self"), home / "worker-killed"
+    done = limbeck("run", recipe, "--out", run, faults=faults)
+    assert done.returncode == 0, done.stderr
+    spent = [Path(f"{faults}.{index}").exists() for index in range(len(WORKER_FAULTS))]
+    assert all(spent), f"these never struck: {[fault for fault, hit in zip(WORKER_FAULTS, spent, strict=True) if not hit]}"
+    assert_same_outcome(run, reference, rounds=2)
+
+
+@pytest.mark.timeout(600)
+def test_a_driver_and_a_worker_killed_while_candidates_are_drawn(tmp_path: Path) -> None:
+    """The representative of the two long ones: one round, no student."""
+    small = {"rounds": 1, "student": None}
+    recipe, reference = uninterrupted(tmp_path, "reference", **small)
+    faults, run = tmp_path / "faults.json", tmp_path / "killed"
+    faults.write_text(
+        json.dumps(
+            [
+                {"rename": "rounds/000/candidates/part-00000", "when": "before", "victim": "self"},
+                {"rename": "rounds/000/decisions.parquet", "when": "before", "victim": "driver"},
+            ]
+        )
+    )
+    assert limbeck("run", recipe, "--out", run, faults=faults).returncode == -9
+    leftovers = [path for path in run.rglob("*.tmp")]
+    assert leftovers, "a kill before the rename leaves the temporary file"
+    done = limbeck("run", recipe, "--out", run, faults=faults)
+    assert done.returncode == 0, done.stderr
+    assert_same_outcome(run, reference, rounds=1)
+
+
+@pytest.mark.timeout(600)
+def test_a_row_that_always_kills_its_worker_becomes_a_reason(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, rounds=1, student=None)
+    script = tmp_path / "mine.py"
+    script.write_text(
+        f"""
+import os, signal
+import pyarrow as pa
+from filters.contract import Bound
+from pipelines.recipe import load
+from pipelines.run import run
+
+class Fatal:
+    name = "fatal"
+    bounds = (Bound("length", minimum=0),)
+    def score(self, candidates):
+        if open({str(tmp_path / "victim")!r}).read() in candidates["candidate_id"].to_pylist():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return pa.table({{"length": [float(len(text)) for text in candidates["output"].to_pylist()]}})
+
+if __name__ == "__main__":
+    run(load("{recipe}"), "{tmp_path / 'run'}", filters=[Fatal()])
+"""
+    )
+    _, reference = uninterrupted(tmp_path, "reference", rounds=1, student=None)
+    victim = read_parts(reference / "rounds/000/candidates", CANDIDATES)["candidate_id"].to_pylist()[5]
+    (tmp_path / "victim").write_text(victim)
+    done = subprocess.run([sys.executable, str(script)], env=settings(), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    decisions = {row["candidate_id"]: row for row in read_table(tmp_path / "run/rounds/000/decisions.parquet").to_pylist()}
+    theirs = {row["candidate_id"]: row for row in read_table(reference / "rounds/000/decisions.parquet").to_pylist()}
+    assert decisions[victim]["rejected_by"] in ("fatal", theirs[victim]["rejected_by"])
+    assert not decisions[victim]["kept"]
+    scores = {row["candidate_id"]: row for row in read_parts(tmp_path / "run/rounds/000/scores/fatal").to_pylist()}
+    assert scores[victim]["length"] is None and "died" in scores[victim]["error"]
+    others = [row for candidate, row in scores.items() if candidate != victim]
+    assert len(others) == len(theirs) - 1 and all(row["length"] is not None for row in others)
