@@ -41,8 +41,8 @@ def documents(engine: TransformersEngine, count: int, tokens: int) -> list[str]:
     """Return the descriptions of installed packages, without markup, cut to `tokens` tokens each."""
     found: list[str] = []
     for distribution in sorted(importlib.metadata.distributions(), key=lambda d: d.name):
-        text = distribution.metadata.get_payload() or distribution.metadata.get("Description") or ""
-        text = re.sub(r"<[^>]*>|\[!\[.*?\]\(.*?\)\]\(.*?\)|!?\[(.*?)\]\(.*?\)|[=\-~^*#`|]{2,}", r"\1", str(text))
+        text = str(distribution.metadata.json.get("description", ""))
+        text = re.sub(r"<[^>]*>|\[!\[.*?\]\(.*?\)\]\(.*?\)|!?\[(.*?)\]\(.*?\)|[=\-~^*#`|]{2,}", r"\1", text)
         text = re.sub(r"\s+", " ", text).strip()
         encoded = engine.loaded.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
         if len(encoded["input_ids"]) >= tokens:
@@ -64,9 +64,7 @@ def ours(engine: TransformersEngine, prompts: Sequence[str], samples: int, sampl
     return Run(tokens, time.perf_counter() - start)
 
 
-def plain(
-    engine: TransformersEngine, prompts: Sequence[str], samples: int, sampling: Sampling, sequences: int
-) -> Run:
+def plain(engine: TransformersEngine, prompts: Sequence[str], samples: int, sampling: Sampling, sequences: int) -> Run:
     """Time `generate` on batches of `sequences` samples, prompts sorted by length and padded on the left."""
     tokenizer, model = engine.loaded.tokenizer, engine.loaded.model
     tokenizer.padding_side = "left"
@@ -142,8 +140,8 @@ def main() -> None:
     medians = {name: statistics.median(run.tokens_per_second for run in done) for name, done in runs.items()}
     ratio = medians["complete"] / medians["plain generate"]
     if arguments.json:
-        speeds = {name: [round(run.tokens_per_second, 1) for run in done] for name, done in runs.items()}
-        print(json.dumps({"ratio": round(ratio, 2), "best_batch": best, "tried": tried, "tokens_per_second": speeds}))
+        every = {name: [round(run.tokens_per_second, 1) for run in done] for name, done in runs.items()}
+        print(json.dumps({"ratio": round(ratio, 2), "best_batch": best, "tried": tried, "tokens_per_second": every}))
         return
     print(f"{arguments.prompts} prompts x {arguments.samples} samples, at most {arguments.new_tokens} tokens, {arguments.dtype}")
     for batch, speed in tried.items():

@@ -24,7 +24,9 @@ _SMALL_AREA = 1 << 16
 class Plan(Protocol):
     """Which tokens of a row attend to what."""
 
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+    ) -> torch.Tensor:
         """Return [T, heads, d] for query [T, heads, d], key and value [T, kv_heads, d] of one layer."""
         ...
 
@@ -63,7 +65,9 @@ class PackedPlan:
     blocks: tuple[Block, ...]
     cache: CacheWriter | None = None
 
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+    ) -> torch.Tensor:
         """See `Plan`."""
         if self.cache is not None:
             self.cache.store(layer, key, value)

@@ -95,7 +95,9 @@ class DecodePlan:
         live, width = max(slots) + 1, max(places) + 1
         return cls(cache, slot * cache.samples + sample, slot, place, live, cache.mask[:live, None, :, :width])
 
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
+    ) -> torch.Tensor:
         """See `attention.Plan`: query [T, heads, d] → [T, heads, d]; the heads of a key head become rows of its product."""
         keys, values = self.cache.layer(layer, key, value)
         keys[self.slots, :, self.places] = key
