@@ -132,7 +132,7 @@ def _prose(blocks: Sequence[Block]) -> list[Block]:
         if gap and sentences and sentences[-1].endswith((":", "：")):
             sentences.pop()
         text = " ".join(sentence for sentence in sentences if not _is_boilerplate(sentence))
-        too_few = len(_LETTERS.findall(text)) < (1 if text.endswith(":") else _MIN_WORDS)
+        too_few = len(_LETTERS.findall(text)) < (_MIN_WORDS if block.kind == "text" and not text.endswith(":") else 1)
         gap = too_few or not _mostly_letters(text) or len(_BAR.findall(text)) > 1
         if not gap:
             kept.append(Block(block.kind, text))

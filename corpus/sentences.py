@@ -12,9 +12,10 @@ _LAST_WORD = re.compile(r"[^\s(\[\"'“‘]*$")
 _ABBREVIATIONS = frozenset(
     "e.g i.e eg ie vs cf al viz ca mr mrs ms dr prof st sr jr inc ltd co corp no nos fig figs eq eqs sec ch vol pp p ed eds "
     "approx dept est gen col sgt capt rep sen gov rev hon jan feb mar apr jun jul aug sep sept oct nov dec u.s u.k a.k.a resp "
-    "incl max min".split()
+    "incl max min univ assn intl".split()
 )
 _MAY_END = frozenset(["etc", "a.m", "p.m", "no", "co", "max", "min", "mar", "sec", "est"])  # an end, where a capital follows
+_LONG_WORD = 5
 _CHARACTERS_PER_TOKEN = 12  # a first guess at how much text to tokenise; it grows where it was too little
 
 
@@ -76,16 +77,16 @@ def _ends(text: str, match: re.Match[str]) -> bool:
         follows = ""
     else:
         follows = rest.lstrip(_OPENERS)[:1]
-    if follows.islower():
-        return False
     if stop[0] != "." or stop.startswith(".."):
-        return True
+        return not follows.islower()
     start = max(0, match.start() - 24)
     found = _LAST_WORD.search(text[start : match.start()])
     word = found[0] if found else ""
     before = text[start : match.start() - len(word)]
     if word.isdigit() and ("\n" in before or start == 0) and not before.rpartition("\n")[2].strip():
         return False  # "1." opens a list item
+    if follows.islower():  # a sentence that begins with a name such as "pip"; after a short word, more likely an abbreviation
+        return len(word) >= _LONG_WORD and word.isalpha() and word.lower() not in _ABBREVIATIONS
     if not follows:
         return word.lower() not in _ABBREVIATIONS or word.lower() in _MAY_END
     if len(word) == 1 and word.isupper() and word != "I":

@@ -26,6 +26,7 @@ with `<T>` types &amp; snake_case_names.
 
 Features:
 
+* Thread safety.
 * Fast ~~slow~~ and *correct*
 * Works on Linux,
   macOS and Windows
@@ -68,6 +69,7 @@ Widget is a small library for spinning wheels with <T> types & snake_case_names.
 
 Features:
 
+- Thread safety.
 - Fast slow and correct
 - Works on Linux, macOS and Windows
 

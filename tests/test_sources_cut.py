@@ -38,6 +38,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
         ('He said "stop." Then (at last!) he stopped.', ['He said "stop."', "Then (at last!) he stopped."]),
         ("1. First point\n2. Second point", ["1. First point\n2. Second point"]),
         ("A heading\n\nA paragraph. More", ["A heading", "A paragraph.", "More"]),
+        ("It is Python. pip is a tool, approx. five years old.", ["It is Python.", "pip is a tool, approx. five years old."]),
         ("Wait... what? No.", ["Wait... what?", "No."]),
         ("", []),
     ],
