@@ -127,8 +127,8 @@ class Gate:
         import ray
 
         self._lanes, self._timeout = lanes, timeout_seconds
-        me = ray.get_runtime_context().get_actor_id() or str(os.getpid())
-        self._worker = next(worker for worker in workers if ray.get(worker.claim.remote(me)))
+        self._me = ray.get_runtime_context().get_actor_id() or str(os.getpid())
+        self._worker = next(worker for worker in workers if ray.get(worker.claim.remote(self._me)))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         reports, error = [], ""
@@ -187,20 +187,37 @@ class Gate:
             return ray.get(getattr(self._worker, method).remote(*arguments), timeout=self._timeout)
         except ray.exceptions.GetTimeoutError as silence:
             ray.kill(self._worker, no_restart=False)
+            self._await_restart(arguments[0].stage, arguments[1])
             raise WorkerDied(f"silent for {self._timeout:.0f} s, ended") from silence
-        except ray.exceptions.ActorUnavailableError as death:
+        except ray.exceptions.RayActorError as death:
+            self._await_restart(arguments[0].stage, arguments[1])
             raise WorkerDied("it was killed or crashed") from death
-        except ray.exceptions.ActorDiedError as death:
-            raise LimbeckError(
-                f"a worker died more often than cluster.max_restarts allows, at last on {arguments[0].stage} {arguments[1]}: "
-                f"{' '.join(str(death).split())[:400]}"
-            ) from death
         except ray.exceptions.RayTaskError as failure:
             cause = failure.cause
             if isinstance(cause, LimbeckError):
                 raise cause from failure
             words = str(failure).strip().splitlines()[-1]
             raise LimbeckError(f"{arguments[0].stage} failed on {arguments[1]}: {words}") from failure
+
+
+    def _await_restart(self, stage: str, part: str) -> None:
+        """Return once the worker answers again: a call sent too early would fail like another death, of an innocent row.
+
+        Raises LimbeckError where Ray will not start it again.
+        """
+        import ray
+
+        while True:
+            try:
+                ray.get(self._worker.claim.remote(self._me), timeout=self._timeout)
+                return
+            except ray.exceptions.ActorUnavailableError:
+                time.sleep(0.2)
+            except (ray.exceptions.ActorDiedError, ray.exceptions.GetTimeoutError) as death:
+                raise LimbeckError(
+                    f"a worker died more often than cluster.max_restarts allows, at last on {stage} {part}: "
+                    f"{' '.join(str(death).split())[:400]}"
+                ) from death
 
 
 class WorkerDied(Exception):
