@@ -10,6 +10,7 @@ import json
 import os
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cluster.engines.provider import Engines
 
 DEATHS_BEFORE_BISECTION = 2
+STREAM_ATTEMPTS = 3
 
 
 class PartJob(Protocol):
@@ -196,8 +198,7 @@ class Gate:
             cause = failure.cause
             if isinstance(cause, LimbeckError):
                 raise cause from failure
-            words = str(failure).strip().splitlines()[-1]
-            raise LimbeckError(f"{arguments[0].stage} failed on {arguments[1]}: {words}") from failure
+            raise LimbeckError(f"{arguments[0].stage} failed on {arguments[1]}: {_last_words(failure)}") from failure
 
 
     def _await_restart(self, stage: str, part: str) -> None:
@@ -260,6 +261,17 @@ class WorkerPool:
 
         Raises LimbeckError with the worker's last words where a job fails or a worker is out of restarts.
         """
+        import ray
+
+        for attempt in range(STREAM_ATTEMPTS):
+            try:
+                yield from self._stream(lanes)
+                return
+            except ray.exceptions.RayError as death:  # a gate, not a worker: what it had published is skipped next time
+                if attempt == STREAM_ATTEMPTS - 1:
+                    raise LimbeckError(f"Ray lost the stream {STREAM_ATTEMPTS} times, at last with: {_last_words(death)}") from death
+
+    def _stream(self, lanes: Sequence[Lane]) -> Iterator[PartReport]:
         items = [{"lane": i, "part": part} for i, lane in enumerate(lanes) for part in lane.parts if not _finished(lane, part)]
         if not items:
             return
@@ -270,12 +282,16 @@ class WorkerPool:
         self.start()
         ray.get([worker.claim.remote("") for worker in self._workers])
         gates = min(len(self._workers), len(items))
-        stream = ray.data.from_items(items, override_num_blocks=len(items)).map(
-            Gate,
-            fn_constructor_args=(self._workers, list(lanes), self._config.part_timeout_seconds),
-            compute=ray.data.ActorPoolStrategy(size=gates, max_tasks_in_flight_per_actor=1),
-            num_cpus=0,
-        )
+        with warnings.catch_warnings():  # Ray has no other way to bound an actor's restarts, and warns of this one
+            warnings.simplefilter("ignore")
+            stream = ray.data.from_items(items, override_num_blocks=len(items)).map(
+                Gate,
+                fn_constructor_args=(self._workers, list(lanes), self._config.part_timeout_seconds),
+                compute=ray.data.ActorPoolStrategy(size=gates, max_tasks_in_flight_per_actor=1),
+                num_cpus=0,
+                max_restarts=0,
+                max_task_retries=0,
+            )
         for row in stream.iter_rows():
             yield from (PartReport(**report) for report in json.loads(row["reports"]))
             if row["error"]:
@@ -311,6 +327,11 @@ def heartbeat(folder: Path, driver: str, name: str) -> None:
 
 def _finished(lane: Lane, part: str) -> bool:
     return all(job.finished(part) for job in lane.jobs)
+
+
+def _last_words(error: BaseException) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return " ".join((lines[-1] if lines else type(error).__name__).split())[:400]
 
 
 def _quiet(context: Any) -> None:

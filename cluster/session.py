@@ -72,7 +72,6 @@ def connected(config: ClusterConfig) -> Iterator[Session]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = running_cluster(config)
     if address is None:
         # a private cluster answers to this machine alone; Ray turns a 127.0.0.1 given in any other way into an outside address

@@ -19,7 +19,7 @@ class LengthConfig(Config):
 
     kind: Literal["length"] = "length"
     name: Name = "length"
-    min_output_tokens: Limit = 5
+    min_output_tokens: Limit = 5.0
     max_output_tokens: Limit = None
     max_compression: Limit = 0.5
 

@@ -182,19 +182,19 @@ def _exit_code() -> int:
     from corpus.errors import LimbeckError
 
     try:
-        app()
+        return app(standalone_mode=False) or 0
     except LimbeckError as error:
         print(f"limbeck: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         print("limbeck: stopped; nothing finished is lost, run the same command again to go on", file=sys.stderr)
         return 130
-    except SystemExit as leaving:  # how typer ends, well or with a usage error it has printed
-        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except Exception:  # ours to mend, not the user's: show where
-        traceback.print_exc()
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the command line's own
+            error.show()
+            return int(error.exit_code)
+        traceback.print_exc()  # ours to mend, not the user's: show where
         return 70
-    return 0
 
 
 def _interrupt(signum: int, frame: Any) -> None:
