@@ -38,6 +38,7 @@ def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, 
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would print what libraries capture from stdout
     assert ray.is_initialized(), "connect to Ray first"
     name = f"ray-{uuid.uuid4().hex}"
     storage.mkdir(parents=True, exist_ok=True)

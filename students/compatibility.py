@@ -35,8 +35,8 @@ class _Side:
 def compare(teacher: Path, student: Path, conversational: bool = True) -> list[str]:
     """Return warnings about how the two models' tokenizers, chat templates and end tokens differ.
 
-    Raises LimbeckError where training would be wrong whatever the teacher is: the student has no chat template though the rows are
-    conversations, its template or tokenizer gives it no end token to learn, or a token has no row in its embedding.
+    Raises LimbeckError where training would be wrong whatever the teacher is: the student has no chat template though the rows
+    are conversations, its template or tokenizer gives it no end token to learn, or a token has no row in its embedding.
     """
     ours = _read(student)
     _refuse_untrainable(ours, conversational)
@@ -67,7 +67,7 @@ def _compare_tokenizers(theirs: _Side, ours: _Side) -> list[str]:
     for probe in PROBES:
         if theirs.backend.encode(probe).ids != ours.backend.encode(probe).ids:
             return [
-                f"the tokenizers share a vocabulary but split {probe[:30]!r}... otherwise (merges or special tokens); {consequence}"
+                f"the tokenizers share a vocabulary but split {probe[:30]!r} otherwise (merges or special tokens); {consequence}"
             ]
     return []
 
@@ -82,21 +82,21 @@ def _refuse_untrainable(side: _Side, conversational: bool) -> None:
     end = side.special.get("eos_token")
     if end is None or end not in side.vocabulary:
         raise LimbeckError(
-            f"the tokenizer of {side.folder} names no end token (eos_token) that is in its vocabulary, so the student could never "
-            "learn to stop; set eos_token in its tokenizer_config.json"
+            f"the tokenizer of {side.folder} names no end token (eos_token) that is in its vocabulary, so the student could "
+            "never learn to stop; set eos_token in its tokenizer_config.json"
         )
     if not conversational:
         return
     if side.chat_template is None:
         raise LimbeckError(
-            f"{side.folder} has no chat template, but the dataset holds conversations; choose an instruction-tuned base, or add a "
-            "chat_template.jinja to it"
+            f"{side.folder} has no chat template, but the dataset holds conversations; choose an instruction-tuned base, or add "
+            "a chat_template.jinja to it"
         )
     closing = side.backend.encode(_closing(side), add_special_tokens=False).ids
     if not side.end_ids.intersection(closing):
         raise LimbeckError(
-            f"the chat template of {side.folder} does not close an answer with an end token ({_names(side)}), so the student could "
-            "never learn to stop; end the assistant's turn with it, or name the template's token as eos_token_id"
+            f"the chat template of {side.folder} does not close an answer with an end token ({_names(side)}), so the student "
+            "could never learn to stop; end the assistant's turn with it, or name the template's token as eos_token_id"
         )
 
 

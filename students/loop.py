@@ -14,14 +14,9 @@ from students.compatibility import compare
 from students.config import SftConfig
 
 METRICS_FILE = "training.json"
-_TOKENIZER_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template*",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
+_TEXT_FILES = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab.*", "merges.txt", "*.model"),
+    "generation_config.json",
 )
 _SAMPLED_WEIGHTS = 65_536  # of each tensor, to tell how many moved without a second copy of the model
 
@@ -38,7 +33,8 @@ class Settings:
     training: Path
     seed: int
     use_gpu: bool
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)  # goes into the metrics
+    sample: Path | None = None  # Parquet file of input_ids on which the trained model's loss is reported
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
@@ -80,6 +76,12 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         "save_seconds": trainer.save_seconds,
         "warnings": warnings,
     }
+    if settings.sample is not None:
+        from students.layers import nats_per_token, read_sample
+
+        metrics["nats_per_token"] = nats_per_token(
+            trainer.accelerator.unwrap_model(trainer.model_wrapped), read_sample(settings.sample)
+        )
     return _publish(trainer, settings, before, metrics)
 
 
@@ -268,6 +270,11 @@ def _save_model(trainer: Any, state: dict[str, Any], base: Path, folder: Path) -
     model.save_pretrained(folder, state_dict={key: value.to(getattr(torch, name)).contiguous() for key, value in state.items()})
     saved = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**saved, "dtype": name}, indent=2) + "\n")
-    for pattern in (*_TOKENIZER_FILES, "generation_config.json"):
+    copy_text_files(base, folder)
+
+
+def copy_text_files(base: Path, folder: Path) -> None:
+    """Copy tokenizer, chat template and generation settings byte by byte: a student that only learned reads as its base does."""
+    for pattern in _TEXT_FILES:
         for file in base.glob(pattern):
             shutil.copyfile(file, folder / file.name)

@@ -25,9 +25,9 @@ def train(
 ) -> dict[str, Any]:
     """Train a student on `dataset`, publish its model folder at `out`, and return the metrics that lie there as training.json.
 
-    `dataset` is a Hugging Face folder whose rows have `prompt` and `completion` (lists of messages, or strings); `teacher` a model
-    folder; `documents` the sources folder, read only where layers are chosen and healed. Checkpoints lie in `training/` beside
-    `out` and go when it is published: after any interruption the same call resumes from the last whole one, and with one
+    `dataset` is a Hugging Face folder whose rows have `prompt` and `completion` (lists of messages, or strings); `teacher` a
+    model folder; `documents` the sources folder, read only where layers are chosen and healed. Checkpoints lie in `training/`
+    beside `out` and go when it is published: after any interruption the same call resumes from the last whole one, and with one
     worker ends in the same bits. A student that is published already is returned as it is. Ray must be connected.
 
     Metrics: train_seconds (forward, backward, optimiser), load_seconds, import_seconds, save_seconds, steps, loss_first,

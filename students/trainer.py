@@ -2,6 +2,7 @@
 the seconds spent in the model are counted. Heavy imports: only training workers import this module."""
 
 import contextlib
+import math
 import os
 import shutil
 import time
@@ -39,7 +40,7 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return the summed loss of a micro-batch over the number of labels in the optimiser step (all workers, all micro-batches)."""
+        """Return a micro-batch's summed loss over the number of labels in the whole optimiser step, all workers' together."""
         labels = inputs["labels"]
         self.forwarded_tokens += int(inputs["attention_mask"].sum())
         loss, outputs = completion_loss(model, inputs)
@@ -57,6 +58,16 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         self.backward_ended = time.perf_counter()
         self.train_seconds += self.backward_ended - started
         return loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Set and return a schedule whose first step learns too (the library's own starts at zero, one step lost in eight)."""
+        if self.lr_scheduler is None:
+            shape, warmup = self.args.lr_scheduler_type.value, int(self.args.warmup_steps)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer, lambda step: rate_factor(step, num_training_steps, warmup, shape)
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def _get_output_dir(self, trial: Any) -> str:
         """Where a checkpoint is written before it has its name."""
@@ -100,6 +111,14 @@ class StepEnd(TrainerCallback):  # type: ignore[misc]
             write_json(
                 self.progress, {"step": state.global_step, "steps": state.max_steps, "loss": (logs or {})["loss"]}, replace=True
             )
+
+
+def rate_factor(step: int, steps: int, warmup: int, shape: str) -> float:
+    """The share of the full learning rate at a step (from 0): linear warm-up, then linear, cosine or constant_with_warmup."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return {"linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done)), "constant_with_warmup": 1.0}[shape]
 
 
 def completion_loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:

@@ -10,7 +10,8 @@ TEMPLATE = (
     "{% for m in messages %}{{ '<|start|>' + m['role'] + '\n' + m['content'] + '<|end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
 )
-WORDS = "the a small red green still boils water slowly and drips clear spirit into glass flasks until morning comes".split()
+TEXT = "the a small red green still boils water slowly and drips clear spirit into glass flasks until morning comes"
+WORDS = TEXT.split(" ")
 
 
 def sentence(seed: int, length: int) -> str:
@@ -18,7 +19,7 @@ def sentence(seed: int, length: int) -> str:
     return " ".join(WORDS[(seed * 7 + step * (1 + seed % 5)) % len(WORDS)] for step in range(length))
 
 
-def make_model(folder: Path, layers: int = 2, template: str | None = TEMPLATE, dtype: str = "float32", seed: int = 0, **settings: Any) -> Path:
+def make_model(folder: Path, layers: int = 2, template: str | None = TEMPLATE, dtype: str = "float32", **settings: Any) -> Path:
     """Save a random Llama with a byte-level tokenizer and return its folder."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -41,7 +42,7 @@ def make_model(folder: Path, layers: int = 2, template: str | None = TEMPLATE, d
             "bos_token_id": None, "tie_word_embeddings": True, **settings,
         }
     )  # fmt: skip
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = LlamaForCausalLM(config).to(getattr(torch, dtype))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -58,6 +59,8 @@ def make_dataset(folder: Path, rows: int = 24, conversational: bool = True, long
     else:
         completions = [" " + text for text in completions]
     (folder / "data").mkdir(parents=True)
-    pq.write_table(pa.table({"prompt": prompts, "completion": completions, "candidate_id": [str(row) for row in range(rows)]}),
-                   folder / "data" / "train-00000-of-00001.parquet")
+    pq.write_table(
+        pa.table({"prompt": prompts, "completion": completions, "candidate_id": [str(row) for row in range(rows)]}),
+        folder / "data" / "train-00000-of-00001.parquet",
+    )
     return folder
