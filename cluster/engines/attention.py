@@ -107,6 +107,7 @@ def _block(pack: Pack, group: Sequence[int], dtype: torch.dtype, device: torch.d
         queries[row, : len(path) - start] = path[start:]
         positions[row, : len(path) - start] = np.arange(start, len(path))
         real[row, : len(path) - start] = True
+        keys[row] = path[0]  # padding is masked, but a NaN of another sequence would show through the mask
         keys[row, : len(path)] = path
         lengths[row] = len(path)
     mask = None

@@ -44,8 +44,8 @@ class SlotCache:
         """Make the prompt of a slot visible to its samples, and nothing else; old values go, since a masked NaN still spreads."""
         self.mask[slot] = -torch.inf
         self.mask[slot, :, :prompt_tokens] = 0
-        for values in self.values.values():
-            values[slot] = 0
+        for tensor in (*self.keys.values(), *self.values.values()):
+            tensor[slot] = 0
 
     def move(self, source: int, target: int, used: int) -> None:
         """Copy the first `used` places of a slot to another."""

@@ -11,7 +11,7 @@ from cluster.engines.config import TransformersConfig
 from cluster.engines.loading import Loaded
 from cluster.engines.packing import Pack, packs
 from cluster.engines.protocol import Usage
-from cluster.engines.samples import Group, Sample, accept, group_samples
+from cluster.engines.samples import NAN_ERROR, Group, Sample, accept, group_samples
 from cluster.engines.sampling import draw
 
 _REFILL = 4  # waiting groups enter once a quarter of the batch is free: each entry costs a small, less efficient pass
@@ -82,7 +82,21 @@ class Decoder:
 
 
 def decode(loaded: Loaded, samples: Sequence[Sample], config: TransformersConfig, usage: Usage) -> Iterator[Sample]:
-    """Yield the samples as they end, at most `batch_sequences` decoded together."""
+    """Yield the samples as they end, at most `batch_sequences` decoded together.
+
+    A NaN shows through an additive mask, so it may have come from a neighbour: such a sample is drawn again, alone.
+    """
+    sick = []
+    for sample in _decode_together(loaded, samples, config, usage):
+        if sample.error == NAN_ERROR:
+            sick.append(sample)
+        else:
+            yield sample
+    for sample in sick:
+        yield from _decode_together(loaded, [Sample(sample.request, sample.prompt)], config, usage)
+
+
+def _decode_together(loaded: Loaded, samples: Sequence[Sample], config: TransformersConfig, usage: Usage) -> Iterator[Sample]:
     groups = group_samples(samples, config.batch_sequences)
     while groups:
         wave, slots = _wave(loaded, groups, config)

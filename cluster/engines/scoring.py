@@ -15,7 +15,6 @@ from cluster.engines.protocol import Pair, Usage
 
 Logprobs = npt.NDArray[np.float32]
 
-_LOGIT_BYTES = 128 << 20  # of one call of the output layer
 _CHUNK_ROWS = 32  # rows turned to float32 at once, so that the copy stays in the CPU's cache
 
 
@@ -43,7 +42,7 @@ def _query(pair: Pair, tokens: list[int], offsets: list[tuple[int, int]], loaded
     begin = len(pair.context)
     spans = [(begin, begin + len(pair.target))] if pair.spans is None else [(begin + a, begin + b) for a, b in pair.spans]
     wanted = [i for i, (a, b) in enumerate(offsets) if b > begin and any(a < end and b > start for start, end in spans)]
-    if wanted and wanted[0] == 0:
+    if offsets and offsets[0][1] > begin:
         first = loaded.tokenizer.bos_token_id
         first = loaded.tokenizer.eos_token_id if first is None else first
         tokens, wanted = [0 if first is None else first, *tokens], [place + 1 for place in wanted]
@@ -63,14 +62,19 @@ def logprobs(loaded: Loaded, queries: Sequence[Query], pack_tokens: int, usage: 
             asked.append(query)
         else:
             found[query] = plain.logprobs(loaded, query.tokens, query.wanted, usage)
-    # the last token is only predicted, never read
-    for pack in packs([query.tokens[:-1] for query in asked], pack_tokens):
+    _score_all(loaded, asked, pack_tokens, usage, found)
+    for query in [query for query in asked if np.isnan(found[query]).any()]:
+        _score_all(loaded, [query], pack_tokens, usage, found)  # alone: a neighbour's NaN shows through an additive mask
+    return [found[query] for query in queries]
+
+
+def _score_all(loaded: Loaded, queries: Sequence[Query], pack_tokens: int, usage: Usage, found: dict[Query, Logprobs]) -> None:
+    for pack in packs([query.tokens[:-1] for query in queries], pack_tokens):  # the last token is only predicted, never read
         start = time.perf_counter()
         with torch.inference_mode():
-            found.update(_score(loaded, pack, [asked[member] for member in pack.members]))
+            found.update(_score(loaded, pack, [queries[member] for member in pack.members]))
         usage.model_seconds += time.perf_counter() - start
         usage.forwarded_tokens += len(pack.tokens)
-    return [found[query] for query in queries]
 
 
 def _score(loaded: Loaded, pack: Pack, queries: Sequence[Query]) -> dict[Query, Logprobs]:
