@@ -100,6 +100,7 @@ def sampled_candidates(arguments: argparse.Namespace, engine: Engine) -> pa.Tabl
         "kind": "installed-packages",
         "max_documents": arguments.documents,
         "max_source_tokens": arguments.document_tokens,
+        "split": {"train": arguments.documents, "dev": 0, "test": 0},
     }
     sources = read_sources(PackagesSources.model_validate(settings), Tokenizer.load(resolve(arguments.model)), seed=0)
     sources = sources.filter(pa.array([reason is None for reason in sources["reason"].to_pylist()]))
