@@ -292,10 +292,12 @@ class WorkerPool:
                 max_restarts=0,
                 max_task_retries=0,
             )
-        for row in stream.iter_rows():
-            yield from (PartReport(**report) for report in json.loads(row["reports"]))
-            if row["error"]:
-                raise LimbeckError(row["error"])
+        # without prefetching: iter_rows would hold each part's report back until the next part is done
+        for batch in stream.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
+            for row in batch.to_pylist():
+                yield from (PartReport(**report) for report in json.loads(row["reports"]))
+                if row["error"]:
+                    raise LimbeckError(row["error"])
 
     def close(self) -> None:
         """End the workers and free what they reserved."""

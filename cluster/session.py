@@ -57,12 +57,7 @@ def running_cluster(config: ClusterConfig) -> str | None:
     if not note.exists():
         return None
     address = note.read_text().strip()
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=2):
-            return address
-    except (OSError, ValueError):
-        return None  # left behind by a cluster that is gone
+    return address if _answers(address) else None  # None: left behind by a cluster that is gone
 
 
 @contextlib.contextmanager
@@ -76,6 +71,8 @@ def connected(config: ClusterConfig) -> Iterator[Session]:
     if address is None:
         # a private cluster answers to this machine alone; Ray turns a 127.0.0.1 given in any other way into an outside address
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    elif "://" not in address and not _answers(address):  # Ray itself would try for minutes
+        raise LimbeckError(f"cannot reach the Ray cluster at {address}: nothing answers there; start it, or set cluster.address")
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "limbeck"}
@@ -112,6 +109,15 @@ def wait_for_room(cpus: float, gpus: float, timeout_seconds: float = 60.0) -> bo
             return True
         time.sleep(0.2)
     return False
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=3):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _hush() -> None:

@@ -40,7 +40,7 @@ def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, 
 
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would print what libraries capture from stdout
     assert ray.is_initialized(), "connect to Ray first"
-    name = f"ray-{uuid.uuid4().hex}"
+    name, tries = f"ray-{uuid.uuid4().hex}", placement.max_failures
     storage.mkdir(parents=True, exist_ok=True)
     trainer = TorchTrainer(
         _guarded,
@@ -50,16 +50,14 @@ def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, 
         run_config=RunConfig(
             name=name,
             storage_path=str(storage.resolve()),
-            failure_config=FailureConfig(
-                max_failures=placement.max_failures, controller_failure_limit=0, max_preemption_failures=placement.max_failures
-            ),
+            failure_config=FailureConfig(max_failures=tries, controller_failure_limit=tries, max_preemption_failures=tries),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
     try:
         outcome = trainer.fit().return_value
     except TrainingFailedError as error:
-        raise LimbeckError(f"training failed {placement.max_failures + 1} times, at last with: {last_words(error)}") from error
+        raise LimbeckError(f"training failed {tries + 1} times, at last with: {last_words(error)}") from error
     finally:
         shutil.rmtree(storage / name, ignore_errors=True)
     if "refusal" in outcome:

@@ -27,7 +27,9 @@ def select(context: Context, number: int) -> None:
     Raises LimbeckError where nothing was kept, with what rejected most.
     """
     started, folder = time.monotonic(), context.folder
+    parts = part_names(folder.sources("train"))
     for place, stage in [(folder.candidates(number), "candidates")] + [(folder.scores(number, n), "scores") for n in context.filter_names]:
+        assert part_names(place) == parts, f"{place} lacks parts"
         context.finish(place, stage, number, rows=read_parts(place).num_rows)
     with duckdb.connect() as connection:
         register(connection, CANDIDATES_VIEW, folder.candidates(number))
@@ -143,8 +145,3 @@ def _facts(context: Context, number: int, rows: Rows) -> DatasetFacts:
         bounds=Bounds.model_validate(frozen),
     )
 
-
-def scored(context: Context, number: int) -> bool:
-    """Whether every train part of the round has been through every filter."""
-    parts = part_names(context.folder.sources("train"))
-    return all(part_names(context.folder.scores(number, name)) == parts for name in context.filter_names)

@@ -22,7 +22,7 @@ from pipelines.events import Events, Listener
 from pipelines.folder import RunFolder, driving, open_run
 from pipelines.recipe import Recipe
 from pipelines.report import write_report
-from pipelines.round import scored, select, train_student
+from pipelines.round import select, train_student
 
 PACKAGES = ("limbeck", "torch", "transformers", "tokenizers", "ray", "trl", "peft", "deepspeed", "datasets", "pyarrow", "numpy")
 
@@ -46,8 +46,8 @@ def run(
     folder, resolved = RunFolder(Path(out).resolve()), recipe.resolved()
     with driving(folder) as driver:
         events = Events(folder.events, listener)
+        context = _open(resolved, folder, filters, set_filters, events, recipe_text)
         try:
-            context = _open(resolved, folder, filters, set_filters, events, recipe_text)
             events.emit("run_started", name=recipe.name, folder=str(folder.path), seconds_before=round(time.time() - began, 3))
             if not (folder.path / "evaluation" / "_done.json").exists():
                 _rounds(context, driver)
@@ -82,7 +82,7 @@ def _rounds(context: Context, driver: str) -> None:
         _done_stage(context, "sources", began)
         pending: list[tuple[str, Any]] = [(held_out.TEACHER, recipe.teacher)]  # models not yet measured on dev
         for number in range(recipe.rounds):
-            lanes = [] if scored(context, number) else [train_lane(context, number)]
+            lanes = [train_lane(context, number)]
             lanes += [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
             stream(context, pool, f"round-{number}", lanes)
             if number:

@@ -334,7 +334,8 @@ def test_batches_must_divide() -> None:
 
 
 def test_configuring_a_student_imports_no_heavy_library() -> None:
-    code = "import students.sft, students.compatibility, sys; print([m for m in ('torch', 'transformers', 'trl', 'ray') if m in sys.modules])"
+    heavy = ("torch", "transformers", "trl", "ray")
+    code = f"import students.sft, students.compatibility, sys; print([m for m in {heavy} if m in sys.modules])"
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
     )
