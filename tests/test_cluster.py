@@ -1,0 +1,65 @@
+"""Clusters: a running one is joined and left up, a private one answers on loopback alone and ends with its run."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.tiny_run import command, limbeck, settings, write_recipe
+
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+NO_STUDENT = {"rounds": 1, "student": None}
+
+
+@pytest.mark.timeout(600)
+def test_a_running_cluster_is_joined_and_left_up(tmp_path: Path) -> None:
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    started = subprocess.run(
+        [*RAY, "start", "--head", "--num-cpus=2", "--include-dashboard=false", "--object-store-memory=100000000", "--port=6399"],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert started.returncode == 0, started.stderr
+    try:
+        recipe = write_recipe(tmp_path, **NO_STUDENT)
+        checked = json.loads(limbeck("check", recipe, "--json").stdout)
+        assert "joins the Ray cluster" in checked["cluster"] and checked["problems"] == []
+        done = limbeck("run", recipe, "--out", tmp_path / "run")
+        assert done.returncode == 0, done.stderr
+        assert "joined the Ray cluster" in done.stderr
+        status = subprocess.run([*RAY, "status"], env=environment, capture_output=True, text=True, timeout=60)
+        assert status.returncode == 0 and "Active" in status.stdout, status.stderr
+        assert "0.0/2.0 CPU" in status.stdout, "the run's workers have given back what they reserved: " + status.stdout
+    finally:
+        subprocess.run([*RAY, "stop", "--force"], env=environment, capture_output=True, timeout=60)
+
+
+@pytest.mark.timeout(300)
+def test_a_private_cluster_listens_on_loopback_and_ends_with_its_run(tmp_path: Path) -> None:
+    recipe, run = write_recipe(tmp_path, **NO_STUDENT), tmp_path / "run"
+    driver = subprocess.Popen(command("run", recipe, "--out", run), env=settings(), stderr=subprocess.PIPE, text=True)
+    seen, processes = set(), {}
+    while driver.poll() is None:
+        for process in descendants(driver.pid):
+            processes[process.pid] = process
+            try:
+                seen |= {conn.laddr.ip for conn in process.net_connections("tcp") if conn.status == psutil.CONN_LISTEN}
+            except (psutil.Error, OSError):
+                continue
+        time.sleep(0.3)
+    assert driver.returncode == 0, driver.stderr.read() if driver.stderr else ""
+    outside = {address for address in seen if not address.startswith("127.") and address not in ("::1", "::ffff:127.0.0.1")}
+    assert seen and not outside
+    _, alive = psutil.wait_procs([process for process in processes.values() if process.pid != driver.pid], timeout=15)
+    assert not [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def descendants(process: int) -> list[psutil.Process]:
+    try:
+        return [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

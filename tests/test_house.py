@@ -1,0 +1,105 @@
+"""The house itself: packages come from this checkout, light imports stay light, recipes that ship are valid."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from cluster.session import PACKAGES, code_fingerprints
+from corpus.errors import LimbeckError
+from pipelines import recipe as recipes
+from tests.tiny_run import ROOT, limbeck
+
+SHIPPED = sorted((ROOT / "pipelines" / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_lies_in_this_checkout(package: str) -> None:
+    assert Path(str(importlib.import_module(package).__file__)).resolve() == ROOT / package / "__init__.py"
+
+
+def test_a_stranger_s_package_is_told_from_ours() -> None:
+    assert not [place for place in code_fingerprints().values() if place.startswith("elsewhere")]
+
+
+@pytest.mark.parametrize(
+    "module", ["filters.pmi", "pipelines.cli", "pipelines.recipe", "pipelines.run", "cluster.pool", "corpus.sources", "students.config"]
+)
+def test_the_driver_s_modules_load_no_torch(module: str) -> None:
+    code = f"import sys, {module}; print(json.dumps([m for m in ('torch', 'transformers', 'ray', 'trl') if m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert json.loads(done.stdout) == []
+
+
+def test_help_loads_nothing_heavy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "pipelines.cli", "--help"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert "preview" in done.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not loaded & {"torch", "ray", "transformers", "pyarrow", "duckdb", "pydantic", "jinja2"}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    recipe = recipes.load(path)
+    assert recipe.name == path.stem
+    jsonschema.validate(yaml.safe_load(path.read_text()), recipes.json_schema())
+
+
+def test_schema_is_printed_and_refuses_what_the_recipe_refuses() -> None:
+    schema = json.loads(limbeck("schema").stdout)
+    data = yaml.safe_load(SHIPPED[0].read_text())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**data, "sead": 1}, schema)
+    report = json.loads(limbeck("schema", "--report").stdout)
+    assert "first_line" in report["properties"]
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("generator.samples=8", ("generator", "samples"), 8),
+        ("filters.0.copied=null", ("filters", 0, "copied"), None),
+        ("student.lora.rank=4", ("student", "lora", "rank"), 4),
+        ("teacher.model=a/b", ("teacher", "model"), "a/b"),
+        ("generator.stop=[a, b]", ("generator", "stop"), ("a", "b")),
+    ],
+)
+def test_overrides_reach_their_key(override: str, path: tuple[str | int, ...], value: object) -> None:
+    found: object = recipes.load(SHIPPED[0], [override])
+    for step in path:
+        found = found[step] if isinstance(step, int) else getattr(found, step)  # type: ignore[index]
+    assert found == value
+
+
+@pytest.mark.parametrize("override", ["rounds", "=3", "rounds.x=1", "filters.x.name=a"])
+def test_overrides_that_cannot_be_meant(override: str) -> None:
+    with pytest.raises(LimbeckError, match="--set"):
+        recipes.load(SHIPPED[0], [override])
+
+
+def test_a_variable_with_a_default_may_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {"seed": "${SEED:-3}", "name": "run-${NAME}", "deep": [{"x": "${SEED:-4} of ${NAME}"}]}
+    monkeypatch.setenv("NAME", "one")
+    assert recipes.interpolate(data) == {"seed": 3, "name": "run-one", "deep": [{"x": "4 of one"}]}
+    monkeypatch.setenv("SEED", "7")
+    assert recipes.interpolate(data)["seed"] == 7
+
+
+def test_a_critic_without_an_engine_gets_the_round_0_teacher() -> None:
+    recipe = recipes.load(ROOT / "pipelines/recipes/quickstart.yaml")
+    engines = [part.engine for part in recipe.resolved().filters if part.kind == "pmi"]
+    assert engines == [recipe.teacher]
+
+
+def test_two_filters_of_one_name_are_refused() -> None:
+    data = yaml.safe_load((ROOT / "pipelines/recipes/quickstart.yaml").read_text())
+    data["filters"].append({"kind": "length"})
+    with pytest.raises(LimbeckError, match="two filters are called 'length'"):
+        recipes.validate(data, "here")
