@@ -33,7 +33,7 @@ class SummariesConfig(Config):
     temperature: float = Field(default=0.7, ge=0)
     top_p: float = Field(default=0.95, gt=0, le=1)
     top_k: int = Field(default=50, ge=0)
-    stop: tuple[str, ...] = ("\n",)
+    stop: tuple[str, ...] = Field(default=("\n",), strict=False)  # not strict: YAML has lists, not tuples
 
     def build(self, run_seed: int, round: int) -> "Summaries":
         """Return the generator of one round; raises LimbeckError where the template is missing or does not render."""
