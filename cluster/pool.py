@@ -1,7 +1,7 @@
 """Part names streamed through a Ray Data actor pool, in front of workers that hold the models.
 
-A row in Ray is `{"lane": ..., "part": "part-00007"}`; the data stays in Parquet. The actors of Ray Data (gates) are light and live
-for one stream; each owns one worker, a plain Ray actor that outlives streams, stages and rounds, because importing the
+A row in Ray is `{"lane": ..., "part": "part-00007"}`; the data stays in Parquet. The actors of Ray Data (gates) are light and
+live for one stream; each owns one worker, a plain Ray actor that outlives streams, stages and rounds, because importing the
 model stack costs more than most stages of a small run. A gate counts the deaths of its worker: a part that killed it
 twice is bisected down to the row, and that row becomes a stored reason.
 """
@@ -133,6 +133,7 @@ class Gate:
         self._worker = next(worker for worker in workers if ray.get(worker.claim.remote(self._me)))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """What each of the lane's jobs did to the row's part, as JSON, and the error that ends the run, or ""."""
         reports, error = [], ""
         try:
             for job in self._lanes[row["lane"]].jobs:
@@ -200,7 +201,6 @@ class Gate:
                 raise cause from failure
             raise LimbeckError(f"{arguments[0].stage} failed on {arguments[1]}: {_last_words(failure)}") from failure
 
-
     def _await_restart(self, stage: str, part: str) -> None:
         """Return once the worker answers again: a call sent too early would fail like another death, of an innocent row.
 
@@ -252,8 +252,8 @@ class WorkerPool:
             self.close()
             if not wait_for_room(cpus, gpus):
                 raise LimbeckError(
-                    f"training wants {cpus:g} CPUs and {gpus:g} GPUs, and the cluster has {session.cpus:g} and {session.gpus:g} in all or "
-                    "others hold them; lower student.workers or free the cluster"
+                    f"training wants {cpus:g} CPUs and {gpus:g} GPUs, and the cluster has {session.cpus:g} and "
+                    f"{session.gpus:g} in all, or others hold them; lower student.workers or free the cluster"
                 )
 
     def stream(self, lanes: Sequence[Lane]) -> Iterator[PartReport]:
@@ -269,7 +269,9 @@ class WorkerPool:
                 return
             except ray.exceptions.RayError as death:  # a gate, not a worker: what it had published is skipped next time
                 if attempt == STREAM_ATTEMPTS - 1:
-                    raise LimbeckError(f"Ray lost the stream {STREAM_ATTEMPTS} times, at last with: {_last_words(death)}") from death
+                    raise LimbeckError(
+                        f"Ray lost the stream {STREAM_ATTEMPTS} times, at last with: {_last_words(death)}"
+                    ) from death
 
     def _stream(self, lanes: Sequence[Lane]) -> Iterator[PartReport]:
         items = [{"lane": i, "part": part} for i, lane in enumerate(lanes) for part in lane.parts if not _finished(lane, part)]

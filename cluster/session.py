@@ -19,7 +19,8 @@ class ClusterConfig(Config):
     """Where a run computes, and how its work is laid out on processes."""
 
     address: str | None = Field(
-        None, description="a Ray cluster to join; null: RAY_ADDRESS, else a cluster that `ray start` left running here, else a private one"
+        None,
+        description="a Ray cluster to join; null: RAY_ADDRESS, else one that `ray start` left running here, else a private one",
     )
     workers: int = Field(1, ge=1, description="processes that hold models; each works on one part at a time")
     cpus_per_worker: float = Field(1.0, ge=0, description="what each worker reserves in Ray")

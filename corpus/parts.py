@@ -1,7 +1,7 @@
 """Parts on disk: immutable Parquet files, written whole or not at all. Nothing else knows the row format.
 
-A part is written under a temporary name that no reader looks at, flushed to the disk, and renamed into place; publishing a part that
-exists is a no-op, so two writers of the same part (a killed run's last worker and its successor) cannot harm each other.
+A part is written under a temporary name that no reader looks at, flushed to the disk, and renamed into place; publishing a part
+that exists is a no-op, so two writers of the same part (a killed run's last worker and its successor) cannot harm each other.
 A stage folder ends with `_done.json`, written last.
 """
 
@@ -55,7 +55,9 @@ def write_text(path: Path, text: str, *, replace: bool = False) -> None:
             _flush(temporary)
             os.replace(temporary, path)
         except OSError as error:
-            raise LimbeckError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") from error
+            raise LimbeckError(
+                f"cannot write {path}: {error.strerror or error}; free some space or choose another --out"
+            ) from error
         finally:
             _remove(temporary)
         return

@@ -8,21 +8,23 @@ from collections.abc import Iterable
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 STOP_WORDS = frozenset(
-    """a about above after again against all almost along already also although always am among an and another any anyone
-    anything are aren't around as at away back be became because become becomes been before being below best better
-    between both but by came can can't cannot come comes could couldn't did didn't do does doesn't doing don't done
-    down due during each either else enough etc even ever every everything far few first for from further gave get
-    gets getting give given gives go goes going gone good got had hadn't has hasn't have haven't having he he's her
-    here here's hers herself him himself his how however i i'd i'll i'm i've if in instead into is isn't it it's its
-    itself just keep kept know last least less let let's like likely made make makes making many may maybe me might
-    more most much must my myself near need needs neither never new next no nor not nothing now of off often on once
-    one ones only onto or other others our ours ourselves out over own per perhaps please quite rather really same say
-    says see seen several shall she should shouldn't since so some someone something still such take takes than that
-    that's the their theirs them themselves then there there's therefore these they they'll they're they've thing
-    things this those though through thus to together too toward towards two under unless until up upon us use used
-    uses using very via want wants was wasn't way we we'd we'll we're we've well were weren't what what's when where
-    whether which while who who's whole whom whose why will with within without won't would wouldn't yes yet you you'd
-    you'll you're you've your yours yourself""".split()
+    """
+        a about above after again against all almost along already also although always am among an and another any
+        anyone anything are aren't around as at away back be became because become becomes been before being below
+        best better between both but by came can can't cannot come comes could couldn't did didn't do does doesn't
+        doing don't done down due during each either else enough etc even ever every everything far few first for from
+        further gave get gets getting give given gives go goes going gone good got had hadn't has hasn't have haven't
+        having he he's her here here's hers herself him himself his how however i i'd i'll i'm i've if in instead into
+        is isn't it it's its itself just keep kept know last least less let let's like likely made make makes making
+        many may maybe me might more most much must my myself near need needs neither never new next no nor not
+        nothing now of off often on once one ones only onto or other others our ours ourselves out over own per
+        perhaps please quite rather really same say says see seen several shall she should shouldn't since so some
+        someone something still such take takes than that that's the their theirs them themselves then there there's
+        therefore these they they'll they're they've thing things this those though through thus to together too
+        toward towards two under unless until up upon us use used uses using very via want wants was wasn't way we
+        we'd we'll we're we've well were weren't what what's when where whether which while who who's whole whom whose
+        why will with within without won't would wouldn't yes yet you you'd you'll you're you've your yours yourself
+    """.split()
 )
 
 

@@ -37,7 +37,9 @@ CANDIDATES = pa.schema(
 )
 
 # What a filter is handed: a candidate together with its source. Built in memory, never stored.
-SCORED_INPUT = pa.schema([*CANDIDATES, *(SOURCES.field(name) for name in ("document", "document_tokens", "reference", "salient"))])
+SCORED_INPUT = pa.schema(
+    [*CANDIDATES, *(SOURCES.field(name) for name in ("document", "document_tokens", "reference", "salient"))]
+)
 
 DECISIONS = pa.schema(
     [

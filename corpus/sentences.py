@@ -10,9 +10,11 @@ _PARAGRAPH_END = re.compile(r"\n\s*\n|\n(?=- )")
 _OPENERS = "\"'“‘([*_-"
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘]*$")
 _ABBREVIATIONS = frozenset(
-    "e.g i.e eg ie vs cf al viz ca mr mrs ms dr prof st sr jr inc ltd co corp no nos fig figs eq eqs sec ch vol pp p ed eds "
-    "approx dept est gen col sgt capt rep sen gov rev hon jan feb mar apr jun jul aug sep sept oct nov dec u.s u.k a.k.a resp "
-    "incl max min univ assn intl".split()
+    """
+        e.g i.e eg ie vs cf al viz ca mr mrs ms dr prof st sr jr inc ltd co corp no nos fig figs eq eqs sec ch vol pp
+        p ed eds approx dept est gen col sgt capt rep sen gov rev hon jan feb mar apr jun jul aug sep sept oct nov dec
+        u.s u.k a.k.a resp incl max min univ assn intl
+    """.split()
 )
 _MAY_END = frozenset(["etc", "a.m", "p.m", "no", "co", "max", "min", "mar", "sec", "est"])  # an end, where a capital follows
 _LONG_WORD = 5

@@ -39,7 +39,9 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
     if "teacher.model" in models:
         problems += _context_problems(recipe, models)
         if recipe.generator.style == "chat" and not models["teacher.model"].has_chat_template:
-            problems.append(f"teacher.model {recipe.teacher.model} has no chat template; set generator.style: plain, or use an instruct model")
+            problems.append(
+                f"teacher.model {recipe.teacher.model} has no chat template; set generator.style: plain, or use an instruct model"
+            )
     try:
         recipe.generator.build(recipe.seed, 0)
     except LimbeckError as error:
@@ -92,7 +94,9 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     drawn = recipe.rounds * split["train"] * samples + models * split["dev"] * settings.dev_samples
     drawn += models * split["test"] * settings.samples
     judged = drawn + split["test"] * (2 + settings.samples)
-    scored = judged * (length + 3 * new) * sum(1 for part in recipe.filters if getattr(part, "engine", None) or part.kind == "pmi")
+    scored = (
+        judged * (length + 3 * new) * sum(1 for part in recipe.filters if getattr(part, "engine", None) or part.kind == "pmi")
+    )
     trained = 0.0
     if recipe.student:
         rows = recipe.calibration.pass_rate * split["train"] * samples
@@ -110,15 +114,18 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
 def show(found: dict[str, Any]) -> None:
     """Print what `check` found."""
     for where, facts in found["models"].items():
-        size = f"{facts['parameters'] / 1e6:.0f}M parameters, {facts['bytes'] / 1e6:.0f} MB, context {facts['context_tokens']} tokens"
-        print(f"{where}: {facts['model']}: {size}")
+        size = f"{facts['parameters'] / 1e6:.0f}M parameters, {facts['bytes'] / 1e6:.0f} MB"
+        print(f"{where}: {facts['model']}: {size}, context {facts['context_tokens']} tokens")
     print(f"cluster: {found['cluster']}")
     if "documents" in found:
         counts = found["documents"]
         print(f"documents: {counts['train']} train, {counts['dev']} dev, {counts['test']} test; {counts['rejected']} not used")
     if "estimate" in found:
         cost = found["estimate"]
-        print(f"estimate: {cost['candidates']} candidates; tokens: " + ", ".join(f"{name} {n:,}" for name, n in cost["tokens"].items()))
+        print(
+            f"estimate: {cost['candidates']} candidates; tokens: "
+            + ", ".join(f"{name} {n:,}" for name, n in cost["tokens"].items())
+        )
         print(f"estimate: about {cost['seconds']['total'] / 60:.0f} minutes on these {os.cpu_count()} cores, without start-up")
     for problem in found["problems"]:
         print(f"problem: {problem}")
@@ -132,8 +139,8 @@ def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]
         return []  # a document that does not fit becomes a row with a reason
     need = limit + PROMPT_TOKENS + recipe.generator.max_new_tokens
     return [
-        f"{where} {named_models(recipe)[where]} has a context of {info.context_tokens} tokens, and documents of {limit} with prompt and "
-        f"output need {need}; lower sources.max_source_tokens or use a model with a longer context"
+        f"{where} {named_models(recipe)[where]} has a context of {info.context_tokens} tokens, and documents of {limit} with "
+        f"prompt and output need {need}; lower sources.max_source_tokens or use a model with a longer context"
         for where, info in models.items()
         if info.context_tokens < need
     ]
@@ -166,7 +173,9 @@ def _room_problems(recipe: Recipe, models: dict[str, ModelInfo], out: Path) -> l
     free = psutil.virtual_memory().available
     if recipe.cluster.gpus_per_worker == 0 and running_cluster(recipe.cluster) is None and serving + training > free:
         need = (serving + training) / 1e9
-        problems.append(f"models and training need about {need:.1f} GB of memory and {free / 1e9:.1f} GB is free; use a smaller model or LoRA")
+        problems.append(
+            f"models and training need about {need:.1f} GB of memory and {free / 1e9:.1f} GB is free; use a smaller model or LoRA"
+        )
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     disk = shutil.disk_usage(place).free
     need_bytes = 20_000_000 + (teacher.parameters * (2 * recipe.rounds + 14) if recipe.student else 0)
@@ -197,4 +206,7 @@ def _code_problems(recipe: Recipe) -> list[str]:
     """The driver's packages must be this distribution's; so must those of every worker of a cluster that is joined."""
     from cluster.session import foreign_packages
 
-    return [f"{name} is imported from {place}, not from Limbeck; run in an environment of its own" for name, place in foreign_packages(recipe.cluster)]
+    return [
+        f"{name} is imported from {place}, not from Limbeck; run in an environment of its own"
+        for name, place in foreign_packages(recipe.cluster)
+    ]

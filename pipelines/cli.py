@@ -62,7 +62,8 @@ def preview(
 ) -> None:
     """Take a few documents through everything but training; print prompts, outputs, scores and verdicts."""
     from pipelines import recipe as recipes
-    from pipelines.preview import preview as take, show
+    from pipelines.preview import preview as take
+    from pipelines.preview import show
 
     found = take(recipes.load(recipe, overrides), sources)
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
@@ -77,7 +78,8 @@ def check(
 ) -> None:
     """Validate without running: models, contexts, memory, disk, cluster; estimate tokens and time."""
     from pipelines import recipe as recipes
-    from pipelines.check import check as look, show
+    from pipelines.check import check as look
+    from pipelines.check import show
 
     loaded = recipes.load(recipe, overrides)
     found = look(loaded, out or Path("runs") / loaded.name)
@@ -89,7 +91,8 @@ def check(
 @app.command()
 def status(run: RunArgument, as_json: AsJson = False) -> None:
     """Say whether a run is going, how far it is, and what it kept."""
-    from pipelines.status import show, status as look
+    from pipelines.status import show
+    from pipelines.status import status as look
 
     found = look(run)
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)

@@ -79,7 +79,9 @@ def train_lane(context: Context, round_number: int) -> "Lane":
             engine=context.teacher(round_number),
         )
     ]
-    jobs += score_jobs(context, f"round-{round_number}", "train", folder.candidates(round_number), folder.round(round_number) / "scores")
+    jobs += score_jobs(
+        context, f"round-{round_number}", "train", folder.candidates(round_number), folder.round(round_number) / "scores"
+    )
     return Lane(jobs, part_names(folder.sources("train")))
 
 
@@ -126,7 +128,9 @@ def stream(context: Context, pool: "WorkerPool", stage: str, lanes: Sequence["La
         facts = {key: value for key, value in vars(report).items() if key != "stage"}
         context.events.emit("part_done", stage=report.stage, **facts)
         if report.deaths:
-            context.events.emit("note", words=f"{report.stage} {report.part}: its worker died {report.deaths} times and was started again")
+            context.events.emit(
+                "note", words=f"{report.stage} {report.part}: its worker died {report.deaths} times and was started again"
+            )
         for reason in report.failed_rows:
             context.events.emit("note", words=f"{report.stage}: {reason}")
         total = totals.setdefault(report.stage, {"seconds": 0.0, "model_seconds": 0.0, "load_seconds": 0.0, "rows": 0})

@@ -40,8 +40,8 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 def seconds_by_stage(events: list[dict[str, Any]]) -> dict[str, Any]:
     """Sum `seconds` and `model_seconds` of finished stages: {"total", "model", "by_stage": {stage: {"total", "model"}}}.
 
-    `total` is the time between the start and the end of each of the run's processes, added up, so that a resumed run counts the time in
-    which it ran and not the night in between.
+    `total` is the time between the start and the end of each of the run's processes, added up, so that a resumed run counts the
+    time in which it ran and not the night in between.
     """
     stages: dict[str, dict[str, float]] = {}
     total, opened, last = 0.0, None, None

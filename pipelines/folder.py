@@ -109,8 +109,8 @@ def fingerprint(value: Any) -> str:
 def open_run(folder: RunFolder, stages: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any], recipe_text: str) -> None:
     """Begin a run folder, or continue one that the same recipe made.
 
-    `stages` maps each stage, in order, to the plain data that determines its output. A folder where a stage that has begun was made
-    by other data is refused, with the stage, the first key that differs, and the two ways out.
+    `stages` maps each stage, in order, to the plain data that determines its output. A folder where a stage that has begun was
+    made by other data is refused, with the stage, the first key that differs, and the two ways out.
     """
     lock = {"stages": {name: dict(inputs) for name, inputs in stages.items()}, **facts}
     if not folder.lock_file.exists():
@@ -172,7 +172,8 @@ def driving(folder: RunFolder) -> Iterator[str]:
             folder.run_lock.unlink(missing_ok=True)  # its driver is dead, or it was cut off while written
             continue
         raise LimbeckError(
-            f"{folder.path} is being run by process {holder['process']} on {holder['host']}; wait for it, or end it with `limbeck stop {folder.path}`"
+            f"{folder.path} is being run by process {holder['process']} on {holder['host']}; wait for it, or end it with "
+            f"`limbeck stop {folder.path}`"
         )
     _wait_for_orphans(folder)
     stop = threading.Event()

@@ -42,11 +42,12 @@ def sentence(event: dict[str, Any]) -> str:
         return f"{event['stage']} {event['part']}: {event['rows']} rows in {event['seconds']:.1f} s{speed}{failed}"
     if kind == "selected":
         rejected = ", ".join(f"{name} {n}" for name, n in event["rejected_by"].items())
-        return f"round {event['round']}: kept {event['kept']} of {event['candidates']} candidates (rejected: {rejected or 'none'})"
-    if kind == "trained":
         return (
-            f"round {event['round']}: student trained, {event['steps']} steps, loss {event['loss_first']:.3f} to {event['loss_last']:.3f}"
+            f"round {event['round']}: kept {event['kept']} of {event['candidates']} candidates (rejected: {rejected or 'none'})"
         )
+    if kind == "trained":
+        loss = f"loss {event['loss_first']:.3f} to {event['loss_last']:.3f}"
+        return f"round {event['round']}: student trained, {event['steps']} steps, {loss}"
     templates = {
         "run_started": "run {name} in {folder}",
         "cluster": "{words}",

@@ -14,7 +14,7 @@ from pipelines.select import connect, decide, joined
 def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
     """Draw, score and judge candidates for the first `documents` train sources; nothing is written.
 
-    Bounds that the recipe leaves to calibration are calibrated on these few candidates, which says what they would be like and no more.
+    Bounds that the recipe leaves to calibration are calibrated on these few candidates: an impression, no more.
     """
     import torch
 
@@ -77,7 +77,11 @@ def show(found: dict[str, Any]) -> None:
             if row["reference"]:
                 console.print(Text(f"reference: {row['reference']}", style="italic"))
         console.print(Text(f"\n  {row['output'] or '(nothing)'}"))
-        verdict = Text("  kept", style="green") if row["kept"] else Text(f"  rejected by {row['rejected_by']}: {row['reason']}", style="red")
+        verdict = (
+            Text("  kept", style="green")
+            if row["kept"]
+            else Text(f"  rejected by {row['rejected_by']}: {row['reason']}", style="red")
+        )
         console.print(verdict)
         said = (f"{name.rpartition('.')[2]} {value:.3g}" for name, value in row["scores"].items() if "log_p" not in name)
         console.print(Text("  " + ", ".join(said), style="dim"))

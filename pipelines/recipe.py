@@ -67,7 +67,9 @@ class Recipe(Config):
         if double:
             raise ValueError(f"two filters are called {double[0]!r}; give one of them another name")
         if self.student is None and self.rounds > 1 and self.next_teacher == "student":
-            raise ValueError("rounds > 1 needs a student to be the next teacher; add a student section or set next_teacher: teacher")
+            raise ValueError(
+                "rounds > 1 needs a student to be the next teacher; add a student section or set next_teacher: teacher"
+            )
         return self
 
     def resolved(self) -> "Recipe":

@@ -28,7 +28,9 @@ def select(context: Context, number: int) -> None:
     """
     started, folder = time.monotonic(), context.folder
     parts = part_names(folder.sources("train"))
-    for place, stage in [(folder.candidates(number), "candidates")] + [(folder.scores(number, n), "scores") for n in context.filter_names]:
+    for place, stage in [(folder.candidates(number), "candidates")] + [
+        (folder.scores(number, n), "scores") for n in context.filter_names
+    ]:
         assert part_names(place) == parts, f"{place} lacks parts"
         context.finish(place, stage, number, rows=read_parts(place).num_rows)
     with duckdb.connect() as connection:
@@ -49,8 +51,9 @@ def select(context: Context, number: int) -> None:
     if not rows.kept:
         most = max(rows.rejected_by, key=lambda name: rows.rejected_by[name], default="nothing")
         raise LimbeckError(
-            f"round {number} kept none of {rows.candidates} candidates ({most} rejected {rows.rejected_by.get(most, 0)}); look with "
-            f"`limbeck inspect {folder.path} --round {number} --rejected-by {most}` and loosen that filter or better the prompt in a new run"
+            f"round {number} kept none of {rows.candidates} candidates ({most} rejected {rows.rejected_by.get(most, 0)}); look "
+            f"with `limbeck inspect {folder.path} --round {number} --rejected-by {most}`, and loosen that filter or better the "
+            "prompt in a new run"
         )
     write_dataset(folder.dataset(number), dataset_rows(context, kept), _facts(context, number, rows))
     context.finish(folder.dataset(number), "decisions", number, rows_in=rows.candidates, rows_out=rows.kept)
@@ -140,8 +143,9 @@ def _facts(context: Context, number: int, rows: Rows) -> DatasetFacts:
         name=context.recipe.name,
         round=number,
         rows=rows,
-        teacher=context.recipe.teacher.model if context.teacher(number) == context.recipe.teacher else f"the student of round {number - 1}",
+        teacher=context.recipe.teacher.model
+        if context.teacher(number) == context.recipe.teacher
+        else f"the student of round {number - 1}",
         seed=context.recipe.seed,
         bounds=Bounds.model_validate(frozen),
     )
-

@@ -39,8 +39,8 @@ def run(
 ) -> RunFolder:
     """Run a recipe to its end in the folder `out`, going on where an earlier run of it stopped; returns the folder.
 
-    `filters` and `set_filters` are objects of the user's own that satisfy `filters.contract.Filter` and `SetFilter`; they come after the
-    recipe's. Raises LimbeckError with one sentence for whatever a user can mend; what is finished by then stays.
+    `filters` and `set_filters` are objects of the user's own that satisfy `filters.contract.Filter` and `SetFilter`; they come
+    after the recipe's. Raises LimbeckError with one sentence for whatever a user can mend; what is finished by then stays.
     """
     began = started or time.time()
     folder, resolved = RunFolder(Path(out).resolve()), recipe.resolved()

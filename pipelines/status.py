@@ -62,7 +62,9 @@ def stop(run: Path, timeout_seconds: float = 60.0) -> str:
         if lock_holder(folder) is None:
             return f"{run} stopped; the same `limbeck run` goes on from here"
         time.sleep(0.2)
-    raise LimbeckError(f"process {holder['process']} was asked to stop and has not in {timeout_seconds:.0f} s; end it with kill -9")
+    raise LimbeckError(
+        f"process {holder['process']} was asked to stop and has not in {timeout_seconds:.0f} s; end it with kill -9"
+    )
 
 
 def _round(folder: RunFolder, number: int) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def test_a_driver_and_a_worker_killed_while_candidates_are_drawn(tmp_path: Path)
         )
     )
     assert limbeck("run", recipe, "--out", run, faults=faults).returncode == -9
-    leftovers = [path for path in run.rglob("*.tmp")]
+    leftovers = list(run.rglob("*.tmp"))
     assert leftovers, "a kill before the rename leaves the temporary file"
     done = limbeck("run", recipe, "--out", run, faults=faults)
     assert done.returncode == 0, done.stderr
@@ -141,7 +141,7 @@ class Fatal:
         return pa.table({{"length": [float(len(text)) for text in candidates["output"].to_pylist()]}})
 
 if __name__ == "__main__":
-    run(load("{recipe}"), "{tmp_path / 'run'}", filters=[Fatal()])
+    run(load("{recipe}"), "{tmp_path / "run"}", filters=[Fatal()])
 """
     )
     _, reference = uninterrupted(tmp_path, "reference", rounds=1, student=None)

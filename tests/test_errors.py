@@ -77,7 +77,9 @@ def test_an_unset_variable_and_a_set_one(home: Path, tmp_path: Path) -> None:
 def test_no_documents(home: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     path = write_recipe(home, **NO_STUDENT)
-    one_sentence(limbeck("run", path, "--out", tmp_path / "run", "--set", f"sources.path={tmp_path / 'empty.jsonl'}"), "empty.jsonl")
+    one_sentence(
+        limbeck("run", path, "--out", tmp_path / "run", "--set", f"sources.path={tmp_path / 'empty.jsonl'}"), "empty.jsonl"
+    )
 
 
 def test_a_folder_that_is_no_run(home: Path, tmp_path: Path) -> None:
@@ -93,7 +95,12 @@ def test_one_run_and_what_may_go_wrong_after_it(home: Path, tmp_path: Path) -> N
     documents = write_documents(tmp_path / "documents.jsonl", count=10)
     with documents.open("a") as handle:
         handle.write(json.dumps({"text": "A very long story. " * 600, "summary": "long"}) + "\n")
-    sources = {"kind": "jsonl", "path": str(documents), "max_source_tokens": None, "split": {"train": 1.0, "dev": 0.0, "test": 0.0}}
+    sources = {
+        "kind": "jsonl",
+        "path": str(documents),
+        "max_source_tokens": None,
+        "split": {"train": 1.0, "dev": 0.0, "test": 0.0},
+    }
     path, run = write_recipe(home, **NO_STUDENT, sources=sources), tmp_path / "run"
     done = limbeck("run", path, "--out", run)
     assert done.returncode == 0, done.stderr
@@ -105,7 +112,9 @@ def test_one_run_and_what_may_go_wrong_after_it(home: Path, tmp_path: Path) -> N
     assert report["rounds"][0]["rows"]["rejected_by"]["generator"] == 3
 
     dataset = read_parts(run / "rounds/000/candidates", CANDIDATES)
-    line = one_sentence(limbeck("run", path, "--out", run, "--set", "generator.samples=5"), "another recipe", "generator.samples: 3 there, 5 here")
+    line = one_sentence(
+        limbeck("run", path, "--out", run, "--set", "generator.samples=5"), "another recipe", "generator.samples: 3 there, 5 here"
+    )
     assert "recipe.yaml" in line and "--out" in line
     assert read_parts(run / "rounds/000/candidates", CANDIDATES).equals(dataset)
 

@@ -28,7 +28,8 @@ def test_a_stranger_s_package_is_told_from_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["filters.pmi", "pipelines.cli", "pipelines.recipe", "pipelines.run", "cluster.pool", "corpus.sources", "students.config"]
+    "module",
+    ["filters.pmi", "pipelines.cli", "pipelines.recipe", "pipelines.run", "cluster.pool", "corpus.sources", "students.config"],
 )
 def test_the_driver_s_modules_load_no_torch(module: str) -> None:
     code = f"import sys, {module}; print(json.dumps([m for m in ('torch', 'transformers', 'ray', 'trl') if m in sys.modules]))"
@@ -38,7 +39,11 @@ def test_the_driver_s_modules_load_no_torch(module: str) -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "pipelines.cli", "--help"], capture_output=True, text=True, cwd=ROOT, check=True
+        [sys.executable, "-X", "importtime", "-m", "pipelines.cli", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
     )
     assert "preview" in done.stdout
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}

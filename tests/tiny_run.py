@@ -13,7 +13,10 @@ import yaml
 from tests.tiny_students import make_model
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = "alpha beta gamma delta stone cloud tree house light water bread north south east west river kappa lambda sigma tau".split()
+WORDS = """
+        alpha beta gamma delta stone cloud tree house light water bread north south east west river kappa lambda sigma
+        tau
+    """.split()
 
 
 def write_documents(path: Path, count: int = 26, seed: int = 0) -> Path:
@@ -63,9 +66,13 @@ def write_recipe(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def limbeck(*arguments: Any, faults: Path | None = None, timeout: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
+def limbeck(
+    *arguments: Any, faults: Path | None = None, timeout: float = 600, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command line; `faults` is a plan for tests/faults/sitecustomize.py."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, env=settings(faults, **environment))
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=timeout, env=settings(faults, **environment)
+    )
 
 
 def command(*arguments: Any) -> list[str]:

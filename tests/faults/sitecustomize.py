@@ -1,7 +1,7 @@
 """Loaded by every Python process that has this folder on PYTHONPATH: SIGKILL at a chosen rename.
 
-FAULTS names a JSON file: [{"rename": regex on the target, "when": "before" | "after", "victim": "self" | "driver"}, ...]. Each fault
-strikes once: `<file>.<index>` marks it as spent. The driver's process id is read from the run's lock.
+FAULTS names a JSON file: [{"rename": regex on the target, "when": "before" | "after", "victim": "self" | "driver"}, ...]. Each
+fault strikes once: `<file>.<index>` marks it as spent. The driver's process id is read from the run's lock.
 """
 
 import json
