@@ -142,7 +142,7 @@ def register(connection: duckdb.DuckDBPyConnection, name: str, folder: Path) -> 
     for part in part_names(folder):
         check_whole(part_path(folder, part))
     pattern = str(folder / "part-*.parquet").replace("'", "''")
-    connection.execute(f"create or replace view \"{name}\" as select * from read_parquet('{pattern}')")
+    connection.execute(f"create or replace view \"{name}\" as select * from read_parquet('{pattern}', union_by_name = true)")
 
 
 def check_whole(path: Path) -> int:

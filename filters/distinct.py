@@ -27,12 +27,13 @@ class DuplicatesConfig(Config):
 
 
 class BestConfig(Config):
-    """Keep the `per_source` best survivors of each source by the score `by` (`filter.column`)."""
+    """Keep the `per_source` best survivors of each source by the score `by` (`filter.column`), the highest or the lowest."""
 
     kind: Literal["best"] = "best"
     name: Name = "best"
     per_source: int = Field(default=1, ge=1)
     by: str = "pmi.pmi"
+    order: Literal["highest", "lowest"] = "highest"
 
     def build(self) -> "BestFilter":
         """Return the filter."""
@@ -73,31 +74,33 @@ class BestFilter:
         """Return `candidate_id` and `reason` of each row beyond the best `per_source`. Ties go to the lower sample."""
         places: dict[str, int] = {}
         dropped = []
-        for row in _ranked(survivors, self._config.by, self.name):
+        for row in _ranked(survivors, self._config.by, self.name, lowest=self._config.order == "lowest"):
             place = places[row["source_id"]] = places.get(row["source_id"], 0) + 1
             if place > self._config.per_source:
-                reason = f"number {place} of its source by {self._config.by}, and {self._config.per_source} are kept"
+                reason = (
+                    f"number {place} of its source by {self._config.order} {self._config.by}; {self._config.per_source} are kept"
+                )
                 dropped.append((row["candidate_id"], reason))
         return _dropped(dropped)
 
 
-def _ranked(survivors: pa.Table, by: str | None, name: str) -> Iterator[dict[str, Any]]:
+def _ranked(survivors: pa.Table, by: str | None, name: str, *, lowest: bool = False) -> Iterator[dict[str, Any]]:
     """Yield the rows, best score first; by (source_id, sample) alone where `by` is None. Missing scores come last."""
     if by is not None and by not in survivors.column_names:
         known = ", ".join(column for column in survivors.column_names if "." in column) or "none"
         raise LimbeckError(f"filter {name}: no score {by!r} to rank by; written filter.column, here are: {known}")
     columns = ["candidate_id", "source_id", "sample", "output"]
-    rows = survivors.select(columns).append_column("score", _scores(survivors, by)).to_pylist()
+    rows = survivors.select(columns).append_column("score", _scores(survivors, by, -1.0 if lowest else 1.0)).to_pylist()
     rows.sort(key=lambda row: (-row["score"], row["source_id"], row["sample"]))
     yield from rows
 
 
-def _scores(survivors: pa.Table, by: str | None) -> pa.Array:
-    """The column to rank by as float64, with missing scores below all others."""
+def _scores(survivors: pa.Table, by: str | None, sign: float) -> pa.Array:
+    """The column to rank by times `sign` as float64, with missing scores below all others."""
     if by is None:
         return pa.array([0.0] * survivors.num_rows, pa.float64())
     values = survivors[by].cast(pa.float64()).to_pylist()
-    return pa.array([float("-inf") if value is None or value != value else value for value in values], pa.float64())
+    return pa.array([float("-inf") if value is None or value != value else sign * value for value in values], pa.float64())
 
 
 def _dropped(rows: list[tuple[str, str]]) -> pa.Table:

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 
 from filters.heuristics import REASONS, HeuristicsConfig, copied_share, repeated_share
-from filters.recall import SalientRecallFilter, salient_recall
 from pipelines.select import connect, decide
 
 DOCUMENT = (
@@ -102,24 +101,3 @@ def test_repeated_share_counts_what_was_there_before(output: list[str]) -> None:
     grams = list(zip(output, output[1:], output[2:], strict=False))
     repeats = sum(gram in grams[:place] for place, gram in enumerate(grams))
     assert repeated_share(output) == pytest.approx(repeats / len(grams) if grams else 0.0)
-
-
-def test_salient_recall_counts_distinct_whole_words() -> None:
-    salient = [
-        start + shift for word in ("Quern", "weather", "METAR") for start in [DOCUMENT.index(word)] for shift in (0, len(word))
-    ]
-    salient += [
-        DOCUMENT.index("library"),
-        DOCUMENT.index("library") + 7,
-        DOCUMENT.rindex("library"),
-        DOCUMENT.rindex("library") + 7,
-    ]
-    assert salient_recall(DOCUMENT, salient, "quern is a LIBRARY for weathering.") == pytest.approx(2 / 4)
-    assert salient_recall(DOCUMENT, salient, "") == 0.0
-    scores = SalientRecallFilter().score(
-        pa.table(
-            {"candidate_id": ["a"], "document": [DOCUMENT], "salient": [salient], "output": ["METAR weather, Quern library"]}
-        )
-    )
-    assert scores["salient_recall"].to_pylist() == [1.0]
-    assert SalientRecallFilter().bounds == ()

@@ -184,7 +184,7 @@ def test_set_filters_see_only_survivors_and_say_why() -> None:
         "id1": (None, None),
         "id2": (None, None),
         "id3": ("duplicates", "says the same as candidate id1"),
-        "id4": ("best", "number 2 of its source by pmi.pmi, and 1 are kept"),
+        "id4": ("best", "number 2 of its source by highest pmi.pmi; 1 are kept"),
         "id5": ("pmi", "pmi -1 is below 0"),
     }
 
@@ -202,6 +202,13 @@ def test_set_filters_leave_distinct_outputs_and_so_many_a_source(outputs, within
     for source in {row["source_id"] for row in survivors}:
         assert 1 <= sum(row["source_id"] == source for row in survivors) <= per_source
     assert bool(survivors) == bool(outputs)
+
+
+def test_the_best_may_be_the_lowest_and_a_missing_score_is_never_best() -> None:
+    table = _rewritten(["A.", "B.", "C.", "D."])  # sources s0 s1 s2 s0
+    scores = {"heuristics": score_table({"copied": [0.5, float("nan"), 0.1, 0.2]}, 4)}
+    decisions = decide(connect(table, scores), [("heuristics", [])], [BestConfig(by="heuristics.copied", order="lowest").build()])
+    assert _kept(decisions) == ["id3", "id1", "id2"]
 
 
 def test_ranking_by_an_unknown_score_names_the_known() -> None:
