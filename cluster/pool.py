@@ -90,6 +90,7 @@ class Worker:
         from cluster.engines.provider import Engines
 
         torch.set_num_threads(threads)
+        _log_to(Path(workers_folder).parent / "logs" / f"worker-{index}.log")
         self._engines = Engines()
         self._owner = ""
         beat = threading.Thread(target=heartbeat, args=(Path(workers_folder), driver, f"worker-{index}"), daemon=True)
@@ -327,6 +328,18 @@ def heartbeat(folder: Path, driver: str, name: str) -> None:
             os._exit(1)
         mine.write_text(str(time.time()))
         time.sleep(1.0)
+
+
+def _log_to(path: Path) -> None:
+    """Send the process's warnings, log records and, where it crashes, every thread's stack to a file in the run folder."""
+    import faulthandler
+    import logging
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stream = path.open("a", buffering=1)  # open for the length of the process
+    logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(process)d %(name)s: %(message)s", force=True)
+    logging.captureWarnings(True)
+    faulthandler.enable(stream)
 
 
 def _finished(lane: Lane, part: str) -> bool:

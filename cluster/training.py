@@ -34,35 +34,70 @@ def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, 
     LimbeckError with the last words of the failure otherwise. Ray must be connected; `storage` is a folder that all nodes see.
     """
     import ray
-    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would print what libraries capture from stdout
     assert ray.is_initialized(), "connect to Ray first"
-    name, tries = f"ray-{uuid.uuid4().hex}", placement.max_failures
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would print what libraries capture from stdout
     storage.mkdir(parents=True, exist_ok=True)
+    wrapped = {"loop": loop, "config": config, "placement": placement, "workers": workers}
+    for attempt in range(1, placement.max_failures + 2):
+        held = _reservations()
+        try:
+            outcome = _fit_once(wrapped, storage)
+        except TrainingFailedError as error:
+            _release(_reservations() - held)
+            if attempt > placement.max_failures:
+                times = "once" if attempt == 1 else f"{attempt} times"
+                raise LimbeckError(f"training failed {times}, at last with: {last_words(error)}") from error
+            continue
+        if "refusal" in outcome:
+            raise LimbeckError(outcome["refusal"])
+        return dict(outcome["result"])
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _fit_once(wrapped: dict[str, Any], storage: Path) -> dict[str, Any]:
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    placement: Placement = wrapped["placement"]
+    resources = {"CPU": placement.cpus_per_worker, **({"GPU": 1.0} if placement.use_gpu else {})}
+    name = f"ray-{uuid.uuid4().hex}"
     trainer = TorchTrainer(
         _guarded,
-        train_loop_config={"loop": loop, "config": config, "placement": placement, "workers": workers},
+        train_loop_config=wrapped,
         torch_config=TorchConfig(timeout_s=7200),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=placement.use_gpu, resources_per_worker=_resources(placement)),
+        scaling_config=ScalingConfig(num_workers=wrapped["workers"], use_gpu=placement.use_gpu, resources_per_worker=resources),
         run_config=RunConfig(
             name=name,
             storage_path=str(storage.resolve()),
-            failure_config=FailureConfig(max_failures=tries, controller_failure_limit=tries, max_preemption_failures=tries),
+            # `fit` tries again itself: Ray gives up at once where a worker dies while the loop is being started
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
     try:
-        outcome = trainer.fit().return_value
-    except TrainingFailedError as error:
-        raise LimbeckError(f"training failed {tries + 1} times, at last with: {last_words(error)}") from error
+        return dict(trainer.fit().return_value)
     finally:
         shutil.rmtree(storage / name, ignore_errors=True)
-    if "refusal" in outcome:
-        raise LimbeckError(outcome["refusal"])
-    return dict(outcome["result"])
+
+
+def _reservations() -> set[str]:
+    """The ids of the placement groups that this driver's job holds."""
+    import ray
+
+    job = ray.get_runtime_context().get_job_id()  # the last bytes of every id that a job makes
+    table = ray.util.placement_group_table()
+    return {group for group, entry in table.items() if group.endswith(job) and entry["state"] != "REMOVED"}
+
+
+def _release(groups: set[str]) -> None:
+    """Give back what a failed controller still holds, or the next attempt would wait for it in vain."""
+    from ray._raylet import PlacementGroupID
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    for group in groups:
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
 
 
 def last_words(error: BaseException) -> str:
@@ -94,11 +129,6 @@ def _guarded(wrapped: dict[str, Any]) -> dict[str, Any]:
         return {"result": wrapped["loop"](wrapped["config"])}
     except LimbeckError as refusal:
         return {"refusal": str(refusal)}
-
-
-def _resources(placement: Placement) -> dict[str, float]:
-    resources = {"CPU": placement.cpus_per_worker}
-    return {**resources, "GPU": 1.0} if placement.use_gpu else resources
 
 
 def _last_line(text: str) -> str:

@@ -1,9 +1,11 @@
 """What a run shows while it works: a live panel on a terminal, plain lines elsewhere. Both only listen to events."""
 
 import contextlib
+import json
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pipelines.events import Listener
@@ -73,6 +75,7 @@ class State:
         self._parts = self._parts_done = self._rows = 0
         self._tokens, self._seconds = 0, 0.0
         self._kept: list[str] = []
+        self._training: Path | None = None
         self._lines: list[str] = []
 
     def take(self, event: dict[str, Any]) -> None:
@@ -82,6 +85,7 @@ class State:
             self._stage = event.get("stage") or f"round-{event['round']}/student"
             self._parts, self._parts_done, self._rows = event.get("parts", 0), 0, 0
             self._tokens, self._seconds, self._stage_started = 0, 0.0, time.monotonic()
+            self._training = Path(event["progress"]) if kind == "training_started" else None
         if kind == "part_done":
             self._parts_done += 1
             self._rows += event["rows"]
@@ -102,6 +106,8 @@ class State:
         grid.add_row("stage", self._stage)
         if self._parts:
             grid.add_row("progress", f"{_bar(self._parts_done, self._parts)} {self._parts_done} of {self._parts} jobs")
+        if self._training:
+            grid.add_row("training", training_progress(self._training))
         grid.add_row("speed", f"{self._rows / elapsed if elapsed else 0:.1f} rows/s, {self._rate():.0f} tokens/s")
         grid.add_row("kept", "; ".join(self._kept) or "not decided yet")
         grid.add_row("time", f"{_clock(time.monotonic() - self._started)} so far, stage ETA {self._eta(elapsed)}")
@@ -116,6 +122,15 @@ class State:
         if not self._parts_done or not self._parts:
             return "unknown"
         return _clock(elapsed / self._parts_done * (self._parts - self._parts_done))
+
+
+def training_progress(path: Path) -> str:
+    """What the trainer last left in its progress file, in words."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return "starting"
+    return f"{_bar(found['step'], found['steps'])} step {found['step']} of {found['steps']}, loss {found['loss']:.3f}"
 
 
 def _bar(done: int, total: int, width: int = 24) -> str:

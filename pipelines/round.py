@@ -119,7 +119,11 @@ def train_student(context: Context, number: int, placement: "Placement") -> None
     if recipe.student is None or folder.student(number).exists():
         return
     started = time.monotonic()
-    context.events.emit("training_started", round=number, rows=read_json(folder.round(number) / "rows.json")["kept"])
+    rows, progress = (
+        read_json(folder.round(number) / "rows.json")["kept"],
+        folder.student(number).parent / "training" / "progress.json",
+    )
+    context.events.emit("training_started", round=number, rows=rows, progress=str(progress))
     metrics = train(
         recipe.student,
         dataset=folder.dataset(number),
