@@ -113,7 +113,7 @@ def _guarded(wrapped: dict[str, Any]) -> dict[str, Any]:
     """Run the loop on a worker; what a user can mend comes back as a value, so that Ray does not try it again."""
     placement: Placement = wrapped["placement"]
     if placement.workers_folder is not None:
-        from cluster.pool import heartbeat
+        from cluster.worker import heartbeat
 
         beat = (placement.workers_folder, placement.driver, "trainer")
         threading.Thread(target=heartbeat, args=beat, daemon=True).start()
