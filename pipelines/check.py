@@ -11,6 +11,7 @@ from corpus.config import nearest
 from corpus.errors import LimbeckError
 from corpus.tokenizer import Tokenizer
 from pipelines.recipe import Recipe
+from students.compatibility import compare
 
 PROMPT_TOKENS = 96  # a chat template's own words and the instruction, amply
 # what two CPU cores did with a 135M model in bfloat16: a scale for the estimate, nothing depends on it
@@ -46,6 +47,7 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
         recipe.generator.build(recipe.seed, 0)
     except LimbeckError as error:
         problems.append(f"generator: {error}")
+    problems += _student_problems(recipe, models)
     problems += _score_problems(recipe)
     problems += _room_problems(recipe, models, out)
     return problems
@@ -144,6 +146,19 @@ def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]
         for where, info in models.items()
         if info.context_tokens < need
     ]
+
+
+def _student_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
+    """A base of another family must read the teacher's conversations and end its turns; told before any training."""
+    if recipe.student is None or recipe.student.base.kind != "model" or len(models) < 2:
+        return []
+    teacher, base = models.get("teacher.model"), models.get("student.base.model")
+    try:
+        if teacher and base:
+            compare(teacher.folder, base.folder, conversational=recipe.generator.style == "chat")
+    except LimbeckError as error:
+        return [f"student.base.model: {error}"]
+    return []
 
 
 def _score_problems(recipe: Recipe) -> list[str]:

@@ -103,12 +103,12 @@ def _build(settings: Settings, rows: Any, tokenizer: Any) -> tuple[Any, int]:
     from students.trainer import CompletionTrainer, StepEnd
 
     config = settings.config
-    arguments = _arguments(settings)
+    # before the arguments: they announce ZeRO 3, under which a model would load in pieces for a group that is not yet known
     model = AutoModelForCausalLM.from_pretrained(settings.base, dtype=torch.float32, use_safetensors=True, local_files_only=True)
     model.config.use_cache = False
     trainer = CompletionTrainer(
         model,
-        arguments,
+        _arguments(settings),
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=_adapters(config),

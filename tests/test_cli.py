@@ -86,7 +86,7 @@ def test_status_inspect_report_and_export(run: Path, tmp_path: Path) -> None:
     assert scores == sorted(scores, reverse=True)
     one = json.loads(limbeck("inspect", run, "--round", 0, "--source", rows[0]["source_id"], "--json").stdout)
     assert len(one) == 3
-    assert rows[0]["output"][:10] in limbeck("inspect", run, "--round", 0, "--rejected-by", "pmi", "--sort", "saliency").stdout
+    assert rows[0]["source_id"] in limbeck("inspect", run, "--round", 0, "--rejected-by", "pmi", "--sort", "saliency").stdout
     wrong = limbeck("inspect", run, "--sort", "saliencey")
     assert wrong.returncode == 1 and "saliency" in wrong.stderr
     page = (run / "report.html").read_text()
