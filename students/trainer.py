@@ -130,7 +130,7 @@ def completion_loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, A
     following = inputs["labels"][:, 1:]  # [batch, tokens - 1]: the label that position t predicts
     wanted = following != -100
     positions = wanted.any(dim=0).nonzero().squeeze(-1)  # [kept]
-    # no attention mask: padding is on the right, where causal attention never looks, and without one it costs half
+    # no attention mask: padding is on the right, where causal attention never looks, and without one it is cheaper
     outputs = model(input_ids=inputs["input_ids"], logits_to_keep=positions, use_cache=False)
     kept = wanted[:, positions]  # [batch, kept]
     logits = outputs.logits[kept].float()  # [labels, vocabulary]
