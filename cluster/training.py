@@ -1,5 +1,6 @@
 """Ray Train around a training loop: places the workers, retries a bounded number of times, and ends with one clear sentence."""
 
+import importlib
 import os
 import shutil
 import threading
@@ -98,6 +99,11 @@ def _release(groups: set[str]) -> None:
 
     for group in groups:
         remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
+
+
+def warm_up() -> None:
+    """Import in the background what `fit` needs on the driver (torch among it), while workers draw and score."""
+    threading.Thread(target=importlib.import_module, args=("ray.train.torch",), daemon=True).start()
 
 
 def last_words(error: BaseException) -> str:

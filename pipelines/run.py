@@ -66,7 +66,7 @@ def run(
 def _rounds(context: Context, driver: str) -> None:
     from cluster.pool import WorkerPool
     from cluster.session import connected
-    from cluster.training import Placement
+    from cluster.training import Placement, warm_up
 
     recipe, folder = context.recipe, context.folder
     with ExitStack() as stack:
@@ -80,6 +80,8 @@ def _rounds(context: Context, driver: str) -> None:
         began = time.monotonic()
         read_documents(context)
         _done_stage(context, "sources", began)
+        if recipe.student is not None:
+            warm_up()
         pending: list[tuple[str, Any]] = [(held_out.TEACHER, recipe.teacher)]  # models not yet measured on dev
         for number in range(recipe.rounds):
             lanes = [train_lane(context, number)]
