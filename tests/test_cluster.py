@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from corpus.parts import read_parts, read_table
+from corpus.schemas import CANDIDATES
 from tests.tiny_run import command, limbeck, settings, write_recipe
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -63,3 +65,16 @@ def descendants(process: int) -> list[psutil.Process]:
         return [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_workers_draw_what_one_draws(tmp_path: Path) -> None:
+    tables = []
+    for workers in (1, 2):
+        cluster = {"rows_per_part": 3, "workers": workers, "cpus_per_worker": 0.5, "threads_per_worker": 1}
+        run = tmp_path / f"run-{workers}"
+        done = limbeck("run", write_recipe(tmp_path, **NO_STUDENT, cluster=cluster), "--out", run)
+        assert done.returncode == 0, done.stderr
+        tables.append((read_parts(run / "rounds/000/candidates", CANDIDATES), read_table(run / "rounds/000/decisions.parquet")))
+    assert tables[0][0].equals(tables[1][0]) and tables[0][1].equals(tables[1][1])

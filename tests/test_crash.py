@@ -157,3 +157,31 @@ if __name__ == "__main__":
     assert scores[victim]["length"] is None and "died" in scores[victim]["error"]
     others = [row for candidate, row in scores.items() if candidate != victim]
     assert len(others) == len(theirs) - 1 and all(row["length"] is not None for row in others)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_worker_that_always_dies_stops_the_run_with_its_last_words(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, rounds=1, student=None, cluster={"rows_per_part": 12, "max_restarts": 2})
+    script = tmp_path / "mine.py"
+    script.write_text(
+        f"""
+import os, signal
+from filters.contract import Bound
+from pipelines.recipe import load
+from pipelines.run import run
+
+class Fatal:
+    name = "fatal"
+    bounds = (Bound("length", minimum=0),)
+    def score(self, candidates):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    run(load("{recipe}"), "{tmp_path / "run"}", filters=[Fatal()])
+"""
+    )
+    done = subprocess.run([sys.executable, str(script)], env=settings(), capture_output=True, text=True, timeout=500)
+    assert done.returncode != 0
+    assert "max_restarts" in done.stderr and "round-0/scores/fatal" in done.stderr
+    assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 36
