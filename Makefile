@@ -10,7 +10,8 @@ BIN := $(VENV)/bin
 .PHONY: quickstart test test-all check setup clean
 
 quickstart: $(VENV)/.ready
-	$(BIN)/python -m cluster.engines.models embedded:smollm2-135m-instruct
+	# makes the embedded teacher the first time, and says what the run will cost
+	$(BIN)/limbeck check pipelines/recipes/quickstart.yaml
 	$(BIN)/limbeck run pipelines/recipes/quickstart.yaml --out runs/quickstart
 
 test: $(VENV)/.ready
