@@ -19,7 +19,9 @@ def status(run: Path) -> dict[str, Any]:
     events, holder = read_events(folder.events), lock_holder(folder)
     last: dict[str, Any] = events[-1] if events else {"event": "nothing"}
     finished = any(event["event"] == "run_done" for event in events)
-    stages = [event["stage"] for event in events if event["event"] in ("stage_started", "part_done", "stage_done")]
+    stages = [
+        _stage(event) for event in events if event["event"] in ("stage_started", "part_done", "stage_done", "training_started")
+    ]
     return {
         "run": str(run),
         "state": "running" if holder else "finished" if finished else "stopped",
@@ -65,6 +67,10 @@ def stop(run: Path, timeout_seconds: float = 60.0) -> str:
     raise LimbeckError(
         f"process {holder['process']} was asked to stop and has not in {timeout_seconds:.0f} s; end it with kill -9"
     )
+
+
+def _stage(event: dict[str, Any]) -> str:
+    return str(event.get("stage") or f"round-{event['round']}/student")
 
 
 def _round(folder: RunFolder, number: int) -> dict[str, Any]:
