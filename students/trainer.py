@@ -63,7 +63,7 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         """Set and return a schedule whose first step learns too (the library's own starts at zero, one step lost in eight)."""
         if self.lr_scheduler is None:
             shape, warmup = self.args.lr_scheduler_type.value, int(self.args.warmup_steps)
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(
                 optimizer or self.optimizer, lambda step: rate_factor(step, num_training_steps, warmup, shape)
             )
             self._created_lr_scheduler = True
