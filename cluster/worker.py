@@ -1,5 +1,6 @@
 """The process that holds models and computes parts, and the contract of the work it is given."""
 
+import contextlib
 import json
 import os
 import threading
@@ -116,7 +117,8 @@ def heartbeat(folder: Path, driver: str, name: str) -> None:
         if owner != driver:
             mine.unlink(missing_ok=True)
             os._exit(1)
-        mine.write_text(str(time.time()))
+        with contextlib.suppress(OSError):  # a full disk must not end the beat
+            mine.write_text(str(time.time()))
         time.sleep(1.0)
 
 

@@ -190,14 +190,20 @@ def _exit_code() -> int:
         print(f"limbeck: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        print("limbeck: stopped; nothing finished is lost, run the same command again to go on", file=sys.stderr)
-        return 130
+        return _interrupted()
+    except SystemExit as leaving:  # typer turns Ctrl-C into this one
+        return _interrupted() if leaving.code == 130 else int(leaving.code or 0)
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the command line's own
             error.show()
             return int(error.exit_code)
         traceback.print_exc()  # ours to mend, not the user's: show where
         return 70
+
+
+def _interrupted() -> int:
+    print("limbeck: stopped; nothing finished is lost, run the same command again to go on", file=sys.stderr)
+    return 130
 
 
 def _interrupt(signum: int, frame: Any) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from corpus.errors import LimbeckError
+
 Listener = Callable[[dict[str, Any]], None]
 
 
@@ -19,8 +21,13 @@ class Events:
     def emit(self, event: str, **facts: Any) -> None:
         """Record one event with the time of day in seconds."""
         line = {"time": round(time.time(), 3), "event": event, **facts}
-        with open(self._path, "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+        try:
+            with open(self._path, "a", encoding="utf-8") as handle:
+                handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise LimbeckError(
+                f"cannot write {self._path}: {error.strerror}; free some space and run the same command again"
+            ) from error
         if self._listener:
             self._listener(line)
 

@@ -4,7 +4,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,9 @@ def run(
             report = write_report(folder.path)
             events.emit("run_done", seconds=round(time.time() - began, 1), report=str(report.html))
             return folder
-        except LimbeckError as error:
-            events.emit("run_failed", words=str(error))
-            raise
-        except KeyboardInterrupt:
-            events.emit("run_failed", words="interrupted")
+        except (LimbeckError, KeyboardInterrupt) as failure:
+            with suppress(LimbeckError):  # a full disk takes no event either
+                events.emit("run_failed", words=str(failure) or "interrupted")
             raise
 
 
