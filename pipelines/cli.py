@@ -185,14 +185,13 @@ def _exit_code() -> int:
     from corpus.errors import LimbeckError
 
     try:
-        return app(standalone_mode=False) or 0
+        code = int(app(standalone_mode=False) or 0)
+        return _interrupted() if code == 130 else code  # typer turns Ctrl-C into this value
     except LimbeckError as error:
         print(f"limbeck: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
-    except SystemExit as leaving:  # typer turns Ctrl-C into this one
-        return _interrupted() if leaving.code == 130 else int(leaving.code or 0)
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the command line's own
             error.show()
