@@ -69,10 +69,10 @@ def connected(config: ClusterConfig) -> Iterator[Session]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     address = running_cluster(config)
-    if address is None:
+    if address is None or address.startswith("127."):
         # a private cluster answers to this machine alone; Ray turns a 127.0.0.1 given in any other way into an outside address
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    elif "://" not in address and not _answers(address):  # Ray itself would try for minutes
+    if address and "://" not in address and not _answers(address):  # Ray itself would try for minutes
         raise LimbeckError(f"cannot reach the Ray cluster at {address}: nothing answers there; start it, or set cluster.address")
     import ray
 

@@ -1,10 +1,13 @@
 """Clusters: a running one is joined and left up, a private one answers on loopback alone and ends with its run."""
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,15 +21,40 @@ RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 NO_STUDENT = {"rounds": 1, "student": None}
 
 
+@contextlib.contextmanager
+def running_cluster(folder: Path) -> Iterator[dict[str, str]]:
+    """`ray start --head`, ended by its own process id: `ray stop` would end every other cluster of the machine too."""
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    command_line = [*RAY, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false", f"--port={free_port()}"]
+    with (folder / "ray.log").open("w") as log:
+        head = subprocess.Popen(
+            [*command_line, "--object-store-memory=100000000"], env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    note = Path("/tmp/ray/ray_current_cluster")
+    try:
+        deadline = time.monotonic() + 120
+        while "Ray runtime started" not in (folder / "ray.log").read_text() or not note.exists():
+            assert head.poll() is None and time.monotonic() < deadline, (folder / "ray.log").read_text()
+            time.sleep(0.2)
+        yield environment
+    finally:
+        family = descendants(head.pid)
+        head.terminate()
+        head.wait(timeout=60)
+        for process in psutil.wait_procs(family, timeout=15)[1]:
+            process.kill()
+        note.unlink(missing_ok=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @pytest.mark.timeout(600)
 def test_a_running_cluster_is_joined_and_left_up(tmp_path: Path) -> None:
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    started = subprocess.run(
-        [*RAY, "start", "--head", "--num-cpus=2", "--include-dashboard=false", "--object-store-memory=100000000", "--port=6399"],
-        env=environment, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert started.returncode == 0, started.stderr
-    try:
+    with running_cluster(tmp_path) as environment:
         recipe = write_recipe(tmp_path, **NO_STUDENT)
         checked = json.loads(limbeck("check", recipe, "--json").stdout)
         assert "joins the Ray cluster" in checked["cluster"] and checked["problems"] == []
@@ -36,8 +64,6 @@ def test_a_running_cluster_is_joined_and_left_up(tmp_path: Path) -> None:
         status = subprocess.run([*RAY, "status"], env=environment, capture_output=True, text=True, timeout=60)
         assert status.returncode == 0 and "Active" in status.stdout, status.stderr
         assert "0.0/2.0 CPU" in status.stdout, "the run's workers have given back what they reserved: " + status.stdout
-    finally:
-        subprocess.run([*RAY, "stop", "--force"], env=environment, capture_output=True, timeout=60)
 
 
 @pytest.mark.timeout(300)
