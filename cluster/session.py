@@ -74,6 +74,9 @@ def connected(config: ClusterConfig) -> Iterator[Session]:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     if address and "://" not in address and not _answers(address):  # Ray itself would try for minutes
         raise LimbeckError(f"cannot reach the Ray cluster at {address}: nothing answers there; start it, or set cluster.address")
+    if address and _has_token():
+        # `ray start` asks for the token wherever one lies ready, but a driver that joins does not think of sending it
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "limbeck"}
@@ -110,6 +113,11 @@ def wait_for_room(cpus: float, gpus: float, timeout_seconds: float = 60.0) -> bo
             return True
         time.sleep(0.2)
     return False
+
+
+def _has_token() -> bool:
+    named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    return bool(named) or (Path.home() / ".ray" / "auth_token").exists()
 
 
 def _answers(address: str) -> bool:
