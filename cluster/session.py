@@ -169,8 +169,8 @@ def foreign_packages(config: ClusterConfig) -> list[tuple[str, str]]:
     foreign = [(name, place.removeprefix("elsewhere: ")) for name, place in ours.items() if place.startswith("elsewhere: ")]
     if running_cluster(config) is None:
         return foreign  # a private cluster's workers are this very environment
-    import ray
-
     with connected(config):
+        import ray  # not before: `connected` sets what Ray reads while it is imported
+
         theirs = ray.get(ray.remote(code_fingerprints).options(num_cpus=0).remote())
     return foreign + [(name, f"another version on a worker ({theirs[name]})") for name in PACKAGES if theirs[name] != ours[name]]

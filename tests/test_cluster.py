@@ -24,7 +24,12 @@ NO_STUDENT = {"rounds": 1, "student": None}
 @contextlib.contextmanager
 def running_cluster(folder: Path) -> Iterator[dict[str, str]]:
     """`ray start --head`, ended by its own process id: `ray stop` would end every other cluster of the machine too."""
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    environment = {
+        **os.environ,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+    }
     command_line = [*RAY, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false", f"--port={free_port()}"]
     with (folder / "ray.log").open("w") as log:
         head = subprocess.Popen(
