@@ -28,8 +28,9 @@ def running_cluster(folder: Path) -> Iterator[dict[str, str]]:
         **os.environ,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_AUTH_MODE": "token",
     }
+    if (Path.home() / ".ray" / "auth_token").exists():
+        environment["RAY_AUTH_MODE"] = "token"
     command_line = [*RAY, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false", f"--port={free_port()}"]
     with (folder / "ray.log").open("w") as log:
         head = subprocess.Popen(
