@@ -111,7 +111,7 @@ def test_preview_writes_nothing_and_judges_everything(run: Path) -> None:
 
 def test_check_estimates_and_finds(run: Path) -> None:
     good = json.loads(limbeck("check", run.parent / "recipe.yaml", "--json").stdout)
-    assert good["problems"] == [] and good["documents"]["train"] == 12 and good["estimate"]["seconds"]["total"] > 0
+    assert good["problems"] == [] and good["documents"]["train"] == 12 and good["estimate"]["tokens"]["logprobs"] > 0
     bad = limbeck("check", run.parent / "recipe.yaml", "--set", "teacher.model=nobody/nothing")
     assert bad.returncode == 1 and "nobody/nothing" in bad.stdout
 
