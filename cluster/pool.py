@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from cluster.session import ClusterConfig, Session, wait_for_room
 from cluster.worker import PartJob, PartReport, Worker
-from corpus.errors import LimbeckError
+from corpus.errors import LimbeckError, last_line
 
 DEATHS_BEFORE_BISECTION = 2
 STREAM_ATTEMPTS = 3
@@ -65,32 +65,27 @@ class Gate:
             except WorkerDied:
                 deaths += 1
         report = PartReport(job.stage, part, deaths=deaths)
-        table = self._bisect(job, part, 0, job.rows(part), report)
+        table = self._by_halves(job, part, 0, job.rows(part), report)
         report.rows = job.publish(part, table)
         report.seconds = time.monotonic() - started
         return report
 
-    def _bisect(self, job: PartJob, part: str, start: int, stop: int, report: PartReport) -> pa.Table:
-        """Compute rows by halves, so that only a row that kills its worker alone is given up."""
-        if stop - start == 1:
-            try:
-                return self._call("compute", job, part, start, stop)
-            except WorkerDied as death:
-                report.deaths += 1
-                reason = f"the worker died each time it worked on this row ({death})"
-                report.failed_rows.append(f"{part} row {start}: {reason}")
-                return job.failure(part, start, reason)
-        middle = (start + stop) // 2
-        tables = []
-        for low, high in ((start, middle), (middle, stop)):
-            if high - low == 1:
-                tables.append(self._bisect(job, part, low, high, report))
-                continue
-            try:
-                tables.append(self._call("compute", job, part, low, high))
-            except WorkerDied:
-                report.deaths += 1
-                tables.append(self._bisect(job, part, low, high, report))
+    def _compute(self, job: PartJob, part: str, start: int, stop: int, report: PartReport) -> pa.Table:
+        """Compute rows together, or by halves where that kills the worker: only a row that kills it alone is given up."""
+        try:
+            return self._call("compute", job, part, start, stop)
+        except WorkerDied as death:
+            report.deaths += 1
+            if stop - start > 1:
+                return self._by_halves(job, part, start, stop, report)
+            reason = f"the worker died each time it worked on this row ({death})"
+            report.failed_rows.append(f"{part} row {start}: {reason}")
+            return job.failure(part, start, reason)
+
+    def _by_halves(self, job: PartJob, part: str, start: int, stop: int, report: PartReport) -> pa.Table:
+        middle = (start + stop + 1) // 2
+        halves = [(low, high) for low, high in ((start, middle), (middle, stop)) if low < high]
+        tables = [self._compute(job, part, low, high, report) for low, high in halves]
         return pa.concat_tables(tables, promote_options="default")
 
     def _call(self, method: str, *arguments: Any) -> Any:
@@ -110,7 +105,7 @@ class Gate:
             cause = failure.cause
             if isinstance(cause, LimbeckError):
                 raise cause from failure
-            raise LimbeckError(f"{arguments[0].stage} failed on {arguments[1]}: {_last_words(failure)}") from failure
+            raise LimbeckError(f"{arguments[0].stage} failed on {arguments[1]}: {last_line(failure)}") from failure
 
     def _await_restart(self, stage: str, part: str) -> None:
         """Return once the worker answers again: a call sent too early would fail like another death, of an innocent row.
@@ -181,7 +176,7 @@ class WorkerPool:
             except ray.exceptions.RayError as death:  # a gate, not a worker: what it had published is skipped next time
                 if attempt == STREAM_ATTEMPTS - 1:
                     raise LimbeckError(
-                        f"Ray lost the stream {STREAM_ATTEMPTS} times, at last with: {_last_words(death)}"
+                        f"Ray lost the stream {STREAM_ATTEMPTS} times, at last with: {last_line(death)}"
                     ) from death
 
     def _stream(self, lanes: Sequence[Lane]) -> Iterator[PartReport]:
@@ -223,11 +218,6 @@ class WorkerPool:
 
 def _finished(lane: Lane, part: str) -> bool:
     return all(job.finished(part) for job in lane.jobs)
-
-
-def _last_words(error: BaseException) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return " ".join((lines[-1] if lines else type(error).__name__).split())[:400]
 
 
 def _quiet(context: Any) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpus.errors import LimbeckError
+from corpus.errors import LimbeckError, last_line
 
 Loop = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -109,10 +109,10 @@ def warm_up() -> None:
 def last_words(error: BaseException) -> str:
     """The line of a training failure that says most: of the first worker that failed for a reason of its own."""
     failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", None) or error}
-    texts = [" ".join(_last_line(str(failure)).split()) for _, failure in sorted(failures.items())]
+    texts = [last_line(failure) for _, failure in sorted(failures.items())]
     # when one rank dies, the others only report that their connection to it broke
     own = [text for text in texts if "onnection closed by peer" not in text and "onnection reset by peer" not in text]
-    return (own or texts)[0][:400]
+    return (own or texts)[0]
 
 
 def _guarded(wrapped: dict[str, Any]) -> dict[str, Any]:
@@ -135,8 +135,3 @@ def _guarded(wrapped: dict[str, Any]) -> dict[str, Any]:
         return {"result": wrapped["loop"](wrapped["config"])}
     except LimbeckError as refusal:
         return {"refusal": str(refusal)}
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"

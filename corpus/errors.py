@@ -6,3 +6,9 @@ class LimbeckError(ValueError):
 
     The command line prints the message alone and exits non-zero; no traceback is shown.
     """
+
+
+def last_line(failure: BaseException) -> str:
+    """What a failure from some other process says at last, in at most 400 characters; its type's name where it says nothing."""
+    lines = [line for line in str(failure).splitlines() if line.strip()]
+    return " ".join((lines[-1] if lines else type(failure).__name__).split())[:400]

@@ -137,6 +137,11 @@ def read_parts(folder: Path, schema: pa.Schema | None = None) -> pa.Table:
     return pa.concat_tables(tables, promote_options="default")
 
 
+def count_rows(folder: Path) -> int:
+    """How many rows the published parts of a stage folder have, without reading them; raises LimbeckError for one cut off."""
+    return sum(check_whole(part_path(folder, part)) for part in part_names(folder))
+
+
 def register(connection: duckdb.DuckDBPyConnection, name: str, folder: Path) -> None:
     """Make the parts of a stage folder queryable as the view `name`, without reading them into memory."""
     for part in part_names(folder):

@@ -5,13 +5,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from corpus.parts import part_names, read_json, read_part, read_parts, register, write_json, write_part
+from corpus.parts import part_names, read_json, read_part, read_parts, write_json, write_part
 from corpus.schemas import CANDIDATES, SOURCES
 from pipelines.calibrate import freeze
 from pipelines.context import Context
-from pipelines.select import CANDIDATES_VIEW, joined, passing, scores_view
+from pipelines.select import connect_parts, joined, passing
 from students.controls import controls
-from students.evaluation import SCORES, evaluate
+from students.evaluation import CONTROLS, SCORES, Measured, evaluate, measure
+from students.measures import EvaluationRow, Model, Split
 
 TEACHER = "teacher"
 
@@ -37,16 +38,11 @@ def publish_controls(context: Context, split: str) -> list[str]:
     return list(found)
 
 
-def measured(context: Context, split: str, subject: str) -> pa.Table:
+def outputs_of(context: Context, split: str, subject: str) -> pa.Table:
     """One row a held-out candidate: its source, its scores, whether it passes, and whether it passes each filter."""
-    import duckdb
-
     place = context.folder.evaluation(split, subject)
     frozen = freeze(context.filter_bounds, read_json(context.folder.calibration))
-    with duckdb.connect() as connection:
-        register(connection, CANDIDATES_VIEW, place / "candidates")
-        for name in context.filter_names:
-            register(connection, scores_view(name), place / "scores" / name)
+    with connect_parts(place / "candidates", {name: place / "scores" / name for name in context.filter_names}) as connection:
         table = joined(connection, context.filter_names)
     columns = {name: table[name] for name in ("source_id", "sample", "output")}
     sources = {row["source_id"]: row for row in read_parts(context.folder.sources(split), SOURCES).to_pylist()}
@@ -61,37 +57,59 @@ def measured(context: Context, split: str, subject: str) -> pa.Table:
     return pa.table(columns)
 
 
-def evaluation_row(context: Context, split: str, subject: str, model: str, teacher: pa.Table | None) -> dict[str, Any]:
-    """All measures of one subject, told to the listener too; `teacher`: the round-0 teacher's table, for paired differences."""
-    row: dict[str, Any] = {**evaluate(model, split, measured(context, split, subject), teacher)}
-    rate = row["pass_rate"]
-    context.events.emit("evaluated", model=subject, split=split, pass_rate=rate["mean"] if rate else 0.0)
-    return row
+class HeldOut:
+    """Measures every model and control of a run once a split, though a student is the next round's teacher too."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._first: dict[str, Measured] = {}  # split → the round-0 teacher
+        self._rows: dict[tuple[str, str], EvaluationRow] = {}  # (split, subject)
+
+    def row(self, split: Split, subject: str, model: Model) -> EvaluationRow:
+        """All measures of one subject, under the name that it goes by in this round; the listener is told once."""
+        if (split, subject) not in self._rows:
+            row = self._rows[split, subject] = self._measure(split, subject, model)
+            rate = row.pass_rate.mean if row.pass_rate else 0.0
+            self._context.events.emit("evaluated", model=subject, split=split, pass_rate=rate)
+        return self._rows[split, subject].model_copy(update={"model": model})
+
+    def round_rows(self, split: Split, number: int) -> list[EvaluationRow]:
+        """The round's teacher and student."""
+        follows = number > 0 and self._context.recipe.next_teacher == "student"
+        rows = [self.row(split, student_subject(number - 1) if follows else TEACHER, "teacher")]
+        if self._context.folder.student(number).exists():
+            rows.append(self.row(split, student_subject(number), "student"))
+        return rows
+
+    def _measure(self, split: Split, subject: str, model: Model) -> EvaluationRow:
+        if split not in self._first:
+            self._first[split] = measure(outputs_of(self._context, split, TEACHER))
+        if subject == TEACHER:
+            return evaluate(model, split, self._first[split])
+        return evaluate(model, split, measure(outputs_of(self._context, split, subject)), self._first[split])
 
 
-def evaluate_dev(context: Context, rounds: Sequence[int]) -> None:
+def evaluate_dev(context: Context, held_out: HeldOut, rounds: Sequence[int]) -> None:
     """Write `rounds/NNN/evaluation.json` of rounds whose student's dev outputs are there."""
     for number in rounds:
         path = context.folder.round(number) / "evaluation.json"
         if path.exists():
             continue
         has_dev = bool(part_names(context.folder.sources("dev")))
-        write_json(path, round_report(context, number, _rows(context, "dev", number) if has_dev else []))
+        write_json(path, round_report(context, number, held_out.round_rows("dev", number) if has_dev else []))
 
 
-def evaluate_test(context: Context, rounds: int) -> None:
+def evaluate_test(context: Context, held_out: HeldOut, rounds: int) -> None:
     """Write `evaluation/test.json`: every round's teacher and student, and the controls, on the test documents."""
     path = context.folder.path / "evaluation" / "test.json"
     if path.exists() or not part_names(context.folder.sources("test")):
         return
-    teacher = measured(context, "test", TEACHER)
-    names = ("first-sentence", "mismatched", "document")
-    shared = [evaluation_row(context, "test", name, name, teacher) for name in names if _has_rows(context, name)]
-    found = {str(number): [*_rows(context, "test", number), *shared] for number in range(rounds)}
-    write_json(path, {"rounds": found})
+    shared = [held_out.row("test", name, name) for name in CONTROLS if _has_rows(context, name)]
+    found = {number: [*held_out.round_rows("test", number), *shared] for number in range(rounds)}
+    write_json(path, {"rounds": {str(number): [row.model_dump() for row in rows] for number, rows in found.items()}})
 
 
-def round_report(context: Context, number: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def round_report(context: Context, number: int, rows: Sequence[EvaluationRow]) -> dict[str, Any]:
     """One round in the shape of `report_model.RoundReport`."""
     from cluster.engines.models import fingerprint, resolve
 
@@ -99,7 +117,7 @@ def round_report(context: Context, number: int, rows: list[dict[str, Any]]) -> d
     teacher = context.teacher(number)
     report = {
         "rows": read_json(folder.round(number) / "rows.json"),
-        "evaluation": rows,
+        "evaluation": [row.model_dump() for row in rows],
         "teacher": {"name": _shown(context, teacher.model), "fingerprint": fingerprint(resolve(teacher.model))},
     }
     if folder.student(number).exists():
@@ -107,17 +125,6 @@ def round_report(context: Context, number: int, rows: list[dict[str, Any]]) -> d
         student = str(folder.student(number))
         report["student"] = {"name": _shown(context, student), "fingerprint": fingerprint(resolve(student))}
     return report
-
-
-def _rows(context: Context, split: str, number: int) -> list[dict[str, Any]]:
-    """The round's teacher and student on one split."""
-    first = measured(context, split, TEACHER)
-    follows = number > 0 and context.recipe.next_teacher == "student"
-    subject = student_subject(number - 1) if follows else TEACHER
-    rows = [evaluation_row(context, split, subject, "teacher", first if follows else None)]
-    if context.folder.student(number).exists():
-        rows.append(evaluation_row(context, split, student_subject(number), "student", first))
-    return rows
 
 
 def _has_rows(context: Context, control: str) -> bool:

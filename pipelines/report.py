@@ -14,8 +14,9 @@ from corpus.errors import LimbeckError
 from corpus.parts import DONE, done, read_json, read_table, write_json, write_text
 from pipelines.events import read_events, seconds_by_stage
 from pipelines.folder import RunFolder, existing
-from pipelines.report_model import Bounds, EvaluationRow, Report, RoundReport, Rows, Seconds, Sources
+from pipelines.report_model import Bounds, Report, RoundReport, Rows, Seconds, Sources
 from students.evaluation import beaten_by
+from students.measures import EvaluationRow
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -66,7 +67,7 @@ def first_line(rounds: Sequence[RoundReport], finished: bool) -> str:
     if row is None:
         return f"{opening}No student has been evaluated yet."
     judged = next(round for round in reversed(rounds) if any(r is row for r in round.evaluation))
-    sentences = beaten_by([r.model_dump() for r in judged.evaluation], row.split)
+    sentences = beaten_by(judged.evaluation, row.split)
     return opening + " ".join([*sentences, *_differences(row)])
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from pipelines.report_model import EvaluationRow, Limits, RoundReport, Seconds
+from pipelines.report_model import Limits, RoundReport, Seconds
+from students.measures import EvaluationRow
 
 BLUE, ORANGE, GREEN, GREY = "#4a86c5", "#d98b3a", "#4f9d69", "#9098a1"
 REJECTED = ("#c8553d", "#d98b3a", "#a77bb5", "#c9a227", "#7a8b99", "#b5657f", "#6d9dc5", "#8c7a5b")

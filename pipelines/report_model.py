@@ -2,43 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from corpus.config import Config
+from students.measures import EvaluationRow
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
-
-
-class Measure(Config):
-    """A mean over documents and its bootstrap 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-class EvaluationRow(Config):
-    """One model (or control) on one split, bounds frozen; null: not measured."""
-
-    model: Literal["teacher", "student", "first-sentence", "mismatched", "document"]
-    split: Literal["dev", "test"]
-    documents: int = Field(ge=0)
-    pass_rate: Measure | None
-    pass_rate_by_filter: dict[str, Measure | None]
-    rouge_1: Measure | None
-    rouge_2: Measure | None
-    rouge_l: Measure | None
-    faithfulness: Measure | None
-    saliency: Measure | None
-    pmi: Measure | None
-    salient_recall: Measure | None
-    compression: Measure | None
-    distinct_2: Measure | None
-    difference_to_round_0_teacher: dict[str, Measure | None] | None = Field(
-        description="By measure, the mean over shared documents of this model minus the teacher of round 0"
-    )
 
 
 class Rows(Config):

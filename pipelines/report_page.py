@@ -14,7 +14,8 @@ from corpus.parts import part_names, read_parts
 from pipelines import report_figures as figures
 from pipelines.folder import RunFolder
 from pipelines.inspect import candidates, score_columns
-from pipelines.report_model import EvaluationRow, Limits, Measure, Report
+from pipelines.report_model import Limits, Report
+from students.measures import EvaluationRow, Measure
 
 TEMPLATES = Path(__file__).with_name("templates")
 MEASURES = {  # what the tables show, in order: heading, how a value is written

@@ -3,19 +3,18 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from cluster.engines.models import resolve
 from corpus.errors import LimbeckError
-from corpus.parts import part_names, read_json, read_parts, read_table, register, write_json, write_table
+from corpus.parts import count_rows, part_names, read_json, read_parts, read_table, write_json, write_table
 from corpus.schemas import CANDIDATES, DECISIONS, SOURCES
 from corpus.seeds import derive_seed
 from pipelines.calibrate import calibrate, freeze
 from pipelines.card import DatasetFacts, write_dataset
 from pipelines.context import Context
 from pipelines.report_model import Bounds, Rows
-from pipelines.select import CANDIDATES_VIEW, decide, joined, scores_view
+from pipelines.select import connect_parts, decide, joined
 
 if TYPE_CHECKING:
     from cluster.training import Placement
@@ -28,15 +27,11 @@ def select(context: Context, number: int) -> None:
     """
     started, folder = time.monotonic(), context.folder
     parts = part_names(folder.sources("train"))
-    for place, stage in [(folder.candidates(number), "candidates")] + [
-        (folder.scores(number, n), "scores") for n in context.filter_names
-    ]:
+    scores = {name: folder.scores(number, name) for name in context.filter_names}
+    for place, stage in [(folder.candidates(number), "candidates"), *((place, "scores") for place in scores.values())]:
         assert part_names(place) == parts, f"{place} lacks parts"
-        context.finish(place, stage, number, rows=read_parts(place).num_rows)
-    with duckdb.connect() as connection:
-        register(connection, CANDIDATES_VIEW, folder.candidates(number))
-        for name in context.filter_names:
-            register(connection, scores_view(name), folder.scores(number, name))
+        context.finish(place, stage, number, rows=count_rows(place))
+    with connect_parts(folder.candidates(number), scores) as connection:
         table = joined(connection, context.filter_names)
         bounds = freeze(context.filter_bounds, calibration(context, table))
         if not folder.decisions(number).exists():
@@ -79,7 +74,7 @@ def funnel(context: Context, decisions: pa.Table) -> Rows:
     rejected = decisions["rejected_by"].drop_null().to_pylist()
     counts = {name: rejected.count(name) for name in order}
     return Rows(
-        sources=read_parts(context.folder.sources("train"), SOURCES).num_rows,
+        sources=count_rows(context.folder.sources("train")),
         candidates=decisions.num_rows,
         kept=sum(decisions["kept"].to_pylist()),
         rejected_by={name: count for name, count in counts.items() if count or name != "generator"},

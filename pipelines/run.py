@@ -15,7 +15,7 @@ from cluster.engines.models import resolve
 from corpus.errors import LimbeckError
 from corpus.parts import done, part_names, write_parts
 from corpus.schemas import SOURCES
-from pipelines import evaluate as held_out
+from pipelines import evaluate as measuring
 from pipelines.check import refuse_what_cannot_run
 from pipelines.context import Context, held_out_lane, stream, train_lane
 from pipelines.events import Events, Listener
@@ -80,37 +80,38 @@ def _rounds(context: Context, driver: str) -> None:
         _done_stage(context, "sources", began)
         if recipe.student is not None:
             warm_up()
-        pending: list[tuple[str, Any]] = [(held_out.TEACHER, recipe.teacher)]  # models not yet measured on dev
+        held_out = measuring.HeldOut(context)
+        pending: list[tuple[str, Any]] = [(measuring.TEACHER, recipe.teacher)]  # models not yet measured on dev
         for number in range(recipe.rounds):
             lanes = [train_lane(context, number)]
             lanes += [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
             stream(context, pool, f"round-{number}", lanes)
             if number:
-                held_out.evaluate_dev(context, [number - 1])
+                measuring.evaluate_dev(context, held_out, [number - 1])
             select(context, number)
             if recipe.student is not None:
                 placement = Placement(use_gpu=session.gpus > 0, workers_folder=folder.workers, driver=driver)
                 pool.make_room(session, recipe.student.workers, recipe.student.workers * int(placement.use_gpu))
                 train_student(context, number, placement)
-            pending = [(held_out.student_subject(number), context.student(number))] if recipe.student is not None else []
-        _final(context, pool, pending)
+            pending = [(measuring.student_subject(number), context.student(number))] if recipe.student is not None else []
+        _final(context, pool, held_out, pending)
 
 
-def _final(context: Context, pool: Any, pending: list[tuple[str, Any]]) -> None:
+def _final(context: Context, pool: Any, held_out: measuring.HeldOut, pending: list[tuple[str, Any]]) -> None:
     """Measure the last student on dev, and then, once, every model and control on the test documents."""
     recipe = context.recipe
     lanes = [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
-    subjects: list[tuple[str, Any]] = [(held_out.TEACHER, recipe.teacher)]
+    subjects: list[tuple[str, Any]] = [(measuring.TEACHER, recipe.teacher)]
     if recipe.student is not None:
-        subjects += [(held_out.student_subject(number), context.student(number)) for number in reversed(range(recipe.rounds))]
+        subjects += [(measuring.student_subject(number), context.student(number)) for number in reversed(range(recipe.rounds))]
     lanes += [held_out_lane(context, "test", subject, engine) for subject, engine in reversed(subjects)]
     stream(context, pool, "test", lanes)
     if part_names(context.folder.sources("test")):
-        names = held_out.publish_controls(context, "test")
+        names = measuring.publish_controls(context, "test")
         stream(context, pool, "test", [held_out_lane(context, "test", name, None) for name in names])
     began = time.monotonic()
-    held_out.evaluate_dev(context, range(recipe.rounds))
-    held_out.evaluate_test(context, recipe.rounds)
+    measuring.evaluate_dev(context, held_out, range(recipe.rounds))
+    measuring.evaluate_test(context, held_out, recipe.rounds)
     _done_stage(context, "evaluation", began)
 
 

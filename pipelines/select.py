@@ -1,11 +1,12 @@
 """Selection: from scores and bounds to one decision a candidate, in SQL over relations, without any model.
 
 It works on a DuckDB connection that knows the view `candidates` and one view `scores.NAME` for each filter: over parts
-(`corpus.parts.register`) or over tables (`connect`). A joined table names its scores `filter.column`.
+(`connect_parts`) or over tables (`connect`). A joined table names its scores `filter.column`.
 """
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from corpus.errors import LimbeckError
+from corpus.parts import register
 from corpus.schemas import DECISIONS
 from filters.contract import Bound, SetFilter
 
@@ -35,6 +37,15 @@ def connect(candidates: pa.Table, scores: Mapping[str, pa.Table]) -> duckdb.Duck
     connection.register(CANDIDATES_VIEW, candidates)
     for name, table in scores.items():
         connection.register(scores_view(name), table)
+    return connection
+
+
+def connect_parts(candidates: Path, scores: Mapping[str, Path]) -> duckdb.DuckDBPyConnection:
+    """Return a connection whose views are the parts in these folders; raises LimbeckError for one that is cut off."""
+    connection = duckdb.connect()
+    register(connection, CANDIDATES_VIEW, candidates)
+    for name, folder in scores.items():
+        register(connection, scores_view(name), folder)
     return connection
 
 

@@ -9,11 +9,13 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from students.measures import EvaluationRow, Measure, Model, Split
 
 Floats = npt.NDArray[np.float64]
 
@@ -22,35 +24,7 @@ SEED = 20_240_601  # fixed, so that a report made twice says the same
 SCORES = ("compression", "faithfulness", "saliency", "pmi")  # taken from columns of that name, where the table has them
 ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 SCALARS = ("pass_rate", *ROUGE, "faithfulness", "saliency", "pmi", "salient_recall", "compression", "distinct_2")
-CONTROLS = ("first-sentence", "mismatched", "document")
-
-
-class Measure(TypedDict):
-    """A mean over documents and its 95 % interval; with a single document the interval is that one value."""
-
-    mean: float
-    low: float
-    high: float
-
-
-class Evaluation(TypedDict):
-    """One row of `rounds[i].evaluation` in report.json; null stands for a measure that nothing could be measured by."""
-
-    model: str
-    split: str
-    documents: int
-    pass_rate: Measure | None
-    pass_rate_by_filter: dict[str, Measure | None]
-    rouge_1: Measure | None
-    rouge_2: Measure | None
-    rouge_l: Measure | None
-    faithfulness: Measure | None
-    saliency: Measure | None
-    pmi: Measure | None
-    salient_recall: Measure | None
-    compression: Measure | None
-    distinct_2: Measure | None
-    difference_to_round_0_teacher: dict[str, Measure | None] | None
+CONTROLS: tuple[Model, ...] = ("first-sentence", "mismatched", "document")
 
 
 @dataclass(frozen=True)
@@ -63,30 +37,30 @@ class Measured:
     bigrams: tuple[Counter[tuple[str, str]], ...]  # by document, over all its outputs
 
 
-def evaluate(model: str, split: str, outputs: pa.Table, teacher: pa.Table | None = None) -> Evaluation:
-    """Return all measures of one model, and with `teacher` the paired differences to those outputs of the round-0 teacher.
+def evaluate(model: Model, split: Split, measured: Measured, teacher: Measured | None = None) -> EvaluationRow:
+    """Return all measures of one model, and with `teacher`, the round-0 teacher's, the paired differences to it.
 
-    `outputs` has one row a candidate: source_id, document, reference, salient, output, kept, pass_<filter> for each filter,
-    and the columns of `SCORES` as far as the recipe measures them. Paired differences use the documents both tables have.
-    ROUGE: F of rouge-score without stemming, on documents with a reference. An empty output scores a true zero; a score that
-    is null or not finite is left out of its document's mean. Cost: O(resamples · documents) and ROUGE once a row.
+    Paired differences use the documents that both were measured on. Cost: O(resamples · documents).
     """
-    measured = measure(outputs)
-    differences = None if teacher is None else paired_differences(measured, measure(teacher))
-    scalars = {name: interval(values) for name, values in measured.means.items()}
-    row = {
-        "model": model,
-        "split": split,
-        "documents": len(measured.source_ids),
-        **{name: scalars[name] if name in scalars else _distinct_2(measured.bigrams) for name in SCALARS},
-        "pass_rate_by_filter": {name: interval(values) for name, values in measured.pass_means.items()},
-        "difference_to_round_0_teacher": differences,
-    }
-    return cast(Evaluation, row)
+    means = {name: interval(values) for name, values in measured.means.items()}
+    named: dict[str, Any] = {name: means[name] if name in means else _distinct_2(measured.bigrams) for name in SCALARS}
+    return EvaluationRow(
+        model=model,
+        split=split,
+        documents=len(measured.source_ids),
+        pass_rate_by_filter={name: interval(values) for name, values in measured.pass_means.items()},
+        difference_to_round_0_teacher=None if teacher is None else paired_differences(measured, teacher),
+        **named,
+    )
 
 
 def measure(outputs: pa.Table) -> Measured:
-    """Measure each row of `outputs` (columns as for `evaluate`) and average within documents."""
+    """Measure each row of `outputs` and average within documents.
+
+    `outputs` has one row a candidate: source_id, document, reference, salient, output, kept, pass_<filter> for each filter,
+    and the columns of `SCORES` as far as the recipe measures them. ROUGE: F of rouge-score without stemming, on documents with
+    a reference. An empty output scores a true zero; a score that is null or not finite is left out of its document's mean.
+    """
     source_ids = outputs["source_id"].to_pylist()
     documents = tuple(sorted(set(source_ids)))
     position = {source_id: index for index, source_id in enumerate(documents)}
@@ -132,28 +106,25 @@ def interval(values: Floats) -> Measure | None:
     return Measure(mean=float(values.mean()), low=float(low), high=float(high))
 
 
-def beaten_by(rows: Sequence[Mapping[str, object]], split: str = "test") -> list[str]:
+def beaten_by(rows: Sequence[EvaluationRow], split: str = "test") -> list[str]:
     """Return one sentence for each control that has a higher mean than the student on pass rate or ROUGE-L.
 
-    `rows` is the evaluation of one round (as `Evaluation`); without a student's row on that split the list is empty.
+    `rows` is the evaluation of one round; without a student's row on that split the list is empty.
     """
-    by_model = {str(row["model"]): row for row in rows if row["split"] == split}
+    by_model = {row.model: row for row in rows if row.split == split}
     student = by_model.get("student")
     if student is None:
         return []
     sentences = []
-    for control in (name for name in CONTROLS if name in by_model):
-        for key, words in (("pass_rate", "pass rate"), ("rouge_l", "ROUGE-L")):
-            theirs, ours = _mean(by_model[control], key), _mean(student, key)
-            if theirs > ours:  # false where either is NaN
-                figures = f"{theirs:.3f} against {ours:.3f}"
-                sentences.append(f"The control {control} beats the student on {words} ({figures} on the {split} documents).")
+    for control in (by_model[name] for name in CONTROLS if name in by_model):
+        for name, theirs, ours in (
+            ("pass rate", control.pass_rate, student.pass_rate),
+            ("ROUGE-L", control.rouge_l, student.rouge_l),
+        ):
+            if theirs is not None and ours is not None and theirs.mean > ours.mean:
+                figures = f"{theirs.mean:.3f} against {ours.mean:.3f}"
+                sentences.append(f"The control {control.model} beats the student on {name} ({figures} on the {split} documents).")
     return sentences
-
-
-def _mean(row: Mapping[str, object], key: str) -> float:
-    found = row.get(key)
-    return float(found["mean"]) if isinstance(found, Mapping) else math.nan
 
 
 def _resamples(documents: int) -> npt.NDArray[np.int64]:

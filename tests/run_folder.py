@@ -13,7 +13,7 @@ from pipelines.card import DatasetFacts, write_dataset
 from pipelines.events import Events
 from pipelines.report_model import Rows
 from students.controls import controls
-from students.evaluation import evaluate
+from students.evaluation import evaluate, measure
 
 SUBJECTS = ["A small library", "This command-line tool", "A fast parser", "An async client", "The plug-in", "A thin wrapper"]
 VERBS = ["reads", "validates", "serves", "compresses", "draws", "schedules", "signs", "converts"]
@@ -166,7 +166,8 @@ def make_run(
     events, on_test = Events(folder / "events.jsonl"), {}
     events.emit("run_started")
     first = {
-        split: evaluation_table(table, candidates(table, 4, 99), qualities[0]) for split, table in (("dev", dev), ("test", test))
+        split: measure(evaluation_table(table, candidates(table, 4, 99), qualities[0]))
+        for split, table in (("dev", dev), ("test", test))
     }
     for number in range(rounds):
         seconds = {"candidates": (40.0, 37.0), "scores/pmi": (30.0, 28.0), "student": (60.0, 44.0), "evaluation": (25.0, 20.0)}
@@ -176,7 +177,10 @@ def make_run(
             folder, number, train, {"dev": dev, "test": test}, first, (output if number == 0 else None, qualities)
         )
     if finished:
-        write_json(folder / "evaluation" / "test.json", {"rounds": on_test})
+        write_json(
+            folder / "evaluation" / "test.json",
+            {"rounds": {number: [row.model_dump() for row in rows] for number, rows in on_test.items()}},
+        )
         write_json(folder / "evaluation" / "_done.json", {"fingerprint": "x"})
         events.emit("run_done", seconds=310.0)
     return folder
@@ -209,7 +213,7 @@ def _round(
     )
     evaluations: dict[str, list[Any]] = {}
     for split, documents in held_out.items():
-        student = evaluation_table(documents, candidates(documents, 4, 50 + number), qualities[number + 1])
+        student = measure(evaluation_table(documents, candidates(documents, 4, 50 + number), qualities[number + 1]))
         evaluations[split] = [evaluate("student", split, student, first[split])]
         if number == 0:
             evaluations[split].insert(0, evaluate("teacher", split, first[split]))
@@ -217,12 +221,17 @@ def _round(
             made = controls(documents, candidates(documents, 4, 99), lambda texts: [len(text.split()) for text in texts])
             rates = {"first-sentence": 0.0, "mismatched": -0.2, "document": -0.1}
             evaluations[split] += [
-                evaluate(name, split, evaluation_table(documents, table, rates[name]), first[split])
+                evaluate(name, split, measure(evaluation_table(documents, table, rates[name])), first[split])
                 for name, table in made.items()
             ]
     training = {"loss_first": 2.31, "loss_last": 1.74, "steps": 15, "tokens": 12_000, "train_seconds": 44.0, "base": "teacher"}
     teacher = {"name": "embedded:smollm2-135m-instruct" if number == 0 else f"round-{number - 1}/student", "fingerprint": "abc"}
-    report = {"rows": rows.model_dump(), "evaluation": evaluations["dev"], "training": training, "teacher": teacher}
+    report = {
+        "rows": rows.model_dump(),
+        "evaluation": [row.model_dump() for row in evaluations["dev"]],
+        "training": training,
+        "teacher": teacher,
+    }
     write_json(home / "evaluation.json", report | {"student": {"name": f"round-{number}/student", "fingerprint": f"f{number}"}})
     return evaluations["test"]
 

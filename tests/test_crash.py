@@ -16,8 +16,8 @@ from tests.tiny_run import limbeck, settings, write_recipe
 DRIVER_FAULTS = [
     ("sources/train/part-00001", "before"),
     ("sources/_done.json", "before"),
-    ("rounds/000/candidates/part-00001", "before"),
     ("rounds/000/scores/pmi/part-00000", "after"),
+    ("rounds/000/candidates/part-00001", "before"),  # a part goes through every filter before the next is drawn
     ("calibration.json", "before"),
     ("rounds/000/decisions.parquet", "before"),
     ("rounds/000/dataset$", "before"),

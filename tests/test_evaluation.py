@@ -14,6 +14,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from corpus.schemas import CANDIDATES, SOURCES
 from students.controls import controls, derangement, first_sentence
 from students.evaluation import RESAMPLES, SCALARS, SEED, beaten_by, evaluate, interval, measure
+from students.measures import EvaluationRow, Measure, Model, Split
 
 DOCUMENT = "The parser reads YAML files. It never fails."
 
@@ -64,7 +65,7 @@ def naive_interval(values: list[float]) -> tuple[float, float, float]:
 def test_interval_is_the_naive_bootstrap(values: list[float]) -> None:
     found = interval(np.array(values))
     assert found is not None
-    assert [found["mean"], found["low"], found["high"]] == pytest.approx(naive_interval(values), abs=1e-12)
+    assert [found.mean, found.low, found.high] == pytest.approx(naive_interval(values), abs=1e-12)
 
 
 def test_interval_leaves_out_what_is_not_measured_and_is_none_where_nothing_is() -> None:
@@ -78,31 +79,31 @@ def test_interval_leaves_out_what_is_not_measured_and_is_none_where_nothing_is()
 def test_an_interval_lies_within_the_values_and_holds_the_mean_of_a_constant(values: list[float]) -> None:
     found = interval(np.array(values))
     assert found is not None
-    assert min(values) - 1e-9 <= found["low"] <= found["high"] <= max(values) + 1e-9
-    assert interval(np.full(len(values), 2.0)) == {"mean": 2.0, "low": 2.0, "high": 2.0}
+    assert min(values) - 1e-9 <= found.low <= found.high <= max(values) + 1e-9
+    assert interval(np.full(len(values), 2.0)) == Measure(mean=2.0, low=2.0, high=2.0)
 
 
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(5)
     found = [interval(rng.normal(1.0, 1.0, size=40)) for _ in range(200)]
-    covered = sum(measure is not None and measure["low"] <= 1.0 <= measure["high"] for measure in found)
+    covered = sum(measure is not None and measure.low <= 1.0 <= measure.high for measure in found)
     assert 0.88 <= covered / 200 <= 0.99
 
 
 def test_documents_weigh_the_same_whatever_their_number_of_samples() -> None:
     table = rows({"source_id": "a", "kept": True}, *({"source_id": "b", "kept": False, "sample": i} for i in range(9)))
-    found = evaluate("teacher", "dev", table)
-    assert found["documents"] == 2
-    assert found["pass_rate"] is not None and found["pass_rate"]["mean"] == 0.5
+    found = evaluate("teacher", "dev", measure(table))
+    assert found.documents == 2
+    assert found.pass_rate is not None and found.pass_rate.mean == 0.5
 
 
 def test_rouge_is_that_of_rouge_score_and_skips_documents_without_a_reference() -> None:
     table = rows({"source_id": "a"}, {"source_id": "b", "reference": None, "output": "zzz"}, {"source_id": "c", "output": ""})
-    found = evaluate("student", "test", table)
+    found = evaluate("student", "test", measure(table))
     direct = RougeScorer(["rouge1", "rouge2", "rougeL"]).score("A parser of YAML files.", "A parser for YAML files.")
     for name, theirs in (("rouge_1", "rouge1"), ("rouge_2", "rouge2"), ("rouge_l", "rougeL")):
-        mean = found[name]  # type: ignore[literal-required]
-        assert mean["mean"] == pytest.approx(direct[theirs].fmeasure / 2)  # the empty output is a true zero
+        mean = getattr(found, name)
+        assert mean.mean == pytest.approx(direct[theirs].fmeasure / 2)  # the empty output is a true zero
 
 
 def test_salient_recall_counts_distinct_words_that_occur() -> None:
@@ -115,17 +116,17 @@ def test_salient_recall_counts_distinct_words_that_occur() -> None:
 
 def test_what_is_missing_is_null_and_never_zero() -> None:
     table = rows({"faithfulness": math.nan, "reference": None}, {"source_id": "b", "faithfulness": None, "reference": " "})
-    found = evaluate("student", "test", table, table)
+    found = evaluate("student", "test", measure(table), measure(table))
     for name in ("faithfulness", "saliency", "pmi", "rouge_1", "rouge_2", "rouge_l"):
-        assert found[name] is None  # type: ignore[literal-required]
-        assert found["difference_to_round_0_teacher"] is not None
-        assert found["difference_to_round_0_teacher"][name] is None
-    assert evaluate("teacher", "dev", table)["difference_to_round_0_teacher"] is None
+        assert getattr(found, name) is None
+        assert found.difference_to_round_0_teacher is not None
+        assert found.difference_to_round_0_teacher[name] is None
+    assert evaluate("teacher", "dev", measure(table)).difference_to_round_0_teacher is None
 
 
 def test_an_empty_table_measures_nothing() -> None:
-    found = evaluate("student", "test", rows().slice(0, 0), rows())
-    assert found["documents"] == 0 and all(found[name] is None for name in SCALARS)  # type: ignore[literal-required]
+    found = evaluate("student", "test", measure(rows().slice(0, 0)), measure(rows()))
+    assert found.documents == 0 and all(getattr(found, name) is None for name in SCALARS)
 
 
 def test_a_score_that_is_not_finite_is_left_out_of_its_documents_mean() -> None:
@@ -141,17 +142,17 @@ def test_paired_differences_pair_by_document_whatever_the_order(data: st.DataObj
     order = data.draw(st.permutations(range(count)))
     teacher = rows(*({"source_id": f"s{i}", "faithfulness": values[i][0]} for i in range(count)), {"source_id": "only theirs"})
     student = rows(*({"source_id": f"s{i}", "faithfulness": values[i][1]} for i in order), {"source_id": "only ours"})
-    found = evaluate("student", "test", student, teacher)["difference_to_round_0_teacher"]
+    found = evaluate("student", "test", measure(student), measure(teacher)).difference_to_round_0_teacher
     assert found is not None and found["faithfulness"] is not None
     expected = naive_interval([ours - theirs for theirs, ours in values])
-    assert [found["faithfulness"][key] for key in ("mean", "low", "high")] == pytest.approx(expected, abs=1e-9)  # type: ignore[literal-required]
+    assert list(found["faithfulness"].model_dump().values()) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
     table = rows(*({"source_id": f"s{i}", "output": f"word{i} and word{i % 3}", "kept": i % 2 == 0} for i in range(9)))
-    found = evaluate("student", "test", table, table)["difference_to_round_0_teacher"]
+    found = evaluate("student", "test", measure(table), measure(table)).difference_to_round_0_teacher
     assert found is not None
-    assert all(found[name] == {"mean": 0.0, "low": 0.0, "high": 0.0} for name in ("pass_rate", "rouge_l", "distinct_2"))
+    assert all(found[name] == Measure(mean=0.0, low=0.0, high=0.0) for name in ("pass_rate", "rouge_l", "distinct_2"))
 
 
 def naive_distinct_2(outputs: list[str]) -> float:
@@ -166,13 +167,13 @@ def naive_distinct_2(outputs: list[str]) -> float:
 @settings(max_examples=60, deadline=None)
 def test_distinct_2_is_the_naive_one_and_lies_in_its_interval(outputs: list[str]) -> None:
     table = rows(*({"source_id": f"s{i // 2}", "sample": i % 2, "output": text} for i, text in enumerate(outputs)))
-    found = evaluate("student", "test", table)["distinct_2"]
+    found = evaluate("student", "test", measure(table)).distinct_2
     if all(len(text.split()) < 2 for text in outputs):
         assert found is None
         return
     assert found is not None
-    assert found["mean"] == pytest.approx(naive_distinct_2(outputs))
-    assert 0 <= found["low"] <= found["high"] <= 1
+    assert found.mean == pytest.approx(naive_distinct_2(outputs))
+    assert 0 <= found.low <= found.high <= 1
 
 
 def test_the_interval_of_distinct_2_is_as_wide_as_the_estimate_varies() -> None:
@@ -183,10 +184,10 @@ def test_the_interval_of_distinct_2_is_as_wide_as_the_estimate_varies() -> None:
     def sample() -> pa.Table:
         return rows(*({"source_id": f"s{i}", "output": " ".join(rng.choice(words, 12))} for i in range(40)))
 
-    found = [evaluate("student", "dev", sample())["distinct_2"] for _ in range(30)]
+    found = [evaluate("student", "dev", measure(sample())).distinct_2 for _ in range(30)]
     assert all(one is not None for one in found)
-    spread = 2 * 1.96 * float(np.std([one["mean"] for one in found if one]))
-    width = float(np.mean([one["high"] - one["low"] for one in found if one]))
+    spread = 2 * 1.96 * float(np.std([one.mean for one in found if one]))
+    width = float(np.mean([one.high - one.low for one in found if one]))
     assert 0.5 < width / spread < 2.0
 
 
@@ -278,11 +279,14 @@ def test_first_sentence(document: str, expected: str) -> None:
 
 
 def test_beaten_by_names_the_control_and_both_figures() -> None:
-    def row(model: str, pass_rate: float | None, rouge_l: float | None, split: str = "test") -> dict[str, Any]:
-        written = {"pass_rate": pass_rate, "rouge_l": rouge_l}
-        return {"model": model, "split": split} | {
-            key: None if value is None else {"mean": value, "low": value, "high": value} for key, value in written.items()
+    nothing = evaluate("student", "test", measure(rows().slice(0, 0)))
+
+    def row(model: Model, pass_rate: float | None, rouge_l: float | None, split: Split = "test") -> EvaluationRow:
+        written = {
+            name: None if value is None else Measure(mean=value, low=value, high=value)
+            for name, value in (("pass_rate", pass_rate), ("rouge_l", rouge_l))
         }
+        return nothing.model_copy(update={"model": model, "split": split, **written})
 
     student = row("student", 0.4, 0.25)
     assert beaten_by([student, row("first-sentence", 0.4, 0.31), row("document", 0.0, None)]) == [

@@ -21,7 +21,9 @@ def _strike(target, when):
         except FileExistsError:
             continue
         if fault["victim"] == "driver":
-            run = str(target).split("/rounds/")[0].split("/evaluation/")[0]
+            run = os.path.dirname(os.path.abspath(target))
+            while not os.path.exists(os.path.join(run, "run.lock")):
+                run = os.path.dirname(run)
             victim = json.load(open(os.path.join(run, "run.lock")))["process"]
         else:
             victim = os.getpid()
