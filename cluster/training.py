@@ -39,6 +39,7 @@ def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, 
 
     assert ray.is_initialized(), "connect to Ray first"
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would print what libraries capture from stdout
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how late Ray sees the end of a training: 2 s by default
     storage.mkdir(parents=True, exist_ok=True)
     wrapped = {"loop": loop, "config": config, "placement": placement, "workers": workers}
     for attempt in range(1, placement.max_failures + 2):

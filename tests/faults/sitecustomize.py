@@ -16,18 +16,21 @@ def _strike(target, when):
     for index, fault in enumerate(json.load(open(_plan))):
         if fault["when"] != when or not re.search(fault["rename"], str(target)):
             continue
+        victim = os.getpid() if fault["victim"] == "self" else _driver(target)
+        if not os.path.exists(f"/proc/{victim}"):
+            continue  # another fault has ended it already; this one waits for the next
         try:
             os.close(os.open(f"{_plan}.{index}", os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             continue
-        if fault["victim"] == "driver":
-            run = os.path.dirname(os.path.abspath(target))
-            while not os.path.exists(os.path.join(run, "run.lock")):
-                run = os.path.dirname(run)
-            victim = json.load(open(os.path.join(run, "run.lock")))["process"]
-        else:
-            victim = os.getpid()
         os.kill(victim, signal.SIGKILL)
+
+
+def _driver(target):
+    run = os.path.dirname(os.path.abspath(target))
+    while not os.path.exists(os.path.join(run, "run.lock")):
+        run = os.path.dirname(run)
+    return json.load(open(os.path.join(run, "run.lock")))["process"]
 
 
 def _wrapped(original):
