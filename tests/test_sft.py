@@ -1,11 +1,9 @@
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,32 +13,7 @@ from corpus.errors import LimbeckError
 from students import loop, sft
 from students.config import LoraConfig, SftConfig
 from tests.tiny_students import make_dataset, make_model
-
-
-def _config(**changes: Any) -> SftConfig:
-    return SftConfig(**{"batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, "checkpoint_steps": 2, **changes})
-
-
-def _settings(root: Path, config: SftConfig, **model: Any) -> loop.Settings:
-    """A model and a dataset in `root`, made where they are not there."""
-    if not (root / "model").exists():
-        make_model(root / "model", **model)
-        make_dataset(root / "dataset")
-    files = tuple(sft.dataset_files(root / "dataset"))
-    return loop.Settings(
-        config, files, root / "model", root / "model", root / "round" / "student", root / "round" / "training", 3, False
-    )
-
-
-def _run(given: loop.Settings) -> dict[str, Any]:
-    return loop.run({"settings": given})
-
-
-def _trainer(given: loop.Settings) -> Any:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(given.base)
-    return loop._build(given, loop._read_rows(given.files), tokenizer)[0]
+from tests.tiny_training import build_trainer, train_config, train_here, train_settings
 
 
 @pytest.mark.parametrize("conversational", [True, False])
@@ -49,7 +22,7 @@ def test_only_the_completion_and_its_end_token_are_learned(tmp_path: Path, conve
 
     make_model(tmp_path / "model")
     make_dataset(tmp_path / "dataset", rows=6, conversational=conversational)
-    trainer = _trainer(_settings(tmp_path, _config()))
+    trainer = build_trainer(train_settings(tmp_path, train_config()))
     backend = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
     end = backend.token_to_id("<|end|>")
     rows = loop._read_rows(tuple(sft.dataset_files(tmp_path / "dataset")))
@@ -73,7 +46,7 @@ def test_loss_equals_the_plain_loss(tmp_path: Path, precision: str) -> None:
 
     from students.trainer import completion_loss
 
-    trainer = _trainer(_settings(tmp_path, _config(precision=precision)))
+    trainer = build_trainer(train_settings(tmp_path, train_config(precision=precision)))
     model = trainer.model
     for inputs in trainer.get_train_dataloader():
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
@@ -97,7 +70,7 @@ def test_a_batch_without_labels_has_loss_zero(tmp_path: Path) -> None:
 
     from students.trainer import completion_loss
 
-    trainer = _trainer(_settings(tmp_path, _config()))
+    trainer = build_trainer(train_settings(tmp_path, train_config()))
     ids = torch.tensor([[5, 6, 7]])
     loss, _ = completion_loss(trainer.model, {"input_ids": ids, "attention_mask": ids * 0 + 1, "labels": ids * 0 - 100})
     loss.backward()
@@ -109,8 +82,8 @@ def test_micro_batches_do_not_change_what_is_learned(tmp_path: Path) -> None:
 
     weights = []
     for micro in (1, 4):
-        given = _settings(tmp_path, _config(micro_batch_size=micro, precision="float32"))
-        _run(given)
+        given = train_settings(tmp_path, train_config(micro_batch_size=micro, precision="float32"))
+        train_here(given)
         weights.append(load_file(given.out / "model.safetensors"))
         given.out.rename(tmp_path / f"micro-{micro}")
     start = load_file(tmp_path / "model" / "model.safetensors")
@@ -153,8 +126,8 @@ def test_the_rate_never_starts_at_zero() -> None:
 
 
 def test_most_weights_move_in_a_few_steps_at_a_small_rate(tmp_path: Path) -> None:
-    given = _settings(tmp_path, _config(learning_rate=2e-5), dtype="bfloat16")
-    metrics = _run(given)
+    given = train_settings(tmp_path, train_config(learning_rate=2e-5), dtype="bfloat16")
+    metrics = train_here(given)
     assert metrics["steps"] == 6
     assert metrics["weights_moved_fraction"] > 0.5
 
@@ -163,8 +136,8 @@ def test_the_student_is_a_whole_model_folder(tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    given = _settings(tmp_path, _config(epochs=4, learning_rate=1e-2), dtype="bfloat16")
-    metrics = _run(given)
+    given = train_settings(tmp_path, train_config(epochs=4, learning_rate=1e-2), dtype="bfloat16")
+    metrics = train_here(given)
     base, out = given.base, given.out
     assert {path.name for path in out.iterdir()} == {path.name for path in base.iterdir()} | {"training.json"}
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
@@ -173,19 +146,21 @@ def test_the_student_is_a_whole_model_folder(tmp_path: Path) -> None:
     student = AutoModelForCausalLM.from_pretrained(out)
     assert student.dtype == torch.bfloat16
     assert metrics["loss_last"] < metrics["loss_first"] - 1 and len(metrics["loss_curve"]) == metrics["steps"] == 24
-    assert metrics["tokens"] == 4 * sum(len(row) for row in _trainer(_settings(tmp_path, _config())).train_dataset["input_ids"])
+    assert metrics["tokens"] == 4 * sum(
+        len(row) for row in build_trainer(train_settings(tmp_path, train_config())).train_dataset["input_ids"]
+    )
     assert metrics["train_seconds"] > 0 and metrics["load_seconds"] > 0 and metrics["save_seconds"] > 0
 
 
 def test_too_long_rows_are_left_out_and_counted(tmp_path: Path) -> None:
-    given = _settings(tmp_path, _config(max_sequence_tokens=28))
-    metrics = _run(given)
+    given = train_settings(tmp_path, train_config(max_sequence_tokens=28))
+    metrics = train_here(given)
     assert 0 < metrics["rows_too_long"] < metrics["rows"] == 24
-    trainer = _trainer(given)
+    trainer = build_trainer(given)
     assert max(len(ids) for ids in trainer.train_dataset["input_ids"]) <= 28
     assert len(trainer.train_dataset) == 24 - metrics["rows_too_long"]
     with pytest.raises(LimbeckError, match=r"longer than max_sequence_tokens \(3;"):
-        _trainer(_settings(tmp_path, _config(max_sequence_tokens=3)))
+        build_trainer(train_settings(tmp_path, train_config(max_sequence_tokens=3)))
 
 
 def test_merged_adapters_answer_as_they_did_apart(tmp_path: Path) -> None:
@@ -193,8 +168,8 @@ def test_merged_adapters_answer_as_they_did_apart(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     lora = LoraConfig(rank=4, alpha=8, target_modules=("q_proj", "down_proj"))
-    given = _settings(tmp_path, _config(lora=lora, learning_rate=1e-2, epochs=3, precision="float32"))
-    trainer = _trainer(given)
+    given = train_settings(tmp_path, train_config(lora=lora, learning_rate=1e-2, epochs=3, precision="float32"))
+    trainer = build_trainer(given)
     before = loop._sample_weights(trainer.model)
     assert before and all("lora_" in name for name in before)
     trainer.train()
@@ -212,107 +187,6 @@ def test_merged_adapters_answer_as_they_did_apart(tmp_path: Path) -> None:
     assert not list(given.out.glob("adapter*"))
 
 
-_KILLED = """
-import os, signal, sys, pickle
-sys.path.insert(0, os.getcwd())
-from students import loop, trainer
-when, given = pickle.load(open(sys.argv[1], "rb"))
-if when == "inside a step":
-    plain = trainer.CompletionTrainer.training_step
-    def step(self, *a, **k):
-        if self.state.global_step == 5:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return plain(self, *a, **k)
-    trainer.CompletionTrainer.training_step = step
-else:
-    plain = trainer.publish_checkpoint
-    def publish(written, *rest):
-        if written.name == "checkpoint-4":
-            os.remove(written / "optimizer.pt")
-            os.kill(os.getpid(), signal.SIGKILL)
-        return plain(written, *rest)
-    trainer.publish_checkpoint = publish
-loop.run({"settings": given})
-"""
-
-
-@pytest.mark.parametrize(("when", "resumed"), [("inside a step", 4), ("inside a checkpoint", 2)])
-def test_a_killed_training_resumes_to_the_same_bits(tmp_path: Path, when: str, resumed: int) -> None:
-    import pickle
-    from dataclasses import replace
-
-    given = _settings(tmp_path, _config(epochs=2, lora=None), dtype="bfloat16")
-    plain = replace(given, out=tmp_path / "plain" / "student", training=tmp_path / "plain" / "training")
-    uninterrupted = _run(plain)
-    assert uninterrupted["steps"] == 12 and uninterrupted["resumed_from_step"] == 0
-    note = tmp_path / "note"
-    note.write_bytes(pickle.dumps((when, given)))
-    died = subprocess.run([sys.executable, "-c", _KILLED, str(note)], capture_output=True, text=True)
-    assert died.returncode == -signal.SIGKILL, died.stderr[-2000:]
-    assert not given.out.exists()
-    metrics = _run(given)
-    assert metrics["resumed_from_step"] == resumed
-    assert metrics["loss_curve"] == uninterrupted["loss_curve"]
-    assert (given.out / "model.safetensors").read_bytes() == (plain.out / "model.safetensors").read_bytes()
-    checkpoints = given.training / "checkpoints"
-    assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-10"]  # the last step has the student itself
-
-
-def test_old_checkpoints_are_pruned(tmp_path: Path) -> None:
-    from students.trainer import whole_checkpoints
-
-    given = _settings(tmp_path, _config(epochs=2, checkpoint_steps=3, keep_checkpoints=2))
-    _run(given)
-    assert [path.name for path in whole_checkpoints(given.training / "checkpoints")] == ["checkpoint-6", "checkpoint-9"]
-
-
-def test_a_full_disk_is_one_clear_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from students import trainer
-
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(trainer, "publish_checkpoint", full)
-    with pytest.raises(LimbeckError, match="No space left"):
-        _run(_settings(tmp_path, _config()))
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train here instead of on Ray's workers."""
-
-    def fit(work: Any, config: dict[str, Any], workers: int, placement: Any, storage: Path) -> Any:
-        return work(config)
-
-    monkeypatch.setattr(sft, "fit", fit)
-
-
-def test_train_publishes_once_and_leaves_no_checkpoints(
-    tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_model(tmp_path / "model")
-    make_dataset(tmp_path / "dataset")
-    out = tmp_path / "round" / "student"
-    metrics = sft.train(_config(), tmp_path / "dataset", tmp_path / "model", out, 3)
-    assert [path.name for path in out.parent.iterdir()] == ["student"]
-    monkeypatch.setattr(sft, "fit", None)  # a second call trains nothing
-    again = sft.train(_config(), tmp_path / "dataset", tmp_path / "model", out, 3)
-    assert again == json.loads((out / "training.json").read_text()) and again["loss_curve"] == metrics["loss_curve"]
-
-
-def test_checkpoints_of_another_plan_are_never_resumed(tmp_path: Path, in_process: None) -> None:
-    make_model(tmp_path / "model")
-    make_dataset(tmp_path / "dataset")
-    files = sft.dataset_files(tmp_path / "dataset")
-    training = tmp_path / "round" / "training"
-    sft._start_afresh_unless_same(training, _config(), files, tmp_path / "model", 3)
-    (training / "checkpoints" / "checkpoint-2").mkdir(parents=True)
-    sft._start_afresh_unless_same(training, _config(), files, tmp_path / "model", 3)
-    assert (training / "checkpoints" / "checkpoint-2").exists()
-    sft._start_afresh_unless_same(training, _config(), files, tmp_path / "model", 4)
-    assert not (training / "checkpoints").exists()
-
-
 @pytest.mark.parametrize(
     ("columns", "message"), [({"prompt": [], "completion": []}, "no rows"), ({"prompt": ["a"]}, "lacks the column 'completion'")]
 )
@@ -323,9 +197,9 @@ def test_a_dataset_that_cannot_be_learned_is_refused(tmp_path: Path, columns: di
     (tmp_path / "dataset").mkdir()
     pq.write_table(pa.table(columns), tmp_path / "dataset" / "train.parquet")
     with pytest.raises(LimbeckError, match=message):
-        sft.train(_config(), tmp_path / "dataset", tmp_path, tmp_path / "student", 3)
+        sft.train(train_config(), tmp_path / "dataset", tmp_path, tmp_path / "student", 3)
     with pytest.raises(LimbeckError, match="no Parquet file"):
-        sft.train(_config(), tmp_path / "nothing", tmp_path, tmp_path / "student", 3)
+        sft.train(train_config(), tmp_path / "nothing", tmp_path, tmp_path / "student", 3)
 
 
 def test_batches_must_divide() -> None:
@@ -351,7 +225,7 @@ def test_the_real_teacher_learns(tmp_path: Path) -> None:
     files = tuple(sft.dataset_files(tmp_path / "dataset"))
     config = SftConfig(batch_size=4, micro_batch_size=4, learning_rate=2e-5)
     given = loop.Settings(config, files, teacher, teacher, tmp_path / "student", tmp_path / "training", 3, False)
-    metrics = _run(given)
+    metrics = train_here(given)
     assert metrics["steps"] == 3
     assert metrics["weights_moved_fraction"] > 0.5
     assert metrics["loss_last"] < metrics["loss_first"]

@@ -128,3 +128,41 @@ def test_two_workers_train_one_student(tmp_path: Path, ray_here: None, deepspeed
     assert {name: (value.shape, value.dtype) for name, value in weights.items()} == {
         name: (value.shape, value.dtype) for name, value in expected.items()
     }
+
+
+def _die_after_the_first_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
+    """The training loop, whose rank 0 is killed once, right after a checkpoint got its name."""
+    from students import loop, trainer
+
+    died, publish = config["settings"].training / "died", trainer.publish_checkpoint
+
+    def publish_and_die(*arguments: Any) -> None:
+        publish(*arguments)
+        if not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    trainer.publish_checkpoint = publish_and_die
+    return loop.run(config)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_killed_deepspeed_training_goes_on(tmp_path: Path, ray_here: None, monkeypatch: pytest.MonkeyPatch, stage: int) -> None:
+    from students import loop
+    from students.config import SftConfig
+    from students.sft import train
+
+    teacher, dataset = make_model(tmp_path / "teacher", dtype="bfloat16"), make_dataset(tmp_path / "dataset")
+    config = SftConfig(
+        workers=2,
+        batch_size=4,
+        micro_batch_size=1,
+        learning_rate=1e-2,
+        checkpoint_steps=2,
+        deepspeed={"zero_optimization": {"stage": stage}},
+    )
+    plain = train(config, dataset, teacher, tmp_path / "plain" / "student", 3)
+    monkeypatch.setattr(loop, "run", _die_after_the_first_checkpoint)
+    metrics = train(config, dataset, teacher, tmp_path / "killed" / "student", 3)
+    assert plain["resumed_from_step"] == 0 and metrics["resumed_from_step"] == 2
+    assert metrics["loss_curve"] == pytest.approx(plain["loss_curve"], abs=1e-3)
