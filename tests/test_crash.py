@@ -124,12 +124,7 @@ def test_a_driver_and_a_worker_killed_while_candidates_are_drawn(tmp_path: Path)
     assert_same_outcome(run, reference, rounds=1)
 
 
-@pytest.mark.timeout(600)
-def test_a_row_that_always_kills_its_worker_becomes_a_reason(tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, rounds=1, student=None)
-    script = tmp_path / "mine.py"
-    script.write_text(
-        f"""
+FATAL_FILTER = """
 import os, signal
 import pyarrow as pa
 from filters.contract import Bound
@@ -140,18 +135,28 @@ class Fatal:
     name = "fatal"
     bounds = (Bound("length", minimum=0),)
     def score(self, candidates):
-        if open({str(tmp_path / "victim")!r}).read() in candidates["candidate_id"].to_pylist():
+        victim = {victim!r} or candidates["candidate_id"][0].as_py()
+        if victim in candidates["candidate_id"].to_pylist():
             os.kill(os.getpid(), signal.SIGKILL)
         return pa.table({{"length": [float(len(text)) for text in candidates["output"].to_pylist()]}})
 
 if __name__ == "__main__":
-    run(load("{recipe}"), "{tmp_path / "run"}", filters=[Fatal()])
+    run(load({recipe!r}), {run!r}, filters=[Fatal()])
 """
-    )
-    _, reference = uninterrupted(tmp_path, "reference", rounds=1, student=None)
+
+
+def run_with_fatal_filter(folder: Path, recipe: Path, victim: str) -> subprocess.CompletedProcess[str]:
+    """A user's script whose filter kills its worker on one candidate; "": on every one."""
+    script = folder / "mine.py"
+    script.write_text(FATAL_FILTER.format(victim=victim, recipe=str(recipe), run=str(folder / "run")))
+    return subprocess.run([sys.executable, str(script)], env=settings(), capture_output=True, text=True, timeout=500)
+
+
+@pytest.mark.timeout(600)
+def test_a_row_that_always_kills_its_worker_becomes_a_reason(tmp_path: Path) -> None:
+    recipe, reference = uninterrupted(tmp_path, "reference", rounds=1, student=None)
     victim = read_parts(reference / "rounds/000/candidates", CANDIDATES)["candidate_id"].to_pylist()[5]
-    (tmp_path / "victim").write_text(victim)
-    done = subprocess.run([sys.executable, str(script)], env=settings(), capture_output=True, text=True, timeout=500)
+    done = run_with_fatal_filter(tmp_path, recipe, victim)
     assert done.returncode == 0, done.stderr
     decisions = {row["candidate_id"]: row for row in read_table(tmp_path / "run/rounds/000/decisions.parquet").to_pylist()}
     theirs = {row["candidate_id"]: row for row in read_table(reference / "rounds/000/decisions.parquet").to_pylist()}
@@ -167,25 +172,7 @@ if __name__ == "__main__":
 @pytest.mark.timeout(600)
 def test_a_worker_that_always_dies_stops_the_run_with_its_last_words(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, rounds=1, student=None, cluster={"rows_per_part": 12, "max_restarts": 2})
-    script = tmp_path / "mine.py"
-    script.write_text(
-        f"""
-import os, signal
-from filters.contract import Bound
-from pipelines.recipe import load
-from pipelines.run import run
-
-class Fatal:
-    name = "fatal"
-    bounds = (Bound("length", minimum=0),)
-    def score(self, candidates):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-if __name__ == "__main__":
-    run(load("{recipe}"), "{tmp_path / "run"}", filters=[Fatal()])
-"""
-    )
-    done = subprocess.run([sys.executable, str(script)], env=settings(), capture_output=True, text=True, timeout=500)
+    done = run_with_fatal_filter(tmp_path, recipe, victim="")
     assert done.returncode != 0
     assert "max_restarts" in done.stderr and "round-0/scores/fatal" in done.stderr
     assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 36
