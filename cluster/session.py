@@ -141,7 +141,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-PACKAGES = ("corpus", "generators", "filters", "students", "cluster", "pipelines")
+PACKAGES = ("corpus", "infinigram", "generators", "filters", "students", "cluster", "pipelines")
 
 
 def code_fingerprints() -> dict[str, str]:

@@ -1,0 +1,6 @@
+"""Types of the C++ extension; the functions are described where they are bound (infinigram/csrc/bindings_*.cpp)."""
+
+from corpus.errors import LimbeckError
+
+class BadIndex(LimbeckError): ...
+class BadQuery(LimbeckError): ...

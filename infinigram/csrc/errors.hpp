@@ -1,0 +1,16 @@
+// What a caller can mend, as exceptions; the module turns them into infinigram.errors.BadIndex and BadQuery.
+#pragma once
+
+#include <stdexcept>
+
+namespace infinigram {
+
+struct BadIndex : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+struct BadQuery : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+}  // namespace infinigram

@@ -1,0 +1,44 @@
+// Tokens and table entries as the infini-gram format stores them. Everything on disk is little-endian.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+namespace infinigram {
+
+static_assert(std::endian::native == std::endian::little, "the files are little-endian and mapped as they are");
+
+using Byte = std::uint8_t;
+
+// What stands before every document; no tokenizer's id may be this one.
+template <typename Token>
+inline constexpr Token separator = std::numeric_limits<Token>::max();
+
+template <typename Token>
+Token load_token(const Byte* at) {
+  Token token;
+  std::memcpy(&token, at, sizeof(Token));
+  return token;
+}
+
+// The key that the suffix array is ordered by: suffixes compare as bytes, so a token counts as a big-endian integer.
+constexpr std::uint8_t order_key(std::uint8_t token) { return token; }
+constexpr std::uint16_t order_key(std::uint16_t token) { return __builtin_bswap16(token); }
+constexpr std::uint32_t order_key(std::uint32_t token) { return __builtin_bswap32(token); }
+
+// Bytes of one table entry: as many as hold a byte offset into a text of so many bytes.
+constexpr int entry_bytes(std::uint64_t text_bytes) {
+  int bits = 0;
+  while (bits < 64 && (std::uint64_t{1} << bits) < text_bytes) ++bits;
+  return (bits + 7) / 8 == 0 ? 1 : (bits + 7) / 8;
+}
+
+inline std::uint64_t load_entry(const Byte* at, int bytes) {
+  std::uint64_t entry = 0;
+  std::memcpy(&entry, at, static_cast<std::size_t>(bytes));
+  return entry;
+}
+
+}  // namespace infinigram

@@ -1,0 +1,25 @@
+"""The C++ extension `_infinigram`; everything else is declared in pyproject.toml."""
+
+import os
+from glob import glob
+
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
+from setuptools import setup
+
+FLAGS = ["-O3", "-Wall", "-Wextra", "-fvisibility=hidden", "-pthread"]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g", "-O1"]
+chosen = SANITIZERS if os.environ.get("LIMBECK_SANITIZE") else []
+
+ParallelCompile("LIMBECK_COMPILE_JOBS", default=0).install()
+setup(
+    ext_modules=[
+        Pybind11Extension(
+            "_infinigram",
+            sorted(glob("infinigram/csrc/*.cpp")),
+            depends=sorted(glob("infinigram/csrc/*.hpp")),
+            cxx_std=20,
+            extra_compile_args=[*FLAGS, *chosen],
+            extra_link_args=["-pthread", *chosen],
+        )
+    ]
+)
