@@ -6,11 +6,12 @@ model stack costs more than most stages of a small run. A gate counts the deaths
 twice is bisected down to the row, and that row becomes a stored reason.
 """
 
+import contextlib
 import json
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,7 @@ class WorkerPool:
                     f"{session.gpus:g} in all, or others hold them; lower student.workers or free the cluster"
                 )
 
-    def stream(self, lanes: Sequence[Lane]) -> Iterator[PartReport]:
+    def stream(self, lanes: Sequence[Lane]) -> Generator[PartReport]:
         """Take every part of every lane through its jobs; yield what each job did, as parts finish.
 
         Raises LimbeckError with the worker's last words where a job fails or a worker is out of restarts.
@@ -179,7 +180,7 @@ class WorkerPool:
                         f"Ray lost the stream {STREAM_ATTEMPTS} times, at last with: {last_line(death)}"
                     ) from death
 
-    def _stream(self, lanes: Sequence[Lane]) -> Iterator[PartReport]:
+    def _stream(self, lanes: Sequence[Lane]) -> Generator[PartReport]:
         items = [{"lane": i, "part": part} for i, lane in enumerate(lanes) for part in lane.parts if not _finished(lane, part)]
         if not items:
             return
@@ -201,11 +202,14 @@ class WorkerPool:
                 max_task_retries=0,
             )
         # without prefetching: iter_rows would hold each part's report back until the next part is done
-        for batch in stream.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
-            for row in batch.to_pylist():
-                yield from (PartReport(**report) for report in json.loads(row["reports"]))
-                if row["error"]:
-                    raise LimbeckError(row["error"])
+        batches = stream.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
+        # closed at once after a failure: Ray's executor is a thread, and one that meets a Ray shut down ends the process
+        with contextlib.closing(iter(batches)) as open_batches:
+            for batch in open_batches:
+                for row in batch.to_pylist():
+                    yield from (PartReport(**report) for report in json.loads(row["reports"]))
+                    if row["error"]:
+                        raise LimbeckError(row["error"])
 
     def close(self) -> None:
         """End the workers and free what they reserved."""

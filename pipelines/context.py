@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,18 +125,19 @@ def stream(context: Context, pool: "WorkerPool", stage: str, lanes: Sequence["La
     context.events.emit("stage_started", stage=stage, parts=jobs)
     started, spent = time.monotonic(), 0.0
     totals: dict[str, dict[str, float]] = {}
-    for report in pool.stream(lanes):
-        facts = {key: value for key, value in vars(report).items() if key != "stage"}
-        context.events.emit("part_done", stage=report.stage, **facts)
-        if report.deaths:
-            context.events.emit(
-                "note", words=f"{report.stage} {report.part}: its worker died {report.deaths} times and was started again"
-            )
-        for reason in report.failed_rows:
-            context.events.emit("note", words=f"{report.stage}: {reason}")
-        total = totals.setdefault(report.stage, {"seconds": 0.0, "model_seconds": 0.0, "load_seconds": 0.0, "rows": 0})
-        for key in total:
-            total[key] += getattr(report, key)
+    with closing(pool.stream(lanes)) as reports:
+        for report in reports:
+            facts = {key: value for key, value in vars(report).items() if key != "stage"}
+            context.events.emit("part_done", stage=report.stage, **facts)
+            if report.deaths:
+                context.events.emit(
+                    "note", words=f"{report.stage} {report.part}: its worker died {report.deaths} times and was started again"
+                )
+            for reason in report.failed_rows:
+                context.events.emit("note", words=f"{report.stage}: {reason}")
+            total = totals.setdefault(report.stage, {"seconds": 0.0, "model_seconds": 0.0, "load_seconds": 0.0, "rows": 0})
+            for key in total:
+                total[key] += getattr(report, key)
     workers = context.recipe.cluster.workers  # side by side: a second of each is a second of the run
     for name, total in totals.items():
         shares = {key: round(value / workers if key != "rows" else value, 3) for key, value in total.items()}
