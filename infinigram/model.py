@@ -1,0 +1,124 @@
+"""The ∞-gram language model beside a neural one: interpolation, its weights, perplexity, and decontamination (Liu et al. 2024).
+
+Everything here takes arrays: the engines that make neural log-probabilities live above this package.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from infinigram.errors import BadQuery
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+NGRAM_TOKENS = 13
+SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Weights of the ∞-gram probability: where a single token follows the context in the whole index (sparse), and elsewhere."""
+
+    sparse: float
+    dense: float
+
+    def log_probabilities(self, neural: Floats, infinite: Floats, is_sparse: Flags) -> Floats:
+        """Return ln(λ P∞ + (1 - λ) P_neural) at every position.
+
+        `neural`: natural log-probabilities [tokens]; `infinite`: ∞-gram probabilities in 0..1 [tokens]; `is_sparse` [tokens].
+        """
+        _check(neural, infinite, is_sparse)
+        weights = np.where(is_sparse, self.sparse, self.dense)
+        with np.errstate(divide="ignore"):  # ln 0 where the whole weight is on an ∞-gram that never saw the token
+            mixed: Floats = np.logaddexp(np.log(weights) + np.log(infinite), np.log1p(-weights) + neural)
+        return mixed
+
+
+def fit(neural: Floats, infinite: Floats, is_sparse: Flags) -> Mixture:
+    """Return the weights with the lowest perplexity on these (validation) tokens; a kind of position that has none gets 0.
+
+    The log-likelihood is concave in each weight, so each is found by bisecting its derivative to 1e-9. O(tokens).
+    """
+    _check(neural, infinite, is_sparse)
+    found = [_best_weight(np.exp(neural[mask]), infinite[mask]) for mask in (is_sparse, ~is_sparse)]
+    return Mixture(sparse=found[0], dense=found[1])
+
+
+def perplexity(log_probabilities: Floats) -> float:
+    """Return exp of the mean negative natural log-probability; raises BadQuery where there is no token."""
+    if not len(log_probabilities):
+        raise BadQuery("there is no token to measure perplexity on; give at least one")
+    return float(np.exp(-np.mean(log_probabilities)))
+
+
+def relative_improvement(mixed: float, neural: float) -> float:
+    """Return by what share of the distance to 1 the perplexity fell: 1 - (mixed - 1) / (neural - 1)."""
+    return 1.0 - (mixed - 1.0) / (neural - 1.0)
+
+
+class Matches(Protocol):
+    """What decontamination asks of an index of the evaluation texts."""
+
+    def creativity(self, ids: Any) -> npt.NDArray[np.int64]:
+        """For every position l of `ids` the largest r such that ids[l:r] occurs."""
+        ...
+
+
+def contaminated_share(evaluation: Matches, ids: Any, ngram_tokens: int = NGRAM_TOKENS) -> float:
+    """Return the share of a document's n-grams that occur in the evaluation texts; 0 for a document shorter than one n-gram."""
+    if ngram_tokens < 1:
+        raise BadQuery(f"an n-gram of {ngram_tokens} tokens is none; give at least 1")
+    ngrams = len(ids) - ngram_tokens + 1
+    if ngrams < 1:
+        return 0.0
+    ends = np.asarray(evaluation.creativity(ids))[:ngrams]
+    return float(np.mean(ends - np.arange(ngrams) >= ngram_tokens))
+
+
+def contaminated(
+    evaluation: Matches, documents: Iterable[Any], ngram_tokens: int = NGRAM_TOKENS, share: float = SHARE
+) -> Iterator[int]:
+    """Yield the numbers of the documents (each its token ids) of whose n-grams at least `share` occur in the evaluation texts.
+
+    By default the rule with which the ∞-gram paper cleaned the Pile: 13-grams, 80 %. O(document · log evaluation) each.
+    """
+    if not 0 < share <= 1:
+        raise BadQuery(f"share {share} is none; give a number above 0 and at most 1")
+    for number, ids in enumerate(documents):
+        if contaminated_share(evaluation, ids, ngram_tokens) >= share:
+            yield number
+
+
+def _best_weight(neural: Floats, infinite: Floats) -> float:
+    gain = infinite - neural
+    if not gain.any():
+        return 0.0
+    low, high = 0.0, 1.0 - 1e-12
+    if _slope(low, neural, gain) <= 0:
+        return low
+    if _slope(high, neural, gain) >= 0:
+        return high
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _slope(middle, neural, gain) > 0 else (low, middle)
+    return (low + high) / 2
+
+
+def _slope(weight: float, neural: Floats, gain: Floats) -> float:
+    """The derivative of Σ ln(neural + weight · gain); a term of 0/0 (both models say 0) leaves the weight as it is."""
+    mixed = neural + weight * gain
+    return float(np.sum(np.divide(gain, mixed, out=np.zeros_like(gain), where=mixed > 0)))
+
+
+def _check(neural: Floats, infinite: Floats, is_sparse: Flags) -> None:
+    if not len(neural) == len(infinite) == len(is_sparse):
+        raise BadQuery(
+            f"{len(neural)} neural log-probabilities, {len(infinite)} ∞-gram probabilities and {len(is_sparse)} sparse flags are "
+            "not of one text; give one of each for every token"
+        )
+    if np.any(~(neural <= 0)) or np.any(~((infinite >= 0) & (infinite <= 1))):
+        raise BadQuery("neural values are natural log-probabilities (at most 0) and ∞-gram values probabilities (0 to 1)")
