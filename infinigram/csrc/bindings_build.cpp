@@ -1,9 +1,184 @@
+// Construction, as Python sees it: sorting parts, merging them into a table, checking a table.
+#include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <future>
+#include <thread>
+
+#include "merge.hpp"
+#include "part.hpp"
+#include "text.hpp"
 
 namespace py = pybind11;
 
 namespace infinigram {
+namespace {
 
-void bind_build(py::module_& module) { (void)module; }
+using build::File;
+using build::Part;
+using build::Position;
+using build::Text;
+using Report = std::function<void(std::uint64_t)>;  // tokens done so far
+
+// Work in threads of its own, watched from the calling thread, which alone talks to Python.
+class Crew {
+ public:
+  std::atomic<std::uint64_t> done{0};
+  std::atomic<bool> stopped{false};
+
+  template <typename Work>
+  void start(Work work) {
+    workers_.push_back(std::async(std::launch::async, std::move(work)));
+  }
+
+  // Waits for all; passes on the first exception of a worker, of `report` or of an interrupt.
+  void finish(const Report& report) {
+    std::exception_ptr failure;
+    std::uint64_t reported = 0;
+    for (auto& worker : workers_) {
+      while (failure == nullptr && worker.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready) {
+        try {
+          const py::gil_scoped_acquire python;
+          if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+          if (done != reported) report(reported = done);
+        } catch (...) {
+          failure = std::current_exception();
+          stopped = true;
+        }
+      }
+      try {
+        worker.get();
+      } catch (...) {
+        if (failure == nullptr) failure = std::current_exception();
+        stopped = true;
+      }
+    }
+    if (failure != nullptr) std::rethrow_exception(failure);
+    const py::gil_scoped_acquire python;
+    report(done);
+  }
+
+  // What a sorter calls between its passes.
+  build::Tick tick(std::uint64_t tokens) {
+    return [this, tokens](double share) {
+      if (stopped) throw BadIndex("stopped");
+      done += static_cast<std::uint64_t>(share * static_cast<double>(tokens));
+    };
+  }
+
+ private:
+  std::vector<std::future<void>> workers_;
+};
+
+build::HugeArray<Position> sorted(const Text& text, std::uint64_t begin, std::uint64_t end, const build::Tick& tick) {
+  switch (text.width()) {
+    case 1:
+      return build::sorted_part<std::uint8_t>(text, begin, end, tick);
+    case 2:
+      return build::sorted_part<std::uint16_t>(text, begin, end, tick);
+    default:
+      return build::sorted_part<std::uint32_t>(text, begin, end, tick);
+  }
+}
+
+void check_width(int width) {
+  if (width != 1 && width != 2 && width != 4) throw BadIndex("a token has 1, 2 or 4 bytes");
+}
+
+void check_bounds(const Text& text, const std::vector<std::uint64_t>& bounds) {
+  bool right = bounds.size() >= 2 && bounds.front() == 0 && bounds.back() == text.tokens();
+  for (std::size_t at = 1; right && at < bounds.size(); ++at) {
+    right = bounds[at - 1] <= bounds[at] && bounds[at] - bounds[at - 1] <= build::kMaxPartTokens;
+  }
+  if (!right) throw BadIndex("the parts do not cover the text, or one is larger than 2^31 - 1024 tokens");
+}
+
+void sort_part(const std::string& text_path, int width, std::uint64_t begin, std::uint64_t end,
+               const std::string& part_path, const Report& report) {
+  check_width(width);
+  const py::gil_scoped_release free_python;
+  const Text text(text_path, width);
+  check_bounds(text, {0, begin, end, text.tokens()});
+  Crew crew;
+  crew.start([&] {
+    const auto table = sorted(text, begin, end, crew.tick(end - begin));
+    const File file(part_path, O_WRONLY | O_CREAT | O_TRUNC);
+    file.write_at(table.data(), table.size() * sizeof(Position), 0);
+  });
+  crew.finish(report);
+}
+
+void merge(const Text& text, const std::vector<Part>& parts, const std::string& table_path, std::uint64_t threads,
+           std::uint64_t buffer_entries, std::uint64_t done, const Report& report) {
+  const File table(table_path, O_WRONLY | O_CREAT | O_TRUNC);
+  // More pieces than threads, so that uneven ones even out.
+  const auto cuts = build::pieces_of(text, parts, threads == 1 ? 1 : 4 * threads);
+  std::atomic<std::size_t> next{0};
+  Crew crew;
+  crew.done = done;
+  for (std::uint64_t thread = 0; thread < threads; ++thread) {
+    crew.start([&] {
+      for (std::size_t piece; (piece = next++) + 1 < cuts.size();) {
+        build::merge_piece(text, parts, cuts[piece], cuts[piece + 1], buffer_entries, table, crew.done, crew.stopped);
+      }
+    });
+  }
+  crew.finish(report);
+}
+
+void merge_parts(const std::string& text_path, int width, const std::vector<std::uint64_t>& bounds,
+                 const std::vector<std::string>& part_paths, const std::string& table_path, std::uint64_t threads,
+                 std::uint64_t buffer_entries, const Report& report) {
+  check_width(width);
+  const py::gil_scoped_release free_python;
+  const Text text(text_path, width);
+  check_bounds(text, bounds);
+  std::vector<Part> parts(part_paths.size());
+  for (std::size_t each = 0; each < parts.size(); ++each) {
+    parts[each].begin = bounds.at(each);
+    parts[each].tokens = bounds.at(each + 1) - bounds.at(each);
+    parts[each].file = std::make_unique<File>(part_paths[each], O_RDONLY);
+    if (parts[each].file->bytes() != parts[each].tokens * sizeof(Position)) {
+      throw BadIndex(part_paths[each] + " is cut off; delete it and build again");
+    }
+  }
+  merge(text, parts, table_path, std::max<std::uint64_t>(threads, 1), std::max<std::uint64_t>(buffer_entries, 64), 0,
+        report);
+}
+
+void build_table(const std::string& text_path, int width, const std::vector<std::uint64_t>& bounds,
+                 const std::string& table_path, const Report& report) {
+  check_width(width);
+  const py::gil_scoped_release free_python;
+  const Text text(text_path, width);
+  check_bounds(text, bounds);
+  std::vector<Part> parts(bounds.size() - 1);
+  {
+    Crew crew;
+    for (std::size_t each = 0; each < parts.size(); ++each) {
+      parts[each].begin = bounds[each];
+      parts[each].tokens = bounds[each + 1] - bounds[each];
+      crew.start([&, each] {
+        parts[each].in_memory = sorted(text, bounds[each], bounds[each + 1], crew.tick(parts[each].tokens));
+      });
+    }
+    crew.finish(report);
+  }
+  merge(text, parts, table_path, parts.size(), std::uint64_t{1} << 14, text.tokens(), report);
+}
+
+}  // namespace
+
+void bind_build(py::module_& module) {
+  module.def("sort_part", &sort_part, py::arg("text_path"), py::arg("width"), py::arg("begin"), py::arg("end"),
+             py::arg("part_path"), py::arg("report"));
+  module.def("merge_parts", &merge_parts, py::arg("text_path"), py::arg("width"), py::arg("bounds"),
+             py::arg("part_paths"), py::arg("table_path"), py::arg("threads"), py::arg("buffer_entries"),
+             py::arg("report"));
+  module.def("build_table", &build_table, py::arg("text_path"), py::arg("width"), py::arg("bounds"),
+             py::arg("table_path"), py::arg("report"));
+}
 
 }  // namespace infinigram

@@ -1,0 +1,231 @@
+// The table of a text from its sorted parts: one exact merge, parts and table read and written in sequence.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "memory.hpp"
+#include "sais.hpp"
+#include "text.hpp"
+#include "tokens.hpp"
+
+namespace infinigram::build {
+
+// A sorted part: in memory, or in a file of 4-byte positions counted from `begin`.
+struct Part {
+  std::uint64_t begin = 0;
+  std::uint64_t tokens = 0;
+  HugeArray<Position> in_memory;
+  std::unique_ptr<File> file;
+
+  void read(Position* to, std::uint64_t at, std::uint64_t count) const {
+    if (file == nullptr) {
+      std::copy_n(in_memory.data() + at, count, to);
+    } else {
+      file->read_at(to, count * sizeof(Position), at * sizeof(Position));
+    }
+  }
+
+  // Positions come from a file: what does not belong to this part is refused.
+  std::uint64_t position(Position offset) const {
+    if (offset < 0 || static_cast<std::uint64_t>(offset) >= tokens) {
+      throw BadIndex((file == nullptr ? "a sorted part" : file->path()) + " is damaged; delete it and build again");
+    }
+    return begin + static_cast<std::uint64_t>(offset);
+  }
+};
+
+// Writes packed entries from one rank on; several writers may fill one file.
+class TableWriter {
+ public:
+  TableWriter(const File& file, const Text& text, std::uint64_t rank)
+      : file_(file), scale_(text.width()), entry_bytes_(static_cast<std::uint64_t>(entry_bytes(text.bytes()))) {
+    offset_ = rank * entry_bytes_;
+    buffer_.resize(kBufferBytes + 8);
+  }
+
+  void put(std::uint64_t position) {
+    const std::uint64_t entry = position * scale_;
+    std::memcpy(buffer_.data() + filled_, &entry, 8);  // the next entry overwrites what is too much
+    filled_ += entry_bytes_;
+    if (filled_ >= kBufferBytes) flush();
+  }
+
+  void flush() {
+    file_.write_at(buffer_.data(), filled_, offset_);
+    offset_ += filled_;
+    filled_ = 0;
+  }
+
+ private:
+  static constexpr std::uint64_t kBufferBytes = std::uint64_t{1} << 20;
+
+  const File& file_;
+  std::uint64_t scale_;
+  std::uint64_t entry_bytes_;
+  std::uint64_t offset_ = 0;
+  std::uint64_t filled_ = 0;
+  std::vector<Byte> buffer_;
+};
+
+// Reads a range of a sorted part in sequence, fetching the text of what will come.
+class PartReader {
+ public:
+  PartReader(const Text& text, const Part& part, std::uint64_t from, std::uint64_t to, std::uint64_t buffer_entries)
+      : text_(text), part_(part), next_(from), end_(to), buffer_(std::min(buffer_entries, to - from)) {
+    advance();
+  }
+
+  bool ended() const { return ended_; }
+  std::uint64_t key() const { return key_; }
+  std::uint64_t position() const { return position_; }
+
+  void advance() {
+    if (at_ == filled_ && !refill()) {
+      ended_ = true;
+      return;
+    }
+    if (at_ + kAhead < filled_) text_.fetch(part_.position(buffer_[at_ + kAhead]));
+    position_ = part_.position(buffer_[at_++]);
+    key_ = text_.key(position_);
+  }
+
+ private:
+  static constexpr std::uint64_t kAhead = 24;
+
+  bool refill() {
+    if (next_ == end_) return false;
+    at_ = 0;
+    filled_ = std::min<std::uint64_t>(buffer_.size(), end_ - next_);
+    part_.read(buffer_.data(), next_, filled_);
+    next_ += filled_;
+    for (std::uint64_t each = 0; each < std::min(kAhead, filled_); ++each) text_.fetch(part_.position(buffer_[each]));
+    return true;
+  }
+
+  const Text& text_;
+  const Part& part_;
+  std::uint64_t next_;
+  std::uint64_t end_;
+  std::vector<Position> buffer_;
+  std::uint64_t at_ = 0;
+  std::uint64_t filled_ = 0;
+  std::uint64_t position_ = 0;
+  std::uint64_t key_ = 0;
+  bool ended_ = false;
+};
+
+// A tree of losers (Knuth, volume 3, 5.4.1) over the readers: one comparison a level for each suffix.
+class LoserTree {
+ public:
+  LoserTree(const Text& text, std::vector<PartReader> readers) : text_(text), readers_(std::move(readers)) {
+    while (leaves_ < readers_.size()) leaves_ *= 2;
+    losers_.assign(leaves_, kNobody);
+    winner_ = play(1);
+  }
+
+  bool ended() const { return winner_ == kNobody || readers_[winner_].ended(); }
+
+  std::uint64_t next() {
+    PartReader& reader = readers_[winner_];
+    const std::uint64_t position = reader.position();
+    reader.advance();
+    std::size_t now = winner_;
+    for (std::size_t node = (winner_ + leaves_) / 2; node > 0; node /= 2) {
+      if (first(losers_[node], now)) std::swap(losers_[node], now);
+    }
+    winner_ = now;
+    return position;
+  }
+
+ private:
+  static constexpr std::size_t kNobody = ~std::size_t{0};
+
+  bool first(std::size_t a, std::size_t b) const {
+    if (a == kNobody || readers_[a].ended()) return false;
+    if (b == kNobody || readers_[b].ended()) return true;
+    const std::uint64_t key_a = readers_[a].key();
+    const std::uint64_t key_b = readers_[b].key();
+    return key_a != key_b ? key_a < key_b : text_.before(readers_[a].position(), readers_[b].position());
+  }
+
+  std::size_t play(std::size_t node) {
+    if (node >= leaves_) return node - leaves_ < readers_.size() ? node - leaves_ : kNobody;
+    const std::size_t left = play(2 * node);
+    const std::size_t right = play(2 * node + 1);
+    const bool left_first = first(left, right);
+    losers_[node] = left_first ? right : left;
+    return left_first ? left : right;
+  }
+
+  const Text& text_;
+  std::vector<PartReader> readers_;
+  std::vector<std::size_t> losers_;  // [leaves], by node; node 0 is not used
+  std::size_t leaves_ = 1;
+  std::size_t winner_ = kNobody;
+};
+
+// Where the suffix `splitter` (a position of the text) cuts a sorted part: how many of the part's come before it.
+inline std::uint64_t cut(const Text& text, const Part& part, std::uint64_t splitter) {
+  const std::uint64_t key = text.key(splitter);
+  std::uint64_t low = 0, high = part.tokens;
+  while (low < high) {
+    const std::uint64_t middle = low + (high - low) / 2;
+    Position offset;
+    part.read(&offset, middle, 1);
+    const std::uint64_t position = part.position(offset);
+    const std::uint64_t here = text.key(position);
+    const bool less = position != splitter && (here != key ? here < key : text.before(position, splitter));
+    (less ? low : high) = less ? middle + 1 : middle;
+  }
+  return low;
+}
+
+// Splits the merge into `pieces` that can be done apart: [pieces + 1][parts] first ranks, cut at even steps of the
+// largest part.
+inline std::vector<std::vector<std::uint64_t>> pieces_of(const Text& text, const std::vector<Part>& parts,
+                                                         std::uint64_t pieces) {
+  const auto largest = std::max_element(parts.begin(), parts.end(),
+                                        [](const Part& a, const Part& b) { return a.tokens < b.tokens; });
+  std::vector<std::vector<std::uint64_t>> cuts{std::vector<std::uint64_t>(parts.size(), 0)};
+  for (std::uint64_t piece = 1; piece < pieces && piece < largest->tokens; ++piece) {
+    Position offset;
+    largest->read(&offset, static_cast<std::uint64_t>(static_cast<unsigned __int128>(largest->tokens) * piece / pieces), 1);
+    const std::uint64_t splitter = largest->position(offset);
+    cuts.emplace_back();
+    for (const Part& part : parts) cuts.back().push_back(cut(text, part, splitter));
+  }
+  cuts.emplace_back();
+  for (const Part& part : parts) cuts.back().push_back(part.tokens);
+  return cuts;
+}
+
+// Merges one piece into the table; `done` counts tokens.
+inline void merge_piece(const Text& text, const std::vector<Part>& parts, const std::vector<std::uint64_t>& from,
+                        const std::vector<std::uint64_t>& to, std::uint64_t buffer_entries, const File& table,
+                        std::atomic<std::uint64_t>& done, const std::atomic<bool>& stopped) {
+  constexpr std::uint64_t every = std::uint64_t{1} << 16;
+  std::uint64_t rank = 0;
+  std::vector<PartReader> readers;
+  for (std::size_t part = 0; part < parts.size(); ++part) {
+    rank += from[part];
+    if (from[part] < to[part]) readers.emplace_back(text, parts[part], from[part], to[part], buffer_entries);
+  }
+  TableWriter writer(table, text, rank);
+  LoserTree tree(text, std::move(readers));
+  std::uint64_t count = 0;
+  for (; !tree.ended(); ++count) {
+    writer.put(tree.next());
+    if (count % every == every - 1) {
+      done += every;
+      if (stopped) return;
+    }
+  }
+  done += count % every;
+  writer.flush();
+}
+
+}  // namespace infinigram::build

@@ -1,0 +1,152 @@
+// The text of a shard while its table is built: one mapped file, and the order of its suffixes.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "errors.hpp"
+#include "fingerprints.hpp"
+#include "tokens.hpp"
+
+namespace infinigram::build {
+
+// An open file, closed at the end of its scope; raises BadIndex where it cannot be opened.
+class File {
+ public:
+  File(std::string path, int flags) : path_(std::move(path)), descriptor_(open(path_.c_str(), flags | O_CLOEXEC, 0644)) {
+    if (descriptor_ < 0) fail("open");
+  }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  ~File() { close(descriptor_); }
+
+  std::uint64_t bytes() const {
+    struct stat status;
+    if (fstat(descriptor_, &status) != 0) fail("read");
+    if (!S_ISREG(status.st_mode)) throw BadIndex(path_ + " is not a file; remove what lies there");
+    return static_cast<std::uint64_t>(status.st_size);
+  }
+
+  void read_at(void* to, std::uint64_t bytes, std::uint64_t offset) const {
+    for (auto* at = static_cast<char*>(to); bytes > 0;) {
+      const ssize_t got = pread(descriptor_, at, bytes, static_cast<off_t>(offset));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) fail("read");
+      if (got == 0) throw BadIndex(path_ + " ends too early; build it again");
+      at += got, offset += static_cast<std::uint64_t>(got), bytes -= static_cast<std::uint64_t>(got);
+    }
+  }
+
+  void write_at(const void* from, std::uint64_t bytes, std::uint64_t offset) const {
+    for (const auto* at = static_cast<const char*>(from); bytes > 0;) {
+      const ssize_t put = pwrite(descriptor_, at, bytes, static_cast<off_t>(offset));
+      if (put < 0 && errno == EINTR) continue;
+      if (put < 0) fail("write");
+      at += put, offset += static_cast<std::uint64_t>(put), bytes -= static_cast<std::uint64_t>(put);
+    }
+  }
+
+  int descriptor() const { return descriptor_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  [[noreturn]] void fail(const char* what) const {
+    throw BadIndex("cannot " + std::string(what) + " " + path_ + ": " + std::strerror(errno));
+  }
+
+  std::string path_;
+  int descriptor_;
+};
+
+// The tokens of one shard as bytes, mapped; suffixes start at multiples of the token width and run to the end.
+class Text {
+ public:
+  Text(const std::string& path, int width) : width_(static_cast<std::uint64_t>(width)) {
+    const File file(path, O_RDONLY);
+    bytes_ = file.bytes();
+    if (bytes_ % width_ != 0) throw BadIndex(path + " is cut off: its size is no multiple of the token width");
+    if (bytes_ == 0) return;
+    void* at = mmap(nullptr, bytes_, PROT_READ, MAP_PRIVATE, file.descriptor(), 0);
+    if (at == MAP_FAILED) throw BadIndex("cannot map " + path + ": " + std::strerror(errno));
+    data_ = static_cast<const Byte*>(at);
+  }
+  Text(const Text&) = delete;
+  Text& operator=(const Text&) = delete;
+  ~Text() {
+    if (data_ != nullptr) munmap(const_cast<Byte*>(data_), bytes_);
+  }
+
+  const Byte* data() const { return data_; }
+  std::uint64_t width() const { return width_; }
+  std::uint64_t bytes() const { return bytes_; }
+  std::uint64_t tokens() const { return bytes_ / width_; }
+
+  // Gives the memory of these tokens back to the page cache: a pass over a large text need not count as ours.
+  void release(std::uint64_t begin, std::uint64_t end) const {
+    constexpr std::uint64_t page = 4096;
+    const std::uint64_t from = (begin * width_ + page - 1) / page * page;
+    const std::uint64_t to = end * width_ / page * page;
+    if (from < to) madvise(const_cast<Byte*>(data_) + from, to - from, MADV_DONTNEED);
+  }
+
+  void fetch(std::uint64_t position) const { __builtin_prefetch(data_ + position * width_); }
+
+  // The first eight bytes of a suffix as a number in its order; the missing ones of a short suffix count as 0.
+  std::uint64_t key(std::uint64_t position) const {
+    const std::uint64_t at = position * width_;
+    std::uint64_t raw = 0;
+    std::memcpy(&raw, data_ + at, bytes_ - at >= 8 ? 8 : bytes_ - at);
+    return __builtin_bswap64(raw);
+  }
+
+  // Whether the suffix at `left` comes before the one at `right`; both agree in their keys. No cap on the length: long
+  // repeats are skipped by fingerprints, so that repetitive text costs microseconds for each comparison, not its length.
+  bool before(std::uint64_t left, std::uint64_t right) const {
+    const std::uint64_t rest = bytes_ - std::max(left, right) * width_;
+    const std::uint64_t direct = std::min<std::uint64_t>(rest, kDirectBytes);
+    std::uint64_t same = common_bytes(left * width_, right * width_, std::min<std::uint64_t>(rest, 8), direct);
+    if (same == direct && direct < rest) {
+      std::call_once(prepared_, [this] { fingerprints_ = std::make_unique<Fingerprints>(data_, bytes_, width_); });
+      const std::uint64_t skipped = fingerprints_->common_tokens(left, right, same / width_) * width_;
+      same = common_bytes(left * width_, right * width_, skipped, rest);
+    }
+    if (same == rest) return left > right;  // the shorter one is smaller
+    return data_[left * width_ + same] < data_[right * width_ + same];
+  }
+
+ private:
+  static constexpr std::uint64_t kDirectBytes = 2048;
+
+  // How many bytes after `left` and `right` agree, from `same` on (which do) up to `limit`.
+  std::uint64_t common_bytes(std::uint64_t left, std::uint64_t right, std::uint64_t same, std::uint64_t limit) const {
+    const Byte* a = data_ + left;
+    const Byte* b = data_ + right;
+    for (; same + 8 <= limit; same += 8) {
+      std::uint64_t x, y;
+      std::memcpy(&x, a + same, 8);
+      std::memcpy(&y, b + same, 8);
+      if (x != y) return same + static_cast<std::uint64_t>(std::countr_zero(x ^ y)) / 8;
+    }
+    while (same < limit && a[same] == b[same]) ++same;
+    return same;
+  }
+
+  std::uint64_t width_;
+  std::uint64_t bytes_ = 0;
+  const Byte* data_ = nullptr;
+  mutable std::once_flag prepared_;
+  mutable std::unique_ptr<Fingerprints> fingerprints_;
+};
+
+}  // namespace infinigram::build
