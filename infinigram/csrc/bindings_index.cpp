@@ -1,9 +1,22 @@
+// Engines of the three token widths; each is compiled by itself, since together they take long.
 #include <pybind11/pybind11.h>
+
+#include "pool.hpp"
 
 namespace py = pybind11;
 
 namespace infinigram {
 
-void bind_index(py::module_& module) { (void)module; }
+void bind_engine_u8(py::module_& module);
+void bind_engine_u16(py::module_& module);
+void bind_engine_u32(py::module_& module);
+
+void bind_index(py::module_& module) {
+  bind_engine_u8(module);
+  bind_engine_u16(module);
+  bind_engine_u32(module);
+  module.def("set_threads", &set_threads, py::arg("count"));
+  module.def("threads", &threads);
+}
 
 }  // namespace infinigram

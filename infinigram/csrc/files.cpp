@@ -1,0 +1,95 @@
+#include "files.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "errors.hpp"
+
+namespace infinigram {
+
+namespace {
+
+constexpr std::size_t kHugePage = std::size_t{1} << 21;
+
+[[noreturn]] void fail(const std::string& path, const char* what) {
+  throw BadIndex("cannot " + std::string(what) + " " + path + ": " + std::strerror(errno));
+}
+
+// A descriptor that closes itself.
+class Descriptor {
+ public:
+  explicit Descriptor(const std::string& path) : value_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (value_ < 0) fail(path, "open");
+  }
+  ~Descriptor() { ::close(value_); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int value() const { return value_; }
+
+ private:
+  int value_;
+};
+
+void read_all(int descriptor, Byte* into, std::size_t bytes, const std::string& path) {
+  std::size_t done = 0;
+  while (done < bytes) {
+    const ssize_t got = ::pread(descriptor, into + done, bytes - done, static_cast<off_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail(path, "read");
+    if (got == 0) throw BadIndex(path + " became shorter while it was read; open the index again when nothing writes to it");
+    done += static_cast<std::size_t>(got);
+  }
+}
+
+}  // namespace
+
+FileBytes::FileBytes(const std::string& path, Load load) : path_(path) {
+  const Descriptor file(path);
+  struct stat status {};
+  if (::fstat(file.value(), &status) != 0) fail(path, "read");
+  if (!S_ISREG(status.st_mode)) throw BadIndex(path + " is not a file; an index folder holds plain files");
+  size_ = static_cast<std::size_t>(status.st_size);
+  if (size_ == 0) return;
+  if (load == Load::kMap) {
+    void* at = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.value(), 0);
+    if (at == MAP_FAILED) fail(path, "map");
+    ::madvise(at, size_, MADV_RANDOM);
+    data_ = static_cast<const Byte*>(at);
+    mapped_bytes_ = size_;
+    return;
+  }
+  const std::size_t rounded = (size_ + kHugePage - 1) / kHugePage * kHugePage;
+  void* at = ::mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) fail(path, "find memory for");
+  data_ = static_cast<const Byte*>(at);
+  mapped_bytes_ = rounded;
+  ::madvise(at, rounded, MADV_HUGEPAGE);
+  try {
+    read_all(file.value(), static_cast<Byte*>(at), size_, path);
+  } catch (...) {
+    ::munmap(at, rounded);
+    throw;
+  }
+}
+
+FileBytes::FileBytes(FileBytes&& other) noexcept { *this = std::move(other); }
+
+FileBytes& FileBytes::operator=(FileBytes&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  std::swap(mapped_bytes_, other.mapped_bytes_);
+  return *this;
+}
+
+FileBytes::~FileBytes() {
+  if (data_ != nullptr) ::munmap(const_cast<Byte*>(data_), mapped_bytes_);
+}
+
+}  // namespace infinigram

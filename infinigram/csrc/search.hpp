@@ -1,0 +1,322 @@
+// The search for one query in one shard, cut into steps of one memory access each, so that many searches can wait together.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "shard.hpp"
+
+namespace infinigram {
+
+enum class Want : std::uint8_t { kRange, kLongest };
+
+// How many bytes two places have in common, at most `bytes`.
+inline std::uint64_t common_bytes(const Byte* a, const Byte* b, std::uint64_t bytes) {
+  std::uint64_t at = 0;
+  for (; at + 8 <= bytes; at += 8) {
+    std::uint64_t x, y;
+    std::memcpy(&x, a + at, 8);
+    std::memcpy(&y, b + at, 8);
+    if (x != y) return at + static_cast<std::uint64_t>(__builtin_ctzll(x ^ y)) / 8;
+  }
+  while (at < bytes && a[at] == b[at]) ++at;
+  return at;
+}
+
+// Finds the ranks whose suffixes begin with a query (kRange), or how long a beginning of it occurs (kLongest).
+//
+// The sampled keys only narrow the ranks down: where the answer lies at an edge that no suffix was compared at, the edge is compared
+// too, and a search that its keys misled starts again over all ranks. Bytes that both edges are known to share with the query are
+// not compared again (Manber and Myers 1990). O(log tokens) memory accesses.
+template <typename Token>
+class Search {
+ public:
+  void start(const Shard<Token>& shard, const Token* query, std::size_t tokens, Want want) {
+    shard_ = &shard;
+    query_ = reinterpret_cast<const Byte*>(query);
+    bytes_ = tokens * sizeof(Token);
+    want_ = want;
+    longest_ = 0;
+    std::uint64_t head = 0;
+    if (bytes_ != 0) std::memcpy(&head, query_, bytes_ < 8 ? bytes_ : 8);
+    key_ = __builtin_bswap64(head);
+    last_key_ = bytes_ < 8 ? key_ | (~std::uint64_t{0} >> (8 * bytes_)) : key_;
+    if (bytes_ == 0) {
+      begin_ = 0;
+      end_ = shard.tokens();
+      stage_ = Stage::kDone;
+      return;
+    }
+    low_ = shard.bucket(key_ >> 48);
+    high_ = shard.bucket((key_ >> 48) + 1);
+    stage_ = Stage::kFirstKey;
+    __builtin_prefetch(shard.keys() + (low_ + high_) / 2);
+  }
+
+  // Returns whether the search is finished.
+  bool step() {
+    switch (stage_) {
+      case Stage::kFirstKey: return first_key();
+      case Stage::kGallop: return gallop();
+      case Stage::kLastKey: return last_key();
+      case Stage::kTable:
+        pointer_ = shard_->pointer(middle_);
+        shard_->prefetch_text(pointer_ + shared());
+        stage_ = Stage::kText;
+        return false;
+      case Stage::kText: return compared(compare());
+      case Stage::kDone: return true;
+    }
+    return true;
+  }
+
+  void run() {
+    while (!step()) {
+    }
+  }
+
+  Range range() const { return {begin_, end_}; }
+  std::uint64_t longest_tokens() const { return longest_ / sizeof(Token); }
+
+ private:
+  enum class Stage : std::uint8_t { kFirstKey, kGallop, kLastKey, kTable, kText, kDone };
+  enum class Phase : std::uint8_t { kShared, kLower, kUpper, kCheckBelow, kCheckAbove };
+
+  bool first_key() {
+    const std::uint64_t* keys = shard_->keys();
+    if (low_ < high_) {
+      const std::uint64_t middle = low_ + (high_ - low_) / 2;
+      if (keys[middle] < key_) {
+        low_ = middle + 1;
+      } else {
+        high_ = middle;
+      }
+      __builtin_prefetch(keys + low_ + (high_ - low_) / 2);
+      return false;
+    }
+    first_ = low_;
+    high_ = shard_->bucket((last_key_ >> 48) + 1);
+    width_ = 1;
+    stage_ = Stage::kGallop;
+    return gallop();
+  }
+
+  bool gallop() {
+    const std::uint64_t* keys = shard_->keys();
+    while (low_ + width_ - 1 < high_) {
+      const std::uint64_t probe = low_ + width_ - 1;
+      if (keys[probe] > last_key_) {
+        high_ = probe;
+        break;
+      }
+      low_ = probe + 1;
+      width_ *= 2;
+      __builtin_prefetch(keys + low_ + width_ - 1);
+      if (width_ > 4) return false;
+    }
+    stage_ = Stage::kLastKey;
+    return last_key();
+  }
+
+  bool last_key() {
+    if (low_ < high_) {
+      const std::uint64_t* keys = shard_->keys();
+      const std::uint64_t middle = low_ + (high_ - low_) / 2;
+      if (keys[middle] <= last_key_) {
+        low_ = middle + 1;
+      } else {
+        high_ = middle;
+      }
+      if (low_ < high_) {
+        __builtin_prefetch(keys + low_ + (high_ - low_) / 2);
+        return false;
+      }
+    }
+    last_ = low_;
+    begin_ranks(first_ == 0 ? 0 : (first_ - 1) * kStride + 1, last_ < shard_->samples() ? last_ * kStride : shard_->tokens());
+    // a whole query within the key: its first and last sample are hits, so the edges lie next to them
+    if (bytes_ <= 8 && first_ < last_) {
+      hint_ = true;
+      middle_ = first_ * kStride;
+      shard_->prefetch_entry(middle_);
+      return false;
+    }
+    return next();
+  }
+
+  void begin_ranks(std::uint64_t low, std::uint64_t high) {
+    low_ = low;
+    high_ = high;
+    below_known_ = low == 0;
+    above_known_ = high == shard_->tokens();
+    low_common_ = 0;
+    high_common_ = 0;
+    hint_ = false;
+    phase_ = Phase::kShared;
+    stage_ = Stage::kTable;
+  }
+
+  std::uint64_t shared() const {
+    if (phase_ >= Phase::kCheckBelow) return 0;
+    return low_common_ < high_common_ ? low_common_ : high_common_;
+  }
+
+  // The order of the suffix at `pointer_` and the query: negative, 0 where it begins with the query, positive.
+  int compare() {
+    const std::uint64_t left = shard_->text_bytes() - pointer_;
+    const std::uint64_t bytes = bytes_ < left ? bytes_ : left;
+    const Byte* at = shard_->text() + pointer_;
+    const std::uint64_t skip = shared();
+    common_ = skip + common_bytes(at + skip, query_ + skip, bytes - skip);
+    if (common_ > longest_) longest_ = common_;
+    if (common_ == bytes_) return 0;
+    if (common_ == left) return -1;
+    return at[common_] < query_[common_] ? -1 : 1;
+  }
+
+  bool compared(int order) {
+    switch (phase_) {
+      case Phase::kShared:
+        if (order == 0) return hit();
+        narrow(order < 0);
+        if (order < 0) {
+          below_known_ = true;
+        } else {
+          above_known_ = true;
+        }
+        return next();
+      case Phase::kLower:
+        narrow(order < 0);
+        if (order < 0) below_known_ = true;
+        return next();
+      case Phase::kUpper:
+        narrow(order <= 0);
+        if (order > 0) above_known_ = true;
+        return next();
+      case Phase::kCheckBelow:
+        if (order >= 0) return misled();
+        below_known_ = true;
+        return check();
+      case Phase::kCheckAbove:
+        if (order <= 0) return misled();
+        above_known_ = true;
+        return check();
+    }
+    return true;
+  }
+
+  void narrow(bool up) {
+    if (up) {
+      low_ = middle_ + 1;
+      low_common_ = common_;
+    } else {
+      high_ = middle_;
+      high_common_ = common_;
+    }
+  }
+
+  bool hit() {
+    if (want_ == Want::kLongest) {
+      stage_ = Stage::kDone;
+      return true;
+    }
+    upper_low_ = middle_ + 1;
+    upper_high_ = high_;
+    upper_high_common_ = high_common_;
+    high_ = middle_;
+    high_common_ = bytes_;
+    phase_ = Phase::kLower;
+    return next();
+  }
+
+  bool next() {
+    if (low_ < high_) return look_at(low_ + (high_ - low_) / 2);
+    if (phase_ == Phase::kLower) {
+      begin_ = low_;
+      low_ = upper_low_;
+      high_ = upper_high_;
+      low_common_ = bytes_;
+      high_common_ = upper_high_common_;
+      phase_ = Phase::kUpper;
+      const std::uint64_t last_sample = (last_ - 1) * kStride;
+      if (hint_ && last_sample >= low_ && last_sample < high_) return look_at(last_sample);
+      if (low_ < high_) return look_at(low_ + (high_ - low_) / 2);
+    }
+    if (phase_ == Phase::kShared) begin_ = low_;
+    end_ = low_;
+    return check();
+  }
+
+  bool check() {
+    if (!below_known_) {
+      phase_ = Phase::kCheckBelow;
+      return look_at(begin_ - 1);
+    }
+    if (!above_known_) {
+      phase_ = Phase::kCheckAbove;
+      return look_at(end_);
+    }
+    stage_ = Stage::kDone;
+    return true;
+  }
+
+  bool look_at(std::uint64_t rank) {
+    middle_ = rank;
+    shard_->prefetch_entry(rank);
+    stage_ = Stage::kTable;
+    return false;
+  }
+
+  bool misled() {
+    begin_ranks(0, shard_->tokens());
+    return next();
+  }
+
+  const Shard<Token>* shard_;
+  const Byte* query_;
+  std::uint64_t bytes_, key_, last_key_;
+  std::uint64_t low_, high_, middle_, pointer_;
+  std::uint64_t first_, last_, width_;
+  std::uint64_t low_common_, high_common_, upper_high_common_, common_, longest_;
+  std::uint64_t upper_low_, upper_high_, begin_, end_;
+  Want want_;
+  Stage stage_;
+  Phase phase_;
+  bool below_known_, above_known_, hint_;
+};
+
+// Runs `jobs` tasks, a few dozen at a time in turns, so that one's memory access passes while the others compute (AMAC, Kocberber et
+// al. 2015). `begin(task, job)` starts a task, `finish(task, job)` takes its answer.
+template <typename Task, typename Begin, typename Finish>
+void interleave(std::size_t jobs, Begin begin, Finish finish) {
+  constexpr std::size_t kSlots = 32;
+  std::array<Task, kSlots> tasks;
+  std::array<std::size_t, kSlots> job;
+  std::size_t running = jobs < kSlots ? jobs : kSlots;
+  std::size_t started = running;
+  for (std::size_t slot = 0; slot < running; ++slot) {
+    job[slot] = slot;
+    begin(tasks[slot], slot);
+  }
+  while (running != 0) {
+    for (std::size_t slot = 0; slot < running;) {
+      if (!tasks[slot].step()) {
+        ++slot;
+        continue;
+      }
+      finish(tasks[slot], job[slot]);
+      if (started < jobs) {
+        job[slot] = started;
+        begin(tasks[slot], started++);
+        ++slot;
+      } else {
+        --running;
+        tasks[slot] = tasks[running];
+        job[slot] = job[running];
+      }
+    }
+  }
+}
+
+}  // namespace infinigram
