@@ -99,9 +99,12 @@ class Gate:
             ray.kill(self._worker, no_restart=False)
             self._await_restart(arguments[0].stage, arguments[1])
             raise WorkerDied(f"silent for {self._timeout:.0f} s, ended") from silence
-        except ray.exceptions.RayActorError as death:
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as death:
             self._await_restart(arguments[0].stage, arguments[1])
-            raise WorkerDied("it was killed or crashed") from death
+            memory = isinstance(death, ray.exceptions.OutOfMemoryError)
+            raise WorkerDied(
+                "Ray ended it, as the machine ran low on memory" if memory else "it was killed or crashed"
+            ) from death
         except ray.exceptions.RayTaskError as failure:
             cause = failure.cause
             if isinstance(cause, LimbeckError):

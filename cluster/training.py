@@ -37,6 +37,7 @@ def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, 
     import ray
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    failures = (TrainingFailedError, ray.exceptions.RayError)  # of a worker, and of the controller that Ray runs beside them
     assert ray.is_initialized(), "connect to Ray first"
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would print what libraries capture from stdout
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how late Ray sees the end of a training: 2 s by default
@@ -46,7 +47,7 @@ def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, 
         held = _reservations()
         try:
             outcome = _fit_once(wrapped, storage)
-        except TrainingFailedError as error:
+        except failures as error:
             _release(_reservations() - held)
             if attempt > placement.max_failures:
                 times = "once" if attempt == 1 else f"{attempt} times"
@@ -111,6 +112,8 @@ def last_words(error: BaseException) -> str:
     """The line of a training failure that says most: of the first worker that failed for a reason of its own."""
     failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", None) or error}
     texts = [last_line(failure) for _, failure in sorted(failures.items())]
+    if "low on memory" in str(error):  # Ray says so in its first line, and how to debug it on a page that follows
+        texts = [next(line for line in str(error).splitlines() if "low on memory" in line)[:400]]
     # when one rank dies, the others only report that their connection to it broke
     own = [text for text in texts if "onnection closed by peer" not in text and "onnection reset by peer" not in text]
     return (own or texts)[0]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from cluster.training import Placement, fit, last_words
@@ -93,6 +94,21 @@ def test_a_killed_worker_is_started_again(tmp_path: Path, ray_here: None) -> Non
     assert fit(_die_once, {"folder": str(tmp_path / "tries")}, 1, Placement(max_failures=1), tmp_path / "storage") == {
         "attempts": 2
     }
+
+
+def _kill_the_controller_once(config: dict[str, Any]) -> dict[str, Any]:
+    if _count(config) == 1:
+        for process in psutil.process_iter(["cmdline"]):
+            if "ray::TrainController" in " ".join(process.info["cmdline"] or []):
+                process.kill()
+        time.sleep(60)  # Ray ends this worker with its controller
+    return {"attempts": len(list(Path(config["folder"]).iterdir()))}
+
+
+def test_a_killed_controller_is_started_again(tmp_path: Path, ray_here: None) -> None:
+    (tmp_path / "tries").mkdir()
+    config = {"folder": str(tmp_path / "tries")}
+    assert fit(_kill_the_controller_once, config, 1, Placement(max_failures=1), tmp_path / "storage") == {"attempts": 2}
 
 
 def test_the_worker_that_failed_by_itself_has_the_last_word() -> None:
