@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,6 +81,7 @@ def connected(config: ClusterConfig) -> Iterator[Session]:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
+    on_terminate = signal.getsignal(signal.SIGTERM)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "limbeck"}
     try:
         if address is None:
@@ -95,6 +98,8 @@ def connected(config: ClusterConfig) -> Iterator[Session]:
         where = f"the Ray cluster at {address}" if address else "a private Ray cluster"
         raise LimbeckError(f"cannot reach {where}: {_first_line(error)}; start it, or set cluster.address") from error
     _hush()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray puts one of its own there, which ends the process without a word
     try:
         total = ray.cluster_resources()
         yield Session(address or "local", address is None, float(total.get("CPU", 0)), float(total.get("GPU", 0)))

@@ -141,7 +141,7 @@ def test_a_cut_off_part_is_named_and_made_again(home: Path, tmp_path: Path) -> N
     assert read_table(part).equals(before)
 
 
-def test_ctrl_c_and_a_second_driver(home: Path, tmp_path: Path) -> None:
+def test_ctrl_c_and_stop_and_a_second_driver(home: Path, tmp_path: Path) -> None:
     path, run = write_recipe(home, **NO_STUDENT), tmp_path / "run"
     driver = subprocess.Popen(command("run", path, "--out", run), env=settings(), stderr=subprocess.PIPE, text=True)
     wait_for(lambda: bool(part_names(run / "rounds/000/candidates")), driver)
@@ -153,6 +153,11 @@ def test_ctrl_c_and_a_second_driver(home: Path, tmp_path: Path) -> None:
     assert driver.returncode == 130 and "nothing finished is lost" in words.splitlines()[-1], words
     assert "Traceback" not in words
     assert not (run / "run.lock").exists()
+    driver = subprocess.Popen(command("run", path, "--out", run), env=settings(), stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (run / "events.jsonl").read_text().count('"event": "cluster"') == 2, driver)
+    assert "stopped; the same" in limbeck("stop", run).stdout
+    _, words = driver.communicate(timeout=60)
+    assert driver.returncode == 130 and "nothing finished is lost" in words.splitlines()[-1], words
     done = limbeck("run", path, "--out", run)
     assert done.returncode == 0, done.stderr
     assert "not running" in limbeck("stop", run).stdout
