@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _infinigram import BadIndex, build_table, merge_parts, sort_part
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from _infinigram import BadIndex, build_table, merge_parts, sort_part
 
 DTYPES = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 BORDERS = {1: [0, 1, 127, 254, 255], 2: [0, 1, 255, 256, 65534, 65535], 4: [0, 255, 256, 65535, 65536, 2**32 - 2, 2**32 - 1]}

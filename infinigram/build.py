@@ -1,0 +1,215 @@
+"""Building an index: documents → tokens → suffix arrays → manifest, every step atomic, a killed build continued where it was.
+
+Everything lies in the folder `.building` inside the index until it is whole; then the files move to their places, and the manifest
+is written last. A build is identified by its settings (`settings.json`): the same call continues it, another one is refused.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from infinigram import manifest as manifests
+from infinigram.documents import Source, find_sources, read_documents
+from infinigram.encode import Encoding, encode_shards
+from infinigram.errors import BadIndex
+from infinigram.tables import Report, make_table
+from infinigram.tokenizers import FILE_NAME, HuggingFaceTokenizer, load_tokenizer
+
+WORK = ".building"
+_DONE = ".built"
+_MOST_SHARDS = 4096
+_CHUNK_TOKENS = 1 << 22
+
+Dtype = Literal["u8", "u16", "u32"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to build. `tokenizer` as `load_tokenizer` takes it, or None for documents of token ids; `dtype` None: by its vocabulary
+    (u16 for token ids). `memory_bytes` None: half of what is free now. `threads` None: all cores."""
+
+    tokenizer: str | None = None
+    dtype: Dtype | None = None
+    version: Literal[4, 5] = 4
+    shards: int = 1
+    metadata: bool = True
+    text_column: str = "text"
+    split: str = "train"
+    memory_bytes: int | None = None
+    threads: int | None = None
+
+
+def no_report(step: str, done: int, total: int, unit: str) -> None:
+    """Say nothing of the progress."""
+
+
+def build(paths: Iterable[str | Path], out: str | Path, settings: Settings, report: Report = no_report) -> dict[str, Any]:
+    """Build the index `out` from the documents of files and folders and return its manifest.
+
+    `report(step, done, total, unit)` is called now and then. The same call continues a killed build, and returns at once when it has
+    finished. Raises BadIndex for documents that cannot be read, ids that do not fit, a folder that holds something else, or a build
+    with other settings. Costs O(tokens) time.
+    """
+    folder = Path(out)
+    sources = find_sources(paths)
+    tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
+    encoding = Encoding(tokenizer, _dtype(settings, tokenizer), settings.version, settings.metadata)
+    if not 1 <= settings.shards <= _MOST_SHARDS:
+        raise BadIndex(f"shards is {settings.shards}; an index has 1 to {_MOST_SHARDS}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with manifests.locked(folder):
+        base = {
+            "format": manifests.FORMAT,
+            "dtype": encoding.dtype,
+            "version": encoding.version,
+            "tokenizer": tokenizer.spec if tokenizer is not None else None,
+            "eos": tokenizer.eos if tokenizer is not None else None,
+            "vocabulary": tokenizer.vocabulary if tokenizer is not None else None,
+        }
+        identity = _identity(base, list(range(settings.shards)), sources, settings)
+        base["made_from"] = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+        finished = _finished(folder, base["made_from"])
+        if finished is not None:
+            return finished
+        return add_shards(folder, base, [], list(range(settings.shards)), sources, encoding, settings, report)
+
+
+def add_shards(
+    folder: Path,
+    base: dict[str, Any],
+    present: list[dict[str, Any]],
+    numbers: list[int],
+    sources: list[Source],
+    encoding: Encoding,
+    settings: Settings,
+    report: Report,
+) -> dict[str, Any]:
+    """Make new shards in the work folder, then move them in and write the manifest: `base` with the shards present and new."""
+    work = folder / WORK
+    work.mkdir(exist_ok=True)
+    _check_settings(work, base, numbers, sources, settings)
+    if not (work / manifests.NAME).exists():
+        threads = settings.threads or len(os.sched_getaffinity(0))
+        memory = settings.memory_bytes or free_memory_bytes() // 2
+        total = sum(source.bytes for source in sources)
+        documents = read_documents(sources, settings.text_column, settings.split)
+        encode_shards(documents, encoding, numbers, work, threads, lambda done: report("tokenise", done, total, "bytes"))
+        for number in numbers:
+            _finish_shard(work, number, encoding.numpy_dtype.itemsize, memory, threads, report)
+        if isinstance(encoding.tokenizer, HuggingFaceTokenizer) and not present:
+            (work / FILE_NAME).write_bytes(encoding.tokenizer.content)
+        entries = [manifests.shard_entry(work, number, encoding.numpy_dtype.itemsize) for number in numbers]
+        manifests.write_json(work / manifests.NAME, {**base, "shards": [*present, *entries]})
+    return move_in(folder)
+
+
+def move_in(folder: Path) -> dict[str, Any]:
+    """Move a finished build from the work folder to its place, the manifest last; can be cut off anywhere and called again."""
+    work = folder / WORK
+    manifest: dict[str, Any] = json.loads((work / manifests.NAME).read_text(encoding="utf-8"))
+    names = [name for shard in manifest["shards"] for name in shard["files"]]
+    for name in [FILE_NAME, *names]:
+        if (work / name).exists():
+            manifests.publish(work / name, folder / name)
+    manifests.write_json(folder / manifests.NAME, manifest)
+    os.rename(work, folder / _DONE)  # at once: half a work folder would look like a build to continue
+    shutil.rmtree(folder / _DONE)
+    return manifest
+
+
+def free_memory_bytes() -> int:
+    """The memory that this machine could give now."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _dtype(settings: Settings, tokenizer: Any) -> str:
+    if settings.version not in (4, 5):
+        raise BadIndex(f"version is {settings.version}; there are 4, and 5 for reversed documents")
+    if settings.dtype is not None and settings.dtype not in manifests.WIDTH_BYTES:
+        raise BadIndex(f"dtype is {settings.dtype!r}; a token is u8, u16 or u32")
+    if settings.dtype is not None or tokenizer is None:
+        return settings.dtype or "u16"
+    return "u8" if tokenizer.vocabulary <= 255 else "u16" if tokenizer.vocabulary <= 65535 else "u32"
+
+
+def _finished(folder: Path, made_from: str) -> dict[str, Any] | None:
+    """The manifest where this very build has finished, None where it has not; raises BadIndex where the folder is another's."""
+    shutil.rmtree(folder / _DONE, ignore_errors=True)
+    if (folder / WORK).is_dir():
+        return None
+    manifest = manifests.read_manifest(folder)
+    if manifest is not None and manifest.get("made_from") == made_from:
+        return manifest
+    if manifest is not None:
+        raise BadIndex(f"{folder} holds a finished index; build into another folder, or append to it")
+    strange = next((path.name for path in folder.iterdir()), None)
+    if strange is not None:
+        raise BadIndex(f"{folder} is not empty ({strange}); build into a new folder")
+    return None
+
+
+def _identity(base: dict[str, Any], numbers: list[int], sources: list[Source], settings: Settings) -> dict[str, Any]:
+    """All that decides the content of the index."""
+    return {
+        **{name: value for name, value in base.items() if name != "made_from"},
+        "shards": numbers,
+        "metadata": settings.metadata,
+        "text_column": settings.text_column,
+        "split": settings.split,
+        "documents": [source.fingerprint for source in sources],
+    }
+
+
+def _check_settings(work: Path, base: dict[str, Any], numbers: list[int], sources: list[Source], settings: Settings) -> None:
+    """Record what this build makes, or compare it with what a killed one recorded."""
+    wanted = json.loads(json.dumps(_identity(base, numbers, sources, settings)))
+    path = work / "settings.json"
+    if not path.exists():
+        manifests.write_json(path, wanted)
+        return
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    differing = [name for name in wanted if recorded.get(name) != wanted[name]]
+    if differing:
+        name = differing[0]
+        was = "" if name in ("documents", "tokenizer") else f" (it was {recorded.get(name)!r}, now {wanted[name]!r})"
+        raise BadIndex(
+            f"{work.parent} holds an unfinished build with another setting of {', '.join(differing)}{was}; "
+            f"finish it as it was begun, or delete {work}"
+        )
+
+
+def _finish_shard(work: Path, number: int, width_bytes: int, memory_bytes: int, threads: int, report: Report) -> None:
+    """The unigram counts, the table and the sampled keys of an encoded shard, each unless it is there."""
+    text, unigram, table = (work / f"{kind}.{number}" for kind in ("tokenized", "unigram", "table"))
+    if not unigram.exists():
+        temporary = unigram.with_name(f"{unigram.name}.tmp")
+        temporary.write_text("".join(f"{token} {count}\n" for token, count in _unigrams(text, width_bytes)), encoding="ascii")
+        manifests.publish(temporary, unigram)
+    if not table.exists():
+        make_table(text, width_bytes, table, memory_bytes, threads, report)
+
+
+def _unigrams(text: Path, width_bytes: int) -> list[tuple[int, int]]:
+    """How often each token id occurs in a text, ascending by id; reads it once, a few MiB at a time."""
+    if text.stat().st_size == 0:
+        return []
+    counts: dict[int, int] = {}
+    tokens = np.memmap(text, dtype=f"<u{width_bytes}", mode="r")
+    dense = np.zeros(1 << 8 * width_bytes, dtype=np.int64) if width_bytes < 4 else None
+    for begin in range(0, len(tokens), _CHUNK_TOKENS):
+        chunk = np.array(tokens[begin : begin + _CHUNK_TOKENS])
+        if dense is not None:
+            dense += np.bincount(chunk, minlength=len(dense))
+        else:
+            for token, count in zip(*(part.tolist() for part in np.unique(chunk, return_counts=True)), strict=True):
+                counts[token] = counts.get(token, 0) + count
+    if dense is not None:
+        counts = {int(token): int(dense[token]) for token in np.flatnonzero(dense)}
+    return sorted(counts.items())

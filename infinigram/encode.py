@@ -1,0 +1,215 @@
+"""Documents to the files of shards: `tokenized`, `offset`, `metadata` and `metaoff`, resumable after every few seconds of work.
+
+Document i goes to shard i modulo the number of shards, as the official indexer deals the lines of one file. All files grow together;
+at a checkpoint they are flushed, and `encoded.json` says how many documents they hold and how long they are: what a killed build
+wrote behind that is cut off, and the documents before it are read past.
+"""
+
+import itertools
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from infinigram.documents import Document
+from infinigram.errors import BadIndex
+from infinigram.manifest import flush, write_json
+from infinigram.tokenizers import Tokenizer
+
+_STATE = "encoded.json"
+_BATCH_CHARACTERS = 1 << 19
+_BATCH_DOCUMENTS = 4096
+_CHECKPOINT_SECONDS = 10.0
+
+Encoded = tuple[list[Document], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How documents become tokens; `tokenizer` None: they are token ids already. `version` 5 reverses every document."""
+
+    tokenizer: Tokenizer | None
+    dtype: str
+    version: int
+    metadata: bool
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The little-endian type of a token."""
+        return np.dtype(f"<{self.dtype[0]}{int(self.dtype[1:]) // 8}")
+
+    @property
+    def separator(self) -> int:
+        """What stands before every document."""
+        return int(np.iinfo(self.numpy_dtype).max)
+
+
+def encode_shards(
+    documents: Iterator[Document],
+    encoding: Encoding,
+    numbers: list[int],
+    folder: Path,
+    threads: int,
+    report: Callable[[int], None],
+) -> None:
+    """Write the files of the shards of these numbers into `folder`, continuing what a killed call left there.
+
+    `report` gets the bytes of input read so far. Raises BadIndex for ids that the dtype cannot hold.
+    """
+    state = _read_state(folder)
+    kinds = ("tokenized", "offset", "metadata", "metaoff") if encoding.metadata else ("tokenized", "offset")
+    names = [f"{kind}.{number}" for number in numbers for kind in kinds]
+    if not state["finished"]:
+        files = {name: _open_growing(folder / f"{name}.part", state["bytes"].get(name, 0)) for name in names}
+        try:
+            past = itertools.islice(documents, state["documents"], None)
+            done = _write(past, encoding, numbers, files, threads, _Checkpoints(folder, files, state["documents"], report))
+            _checkpoint(folder, files, done, finished=True)
+        finally:
+            for file in files.values():
+                file.close()
+    for name in names:
+        part = folder / f"{name}.part"
+        if part.exists():
+            os.replace(part, folder / name)
+    flush(folder)
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    path = folder / _STATE
+    if not path.exists():
+        return {"documents": 0, "bytes": {}, "finished": False}
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _open_growing(path: Path, size: int) -> BinaryIO:
+    file = open(path, "ab")  # noqa: SIM115 (the caller closes it)
+    if os.fstat(file.fileno()).st_size < size:
+        raise BadIndex(f"{path} is shorter than its build recorded; delete the folder {path.parent} and build again")
+    os.truncate(path, size)
+    file.seek(size)
+    return file
+
+
+def _checkpoint(folder: Path, files: dict[str, BinaryIO], documents: int, *, finished: bool) -> None:
+    for file in files.values():
+        file.flush()
+        os.fsync(file.fileno())
+    sizes = {name: file.tell() for name, file in files.items()}
+    write_json(folder / _STATE, {"documents": documents, "bytes": sizes, "finished": finished})
+
+
+@dataclass
+class _Checkpoints:
+    """Counts what is written, reports it, and makes a checkpoint now and then."""
+
+    folder: Path
+    files: dict[str, BinaryIO]
+    documents: int
+    report: Callable[[int], None]
+    last: float = 0.0
+
+    def wrote(self, documents: list[Document]) -> None:
+        self.documents += len(documents)
+        self.report(documents[-1].bytes_read)
+        now = time.monotonic()
+        self.last = self.last or now
+        if now - self.last > _CHECKPOINT_SECONDS:
+            _checkpoint(self.folder, self.files, self.documents, finished=False)
+            self.last = now
+
+
+def _write(
+    documents: Iterator[Document],
+    encoding: Encoding,
+    numbers: list[int],
+    files: dict[str, BinaryIO],
+    threads: int,
+    checkpoints: _Checkpoints,
+) -> int:
+    for batch, ids in _encoded(documents, encoding, threads):
+        for turn, number in enumerate(numbers):
+            first = (turn - checkpoints.documents) % len(numbers)
+            _append(batch[first :: len(numbers)], ids[first :: len(numbers)], encoding, number, files)
+        checkpoints.wrote(batch)
+    return checkpoints.documents
+
+
+def _encoded(documents: Iterator[Document], encoding: Encoding, threads: int) -> Iterator[Encoded]:
+    """Batches of documents and their checked token ids in order; the tokenizers work without Python's lock, hence threads."""
+    waiting: deque[Future[Encoded]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for batch in _batches(documents):
+                waiting.append(pool.submit(_encode, batch, encoding))
+                if len(waiting) > threads + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.content)
+        if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _encode(batch: list[Document], encoding: Encoding) -> Encoded:
+    texts = [document.content for document in batch if isinstance(document.content, str)]
+    if texts and encoding.tokenizer is None:
+        raise BadIndex(f"{batch[0].origin} holds text, and no tokenizer was chosen; choose one, or bytes")
+    encoded = iter(encoding.tokenizer.encode_batch(texts)) if encoding.tokenizer is not None else iter(())
+    ids = [next(encoded) if isinstance(document.content, str) else document.content for document in batch]
+    for document, tokens in zip(batch, ids, strict=True):
+        if len(tokens) and (int(tokens.max()) >= encoding.separator or int(tokens.min()) < 0):
+            worst = int(tokens.max()) if int(tokens.min()) >= 0 else int(tokens.min())
+            raise BadIndex(
+                f"{document.origin}, row {document.row} has the token id {worst}; {encoding.dtype} holds 0 to "
+                f"{encoding.separator - 1}: choose a wider dtype"
+            )
+    if encoding.version == 5:
+        ids = [tokens[::-1] for tokens in ids]
+    return batch, ids
+
+
+def _append(batch: list[Document], ids: list[np.ndarray], encoding: Encoding, number: int, files: dict[str, BinaryIO]) -> None:
+    """Append documents to a shard: their tokens behind separators, where each begins, their lines of metadata and where."""
+    if not batch:
+        return
+    text = files[f"tokenized.{number}"]
+    lengths = np.array([len(tokens) + 1 for tokens in ids], dtype=np.int64)
+    begins = np.cumsum(lengths) - lengths
+    flat = np.empty(int(lengths.sum()), dtype=encoding.numpy_dtype)
+    flat[begins] = encoding.separator
+    for begin, tokens in zip(begins.tolist(), ids, strict=True):
+        flat[begin + 1 : begin + 1 + len(tokens)] = tokens
+    files[f"offset.{number}"].write((begins * flat.itemsize + text.tell()).astype("<u8").tobytes())
+    text.write(flat.tobytes())
+    if encoding.metadata:
+        lines = [_metadata_line(document) for document in batch]
+        sizes = np.array([len(line) for line in lines], dtype=np.int64)
+        metadata = files[f"metadata.{number}"]
+        files[f"metaoff.{number}"].write((np.cumsum(sizes) - sizes + metadata.tell()).astype("<u8").tobytes())
+        metadata.write(b"".join(lines))
+
+
+def _metadata_line(document: Document) -> bytes:
+    record = {"path": document.origin, "linenum": document.row, "metadata": document.metadata}
+    return json.dumps(record, default=str).encode("ascii") + b"\n"

@@ -1,0 +1,100 @@
+"""What an index records about itself: `manifest.json`, written last; sizes and SHA-256 of every file, and how it was made."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from infinigram.errors import BadIndex
+
+NAME = "manifest.json"
+FORMAT = 1
+WIDTH_BYTES = {"u8": 1, "u16": 2, "u32": 4}
+KINDS = ("tokenized", "offset", "metadata", "metaoff", "unigram", "table")
+
+
+def shard_files(number: int) -> list[str]:
+    """The names of all files that a shard may have."""
+    return [*(f"{kind}.{number}" for kind in KINDS), f"keys64.{number}.ig"]
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What the manifest of a folder says, or None where there is none; raises BadIndex where it is broken or too new."""
+    path = folder / NAME
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise BadIndex(f"{path} cannot be read ({error}); restore it, or build the index again") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
+        raise BadIndex(f"{path} is no manifest of an index; restore it, or build the index again")
+    if manifest.get("format", 0) > FORMAT:
+        raise BadIndex(f"{path} has format {manifest['format']}, this version reads up to {FORMAT}; update limbeck")
+    return manifest
+
+
+def need_manifest(folder: Path) -> dict[str, Any]:
+    """What the manifest of a folder says; raises BadIndex where there is none."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise BadIndex(f"{folder} has no {NAME}: only an index that was built here and finished can be changed")
+    return manifest
+
+
+def shard_entry(folder: Path, number: int, width_bytes: int) -> dict[str, Any]:
+    """The manifest's entry of a shard whose files lie in `folder`: reads each of them once."""
+    names = [name for name in shard_files(number) if (folder / name).exists()]
+    return {
+        "number": number,
+        "documents": (folder / f"offset.{number}").stat().st_size // 8,
+        "tokens": (folder / f"tokenized.{number}").stat().st_size // width_bytes,
+        "files": {name: file_entry(folder / name) for name in names},
+    }
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """Size in bytes and SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Give a finished file its name: its content is on the disk before, the name after."""
+    flush(temporary)
+    os.replace(temporary, final)
+    flush(final.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically, replacing what was there."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    publish(temporary, path)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process from changing an index; raises BadIndex where one does. The lock dies with its process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BadIndex(f"another process is building or changing {folder}; wait for it to finish") from error
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,95 @@
+"""The table of one shard: sorted in memory where that holds it, and else part by part through the disk, with one merge."""
+
+import itertools
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from _infinigram import build_table, merge_parts, sort_part
+from infinigram.manifest import publish
+
+# Sorting a part takes a copy of its tokens, four bytes a position, and buckets for names: measured up to 1.9 bytes a token.
+_BYTES_PER_POSITION = 6
+_FIXED_BYTES = 64 << 20
+_LARGEST_PART_TOKENS = 2**31 - 1024
+_SMALL_PART_TOKENS = 1 << 21  # below, a second thread gains less than the merge costs
+_BUFFER_ENTRIES = (256, 1 << 16)
+
+Report = Callable[[str, int, int, str], None]  # step, done, total, unit
+
+
+def memory_needed_bytes(tokens: int, width_bytes: int) -> int:
+    """What sorting so many tokens at once takes, the mapped text included."""
+    return tokens * (2 * width_bytes + _BYTES_PER_POSITION) + _FIXED_BYTES
+
+
+def make_table(text: Path, width_bytes: int, table: Path, memory_bytes: int, threads: int, report: Report) -> None:
+    """Write the suffix array of a tokenised shard to `table`, atomically; sorted parts of a killed call are used again.
+
+    Takes O(tokens) time in parts that fit `memory_bytes`, and O(tokens log parts) for their merge.
+    """
+    tokens = text.stat().st_size // width_bytes
+    temporary = table.with_name(f"{table.name}.tmp")
+    if memory_needed_bytes(tokens, width_bytes) <= memory_bytes and tokens <= _LARGEST_PART_TOKENS:
+        parts = max(1, min(threads, tokens // _SMALL_PART_TOKENS))
+        bounds = [tokens * part // parts for part in range(parts + 1)]
+        total = 2 * tokens  # sorted, then merged
+        build_table(str(text), width_bytes, bounds, str(temporary), lambda done: report("sort", done, total, "tokens"))
+    else:
+        bounds = _bounds(tokens, width_bytes, memory_bytes, threads)
+        parts_folder = table.with_name(f"{table.name}.parts")
+        paths = _sorted_parts(text, width_bytes, bounds, parts_folder, threads, report)
+        least, most = _BUFFER_ENTRIES
+        buffer_entries = max(least, min(most, memory_bytes // 8 // (4 * threads * len(paths))))
+        merge_parts(
+            str(text),
+            width_bytes,
+            bounds,
+            [str(path) for path in paths],
+            str(temporary),
+            threads,
+            buffer_entries,
+            lambda done: report("merge", done, tokens, "tokens"),
+        )
+        publish(temporary, table)
+        for path in paths:
+            path.unlink()
+        parts_folder.rmdir()
+        return
+    publish(temporary, table)
+
+
+def _bounds(tokens: int, width_bytes: int, memory_bytes: int, threads: int) -> list[int]:
+    """Where to cut the text so that `threads` parts are sorted at once in the memory given."""
+    room = max(memory_bytes - _FIXED_BYTES, memory_bytes // 4)
+    largest = max(1, min(room // (threads * (2 * width_bytes + _BYTES_PER_POSITION)), _LARGEST_PART_TOKENS))
+    parts = -(-tokens // largest)
+    return [tokens * part // parts for part in range(parts + 1)]
+
+
+def _sorted_parts(text: Path, width_bytes: int, bounds: list[int], folder: Path, threads: int, report: Report) -> list[Path]:
+    """Sort the parts that are not there yet; a part's name says what it covers, so other bounds take none over."""
+    folder.mkdir(exist_ok=True)
+    ranges = list(itertools.pairwise(bounds))
+    paths = [folder / f"sorted.{begin}-{end}.ig" for begin, end in ranges]
+    for stale in set(folder.iterdir()) - set(paths):
+        stale.unlink()
+    done = {begin: (end - begin) * path.exists() for (begin, end), path in zip(ranges, paths, strict=True)}
+    lock = threading.Lock()
+
+    def sort(part: int) -> None:
+        (begin, end), path = ranges[part], paths[part]
+
+        def tell(tokens: int) -> None:
+            with lock:
+                done[begin] = tokens
+                report("sort", sum(done.values()), bounds[-1], "tokens")
+
+        temporary = path.with_name(f"{path.name}.tmp")
+        sort_part(str(text), width_bytes, begin, end, str(temporary), tell)
+        publish(temporary, path)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(sort, [part for part, path in enumerate(paths) if not path.exists()]))
+    return paths

@@ -1,0 +1,200 @@
+"""Text to token ids and back: Hugging Face tokenizers, tiktoken's encodings, or the bytes themselves.
+
+An index records which one it was built with as a small dictionary ("spec"): its kind, a name or a file in the index folder, and a
+SHA-256 of its content, so that queries are never encoded by another one.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infinigram.errors import BadIndex
+
+FILE_NAME = "tokenizer.json"  # where an index keeps its Hugging Face tokenizer
+
+
+@dataclass(frozen=True)
+class HuggingFaceTokenizer:
+    """A tokenizer.json; special tokens that a model would add are left out."""
+
+    backend: Any
+    content: bytes
+    eos: int | None
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the manifest records."""
+        return {"kind": "huggingface", "file": FILE_NAME, "sha256": hashlib.sha256(self.content).hexdigest()}
+
+    @property
+    def vocabulary(self) -> int:
+        """The largest id plus one."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a text."""
+        return list(self.backend.encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The token ids of each text, uint32; in all cores, Python's lock released."""
+        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        return str(self.backend.decode(list(ids), skip_special_tokens=False))
+
+
+@dataclass(frozen=True)
+class TiktokenTokenizer:
+    """One of tiktoken's encodings; what looks like a special token is encoded as the text that it is."""
+
+    backend: Any
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the manifest records; the checksum covers the ranks of all pieces."""
+        pieces = b"".join(piece + b" %d\n" % rank for piece, rank in sorted(self.backend._mergeable_ranks.items()))
+        return {"kind": "tiktoken", "name": self.backend.name, "sha256": hashlib.sha256(pieces).hexdigest()}
+
+    @property
+    def vocabulary(self) -> int:
+        """The largest id plus one."""
+        return int(self.backend.n_vocab)
+
+    @property
+    def eos(self) -> int | None:
+        """The id of the end of a text."""
+        return int(self.backend.eot_token)
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a text."""
+        return list(self.backend.encode_ordinary(text))
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The token ids of each text, uint32; Python's lock released."""
+        return [np.array(self.backend.encode_ordinary(text), dtype=np.uint32) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids; bytes that are no UTF-8 become replacement characters."""
+        return str(self.backend.decode(list(ids)))
+
+
+@dataclass(frozen=True)
+class ByteTokenizer:
+    """Every byte of the UTF-8 text is a token; 255 never occurs in UTF-8, so the separator is safe."""
+
+    eos: int | None = None
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What the manifest records."""
+        return {"kind": "bytes"}
+
+    @property
+    def vocabulary(self) -> int:
+        """The largest id plus one."""
+        return 255
+
+    def encode(self, text: str) -> list[int]:
+        """The bytes of a text."""
+        return list(text.encode("utf-8"))
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The bytes of each text, uint8."""
+        return [np.frombuffer(text.encode("utf-8"), dtype=np.uint8) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of bytes; those that are no UTF-8 become replacement characters."""
+        return bytes(ids).decode("utf-8", errors="replace")
+
+
+Tokenizer = HuggingFaceTokenizer | TiktokenTokenizer | ByteTokenizer
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """Load a tokenizer: "bytes", "tiktoken:NAME", a model folder or tokenizer.json, or else an id on the Hugging Face hub.
+
+    Raises BadIndex where there is none.
+    """
+    if name == "bytes":
+        return ByteTokenizer()
+    if name.startswith("tiktoken:"):
+        return _tiktoken(name.removeprefix("tiktoken:"))
+    path = Path(name).expanduser()
+    file = path / FILE_NAME if path.is_dir() else path
+    if file.is_file():
+        return _huggingface(file.read_bytes(), str(file), _named_eos(file.parent))
+    if path.exists() or name.startswith((".", "/", "~")) or name.endswith(".json"):
+        raise BadIndex(f"{name} holds no {FILE_NAME}; save the model with its fast tokenizer, or name another tokenizer")
+    from tokenizers import Tokenizer as Backend
+
+    try:
+        backend = Backend.from_pretrained(name)
+    except Exception as error:  # the library raises a bare Exception for whatever goes wrong on the way
+        raise BadIndex(
+            f"there is no tokenizer {name!r}: no such folder, and the hub says {error}; use a folder, or bytes"
+        ) from error
+    return _huggingface(backend.to_str().encode(), name, None)
+
+
+def open_tokenizer(spec: dict[str, Any], folder: Path) -> Tokenizer:
+    """Load the tokenizer that an index in `folder` was built with; raises BadIndex where it is missing or is another one."""
+    kind = spec.get("kind")
+    if kind == "bytes":
+        return ByteTokenizer()
+    if kind == "huggingface":
+        path = folder / str(spec.get("file", FILE_NAME))
+        if not path.is_file():
+            raise BadIndex(f"{path} is missing, the tokenizer of this index; copy it there from the model")
+        loaded: Tokenizer = _huggingface(path.read_bytes(), str(path), None)
+    elif kind == "tiktoken":
+        loaded = _tiktoken(str(spec.get("name")))
+    else:
+        raise BadIndex(f"the manifest in {folder} names a tokenizer of kind {kind!r}; there are huggingface, tiktoken and bytes")
+    if loaded.spec.get("sha256") != spec.get("sha256"):
+        raise BadIndex(f"the tokenizer of {folder} is not the one that it was built with; put that one back")
+    return loaded
+
+
+def _tiktoken(name: str) -> TiktokenTokenizer:
+    try:
+        import tiktoken
+    except ImportError as error:
+        raise BadIndex("tiktoken is not installed; run: pip install 'limbeck[tiktoken]'") from error
+    try:
+        return TiktokenTokenizer(tiktoken.get_encoding(name))
+    except Exception as error:  # unknown names, and whatever may go wrong on the way to a download
+        known = ", ".join(tiktoken.list_encoding_names())
+        raise BadIndex(f"tiktoken cannot load the encoding {name!r} ({error}); it knows {known}") from error
+
+
+def _huggingface(content: bytes, where: str, eos_text: str | None) -> HuggingFaceTokenizer:
+    from tokenizers import Tokenizer as Backend
+
+    try:
+        backend = Backend.from_buffer(content)
+    except Exception as error:  # the library raises a bare Exception
+        raise BadIndex(f"{where} is not a tokenizer ({error}); copy or download the model again") from error
+    backend.no_truncation()
+    backend.no_padding()
+    names = [eos_text] if eos_text else ["<|endoftext|>", "</s>", "<eos>"]
+    ids = (backend.token_to_id(text) for text in names)
+    return HuggingFaceTokenizer(backend, content, next((number for number in ids if number is not None), None))
+
+
+def _named_eos(folder: Path) -> str | None:
+    """The end-of-text token that the model's configuration names."""
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    token = config.get("eos_token") if isinstance(config, dict) else None
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
