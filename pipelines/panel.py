@@ -130,7 +130,7 @@ def training_progress(path: Path) -> str:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
         return "starting"
-    return f"{_bar(found['step'], found['steps'])} step {found['step']} of {found['steps']}, loss {found['loss']:.3f}"
+    return f"{_bar(found['step'], found['steps'])} {found['unit']} {found['step']} of {found['steps']}, loss {found['loss']:.3f}"
 
 
 def _bar(done: int, total: int, width: int = 24) -> str:

@@ -62,6 +62,7 @@ def prepare(
             base=cut,
             out=healed,
             training=training / "healing",
+            progress=training / loop.PROGRESS_FILE,
             seed=seed,
             use_gpu=placement.use_gpu,
             sample=sample,
@@ -80,7 +81,7 @@ def choose(config: dict[str, Any]) -> dict[str, Any]:
     model = model.to("cuda" if choice.use_gpu else "cpu").eval()
     sample = read_sample(choice.sample)
     whole = nats_per_token(model, sample)
-    dropped = drop_layers(model, sample, choice.config.layers)
+    dropped = drop_layers(model, sample, choice.config.layers, choice.sample.parent / loop.PROGRESS_FILE)
     report = {
         "kept": [layer for layer in range(len(dropped) + choice.config.layers) if layer not in dropped],
         "dropped": dropped,
@@ -94,10 +95,11 @@ def choose(config: dict[str, Any]) -> dict[str, Any]:
     return report
 
 
-def drop_layers(model: Any, sample: list[list[int]], keep: int) -> list[int]:
+def drop_layers(model: Any, sample: list[list[int]], keep: int, progress: Path) -> list[int]:
     """Remove layers in place until `keep` are left; return the removed ones' original indices in the order of removal.
 
-    O(removed × layers) passes over the sample, each only through the layers behind the one that is tried.
+    After each removal `progress` says how far it is. O(removed × layers) passes over the sample, each only through the layers
+    behind the one that is tried.
     """
     import torch
 
@@ -109,6 +111,8 @@ def drop_layers(model: Any, sample: list[list[int]], keep: int) -> list[int]:
         losses = _losses_without(model, [layers[index] for index in left], sample)
         least = min(range(len(left)), key=losses.__getitem__)
         dropped.append(left.pop(least))
+        done = {"unit": "layer", "step": len(dropped), "steps": len(layers) - keep, "loss": losses[least]}
+        write_json(progress, done, replace=True)
     model.base_model.layers = torch.nn.ModuleList(layers[index] for index in left)
     for position, layer in enumerate(model.base_model.layers):
         if hasattr(layer, "self_attn"):

@@ -14,6 +14,7 @@ from students.compatibility import compare
 from students.config import SftConfig
 
 METRICS_FILE = "training.json"
+PROGRESS_FILE = "progress.json"
 _TEXT_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab.*", "merges.txt", "*.model"),
     "generation_config.json",
@@ -34,6 +35,7 @@ class Settings:
     seed: int
     use_gpu: bool
     extra: dict[str, Any] = field(default_factory=dict)  # goes into the metrics
+    progress: Path | None = None  # where the step is told to whoever watches; None: in `training`
     sample: Path | None = None  # Parquet file of input_ids on which the trained model's loss is reported
 
 
@@ -115,7 +117,8 @@ def _build(settings: Settings, rows: Any, tokenizer: Any) -> tuple[Any, int]:
         checkpoints=settings.training / "checkpoints",
         keep_checkpoints=config.keep_checkpoints,
     )
-    trainer.add_callback(StepEnd(trainer, config.checkpoint_steps, settings.training / "progress.json"))
+    progress = settings.progress or settings.training / PROGRESS_FILE
+    trainer.add_callback(StepEnd(trainer, config.checkpoint_steps, progress))
     lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
     order = training_order(lengths, config, settings.seed)
     if not order:

@@ -109,7 +109,9 @@ class StepEnd(TrainerCallback):  # type: ignore[misc]
         """Write step, steps and loss for whoever watches."""
         if state.is_world_process_zero and "loss" in (logs or {}):
             write_json(
-                self.progress, {"step": state.global_step, "steps": state.max_steps, "loss": (logs or {})["loss"]}, replace=True
+                self.progress,
+                {"unit": "step", "step": state.global_step, "steps": state.max_steps, "loss": (logs or {})["loss"]},
+                replace=True,
             )
 
 

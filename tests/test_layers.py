@@ -85,7 +85,9 @@ def test_a_useless_layer_goes_first(tmp_path: Path, planted: int) -> None:
     sample = [
         model.generate(torch.tensor([row]), max_new_tokens=30, min_new_tokens=30, do_sample=False)[0].tolist() for row in SAMPLE
     ]
-    assert layers.drop_layers(model, sample, 4) == [planted]
+    assert layers.drop_layers(model, sample, 4, tmp_path / "progress.json") == [planted]
+    told = json.loads((tmp_path / "progress.json").read_text())
+    assert (told["unit"], told["step"], told["steps"]) == ("layer", 1, 1) and told["loss"] > 0
     assert layers.nats_per_token(model, SAMPLE) == pytest.approx(before, abs=1e-5)
     assert model.config.num_hidden_layers == 4
     assert [layer.self_attn.layer_idx for layer in model.base_model.layers] == [0, 1, 2, 3]
@@ -95,7 +97,7 @@ def test_the_cut_model_generates_with_its_cache(tmp_path: Path) -> None:
     import torch
 
     model = _model(tmp_path / "m", layers=4)
-    layers.drop_layers(model, SAMPLE, 2)
+    layers.drop_layers(model, SAMPLE, 2, tmp_path / "progress.json")
     prompt = torch.tensor([[5, 9, 20]])
     cached, plain = (model.generate(prompt, max_new_tokens=8, do_sample=False, use_cache=cache) for cache in (True, False))
     assert cached.tolist() == plain.tolist()
