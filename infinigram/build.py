@@ -1,7 +1,7 @@
 """Building an index: documents → tokens → suffix arrays → manifest, every step atomic, a killed build continued where it was.
 
-Everything lies in the folder `.building` inside the index until it is whole; then the files move to their places, and the manifest
-is written last. A build is identified by its settings (`settings.json`): the same call continues it, another one is refused.
+Everything lies in the folder `.building` inside the index until it is whole; then the files move to their places, and the
+manifest is written last. A build is known by its settings (`settings.json`): the same call continues it, another is refused.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from _infinigram import sampled_keys
 from infinigram import manifest as manifests
 from infinigram.documents import Source, find_sources, read_documents
 from infinigram.encode import Encoding, encode_shards
@@ -26,6 +27,7 @@ WORK = ".building"
 _DONE = ".built"
 _MOST_SHARDS = 4096
 _CHUNK_TOKENS = 1 << 22
+KEY_STRIDE = 64
 
 Dtype = Literal["u8", "u16", "u32"]
 
@@ -53,9 +55,9 @@ def no_report(step: str, done: int, total: int, unit: str) -> None:
 def build(paths: Iterable[str | Path], out: str | Path, settings: Settings, report: Report = no_report) -> dict[str, Any]:
     """Build the index `out` from the documents of files and folders and return its manifest.
 
-    `report(step, done, total, unit)` is called now and then. The same call continues a killed build, and returns at once when it has
-    finished. Raises BadIndex for documents that cannot be read, ids that do not fit, a folder that holds something else, or a build
-    with other settings. Costs O(tokens) time.
+    `report(step, done, total, unit)` is called now and then. The same call continues a killed build, and returns at once when it
+    has finished. Raises BadIndex for documents that cannot be read, ids that do not fit, a folder that holds something else, or
+    a build with other settings. Costs O(tokens) time.
     """
     folder = Path(out)
     sources = find_sources(paths)
@@ -65,7 +67,7 @@ def build(paths: Iterable[str | Path], out: str | Path, settings: Settings, repo
         raise BadIndex(f"shards is {settings.shards}; an index has 1 to {_MOST_SHARDS}")
     folder.mkdir(parents=True, exist_ok=True)
     with manifests.locked(folder):
-        base = {
+        base: dict[str, Any] = {
             "format": manifests.FORMAT,
             "dtype": encoding.dtype,
             "version": encoding.version,
@@ -102,7 +104,7 @@ def add_shards(
         documents = read_documents(sources, settings.text_column, settings.split)
         encode_shards(documents, encoding, numbers, work, threads, lambda done: report("tokenise", done, total, "bytes"))
         for number in numbers:
-            _finish_shard(work, number, encoding.numpy_dtype.itemsize, memory, threads, report)
+            finish_shard(work, number, encoding.numpy_dtype.itemsize, memory, threads, report)
         if isinstance(encoding.tokenizer, HuggingFaceTokenizer) and not present:
             (work / FILE_NAME).write_bytes(encoding.tokenizer.content)
         entries = [manifests.shard_entry(work, number, encoding.numpy_dtype.itemsize) for number in numbers]
@@ -113,7 +115,7 @@ def add_shards(
 def move_in(folder: Path) -> dict[str, Any]:
     """Move a finished build from the work folder to its place, the manifest last; can be cut off anywhere and called again."""
     work = folder / WORK
-    manifest: dict[str, Any] = json.loads((work / manifests.NAME).read_text(encoding="utf-8"))
+    manifest: dict[str, Any] = manifests.load_json(work / manifests.NAME)
     names = [name for shard in manifest["shards"] for name in shard["files"]]
     for name in [FILE_NAME, *names]:
         if (work / name).exists():
@@ -122,6 +124,24 @@ def move_in(folder: Path) -> dict[str, Any]:
     os.rename(work, folder / _DONE)  # at once: half a work folder would look like a build to continue
     shutil.rmtree(folder / _DONE)
     return manifest
+
+
+def finish_shard(work: Path, number: int, width_bytes: int, memory_bytes: int, threads: int, report: Report) -> None:
+    """Make the unigram counts, the table and the sampled keys of an encoded shard, each unless it is there."""
+    text, unigram, table = (work / f"{kind}.{number}" for kind in ("tokenized", "unigram", "table"))
+    if not unigram.exists():
+        temporary = unigram.with_name(f"{unigram.name}.tmp")
+        temporary.write_text(
+            "".join(f"{token} {count}\n" for token, count in unigram_counts(text, width_bytes)), encoding="ascii"
+        )
+        manifests.publish(temporary, unigram)
+    if not table.exists():
+        make_table(text, width_bytes, table, memory_bytes, threads, report)
+    keys = work / f"keys64.{number}.ig"
+    if not keys.exists():
+        temporary = keys.with_name(f"{keys.name}.tmp")
+        temporary.write_bytes(sampled_keys(str(text), width_bytes, str(table), KEY_STRIDE))
+        manifests.publish(temporary, keys)
 
 
 def free_memory_bytes() -> int:
@@ -174,7 +194,7 @@ def _check_settings(work: Path, base: dict[str, Any], numbers: list[int], source
     if not path.exists():
         manifests.write_json(path, wanted)
         return
-    recorded = json.loads(path.read_text(encoding="utf-8"))
+    recorded = manifests.load_json(path)
     differing = [name for name in wanted if recorded.get(name) != wanted[name]]
     if differing:
         name = differing[0]
@@ -185,18 +205,7 @@ def _check_settings(work: Path, base: dict[str, Any], numbers: list[int], source
         )
 
 
-def _finish_shard(work: Path, number: int, width_bytes: int, memory_bytes: int, threads: int, report: Report) -> None:
-    """The unigram counts, the table and the sampled keys of an encoded shard, each unless it is there."""
-    text, unigram, table = (work / f"{kind}.{number}" for kind in ("tokenized", "unigram", "table"))
-    if not unigram.exists():
-        temporary = unigram.with_name(f"{unigram.name}.tmp")
-        temporary.write_text("".join(f"{token} {count}\n" for token, count in _unigrams(text, width_bytes)), encoding="ascii")
-        manifests.publish(temporary, unigram)
-    if not table.exists():
-        make_table(text, width_bytes, table, memory_bytes, threads, report)
-
-
-def _unigrams(text: Path, width_bytes: int) -> list[tuple[int, int]]:
+def unigram_counts(text: Path, width_bytes: int) -> list[tuple[int, int]]:
     """How often each token id occurs in a text, ascending by id; reads it once, a few MiB at a time."""
     if text.stat().st_size == 0:
         return []

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -213,7 +213,8 @@ def _ids(source: Source) -> Iterator[Document]:
 
 def _array(path: Path) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode="r" if path.stat().st_size > 4096 else None, allow_pickle=False)  # none maps empty
+        mode: Literal["r"] | None = "r" if path.stat().st_size > 4096 else None  # an empty array cannot be mapped
+        array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise BadIndex(f"{path} is no whole array of numpy ({error}); write it again") from error
     if array.ndim != 1 or array.dtype.kind not in "iu":

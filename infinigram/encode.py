@@ -1,8 +1,8 @@
 """Documents to the files of shards: `tokenized`, `offset`, `metadata` and `metaoff`, resumable after every few seconds of work.
 
-Document i goes to shard i modulo the number of shards, as the official indexer deals the lines of one file. All files grow together;
-at a checkpoint they are flushed, and `encoded.json` says how many documents they hold and how long they are: what a killed build
-wrote behind that is cut off, and the documents before it are read past.
+Document i goes to shard i modulo the number of shards, as the official indexer deals the lines of one file. All files grow
+together; at a checkpoint they are flushed, and `encoded.json` says how many documents they hold and how long they are: what a
+killed build wrote behind that is cut off, and the documents before it are read past.
 """
 
 import itertools

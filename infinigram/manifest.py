@@ -77,6 +77,11 @@ def write_json(path: Path, value: Any) -> None:
     publish(temporary, path)
 
 
+def load_json(path: Path) -> Any:
+    """Read a small JSON file of ours."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def flush(path: Path) -> None:
     """Wait until a file's content, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

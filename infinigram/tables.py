@@ -64,7 +64,7 @@ def _bounds(tokens: int, width_bytes: int, memory_bytes: int, threads: int) -> l
     """Where to cut the text so that `threads` parts are sorted at once in the memory given."""
     room = max(memory_bytes - _FIXED_BYTES, memory_bytes // 4)
     largest = max(1, min(room // (threads * (2 * width_bytes + _BYTES_PER_POSITION)), _LARGEST_PART_TOKENS))
-    parts = -(-tokens // largest)
+    parts = max(1, -(-tokens // largest))
     return [tokens * part // parts for part in range(parts + 1)]
 
 

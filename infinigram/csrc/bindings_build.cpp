@@ -7,6 +7,7 @@
 #include <future>
 #include <thread>
 
+#include "check.hpp"
 #include "merge.hpp"
 #include "part.hpp"
 #include "text.hpp"
@@ -104,6 +105,7 @@ void sort_part(const std::string& text_path, int width, std::uint64_t begin, std
   Crew crew;
   crew.start([&] {
     const auto table = sorted(text, begin, end, crew.tick(end - begin));
+    crew.done = end - begin;
     const File file(part_path, O_WRONLY | O_CREAT | O_TRUNC);
     file.write_at(table.data(), table.size() * sizeof(Position), 0);
   });
@@ -169,6 +171,48 @@ void build_table(const std::string& text_path, int width, const std::vector<std:
   merge(text, parts, table_path, parts.size(), std::uint64_t{1} << 14, text.tokens(), report);
 }
 
+template <typename Token>
+void check_all(const Text& text, const build::Table& table, const Report& report) {
+  if (table.entries() < ~std::uint32_t{0}) {
+    build::check_all<Token, std::uint32_t>(text, table, report);
+  } else {
+    build::check_all<Token, std::uint64_t>(text, table, report);
+  }
+}
+
+// `samples` 0: everything.
+void check_table(const std::string& text_path, int width, const std::string& table_path, std::uint64_t samples,
+                 std::uint64_t seed, const Report& report) {
+  check_width(width);
+  const py::gil_scoped_release free_python;
+  const Text text(text_path, width);
+  const build::Table table(table_path, text);
+  Crew crew;
+  crew.start([&] {
+    const auto tell = [&](std::uint64_t done) {
+      crew.done = done;
+      if (crew.stopped) throw BadIndex("stopped");
+    };
+    if (samples > 0) return build::check_sample(text, table, samples, seed, tell);
+    if (width == 1) return check_all<std::uint8_t>(text, table, tell);
+    if (width == 2) return check_all<std::uint16_t>(text, table, tell);
+    check_all<std::uint32_t>(text, table, tell);
+  });
+  crew.finish(report);
+}
+
+py::bytes sampled_keys(const std::string& text_path, int width, const std::string& table_path, std::uint64_t stride) {
+  check_width(width);
+  const Text text(text_path, width);
+  const build::Table table(table_path, text);
+  std::vector<std::uint64_t> keys;
+  {
+    const py::gil_scoped_release free_python;
+    keys = build::sampled_keys(text, table, std::max<std::uint64_t>(stride, 1));
+  }
+  return py::bytes(reinterpret_cast<const char*>(keys.data()), keys.size() * sizeof(std::uint64_t));
+}
+
 }  // namespace
 
 void bind_build(py::module_& module) {
@@ -179,6 +223,10 @@ void bind_build(py::module_& module) {
              py::arg("report"));
   module.def("build_table", &build_table, py::arg("text_path"), py::arg("width"), py::arg("bounds"),
              py::arg("table_path"), py::arg("report"));
+  module.def("check_table", &check_table, py::arg("text_path"), py::arg("width"), py::arg("table_path"),
+             py::arg("samples"), py::arg("seed"), py::arg("report"));
+  module.def("sampled_keys", &sampled_keys, py::arg("text_path"), py::arg("width"), py::arg("table_path"),
+             py::arg("stride"));
 }
 
 }  // namespace infinigram

@@ -1,0 +1,161 @@
+"""Whether an index is what it claims: every file by itself, against the others, and against the manifest where there is one."""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from _infinigram import check_table, sampled_keys
+from infinigram import manifest as manifests
+from infinigram.build import KEY_STRIDE, no_report, unigram_counts
+from infinigram.errors import BadIndex
+from infinigram.layout import ShardFiles, locate
+from infinigram.maintain import REMOVED, removed_documents
+from infinigram.tables import Report
+
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was looked at: shards, documents and tokens, and whether checksums were there to compare with."""
+
+    shards: int
+    documents: int
+    tokens: int
+    checksums: bool
+
+
+def verify(folder: str | Path, dtype: str | None = None, samples: int = 0, report: Report = no_report) -> Verified:
+    """Check an index; raises BadIndex naming the file and place of the first fault.
+
+    Checked are sizes, offsets against separators, metadata lines, unigram counts, sampled keys, what was taken down, checksums,
+    and that each table holds every position once and in order: O(tokens) time, and 4 bytes of memory a token (8 beyond 2^32
+    tokens). With `samples`, only so many random neighbours of each table are compared and checksums are left out. Official
+    folders have no manifest: name their `dtype` (u16 unless said).
+    """
+    folder = Path(folder)
+    manifest = manifests.read_manifest(folder) or {}
+    known = manifest.get("dtype", dtype or "u16")
+    if known not in manifests.WIDTH_BYTES or dtype not in (None, known):
+        raise BadIndex(f"dtype is {dtype!r}, but {folder} holds {known!r}; leave it out")
+    layout = locate([folder])
+    documents = tokens = 0
+    for shard in layout.shards:
+        found = _check_shard(shard, manifest, manifests.WIDTH_BYTES[known], samples, report)
+        documents, tokens = documents + found[0], tokens + found[1]
+    if len(removed_documents(folder)):
+        _check_removed(folder, layout.shards, manifests.WIDTH_BYTES[known], samples, report)
+    if manifest and samples == 0:
+        _check_sums(folder, manifest, report)
+    return Verified(len(layout.shards), documents, tokens, bool(manifest) and samples == 0)
+
+
+def _check_shard(shard: ShardFiles, manifest: dict[str, Any], width_bytes: int, samples: int, report: Report) -> tuple[int, int]:
+    text, table, offset, metadata, metaoff, keys = (Path(path) if path else None for path in shard.paths)
+    assert text is not None and table is not None and offset is not None
+    size = text.stat().st_size
+    if size % width_bytes:
+        raise BadIndex(f"{text} has {size} bytes, no whole number of tokens of {width_bytes} bytes; it was cut off")
+    begins = _rising(offset, size)
+    _check_separators(text, offset, begins, width_bytes, manifest.get("vocabulary"), report)
+    if metadata is not None and metaoff is not None:
+        _check_metadata(metadata, metaoff, len(begins))
+    unigram = text.with_name(text.name.replace("tokenized", "unigram"))
+    if unigram.exists():
+        expected = "".join(f"{token} {count}\n" for token, count in unigram_counts(text, width_bytes))
+        _check_equal(unigram, expected.encode(), f"does not count the tokens of {text}")
+    tokens = size // width_bytes
+    total = samples or 2 * tokens
+    check_table(str(text), width_bytes, str(table), samples, shard.number, lambda done: report("table", done, total, "entries"))
+    if keys is not None and samples == 0:
+        expected_keys = sampled_keys(str(text), width_bytes, str(table), KEY_STRIDE)
+        _check_equal(keys, expected_keys, f"does not hold the keys of {table}; delete it")
+    return len(begins), tokens
+
+
+def _rising(path: Path, limit: int) -> np.ndarray:
+    """The offsets of a file, checked to rise from 0 and to stay below `limit`."""
+    if path.stat().st_size % 8:
+        raise BadIndex(f"{path} has {path.stat().st_size} bytes, no whole number of offsets; it was cut off")
+    offsets = np.fromfile(path, dtype="<u8")
+    wrong = np.flatnonzero(np.append(offsets[:1] != 0, offsets[1:] <= offsets[:-1]) | (offsets >= limit))
+    if len(wrong):
+        raise BadIndex(f"{path} is damaged: offset {wrong[0]} is {offsets[wrong[0]]}; offsets rise from 0 and end below {limit}")
+    if len(offsets) == 0 and limit > 0:
+        raise BadIndex(f"{path} is empty, but there are {limit} bytes to divide into documents; it was cut off")
+    return offsets
+
+
+def _check_separators(
+    text: Path, offset: Path, begins: np.ndarray, width_bytes: int, vocabulary: int | None, report: Report
+) -> None:
+    """Every separator of the text is the begin of a document, and no other id is beyond the vocabulary."""
+    if text.stat().st_size == 0:
+        return
+    tokens = np.memmap(text, dtype=f"<u{width_bytes}", mode="r")
+    separator = int(np.iinfo(tokens.dtype).max)
+    checked = 0
+    for start in range(0, len(tokens), _CHUNK):
+        chunk = np.array(tokens[start : start + _CHUNK])
+        found = np.flatnonzero(chunk == separator) + start
+        stop = int(np.searchsorted(begins, (start + len(chunk)) * width_bytes))
+        expected = begins[checked:stop] // width_bytes
+        if len(found) != len(expected) or np.any(found != expected) or np.any(begins[checked:stop] % width_bytes):
+            same = min(len(found), len(expected))
+            differs = np.flatnonzero(found[:same] != expected[:same])
+            document = checked + int(differs[0] if len(differs) else same)
+            raise BadIndex(f"{text} and {offset} disagree about where document {document} begins; one of them is damaged")
+        checked = stop
+        strange = np.flatnonzero((chunk >= (vocabulary or separator)) & (chunk != separator))
+        if len(strange):
+            at = start + int(strange[0])
+            raise BadIndex(f"{text} is damaged: token {at} is {tokens[at]}, the vocabulary ends at {vocabulary}")
+        report("text", start + len(chunk), len(tokens), "tokens")
+
+
+def _check_metadata(metadata: Path, metaoff: Path, documents: int) -> None:
+    size = metadata.stat().st_size
+    begins = _rising(metaoff, size)
+    if len(begins) != documents:
+        raise BadIndex(f"{metaoff} has {len(begins)} offsets for {documents} documents; one of the files was cut off")
+    with open(metadata, "rb") as file:
+        for line, (begin, end) in enumerate(itertools.pairwise([*begins.tolist(), size])):
+            content = file.read(end - begin)
+            if content.find(b"\n") != len(content) - 1:
+                raise BadIndex(f"{metadata} and {metaoff} disagree about line {line}; one of them is damaged")
+
+
+def _check_equal(path: Path, expected: bytes, what: str) -> None:
+    if path.read_bytes() != expected:
+        raise BadIndex(f"{path} is damaged: it {what}")
+
+
+def _check_removed(folder: Path, shards: tuple[ShardFiles, ...], width_bytes: int, samples: int, report: Report) -> None:
+    """What was taken down is an index of its own that holds the same tokens as the documents of the pairs."""
+    inner = folder / REMOVED
+    taken = locate([inner]).shards[0]
+    _check_shard(taken, {}, width_bytes, samples, report)
+    contents = np.fromfile(taken.paths[0], dtype=np.uint8)
+    ends = [*np.fromfile(taken.paths[2], dtype="<u8").tolist(), len(contents)]
+    pairs = removed_documents(folder)
+    if len(pairs) != len(ends) - 1:
+        raise BadIndex(f"{inner} holds {len(ends) - 1} documents, removed.ig names {len(pairs)}; take them down again")
+    for shard in shards:
+        begins = [*np.fromfile(shard.paths[2], dtype="<u8").tolist(), Path(shard.paths[0]).stat().st_size]
+        with open(shard.paths[0], "rb") as text:
+            for place in np.flatnonzero(pairs[:, 0] == shard.number).tolist():
+                document = int(pairs[place, 1])
+                text.seek(begins[document])
+                if text.read(begins[document + 1] - begins[document]) != contents[ends[place] : ends[place + 1]].tobytes():
+                    raise BadIndex(f"{inner} does not hold document {document} of shard {shard.number}; take it down again")
+
+
+def _check_sums(folder: Path, manifest: dict[str, Any], report: Report) -> None:
+    files = {name: entry for shard in manifest["shards"] for name, entry in shard["files"].items()}
+    for done, (name, recorded) in enumerate(files.items()):
+        report("checksums", done, len(files), "files")
+        if manifests.file_entry(folder / name) != recorded:
+            raise BadIndex(f"{folder / name} differs from the checksum in its manifest; restore it, or build the index again")
