@@ -24,6 +24,7 @@ from infinigram.tables import Report, make_table
 from infinigram.tokenizers import FILE_NAME, HuggingFaceTokenizer, load_tokenizer
 
 WORK = ".building"
+SETTINGS = "settings.json"
 _DONE = ".built"
 _MOST_SHARDS = 4096
 _CHUNK_TOKENS = 1 << 22
@@ -121,9 +122,15 @@ def move_in(folder: Path) -> dict[str, Any]:
         if (work / name).exists():
             manifests.publish(work / name, folder / name)
     manifests.write_json(folder / manifests.NAME, manifest)
+    clear_built(folder)
     os.rename(work, folder / _DONE)  # at once: half a work folder would look like a build to continue
-    shutil.rmtree(folder / _DONE)
+    clear_built(folder)
     return manifest
+
+
+def clear_built(folder: Path) -> None:
+    """Delete what is left of the work folder of a finished build."""
+    shutil.rmtree(folder / _DONE, ignore_errors=True)
 
 
 def finish_shard(work: Path, number: int, width_bytes: int, memory_bytes: int, threads: int, report: Report) -> None:
@@ -161,7 +168,7 @@ def _dtype(settings: Settings, tokenizer: Any) -> str:
 
 def _finished(folder: Path, made_from: str) -> dict[str, Any] | None:
     """The manifest where this very build has finished, None where it has not; raises BadIndex where the folder is another's."""
-    shutil.rmtree(folder / _DONE, ignore_errors=True)
+    clear_built(folder)
     if (folder / WORK).is_dir():
         return None
     manifest = manifests.read_manifest(folder)
@@ -190,7 +197,7 @@ def _identity(base: dict[str, Any], numbers: list[int], sources: list[Source], s
 def _check_settings(work: Path, base: dict[str, Any], numbers: list[int], sources: list[Source], settings: Settings) -> None:
     """Record what this build makes, or compare it with what a killed one recorded."""
     wanted = json.loads(json.dumps(_identity(base, numbers, sources, settings)))
-    path = work / "settings.json"
+    path = work / SETTINGS
     if not path.exists():
         manifests.write_json(path, wanted)
         return

@@ -1,8 +1,8 @@
 """Changing a finished index: `append` adds shards, `remove` takes documents down at once, `compact` rebuilds without them.
 
-What is taken down lies in a folder of its own, which is itself an index of exactly those documents, with the list `removed.ig`
-of pairs (shard, number in the shard). The index has two links: `removed` to the newest of these folders, and `removed.ig` into
-it; one rename of the first changes both, so a reader sees the old state or the new one.
+What is taken down lies in a folder of its own, which is itself an index of exactly those documents, with their shards and numbers
+as pairs in `removed.ig`. The index has two links: `removed` to the newest of these folders, and `removed.ig` to the list in it;
+one rename of the first changes both, so a reader sees the old state or the new one.
 """
 
 import os
@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 
 from infinigram import manifest as manifests
-from infinigram.build import WORK, Settings, add_shards, finish_shard, free_memory_bytes, move_in, no_report
+from infinigram.build import (
+    SETTINGS,
+    WORK,
+    Settings,
+    add_shards,
+    clear_built,
+    finish_shard,
+    free_memory_bytes,
+    move_in,
+    no_report,
+)
 from infinigram.documents import find_sources
 from infinigram.encode import Encoding
 from infinigram.errors import BadIndex
@@ -38,14 +48,22 @@ def append(folder: str | Path, paths: Iterable[str | Path], settings: Settings, 
         if given:
             raise BadIndex(f"{folder} has a {given[0]} already, which new documents must share; leave {given[0]} out")
         tokenizer = open_tokenizer(manifest["tokenizer"], folder) if manifest["tokenizer"] is not None else None
-        present = manifest["shards"]
+        numbers, present = _new_numbers(folder, manifest["shards"], settings.shards)
         described = all(f"metadata.{shard['number']}" in shard["files"] for shard in present)
         settings = replace(settings, version=manifest["version"], metadata=described)
-        first = max((shard["number"] for shard in present), default=-1) + 1
         base = {name: value for name, value in manifest.items() if name != "shards"}
         encoding = Encoding(tokenizer, manifest["dtype"], manifest["version"], described)
-        numbers = list(range(first, first + settings.shards))
         return add_shards(folder, base, present, numbers, find_sources(paths), encoding, settings, report)
+
+
+def _new_numbers(folder: Path, shards: list[dict[str, Any]], wanted: int) -> tuple[list[int], list[dict[str, Any]]]:
+    """The numbers of the shards to add, and the shards before; those of a killed append even where the manifest has them."""
+    first = max((shard["number"] for shard in shards), default=-1) + 1
+    begun = folder / WORK / SETTINGS
+    numbers = manifests.load_json(begun)["shards"] if begun.exists() else list(range(first, first + wanted))
+    if len(numbers) != wanted:
+        raise BadIndex(f"an append of {len(numbers)} shards to {folder} is unfinished; call it again, or delete {folder / WORK}")
+    return numbers, [shard for shard in shards if shard["number"] not in numbers]
 
 
 def removed_documents(folder: str | Path) -> np.ndarray:
@@ -105,9 +123,10 @@ def compact(folder: str | Path, settings: Settings, report: Report = no_report) 
             shutil.rmtree(beside, ignore_errors=True)
             (beside / WORK).mkdir(parents=True)
             manifests.write_json(beside / "compacting.json", state)
-        if manifests.read_manifest(beside) is None:
+        if manifests.read_manifest(beside) is None or (beside / WORK).exists():
             _without_removed(folder, beside, manifest, pairs, settings, report)
         (beside / "compacting.json").unlink(missing_ok=True)
+        clear_built(beside)
         os.rename(folder, before)
         os.rename(beside, folder)
         manifests.flush(folder.parent)
@@ -116,6 +135,7 @@ def compact(folder: str | Path, settings: Settings, report: Report = no_report) 
 
 
 def _refuse_unfinished(folder: Path) -> None:
+    clear_built(folder)
     if (folder / WORK).is_dir():
         raise BadIndex(f"an append to {folder} is unfinished; call it again, or delete {folder / WORK}")
 
@@ -189,6 +209,9 @@ def _without_removed(
 ) -> None:
     """Make the new index in `beside`: shards that lose nothing are linked, the others copied without it and sorted anew."""
     work = beside / WORK
+    if (work / manifests.NAME).exists():
+        move_in(beside)
+        return
     width_bytes = manifests.WIDTH_BYTES[manifest["dtype"]]
     threads = settings.threads or len(os.sched_getaffinity(0))
     memory = settings.memory_bytes or free_memory_bytes() // 2

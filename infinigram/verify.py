@@ -12,7 +12,7 @@ from infinigram import manifest as manifests
 from infinigram.build import KEY_STRIDE, no_report, unigram_counts
 from infinigram.errors import BadIndex
 from infinigram.layout import ShardFiles, locate
-from infinigram.maintain import REMOVED, removed_documents
+from infinigram.maintain import PAIRS, removed_documents
 from infinigram.tables import Report
 
 _CHUNK = 1 << 22
@@ -46,8 +46,9 @@ def verify(folder: str | Path, dtype: str | None = None, samples: int = 0, repor
     for shard in layout.shards:
         found = _check_shard(shard, manifest, manifests.WIDTH_BYTES[known], samples, report)
         documents, tokens = documents + found[0], tokens + found[1]
-    if len(removed_documents(folder)):
-        _check_removed(folder, layout.shards, manifests.WIDTH_BYTES[known], samples, report)
+    for taken in layout.removed:
+        _check_shard(taken, {}, manifests.WIDTH_BYTES[known], samples, report)
+        _check_removed(folder, layout.shards, taken)
     if manifest and samples == 0:
         _check_sums(folder, manifest, report)
     return Verified(len(layout.shards), documents, tokens, bool(manifest) and samples == 0)
@@ -133,24 +134,25 @@ def _check_equal(path: Path, expected: bytes, what: str) -> None:
         raise BadIndex(f"{path} is damaged: it {what}")
 
 
-def _check_removed(folder: Path, shards: tuple[ShardFiles, ...], width_bytes: int, samples: int, report: Report) -> None:
-    """What was taken down is an index of its own that holds the same tokens as the documents of the pairs."""
-    inner = folder / REMOVED
-    taken = locate([inner]).shards[0]
-    _check_shard(taken, {}, width_bytes, samples, report)
+def _check_removed(folder: Path, shards: tuple[ShardFiles, ...], taken: ShardFiles) -> None:
+    """What was taken down holds the same tokens as the documents of the pairs."""
     contents = np.fromfile(taken.paths[0], dtype=np.uint8)
     ends = [*np.fromfile(taken.paths[2], dtype="<u8").tolist(), len(contents)]
     pairs = removed_documents(folder)
     if len(pairs) != len(ends) - 1:
-        raise BadIndex(f"{inner} holds {len(ends) - 1} documents, removed.ig names {len(pairs)}; take them down again")
+        raise BadIndex(f"{taken.folder} holds {len(ends) - 1} documents, {PAIRS} names {len(pairs)}; take them down again")
     for shard in shards:
         begins = [*np.fromfile(shard.paths[2], dtype="<u8").tolist(), Path(shard.paths[0]).stat().st_size]
         with open(shard.paths[0], "rb") as text:
             for place in np.flatnonzero(pairs[:, 0] == shard.number).tolist():
                 document = int(pairs[place, 1])
+                if document >= len(begins) - 1:
+                    raise BadIndex(f"{folder / PAIRS} is damaged: shard {shard.number} has no document {document}")
                 text.seek(begins[document])
                 if text.read(begins[document + 1] - begins[document]) != contents[ends[place] : ends[place + 1]].tobytes():
-                    raise BadIndex(f"{inner} does not hold document {document} of shard {shard.number}; take it down again")
+                    raise BadIndex(
+                        f"{taken.folder} does not hold document {document} of shard {shard.number}; take it down again"
+                    )
 
 
 def _check_sums(folder: Path, manifest: dict[str, Any], report: Report) -> None:

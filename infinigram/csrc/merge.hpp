@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "memory.hpp"
+#include "order.hpp"
 #include "sais.hpp"
 #include "text.hpp"
 #include "tokens.hpp"
@@ -121,7 +122,7 @@ class PartReader {
 // A tree of losers (Knuth, volume 3, 5.4.1) over the readers: one comparison a level for each suffix.
 class LoserTree {
  public:
-  LoserTree(const Text& text, std::vector<PartReader> readers) : text_(text), readers_(std::move(readers)) {
+  LoserTree(const Text& text, std::vector<PartReader> readers) : order_(text), readers_(std::move(readers)) {
     while (leaves_ < readers_.size()) leaves_ *= 2;
     losers_.assign(leaves_, kNobody);
     winner_ = play(1);
@@ -144,12 +145,12 @@ class LoserTree {
  private:
   static constexpr std::size_t kNobody = ~std::size_t{0};
 
-  bool first(std::size_t a, std::size_t b) const {
+  bool first(std::size_t a, std::size_t b) {
     if (a == kNobody || readers_[a].ended()) return false;
     if (b == kNobody || readers_[b].ended()) return true;
     const std::uint64_t key_a = readers_[a].key();
     const std::uint64_t key_b = readers_[b].key();
-    return key_a != key_b ? key_a < key_b : text_.before(readers_[a].position(), readers_[b].position());
+    return key_a != key_b ? key_a < key_b : order_.before_beyond_key(readers_[a].position(), readers_[b].position());
   }
 
   std::size_t play(std::size_t node) {
@@ -161,7 +162,7 @@ class LoserTree {
     return left_first ? left : right;
   }
 
-  const Text& text_;
+  SuffixOrder order_;
   std::vector<PartReader> readers_;
   std::vector<std::size_t> losers_;  // [leaves], by node; node 0 is not used
   std::size_t leaves_ = 1;
@@ -169,16 +170,14 @@ class LoserTree {
 };
 
 // Where the suffix `splitter` (a position of the text) cuts a sorted part: how many of the part's come before it.
-inline std::uint64_t cut(const Text& text, const Part& part, std::uint64_t splitter) {
-  const std::uint64_t key = text.key(splitter);
+inline std::uint64_t cut(SuffixOrder& order, const Part& part, std::uint64_t splitter) {
   std::uint64_t low = 0, high = part.tokens;
   while (low < high) {
     const std::uint64_t middle = low + (high - low) / 2;
     Position offset;
     part.read(&offset, middle, 1);
     const std::uint64_t position = part.position(offset);
-    const std::uint64_t here = text.key(position);
-    const bool less = position != splitter && (here != key ? here < key : text.before(position, splitter));
+    const bool less = position != splitter && order.before(position, splitter);
     (less ? low : high) = less ? middle + 1 : middle;
   }
   return low;
@@ -190,13 +189,14 @@ inline std::vector<std::vector<std::uint64_t>> pieces_of(const Text& text, const
                                                          std::uint64_t pieces) {
   const auto largest = std::max_element(parts.begin(), parts.end(),
                                         [](const Part& a, const Part& b) { return a.tokens < b.tokens; });
+  SuffixOrder order(text);
   std::vector<std::vector<std::uint64_t>> cuts{std::vector<std::uint64_t>(parts.size(), 0)};
   for (std::uint64_t piece = 1; piece < pieces && piece < largest->tokens; ++piece) {
     Position offset;
     largest->read(&offset, static_cast<std::uint64_t>(static_cast<unsigned __int128>(largest->tokens) * piece / pieces), 1);
     const std::uint64_t splitter = largest->position(offset);
     cuts.emplace_back();
-    for (const Part& part : parts) cuts.back().push_back(cut(text, part, splitter));
+    for (const Part& part : parts) cuts.back().push_back(cut(order, part, splitter));
   }
   cuts.emplace_back();
   for (const Part& part : parts) cuts.back().push_back(part.tokens);

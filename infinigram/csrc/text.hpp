@@ -1,4 +1,4 @@
-// The text of a shard while its table is built: one mapped file, and the order of its suffixes.
+// The text of a shard while its table is built: one mapped file.
 #pragma once
 
 #include <fcntl.h>
@@ -110,23 +110,11 @@ class Text {
     return __builtin_bswap64(raw);
   }
 
-  // Whether the suffix at `left` comes before the one at `right`; both agree in their keys. No cap on the length: long
-  // repeats are skipped by fingerprints, so that repetitive text costs microseconds for each comparison, not its length.
-  bool before(std::uint64_t left, std::uint64_t right) const {
-    const std::uint64_t rest = bytes_ - std::max(left, right) * width_;
-    const std::uint64_t direct = std::min<std::uint64_t>(rest, kDirectBytes);
-    std::uint64_t same = common_bytes(left * width_, right * width_, std::min<std::uint64_t>(rest, 8), direct);
-    if (same == direct && direct < rest) {
-      std::call_once(prepared_, [this] { fingerprints_ = std::make_unique<Fingerprints>(data_, bytes_, width_); });
-      const std::uint64_t skipped = fingerprints_->common_tokens(left, right, same / width_) * width_;
-      same = common_bytes(left * width_, right * width_, skipped, rest);
-    }
-    if (same == rest) return left > right;  // the shorter one is smaller
-    return data_[left * width_ + same] < data_[right * width_ + same];
+  // Made when first asked for, by whichever thread.
+  const Fingerprints& fingerprints() const {
+    std::call_once(prepared_, [this] { fingerprints_ = std::make_unique<Fingerprints>(data_, bytes_, width_); });
+    return *fingerprints_;
   }
-
- private:
-  static constexpr std::uint64_t kDirectBytes = 2048;
 
   // How many bytes after `left` and `right` agree, from `same` on (which do) up to `limit`.
   std::uint64_t common_bytes(std::uint64_t left, std::uint64_t right, std::uint64_t same, std::uint64_t limit) const {
@@ -142,6 +130,7 @@ class Text {
     return same;
   }
 
+ private:
   std::uint64_t width_;
   std::uint64_t bytes_ = 0;
   const Byte* data_ = nullptr;
