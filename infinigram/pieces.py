@@ -1,0 +1,79 @@
+"""Tokens as people read them: the pieces of a text, token by token."""
+
+from collections.abc import Sequence
+from typing import Any
+
+_SPACE_MARK = "▁"  # SentencePiece's sign for a space
+_MOST_CACHED = 1 << 20
+
+
+class Pieces:
+    """The text of single tokens of one tokenizer; each is decoded once and remembered."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        backend = getattr(tokenizer, "backend", None)
+        self._name = getattr(backend, "id_to_token", None)
+        self._texts: dict[int, str] = {}
+        # the official service puts a space before a query for byte-level vocabularies, in which words carry the space before them
+        self.word_start = _word_start(tokenizer)
+
+    def text(self, token: int) -> str:
+        """What one token adds to a text; bytes that are no character alone become replacement characters."""
+        known = self._texts.get(token)
+        if known is None:
+            known = self._decoded(token)
+            if len(self._texts) < _MOST_CACHED:
+                self._texts[token] = known
+        return known
+
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text of `ids`; where several make up one character, it stands at the first of them."""
+        pieces = [self.text(token) for token in ids]
+        at = 0
+        while at < len(pieces):
+            end = at + 1
+            if "\ufffd" in pieces[at]:
+                whole = self.decode(ids[at:end])
+                while "\ufffd" in whole and end < min(len(ids), at + 8):
+                    end += 1
+                    whole = self.decode(ids[at:end])
+                if "\ufffd" not in whole:
+                    pieces[at:end] = [whole, *[""] * (end - at - 1)]
+                else:
+                    end = at + 1
+            at = end
+        return pieces
+
+    def names(self, ids: Sequence[int]) -> list[str | None]:
+        """The vocabulary's own spelling of each token (such as "Ġof"), as the official service shows it."""
+        if self._name is not None:
+            return [self._name(token) for token in ids]
+        return [self.decode([token]) if self._is_text(token) else chr(token) for token in ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids; ids that the tokenizer does not know add nothing."""
+        if self._tokenizer is None:
+            return ""
+        try:
+            return str(self._tokenizer.decode(ids))
+        except (KeyError, ValueError, OverflowError):  # an id above the vocabulary, such as a separator
+            return "" if len(ids) == 1 else "".join(self.decode([token]) for token in ids)
+
+    def _is_text(self, token: int) -> bool:
+        return hasattr(self._tokenizer, "backend") or not 127 < token < 256
+
+    def _decoded(self, token: int) -> str:
+        name = self._name(token) if self._name is not None else None
+        if name is not None and name.startswith(_SPACE_MARK):  # decoding it alone would drop the space
+            return str(name).replace(_SPACE_MARK, " ")
+        return self.decode([token])
+
+
+def _word_start(tokenizer: Any) -> str:
+    """What to put before a query so that it begins a word: " " where words carry the space before them, else nothing."""
+    if tokenizer is None:
+        return ""
+    spaced, bare = tokenizer.encode(" the"), tokenizer.encode("the")
+    one_token_each = len(spaced) == len(bare) == 1 and spaced != bare
+    return " " if one_token_each and tokenizer.decode(spaced) == " the" else ""

@@ -1,0 +1,227 @@
+"""The HTTP service: the official web API at `POST /`, typed routes under /v1, a search page, health and metrics.
+
+Every worker process opens the indexes by itself; mapped files lie in memory once, whoever reads them.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+
+from infinigram.errors import BadIndex, BadQuery
+from infinigram.limits import Application, Guard, Keys, Limits, Refused, Threads, extra_headers
+from infinigram.metrics import Metrics
+from infinigram.official_api import OfficialApi, Refusal
+from infinigram.page import add_page
+from infinigram.served import IndexSpec, Serving
+from infinigram.service_models import ErrorAnswer
+from infinigram.service_routes import Routes
+
+_VARIABLE = "LIMBECK_NGRAM_SERVICE"  # how workers learn what to serve
+_SWITCH_SECONDS = 0.0005  # how long a thread may keep Python's lock from short queries
+_log = logging.getLogger("limbeck.ngram")
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """What to serve, to whom, and within which limits."""
+
+    indexes: tuple[IndexSpec, ...]
+    keys: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+
+    def to_json(self) -> str:
+        """For the environment of the workers."""
+        indexes = [spec.model_dump() for spec in self.indexes]
+        return json.dumps({"indexes": indexes, "keys": self.keys, "limits": dataclasses.asdict(self.limits)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "ServiceConfig":
+        """What `to_json` wrote."""
+        data = json.loads(text)
+        specs = tuple(IndexSpec.model_validate(spec) for spec in data["indexes"])
+        return cls(specs, tuple(data["keys"]), Limits(**data["limits"]))
+
+
+def make_app(config: ServiceConfig) -> Application:
+    """The ASGI application; opens every index, and raises BadIndex where one cannot be opened."""
+    serving = Serving(config.indexes, config.limits)
+    threads = Threads(config.limits)
+    metrics = Metrics()
+    # the interactive pages of FastAPI load scripts from elsewhere; the schema itself is all here
+    app = FastAPI(title="Limbeck n-gram service", version="1", docs_url=None, redoc_url=None, openapi_url=None)
+    add_page(app, serving)
+    _add_official(app, OfficialApi(serving), threads)
+    app.include_router(Routes(serving, threads).router)
+    _add_house(app, serving, metrics)
+    _add_handlers(app, metrics)
+    return Guard(app, config.limits, Keys(config.keys), metrics)
+
+
+def _add_official(app: FastAPI, api: OfficialApi, threads: Threads) -> None:
+    body = {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["index", "query_type"],
+                    "properties": {
+                        "index": {"type": "string"},
+                        "query_type": {"type": "string"},
+                        "query": {"type": "string"},
+                        "query_ids": {"type": "array"},
+                    },
+                },
+                "example": {"index": "NAME", "query_type": "count", "query": "natural language processing"},
+            }
+        },
+    }
+
+    @app.post("/", tags=["official"], response_model=dict[str, Any], openapi_extra={"requestBody": body})
+    async def official(request: Request) -> Response:
+        """The official infini-gram API: query types count, prob, ntd, infgram_prob, infgram_ntd, find, find_cnf, search_docs,
+        get_doc_by_rank, get_doc_by_ptr."""
+        labels = request.scope["labels"]
+        labels[0] = "official"
+        try:
+            asked = api.read(request.scope["body"])
+            labels[:] = (f"official {asked.query_type}", asked.served.name)
+            answer = await threads.run(asked.answer) if asked.is_long else asked.answer()
+        except Refusal as refusal:
+            return _json({"error": str(refusal)}, refusal.status)
+        return _json(answer)
+
+
+def _add_house(app: FastAPI, serving: Serving, metrics: Metrics) -> None:
+    @app.get("/healthz", tags=["house"], response_model=dict[str, Any])
+    async def healthz(request: Request) -> Response:
+        """Whether the service answers, and for which indexes."""
+        request.scope["labels"][0] = "healthz"
+        return _json({"status": "ok", "indexes": serving.names})
+
+    @app.get("/metrics", tags=["house"])
+    async def prometheus(request: Request) -> Response:
+        """Requests, seconds by route and index, requests in flight and refusals, for Prometheus."""
+        request.scope["labels"][0] = "metrics"
+        text, media_type = metrics.text()
+        return Response(text, media_type=media_type)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def schema(request: Request) -> Response:
+        request.scope["labels"][0] = "openapi"
+        found = get_openapi(title=app.title, version=app.version, description=__doc__, routes=app.routes)
+        found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        found["security"] = [{}, {"key": []}]
+        return _json(found)
+
+
+def _add_handlers(app: FastAPI, metrics: Metrics) -> None:
+    def answer(status: int, words: str) -> Response:
+        headers = {name.decode(): value.decode() for name, value in extra_headers(status)}
+        return Response(ErrorAnswer(error=words).model_dump_json(), status, headers, "application/json")
+
+    @app.exception_handler(BadQuery)
+    async def bad_query(request: Request, error: BadQuery) -> Response:
+        status = error.status if isinstance(error, Refused) else 422
+        metrics.rejected(status)
+        return answer(status, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        metrics.rejected(422)
+        return answer(422, _sentence(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        metrics.rejected(error.status_code)
+        words = {404: "there is no such address; /openapi.json lists them", 405: "this address does not take that method"}
+        return answer(error.status_code, words.get(error.status_code, str(error.detail)))
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> Response:
+        _log.error("a request failed", exc_info=error)
+        words = str(error) if isinstance(error, BadIndex) else "the service failed; its log says where"
+        return answer(500, words)
+
+
+def _sentence(errors: Sequence[Any]) -> str:
+    """The first fault of a request in one sentence; what was sent is not repeated, for it may be long or no text at all."""
+    first = errors[0]
+    where = ".".join(str(part) for part in first["loc"][:6] if part != "body")[:200]
+    if first["type"] == "json_invalid":
+        return "the request is not JSON"
+    words = str(first["msg"]).removeprefix("Value error, ")[:300]
+    text = f"{where}: {words}" if where else words
+    return text.encode("utf-8", "replace").decode()
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(json.dumps(value, separators=(",", ":")), status, media_type="application/json")
+
+
+def from_environment() -> Application:
+    """The application of one worker process."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    return make_app(ServiceConfig.from_json(os.environ[_VARIABLE]))
+
+
+def serve(config: ServiceConfig, host: str, port: int, workers: int, ready: Callable[[str], None]) -> None:
+    """Serve until stopped; `ready` gets the address once the indexes are open. Workers add up their metrics in a folder."""
+    import uvicorn
+
+    _check_port(host, port)
+    with contextlib.ExitStack() as stack:
+        if workers > 1:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="limbeck-metrics-"))
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+            Serving(config.indexes, config.limits)  # what cannot be opened should be said once, here
+        os.environ[_VARIABLE] = config.to_json()
+        target: Any = "infinigram.service:from_environment" if workers > 1 else from_environment()
+        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+        uvicorn.run(
+            target,
+            factory=workers > 1,
+            host=host,
+            port=port,
+            workers=workers,
+            access_log=False,
+            log_level="warning",
+            lifespan="off",
+            server_header=False,
+            date_header=False,
+            backlog=2048,
+            timeout_graceful_shutdown=5,
+        )
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise BadQuery where the address cannot be listened on: the server's own words come as a log and an exit."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise BadQuery(f"cannot listen on {host}:{port} ({error.strerror or error}); choose another port or host") from error
+
+
+def keys_of(path: Path | None) -> tuple[str, ...]:
+    """The keys of a file and of LIMBECK_NGRAM_KEYS (separated by white space)."""
+    from infinigram.limits import read_keys
+
+    return (*(read_keys(path) if path is not None else ()), *os.environ.get("LIMBECK_NGRAM_KEYS", "").split())
