@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from infinigram.errors import BadQuery
+from infinigram.results import Scores
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 NGRAM_TOKENS = 13
 SHARE = 0.8
+_PROMPTS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,30 @@ class Matches(Protocol):
     def creativity(self, ids: Any) -> npt.NDArray[np.int64]:
         """For every position l of `ids` the largest r such that ids[l:r] occurs."""
         ...
+
+
+class Continuations(Protocol):
+    """What finding the sparse positions asks of an index."""
+
+    def next_tokens_batch(self, ids: Any, offsets: Any) -> Any:
+        """Return the next tokens of every prompt as compressed rows, which `offsets` bound."""
+        ...
+
+
+def sparse_flags(index: Continuations, ids: Any, scores: Scores) -> Flags:
+    """Return, for every position of a text, whether one token alone follows the longest suffix; an end of document is a token.
+
+    `ids` [tokens] is what `index.score` made `scores` of. The counts decide most positions; the others cost a `next_tokens` each.
+    """
+    text = np.asarray(ids)
+    flags: Flags = (scores.prompt_counts == 1) | (scores.continuation_counts == scores.prompt_counts)
+    undecided = np.flatnonzero(~flags)
+    for at in range(0, len(undecided), _PROMPTS_AT_ONCE):
+        some = undecided[at : at + _PROMPTS_AT_ONCE]
+        prompts = [text[end - size : end] for end, size in zip(some, scores.suffix_tokens[some], strict=True)]
+        offsets = np.cumsum([0, *map(len, prompts)])
+        flags[some] = np.diff(index.next_tokens_batch(np.concatenate(prompts), offsets).offsets) == 1
+    return flags
 
 
 def contaminated_share(evaluation: Matches, ids: Any, ngram_tokens: int = NGRAM_TOKENS) -> float:
