@@ -51,8 +51,8 @@ def search_cnf(
 ) -> Matches:
     """Draw places where every clause occurs, each at most so many tokens from the span of the rarer ones, within one document.
 
-    A place is an occurrence of the rarest clause. Exact, unless that clause occurs more than `max_anchors` times: then so many of its
-    occurrences, drawn by the seed, stand for all. O(occurrences of the rarest clause * clauses * distance).
+    A place is an occurrence of the rarest clause. Exact, unless that clause occurs more than `max_anchors` times: then so many of
+    its occurrences, drawn by the seed, stand for all. O(occurrences of the rarest clause * clauses * distance).
     """
     check("max_tokens", max_tokens, 1)
     check("limit", limit)
@@ -82,7 +82,7 @@ def by_number(index: "Index", number: int, max_tokens: int | None) -> Document:
 
 
 def by_pointer(index: "Index", shard: int, pointer: int, max_tokens: int, needle_tokens: int) -> Document:
-    """The window of a document around a byte offset into a shard's text, which is where a match of `needle_tokens` was found."""
+    """The window of a document around a byte offset into a shard's text, where a match of `needle_tokens` was found."""
     check("shard", shard)
     check("pointer", pointer)
     check("max_tokens", max_tokens, 1)
@@ -97,7 +97,7 @@ def pointer(index: "Index", shard: int, rank: int) -> int:
 
 
 def window(index: "Index", hit: Integers, max_tokens: int, needle_tokens: int) -> Document:
-    """Half of `max_tokens` before a hit and half from it on, clipped to its document; a hit at a separator begins the document."""
+    """Half of `max_tokens` before a hit and half from it on, clipped to its document; a separator stands for its start."""
     shard, pointer_bytes = int(hit[0]), int(hit[1])
     place = index.engine.place(shard, int(hit[2]))
     _, begin, end = place

@@ -1,8 +1,8 @@
 """Queries of an n-gram index: exact counts, next tokens, infini-gram probabilities, scores of texts, documents.
 
-Every query takes token ids (a list, or anything with a buffer: numpy, torch) or, where a tokenizer is known, text. Batches take flat
-ids and int64 offsets (one more than there are queries) and return arrays. Documents taken down are never counted or returned. Costs
-are in memory accesses; `infinigram/csrc/` says what makes them.
+Every query takes token ids (a list, or anything with a buffer: numpy, torch) or, where a tokenizer is known, text. Batches take
+flat ids and int64 offsets (one more than there are queries) and return arrays. Documents taken down are never counted or
+returned. Costs are in memory accesses; `infinigram/csrc/` says what makes them.
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 import _infinigram
-from infinigram import documents_view, trace
+from infinigram import documents_view, trace, variants
 from infinigram.errors import BadIndex, BadQuery
 from infinigram.layout import Layout, locate
 from infinigram.results import (
@@ -41,13 +41,13 @@ Path_ = str | os.PathLike[str]
 class Index:
     """An open index; `Index.open` makes one. Its methods may be called from any number of threads."""
 
-    def __init__(self, layout: Layout, dtype: str, version: int, eos: int, load: str, tokenizer: Any) -> None:
+    def __init__(self, layout: Layout, dtype: str, version: int, eos: int, load: str, accelerate: bool) -> None:
         self.layout = layout
         self.dtype = dtype
         self.version = version
         self.eos = eos
-        self.tokenizer = tokenizer
-        self.engine = _ENGINES[dtype](list(layout.shards), list(layout.removed), version == 5, eos, load == "ram")
+        self.tokenizer: Any = None
+        self.engine = _ENGINES[dtype](list(layout.shards), list(layout.removed), version == 5, eos, load == "ram", accelerate)
 
     @classmethod
     def open(
@@ -59,13 +59,16 @@ class Index:
         eos: int | None = None,
         tokenizer: Any = None,
         load: Literal["mmap", "ram"] = "mmap",
+        accelerate: bool = True,
         official_order: bool = False,
     ) -> "Index":
-        """Open an index folder, or several as one; raises BadIndex where its files are missing, cut off or contradict one another.
+        """Open an index folder, or several as one; raises BadIndex where its files are missing, cut off or contradict each other.
 
-        What the manifest says need not be given; official folders have none, and are u16, version 4 and without eos unless said
-        otherwise. `tokenizer` has `encode(text) -> list[int]` and `decode(ids) -> str`. "ram" reads the files into huge pages: a
-        third faster, and safe against files that change. Shards are ordered by number unless the official order is asked for.
+        What the manifest says need not be given; official folders have none, and are u16, version 4 and without eos unless
+        said otherwise. `tokenizer` has `encode(text) -> list[int]` and `decode(ids) -> str`. "ram" reads the files into huge
+        pages: a fifth faster, and safe against files that change. `accelerate` reads an eighth of a byte of keys and the first
+        ranks of every token (0.1 s for 100M tokens in the page cache); without it nothing is read, for huge indexes on cold
+        disks, and a query takes twice as long. Shards are ordered by number unless the official order is asked for.
         """
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         layout = locate([Path(path) for path in given], official_order=official_order)
@@ -75,7 +78,9 @@ class Index:
         if dtype_known not in _ENGINES:
             raise BadIndex(f"the token dtype is {dtype_known!r}; an index has u8, u16 or u32")
         if version_known not in (4, 5):
-            raise BadIndex(f"version {version_known!r} is not 4 or 5; a version 6 folder opens as 4, or as 5 where it is reversed")
+            raise BadIndex(
+                f"version {version_known!r} is not 4 or 5; a version 6 folder opens as 4, or as 5 where it is reversed"
+            )
         if load not in ("mmap", "ram"):
             raise BadQuery(f"load is {load!r}; it is 'mmap' or 'ram'")
         eos_known = eos if eos is not None else manifest.get("eos")
@@ -84,7 +89,9 @@ class Index:
 
             tokenizer = open_tokenizer(manifest["tokenizer"], layout.shards[0].folder)
         separator = (1 << _BITS[dtype_known]) - 1
-        return cls(layout, dtype_known, version_known, separator if eos_known is None else eos_known, load, tokenizer)
+        index = cls(layout, dtype_known, version_known, separator if eos_known is None else eos_known, load, accelerate)
+        index.tokenizer = tokenizer
+        return index
 
     # --- one query ---
 
@@ -98,7 +105,7 @@ class Index:
 
     def count(self, query: Query) -> int:
         """How often a query occurs; of nothing, how many tokens there are, separators included. O(log tokens)."""
-        return int(self.engine.count(self.ids(query)))
+        return self.engine.count(self.ids(query) if type(query) is str else query)
 
     def find(self, query: Query) -> Found:
         """Where a query occurs, as ranks of the suffix arrays. O(log tokens)."""
@@ -107,7 +114,7 @@ class Index:
 
     def prob(self, prompt: Query, token: int) -> Probability:
         """How probable a token is after a prompt. O(log tokens)."""
-        ids = self.ids(prompt)
+        ids = self.ids(prompt) if type(prompt) is str else prompt
         prompts, continuations = self.engine.prob(ids, token)
         return Probability(prompts, continuations, continuations / prompts if prompts else math.nan, len(ids))
 
@@ -123,8 +130,9 @@ class Index:
         return tokens, count
 
     def infgram_prob(self, prompt: Query, token: int) -> Probability:
-        """How probable a token is after the longest suffix of a prompt that occurs (Liu et al. 2024). As `longest_suffix`."""
-        suffix, prompts, continuations = self.engine.infgram_prob(self.ids(prompt), token)
+        """How probable a token is after the longest suffix of a prompt that occurs (Liu et al. 2024); as `longest_suffix`."""
+        ids = self.ids(prompt) if type(prompt) is str else prompt
+        suffix, prompts, continuations = self.engine.infgram_prob(ids, token)
         return Probability(prompts, continuations, continuations / prompts if prompts else math.nan, suffix)
 
     def infgram_next_tokens(self, prompt: Query) -> NextTokens:
@@ -133,6 +141,17 @@ class Index:
         suffix, _ = self.longest_suffix(ids)
         prompts, tokens, counts, _ = self.engine.next_tokens(ids[len(ids) - suffix :])
         return NextTokens(prompts, tokens, counts, suffix)
+
+    def variants(self, text: str, *, word_start: bool = False, any_case: bool = False) -> list[list[int]]:
+        """Encodings of a text and, if asked, of it at the start of a word and in other cases; a clause for `search_cnf`."""
+        self.ids(text)
+        return variants.variants(self.tokenizer, text, word_start=word_start, any_case=any_case)
+
+    def count_any(self, queries: Sequence[Query]) -> int:
+        """At how many places at least one of several queries occurs. O(queries * log tokens)."""
+        ids = variants.shortest([self.engine.ids(self.ids(query)).tolist() for query in queries])
+        flat = [token for query in ids for token in query]
+        return int(self.engine.count_batch(flat, np.cumsum([0, *map(len, ids)])).sum())
 
     # --- batches ---
 
@@ -185,7 +204,7 @@ class Index:
         return Scores(suffixes, prompts, continuations, ratio(continuations, prompts))
 
     def creativity(self, text: Query) -> Integers:
-        """For every position the end of the longest piece from there on that occurs, [tokens] (Lu et al. 2024). One match each."""
+        """For every position the end of the longest piece from there that occurs, [tokens] (Lu et al. 2024)."""
         return self.engine.longest_matches(self.ids(text))
 
     def creativity_batch(self, ids: Ids, offsets: Ids) -> Integers:
@@ -193,7 +212,7 @@ class Index:
         return self.engine.longest_matches_batch(ids, offsets)
 
     def trace(self, text: Query, **options: Any) -> tuple[TracedSpan, ...]:
-        """The rarest maximal spans of a text that occur here, with documents by relevance; options as `infinigram.trace.trace`."""
+        """The rarest maximal spans of a text that occur here, with documents; options as `infinigram.trace.trace`."""
         return trace.trace(self, self.ids(text), **options)
 
     # --- documents ---
@@ -203,7 +222,7 @@ class Index:
         return documents_view.search(self, self.ids(query), **options)
 
     def search_cnf(self, clauses: Sequence[Sequence[Query]], **options: Any) -> Matches:
-        """Draw places where all clauses (each one of several terms) occur near one another; as `documents_view.search_cnf`."""
+        """Draw places where all clauses (each one of several terms) occur together; as `documents_view.search_cnf`."""
         return documents_view.search_cnf(self, [[self.ids(term) for term in clause] for clause in clauses], **options)
 
     def count_cnf(self, clauses: Sequence[Sequence[Query]], **options: Any) -> tuple[int, bool]:

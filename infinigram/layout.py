@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from infinigram import manifest as manifests
 from infinigram.errors import BadIndex
 
 _NAME = re.compile(r"(tokenized|table|offset|metadata|metaoff)(?:\.(\d+))?")
@@ -28,7 +29,7 @@ class ShardFiles:
 
 @dataclass(frozen=True)
 class Layout:
-    """What opening an index found: shards in order, the shards that hold what was taken down, and the manifest (or an empty one)."""
+    """What opening an index found: shards in order, those that hold what was taken down, and the manifest (or an empty one)."""
 
     shards: tuple[ShardFiles, ...]
     removed: tuple[ShardFiles, ...]
@@ -49,8 +50,8 @@ def locate(paths: Sequence[Path], *, official_order: bool = False) -> Layout:
         _check_manifest(path, manifest)
         taken = _taken_down(path, found)
         if taken is not None:
-            found = [_without(shard, taken) for shard in found]
-            removed.extend(_shards_of(path / "removed"))
+            found = [_without(shard, taken[1]) for shard in found]
+            removed.extend(_shards_of(taken[0]))
         if official_order:
             found.sort(key=lambda shard: Path(shard.paths[0]).name)
         shards.extend(found)
@@ -66,17 +67,8 @@ def locate(paths: Sequence[Path], *, official_order: bool = False) -> Layout:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What `manifest.json` of a folder says, {} where there is none; raises BadIndex where it is no whole JSON object."""
-    path = folder / "manifest.json"
-    if not path.exists():
-        return {}
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadIndex(f"{path} is not whole JSON ({error}); build the index again") from error
-    if not isinstance(manifest, dict):
-        raise BadIndex(f"{path} is no JSON object; it is no manifest of an index")
-    return manifest
+    """What `manifest.json` of a folder says, {} where there is none; raises BadIndex where it is broken or too new."""
+    return manifests.read_manifest(folder) or {}
 
 
 def _shards_of(folder: Path) -> list[ShardFiles]:
@@ -115,13 +107,19 @@ def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
             size = path.stat().st_size if path.is_file() else None
             if size != recorded["bytes"]:
                 have = "is missing" if size is None else f"has {size} bytes"
-                raise BadIndex(f"{path} {have}, its manifest says {recorded['bytes']}; it was cut off or exchanged: build it again")
+                raise BadIndex(
+                    f"{path} {have}, its manifest says {recorded['bytes']}; it was cut off or exchanged: build it again"
+                )
 
 
-def _taken_down(folder: Path, shards: list[ShardFiles]) -> np.ndarray | None:
-    """The pairs (shard, document) taken down from a folder, [pairs, 2], or None; raises BadIndex where they are not sorted pairs."""
-    path = folder / "removed.ig"
-    if not path.exists():
+def _taken_down(folder: Path, shards: list[ShardFiles]) -> tuple[Path, np.ndarray] | None:
+    """The index of what was taken down from a folder, and its pairs (shard, document), [pairs, 2]; None where nothing was.
+
+    Raises BadIndex where the pairs are not ascending. Both are links that `remove` exchanges at once, so one of them is followed.
+    """
+    copies = (folder / "removed").resolve()
+    path = next((path for path in (copies / "removed.ig", folder / "removed.ig") if path.exists()), None)
+    if path is None:
         return None
     data = path.read_bytes()
     if len(data) % 16 != 0:
@@ -130,7 +128,7 @@ def _taken_down(folder: Path, shards: list[ShardFiles]) -> np.ndarray | None:
     rising = (pairs[1:, 0] > pairs[:-1, 0]) | ((pairs[1:, 0] == pairs[:-1, 0]) & (pairs[1:, 1] > pairs[:-1, 1]))
     if not rising.all() or not set(pairs[:, 0].tolist()) <= {shard.number for shard in shards}:
         raise BadIndex(f"{path} is no ascending list of documents of the shards beside it; it is damaged")
-    return pairs if len(pairs) else None
+    return (copies, pairs) if len(pairs) else None
 
 
 def _without(shard: ShardFiles, pairs: np.ndarray) -> ShardFiles:

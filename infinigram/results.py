@@ -1,7 +1,7 @@
 """What queries return: small frozen records; token ids are int64 arrays in reading order."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +12,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Where a query occurs: how often (without documents taken down), and the half-open range of ranks in every shard (with them)."""
+    """How often a query occurs (without documents taken down), and its half-open range of ranks in every shard (with them)."""
 
     count: int
     ranges: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Probability:
+class Probability(NamedTuple):
     """How often a prompt occurs, how often with the continuation, their ratio (nan where the prompt never occurs).
 
     `suffix_tokens` is how many of the prompt's last tokens were used: all of them, or for infini-gram queries as many as occur.

@@ -1,4 +1,4 @@
-"""Where a text comes from: its maximal spans that occur in the index, the rarest first, with documents (OLMoTrace, Liu et al. 2025)."""
+"""Where a text comes from: its rarest maximal spans that occur in the index, with documents (OLMoTrace, Liu et al. 2025)."""
 
 import math
 from collections import Counter
@@ -31,11 +31,12 @@ def trace(
 ) -> tuple[TracedSpan, ...]:
     """The maximal spans of a text that occur at most `max_count` times, in the order of the text.
 
-    Spans end behind the first delimiter (newline and full stop where a tokenizer is known) and, with `whole_words` (so too), begin
-    and end where words do. `spans_per_token` keeps ceil(that * tokens) of them, the least probable by unigrams; None keeps all. Up to
-    `max_documents` a span, in windows of `context_tokens`, come by BM25 relevance to the text. One search a token, and the windows.
+    Spans end behind the first delimiter (newline and full stop where a tokenizer is known) and, with `whole_words` (so too),
+    begin and end where words do. `spans_per_token` keeps ceil(that * tokens) of them, the least probable by unigrams; None keeps
+    all. Up to `max_documents` a span, in windows of `context_tokens`, come by BM25 relevance to the text. One search a token, and
+    the windows.
     """
-    text = _array(ids)
+    text = index.engine.ids(ids)
     flags = _delimiter_flags(index, text, delimiters)
     known = index.tokenizer is not None
     words = known if whole_words is None else whole_words
@@ -49,10 +50,9 @@ def trace(
     spans = index.engine.spans(text, flags, word_starts(index, text) if words else [], *limits)
     logs = unigram_log_probabilities(index, text)
     totals = [float(logs[begin:end].sum()) for begin, end, _, _ in spans]
-    kept = range(len(spans))
+    kept = list(range(len(spans)))
     if spans_per_token is not None:
-        rarest = sorted(kept, key=lambda i: (totals[i], spans[i][0]))[: math.ceil(spans_per_token * len(text))]
-        kept = sorted(rarest)
+        kept = sorted(sorted(kept, key=lambda i: (totals[i], spans[i][0]))[: math.ceil(spans_per_token * len(text))])
     windows = [_windows(index, spans[i], documents_view.check("context_tokens", context_tokens, 1)) for i in kept]
     relevance = iter(bm25(text, [document.ids for documents in windows for document in documents]))
     traced = []
@@ -65,7 +65,7 @@ def trace(
 
 
 def unigram_log_probabilities(index: "Index", text: Integers) -> Floats:
-    """The natural logarithm of each token's share of the index, [tokens]; -10000 for a token that never occurs, as officially."""
+    """The natural logarithm of each token's share of the index, [tokens]; -10000 for one that never occurs, as officially."""
     distinct, where = np.unique(text, return_inverse=True)
     counts = index.count_batch(distinct, np.arange(len(distinct) + 1)) if len(distinct) else np.zeros(0, np.int64)
     logs = np.full(len(distinct), -10000.0)
@@ -74,7 +74,7 @@ def unigram_log_probabilities(index: "Index", text: Integers) -> Floats:
 
 
 def bm25(query: Integers, documents: Sequence[Integers]) -> Floats:
-    """Okapi BM25 of each document for a query, over these documents as the collection, [documents]. O(tokens of the documents)."""
+    """Okapi BM25 of each document for a query, over these as the collection, [documents]. O(tokens of the documents)."""
     if not documents:
         return np.zeros(0)
     wanted = set(query.tolist())
@@ -91,7 +91,7 @@ def bm25(query: Integers, documents: Sequence[Integers]) -> Floats:
 
 
 def word_starts(index: "Index", text: Integers) -> list[bool]:
-    """Whether a word begins with each token: it does not go on with a letter or digit, or what stands before does not end in one."""
+    """Whether a word begins with each token: it has no letter or digit in front, or what stands before does not end in one."""
     pieces = {token: index.tokenizer.decode([token]) for token in set(text.tolist())}
     starts = []
     before = ""
@@ -112,10 +112,3 @@ def _delimiter_flags(index: "Index", text: Integers, delimiters: Iterable[int] |
 def _windows(index: "Index", span: tuple[int, int, int, list[tuple[int, int]]], context_tokens: int) -> list[Document]:
     begin, end, _, places = span
     return [documents_view.by_pointer(index, shard, at, context_tokens + end - begin, end - begin) for shard, at in places]
-
-
-def _array(ids: Any) -> Integers:
-    try:
-        return np.asarray(ids).astype(np.int64, casting="same_kind") if len(ids) else np.zeros(0, np.int64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BadQuery(f"token ids must be a list or a one-dimensional array of integers ({error})") from error

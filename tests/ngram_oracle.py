@@ -65,13 +65,17 @@ def write_keys(folder: Path, suffix: str, dtype: str) -> None:
     (folder / f"keys64{suffix}.ig").write_bytes(struct.pack(f"<{len(keys)}Q", *keys))
 
 
-def write_index(folder: Path, documents: Documents, dtype: str = "u16", version: int = 4, shards: int = 1, metadata: bool = True) -> Path:
+def write_index(
+    folder: Path, documents: Documents, dtype: str = "u16", version: int = 4, shards: int = 1, metadata: bool = True
+) -> Path:
     for number, part in enumerate(deal(documents, shards)):
         write_shard(folder, f".{number}", part, dtype, version, metadata)
     return folder
 
 
-def write_removed(folder: Path, documents: Documents, shards: int, numbers: set[tuple[int, int]], dtype: str, version: int) -> None:
+def write_removed(
+    folder: Path, documents: Documents, shards: int, numbers: set[tuple[int, int]], dtype: str, version: int
+) -> None:
     """Take documents (shard, number within it) down, as construction does."""
     pairs = sorted(numbers)
     (folder / "removed.ig").write_bytes(b"".join(struct.pack("<2Q", *pair) for pair in pairs))

@@ -20,7 +20,9 @@ SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[Healt
 def corpora(draw):
     dtype = draw(st.sampled_from(["u8", "u16", "u32"]))
     largest = naive.separator(dtype) - 1
-    borders = [0, 1, 2, 254, EOS, largest] + ([255, 256, 65534] if dtype != "u8" else []) + ([65535, 65536] if dtype == "u32" else [])
+    borders = (
+        [0, 1, 2, 254, EOS, largest] + ([255, 256, 65534] if dtype != "u8" else []) + ([65535, 65536] if dtype == "u32" else [])
+    )
     alphabet = draw(st.lists(st.sampled_from(borders), min_size=1, max_size=5, unique=True))
     documents = draw(st.lists(st.lists(st.sampled_from(alphabet), max_size=30), min_size=1, max_size=14))
     if draw(st.booleans()):
@@ -66,7 +68,9 @@ def test_counts_probabilities_and_next_tokens(corpus, data):
     queries = queries_of(data, corpus)
     tokens = [data.draw(st.sampled_from(corpus[5])) for _ in queries]
     with tempfile.TemporaryDirectory() as folder:
-        index, oracle = open_both(Path(folder), corpus, keys=data.draw(st.booleans()), load=data.draw(st.sampled_from(["mmap", "ram"])))
+        index, oracle = open_both(
+            Path(folder), corpus, keys=data.draw(st.booleans()), load=data.draw(st.sampled_from(["mmap", "ram"]))
+        )
         counts = [oracle.count(query) for query in queries]
         assert [index.count(query) for query in queries] == counts
         ids, offsets = flatten(queries)
@@ -191,7 +195,9 @@ def test_the_laws_hold_over_a_longer_corpus(tmp_path):
     documents = [generator.zipf(1.5, size=generator.integers(0, 900)).clip(max=3000).tolist() for _ in range(60)]
     documents += [documents[3] + documents[4], documents[5] * 3]
     opened = [
-        Index.open(naive.write_index(tmp_path / f"{version}-{shards}", documents, "u16", version, shards), version=version, eos=EOS)
+        Index.open(
+            naive.write_index(tmp_path / f"{version}-{shards}", documents, "u16", version, shards), version=version, eos=EOS
+        )
         for version, shards in ((4, 1), (5, 1), (4, 12))
     ]
     text = documents[3][50:400] + documents[7][:300] + generator.integers(0, 3000, 200).tolist() + documents[5][-200:]

@@ -114,6 +114,12 @@ void bind_single(py::class_<Engine<Token>>& engine_class) {
   };
   const auto locked_if_short = [](std::size_t size, auto work) { return size <= kShortQuery ? work() : unlocked(work); };
   engine_class
+      .def("ids",
+           [](const E&, py::handle ids) {
+             std::vector<Token> tokens;
+             read_ids(ids, tokens);
+             return to_array(tokens);
+           })
       .def("count",
            [=](const E& engine, py::handle ids) {
              const std::vector<Token> query = read_query(engine, ids);

@@ -78,7 +78,8 @@ void bind_places(py::class_<Engine<Token>>& engine_class) {
 template <typename Token>
 void bind_engine(py::module_& module, const char* name) {
   py::class_<Engine<Token>> engine_class(module, name);
-  engine_class.def(py::init([](const py::list& shards_given, const py::list& removed_given, bool reversed, std::uint64_t eos, bool ram) {
+  engine_class.def(py::init([](const py::list& shards_given, const py::list& removed_given, bool reversed, std::uint64_t eos, bool ram,
+                              bool accelerate) {
     const auto files = [](const py::list& given) {
       std::vector<ShardFiles> shards;
       for (const py::handle item : given) {
@@ -90,7 +91,7 @@ void bind_engine(py::module_& module, const char* name) {
     };
     const std::vector<ShardFiles> shards = files(shards_given);
     const std::vector<ShardFiles> removed = files(removed_given);
-    return unlocked([&] { return std::make_unique<Engine<Token>>(shards, removed, reversed, eos, ram ? Load::kRam : Load::kMap); });
+    return unlocked([&] { return std::make_unique<Engine<Token>>(shards, removed, reversed, eos, ram ? Load::kRam : Load::kMap, accelerate); });
   }));
   bind_single(engine_class);
   bind_texts(engine_class);

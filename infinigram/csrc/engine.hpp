@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "borders.hpp"
 #include "pool.hpp"
 #include "search.hpp"
 #include "shard.hpp"
@@ -16,16 +17,17 @@ namespace infinigram {
 template <typename Token>
 using Query = std::span<const Token>;
 
-// One shard of a search: its range, and whether its hits count (+1) or were taken down (-1).
 template <typename Token>
 class Engine {
  public:
-  Engine(const std::vector<ShardFiles>& shards, const std::vector<ShardFiles>& removed, bool reversed, std::uint64_t eos, Load load)
+  Engine(const std::vector<ShardFiles>& shards, const std::vector<ShardFiles>& removed, bool reversed, std::uint64_t eos, Load load,
+         bool accelerate)
       : reversed_(reversed), eos_(eos), main_(shards.size()) {
-    for (const ShardFiles& files : shards) shards_.push_back(std::make_unique<Shard<Token>>(files, load));
-    for (const ShardFiles& files : removed) shards_.push_back(std::make_unique<Shard<Token>>(files, load));
+    for (const ShardFiles& files : shards) shards_.push_back(std::make_unique<Shard<Token>>(files, load, accelerate));
+    for (const ShardFiles& files : removed) shards_.push_back(std::make_unique<Shard<Token>>(files, load, accelerate));
     for (std::size_t s = 0; s < shards_.size(); ++s) {
       tokens_ += sign(s) * static_cast<std::int64_t>(shards_[s]->tokens());
+      if (accelerate) shards_[s]->set_first_tokens(unigrams(*shards_[s]));
     }
   }
 
@@ -49,21 +51,25 @@ class Engine {
   std::vector<std::unique_ptr<Shard<Token>>> shards_;
 };
 
+// So few searches leave memory accesses free that each can fetch ahead.
+inline constexpr std::size_t kFew = 4;
+
 // Searches every query in the first `shards` shards and calls answer(query number, shard number, search).
 template <typename Token, typename Answer>
 void search_all(const Engine<Token>& engine, std::span<const Query<Token>> queries, std::size_t shards, Want want, Answer answer) {
   if (queries.size() == 1 && shards == 1) {
     Search<Token> search;
-    search.start(engine.shard(0), queries[0].data(), queries[0].size(), want);
+    search.start(engine.shard(0), queries[0].data(), queries[0].size(), want, true);
     search.run();
     answer(std::size_t{0}, std::size_t{0}, search);
     return;
   }
+  const bool few = queries.size() * shards <= kFew;
   interleave<Search<Token>>(
       queries.size() * shards,
       [&](Search<Token>& search, std::size_t job) {
         const Query<Token> query = queries[job / shards];
-        search.start(engine.shard(job % shards), query.data(), query.size(), want);
+        search.start(engine.shard(job % shards), query.data(), query.size(), want, few);
       },
       [&](const Search<Token>& search, std::size_t job) { answer(job / shards, job % shards, search); });
 }

@@ -1,6 +1,7 @@
 // The search for one query in one shard, cut into steps of one memory access each, so that many searches can wait together.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -32,39 +33,42 @@ inline std::uint64_t common_bytes(const Byte* a, const Byte* b, std::uint64_t by
 template <typename Token>
 class Search {
  public:
-  void start(const Shard<Token>& shard, const Token* query, std::size_t tokens, Want want) {
+  // With `ahead` the next three levels of a bisection are fetched at once: quicker for one search, too much for many in turns.
+  void start(const Shard<Token>& shard, const Token* query, std::size_t tokens, Want want, bool ahead) {
     shard_ = &shard;
     query_ = reinterpret_cast<const Byte*>(query);
     bytes_ = tokens * sizeof(Token);
     want_ = want;
+    ahead_ = ahead;
+    levels_ready_ = 0;
     longest_ = 0;
-    std::uint64_t head = 0;
-    if (bytes_ != 0) std::memcpy(&head, query_, bytes_ < 8 ? bytes_ : 8);
-    key_ = __builtin_bswap64(head);
-    last_key_ = bytes_ < 8 ? key_ | (~std::uint64_t{0} >> (8 * bytes_)) : key_;
-    if (bytes_ == 0) {
-      begin_ = 0;
-      end_ = shard.tokens();
+    first_token_ = {0, shard.tokens()};
+    first_token_bytes_ = 0;
+    if (tokens != 0 && shard.first_token(query[0], first_token_)) {
+      first_token_bytes_ = sizeof(Token);
+      longest_ = first_token_.size() == 0 ? 0 : sizeof(Token);
+    }
+    if (bytes_ == first_token_bytes_ || first_token_.size() == 0) {
+      begin_ = first_token_.begin;
+      end_ = first_token_.end;
       stage_ = Stage::kDone;
       return;
     }
-    low_ = shard.bucket(key_ >> 48);
-    high_ = shard.bucket((key_ >> 48) + 1);
-    stage_ = Stage::kFirstKey;
+    std::uint64_t head = 0;
+    std::memcpy(&head, query_, bytes_ < 8 ? bytes_ : 8);
+    key_ = __builtin_bswap64(head);
+    last_key_ = bytes_ < 8 ? key_ | (~std::uint64_t{0} >> (8 * bytes_)) : key_;
+    low_ = std::min((first_token_.begin + kStride - 1) / kStride, shard.samples());
+    high_ = std::min((first_token_.end + kStride - 1) / kStride, shard.samples());
+    stage_ = Stage::kKeys;
     __builtin_prefetch(shard.keys() + (low_ + high_) / 2);
   }
 
   // Returns whether the search is finished.
   bool step() {
     switch (stage_) {
-      case Stage::kFirstKey: return first_key();
-      case Stage::kGallop: return gallop();
-      case Stage::kLastKey: return last_key();
-      case Stage::kTable:
-        pointer_ = shard_->pointer(middle_);
-        shard_->prefetch_text(pointer_ + shared());
-        stage_ = Stage::kText;
-        return false;
+      case Stage::kKeys: return search_keys();
+      case Stage::kTable: return fetch_text();
       case Stage::kText: return compared(compare());
       case Stage::kDone: return true;
     }
@@ -80,12 +84,14 @@ class Search {
   std::uint64_t longest_tokens() const { return longest_ / sizeof(Token); }
 
  private:
-  enum class Stage : std::uint8_t { kFirstKey, kGallop, kLastKey, kTable, kText, kDone };
+  enum class Stage : std::uint8_t { kKeys, kTable, kText, kDone };
   enum class Phase : std::uint8_t { kShared, kLower, kUpper, kCheckBelow, kCheckAbove };
+  static constexpr std::uint64_t kNearKeys = 256;   // fewer are searched without giving way to other searches
+  static constexpr std::uint64_t kNearBytes = 64;   // table entries so near have most likely been fetched with the last one
 
-  bool first_key() {
+  bool search_keys() {
     const std::uint64_t* keys = shard_->keys();
-    if (low_ < high_) {
+    if (high_ - low_ > kNearKeys) {
       const std::uint64_t middle = low_ + (high_ - low_) / 2;
       if (keys[middle] < key_) {
         low_ = middle + 1;
@@ -95,52 +101,42 @@ class Search {
       __builtin_prefetch(keys + low_ + (high_ - low_) / 2);
       return false;
     }
-    first_ = low_;
-    high_ = shard_->bucket((last_key_ >> 48) + 1);
-    width_ = 1;
-    stage_ = Stage::kGallop;
-    return gallop();
+    first_ = first_key(keys, low_, high_, [this](std::uint64_t key) { return key < key_; });
+    // most queries have few samples of their own, so gallop
+    const std::uint64_t limit = std::min((first_token_.end + kStride - 1) / kStride, shard_->samples());
+    std::uint64_t low = first_;
+    std::uint64_t width = 1;
+    while (low + width <= limit && keys[low + width - 1] <= last_key_) {
+      low += width;
+      width *= 2;
+    }
+    last_ = first_key(keys, low, std::min(low + width - 1, limit), [this](std::uint64_t key) { return key <= last_key_; });
+    return search_ranks(limit);
   }
 
-  bool gallop() {
-    const std::uint64_t* keys = shard_->keys();
-    while (low_ + width_ - 1 < high_) {
-      const std::uint64_t probe = low_ + width_ - 1;
-      if (keys[probe] > last_key_) {
-        high_ = probe;
-        break;
-      }
-      low_ = probe + 1;
-      width_ *= 2;
-      __builtin_prefetch(keys + low_ + width_ - 1);
-      if (width_ > 4) return false;
+  // The first of the keys [low, high) that is not `before`, without a branch to predict.
+  template <typename Before>
+  static std::uint64_t first_key(const std::uint64_t* keys, std::uint64_t low, std::uint64_t high, Before before) {
+    while (low < high) {
+      const std::uint64_t half = (high - low) / 2;
+      const bool up = before(keys[low + half]);
+      high = up ? high : low + half;
+      low = up ? low + half + 1 : low;
     }
-    stage_ = Stage::kLastKey;
-    return last_key();
+    return low;
   }
 
-  bool last_key() {
-    if (low_ < high_) {
-      const std::uint64_t* keys = shard_->keys();
-      const std::uint64_t middle = low_ + (high_ - low_) / 2;
-      if (keys[middle] <= last_key_) {
-        low_ = middle + 1;
-      } else {
-        high_ = middle;
-      }
-      if (low_ < high_) {
-        __builtin_prefetch(keys + low_ + (high_ - low_) / 2);
-        return false;
-      }
-    }
-    last_ = low_;
-    begin_ranks(first_ == 0 ? 0 : (first_ - 1) * kStride + 1, last_ < shard_->samples() ? last_ * kStride : shard_->tokens());
+  bool search_ranks(std::uint64_t limit) {
+    const std::uint64_t low = first_ == 0 ? 0 : (first_ - 1) * kStride + 1;
+    begin_ranks(std::max(low, first_token_.begin), last_ < limit ? last_ * kStride : first_token_.end);
+    low_common_ = high_common_ = first_token_bytes_;
+    below_known_ = low_ == first_token_.begin;
+    above_known_ = high_ == first_token_.end;
     // a whole query within the key: its first and last sample are hits, so the edges lie next to them
     if (bytes_ <= 8 && first_ < last_) {
       hint_ = true;
-      middle_ = first_ * kStride;
-      shard_->prefetch_entry(middle_);
-      return false;
+      levels_ready_ = 1;
+      return look_at(first_ * kStride);
     }
     return next();
   }
@@ -153,6 +149,7 @@ class Search {
     low_common_ = 0;
     high_common_ = 0;
     hint_ = false;
+    middle_ = high;  // of no meaning but that no entry near has been fetched
     phase_ = Phase::kShared;
     stage_ = Stage::kTable;
   }
@@ -160,6 +157,22 @@ class Search {
   std::uint64_t shared() const {
     if (phase_ >= Phase::kCheckBelow) return 0;
     return low_common_ < high_common_ ? low_common_ : high_common_;
+  }
+
+  bool fetch_text() {
+    pointer_ = shard_->pointer(middle_);
+    shard_->prefetch_text(pointer_ + shared());
+    stage_ = Stage::kText;
+    return false;
+  }
+
+  void fetch_ahead(std::uint64_t low, std::uint64_t high, int levels) {
+    if (low >= high) return;
+    const std::uint64_t middle = low + (high - low) / 2;
+    shard_->prefetch_text(shard_->pointer(middle) + shared());
+    if (levels == 1) return;
+    fetch_ahead(low, middle, levels - 1);
+    fetch_ahead(middle + 1, high, levels - 1);
   }
 
   // The order of the suffix at `pointer_` and the query: negative, 0 where it begins with the query, positive.
@@ -239,8 +252,12 @@ class Search {
       low_common_ = bytes_;
       high_common_ = upper_high_common_;
       phase_ = Phase::kUpper;
+      levels_ready_ = 0;
       const std::uint64_t last_sample = (last_ - 1) * kStride;
-      if (hint_ && last_sample >= low_ && last_sample < high_) return look_at(last_sample);
+      if (hint_ && last_sample >= low_ && last_sample < high_) {
+        levels_ready_ = 1;
+        return look_at(last_sample);
+      }
       if (low_ < high_) return look_at(low_ + (high_ - low_) / 2);
     }
     if (phase_ == Phase::kShared) begin_ = low_;
@@ -262,13 +279,24 @@ class Search {
   }
 
   bool look_at(std::uint64_t rank) {
+    const std::uint64_t apart = rank < middle_ ? middle_ - rank : rank - middle_;
     middle_ = rank;
+    if (ahead_) {
+      if (levels_ready_ == 0) {
+        levels_ready_ = 3;
+        fetch_ahead(low_, high_, 3);
+      }
+      --levels_ready_;
+      return fetch_text();
+    }
+    if (apart * shard_->entry_bytes() < kNearBytes) return fetch_text();
     shard_->prefetch_entry(rank);
     stage_ = Stage::kTable;
     return false;
   }
 
   bool misled() {
+    first_token_bytes_ = 0;
     begin_ranks(0, shard_->tokens());
     return next();
   }
@@ -277,13 +305,15 @@ class Search {
   const Byte* query_;
   std::uint64_t bytes_, key_, last_key_;
   std::uint64_t low_, high_, middle_, pointer_;
-  std::uint64_t first_, last_, width_;
+  std::uint64_t first_, last_, first_token_bytes_;
+  Range first_token_;
   std::uint64_t low_common_, high_common_, upper_high_common_, common_, longest_;
   std::uint64_t upper_low_, upper_high_, begin_, end_;
   Want want_;
   Stage stage_;
   Phase phase_;
-  bool below_known_, above_known_, hint_;
+  int levels_ready_;
+  bool below_known_, above_known_, hint_, ahead_;
 };
 
 // Runs `jobs` tasks, a few dozen at a time in turns, so that one's memory access passes while the others compute (AMAC, Kocberber et

@@ -13,14 +13,14 @@ std::string number(std::uint64_t value) { return std::to_string(value); }
 }  // namespace
 
 template <typename Token>
-Shard<Token>::Shard(const ShardFiles& files, Load load)
+Shard<Token>::Shard(const ShardFiles& files, Load load, bool accelerate)
     : text_(files.text, load), table_(files.table, load), offset_(files.offset, load), removed_(files.removed) {
   if (!files.metadata.empty()) metadata_ = FileBytes(files.metadata, Load::kMap);
   if (!files.metaoff.empty()) metaoff_ = FileBytes(files.metaoff, Load::kMap);
   check_sizes(files);
   check_documents();
   check_order();
-  make_keys(files, load);
+  make_keys(files, load, accelerate);
 }
 
 template <typename Token>
@@ -38,7 +38,7 @@ void Shard<Token>::check_sizes(const ShardFiles& files) {
   }
   // a text of one byte has entries of no bytes in the official layout
   entry_bytes_ = table_.size() / tokens_;
-  const std::uint64_t needed = text_.size() == 1 ? 0 : static_cast<std::uint64_t>(entry_bytes(text_.size()));
+  const std::uint64_t needed = text_.size() == 1 ? 0 : static_cast<std::uint64_t>(infinigram::entry_bytes(text_.size()));
   if (table_.size() % tokens_ != 0 || entry_bytes_ < needed || entry_bytes_ > 8) {
     throw BadIndex(files.table + " has " + number(table_.size()) + " bytes and cannot be the suffix array of " + files.text + " (" +
                    number(tokens_) + " tokens); one of them was cut off or belongs elsewhere, or the token dtype is another");
@@ -93,7 +93,7 @@ void Shard<Token>::check_order() const {
 }
 
 template <typename Token>
-void Shard<Token>::make_keys(const ShardFiles& files, Load load) {
+void Shard<Token>::make_keys(const ShardFiles& files, Load load, bool accelerate) {
   samples_ = (tokens_ + kStride - 1) / kStride;
   if (!files.keys.empty()) {
     key_file_ = FileBytes(files.keys, load);
@@ -103,6 +103,8 @@ void Shard<Token>::make_keys(const ShardFiles& files, Load load) {
     }
     // mapped at a page's start, hence aligned
     keys_ = reinterpret_cast<const std::uint64_t*>(key_file_.data());
+  } else if (!accelerate) {
+    samples_ = 0;
   } else {
     constexpr std::uint64_t kAhead = 24;
     own_keys_.resize(samples_);
@@ -116,14 +118,29 @@ void Shard<Token>::make_keys(const ShardFiles& files, Load load) {
     }
     keys_ = own_keys_.data();
   }
-  buckets_.resize(65537);
-  const std::uint64_t* from = keys_;
-  for (std::uint64_t head = 0; head < 65536; ++head) {
-    from = std::lower_bound(from, std::min(keys_ + samples_, from + kStride), head << 48);
-    if (from != keys_ + samples_ && *from < head << 48) from = std::lower_bound(from, keys_ + samples_, head << 48);
-    buckets_[head] = static_cast<std::uint64_t>(from - keys_);
+}
+
+template <typename Token>
+void Shard<Token>::set_first_tokens(const TokenCounts& counts) {
+  constexpr std::uint64_t kMostIds = std::uint64_t{1} << 24;  // beyond any vocabulary; the separator of four bytes stays outside
+  std::uint64_t ids = 0;
+  for (const auto& [token, count] : counts) {
+    if (token < kMostIds) ids = std::max(ids, token + 1);
   }
-  buckets_[65536] = samples_;
+  std::vector<Token> sorted(ids);
+  for (std::uint64_t id = 0; id < ids; ++id) sorted[id] = static_cast<Token>(id);
+  std::sort(sorted.begin(), sorted.end(), [](Token a, Token b) { return order_key(a) < order_key(b); });
+  first_tokens_.assign(ids, Range{0, 0});
+  std::uint64_t rank = 0;
+  auto next = counts.begin();
+  for (const Token token : sorted) {
+    for (; next != counts.end() && order_key(static_cast<Token>(next->first)) < order_key(token); ++next) {
+      rank += static_cast<std::uint64_t>(next->second);
+    }
+    const bool present = next != counts.end() && next->first == token;
+    const std::uint64_t end = present ? rank + static_cast<std::uint64_t>(next->second) : rank;
+    first_tokens_[token] = {rank, end};
+  }
 }
 
 template <typename Token>

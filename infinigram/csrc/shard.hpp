@@ -17,8 +17,8 @@ namespace infinigram {
 
 // Half open, in ranks of the suffix array.
 struct Range {
-  std::uint64_t begin = 0;
-  std::uint64_t end = 0;
+  std::uint64_t begin;
+  std::uint64_t end;
   std::uint64_t size() const { return end - begin; }
 };
 
@@ -45,7 +45,8 @@ class Shard {
  public:
   static constexpr std::uint64_t kWidth = sizeof(Token);
 
-  Shard(const ShardFiles& files, Load load);
+  // `accelerate` makes the sampled keys where there is no file of them.
+  Shard(const ShardFiles& files, Load load, bool accelerate);
 
   std::uint64_t tokens() const { return tokens_; }
   std::uint64_t text_bytes() const { return text_.size(); }
@@ -81,8 +82,16 @@ class Shard {
 
   const std::uint64_t* keys() const { return keys_; }
   std::uint64_t samples() const { return samples_; }
-  // The first sampled key whose upper sixteen bits are at least `head` (0 .. 65536).
-  std::uint64_t bucket(std::uint64_t head) const { return buckets_[head]; }
+  std::uint64_t entry_bytes() const { return entry_bytes_; }
+  // The ranks of the suffixes that begin with a token, where a table says so (then an absent token has an empty range, where it would
+  // stand).
+  bool first_token(Token token, Range& ranks) const {
+    if (token >= first_tokens_.size()) return false;
+    ranks = first_tokens_[token];
+    return true;
+  }
+  // Makes that table of the occurrences of every token, ascending by byte order.
+  void set_first_tokens(const TokenCounts& counts);
 
   // The document whose separator or tokens stand at a position; throws BadIndex where the offsets contradict the text.
   Place place_at(std::uint64_t position_tokens) const;
@@ -107,7 +116,7 @@ class Shard {
   void check_sizes(const ShardFiles& files);
   void check_documents() const;
   void check_order() const;
-  void make_keys(const ShardFiles& files, Load load);
+  void make_keys(const ShardFiles& files, Load load, bool accelerate);
 
   FileBytes text_, table_, offset_, metadata_, metaoff_, key_file_;
   std::uint64_t tokens_ = 0;
@@ -119,7 +128,7 @@ class Shard {
   std::vector<std::uint64_t> own_keys_;
   const std::uint64_t* keys_ = nullptr;
   std::uint64_t samples_ = 0;
-  std::vector<std::uint64_t> buckets_;
+  std::vector<Range> first_tokens_;  // by id
   std::unique_ptr<std::once_flag> unigrams_once_ = std::make_unique<std::once_flag>();
   mutable TokenCounts unigrams_;
 };
