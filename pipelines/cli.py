@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.ngram_cli import app as ngram
+
 STARTED = time.time()
 
 app = typer.Typer(
@@ -21,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(ngram)
 
 RecipeArgument = Annotated[Path, typer.Argument(help="a recipe, such as pipelines/recipes/quickstart.yaml", show_default=False)]
 RunArgument = Annotated[Path, typer.Argument(help="a run folder", show_default=False)]
