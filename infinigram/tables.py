@@ -9,9 +9,9 @@ from pathlib import Path
 from _infinigram import build_table, merge_parts, sort_part
 from infinigram.manifest import publish
 
-# Sorting a part takes a copy of its tokens, four bytes a position, and buckets for names: measured up to 1.9 bytes a token.
+# Sorting takes a copy of the tokens, four bytes a position, and buckets for names (0.5 bytes a token in prose, 2 at worst).
 _BYTES_PER_POSITION = 6
-_FIXED_BYTES = 64 << 20
+_FIXED_BYTES = 128 << 20  # Python, numpy and what reads the documents
 _LARGEST_PART_TOKENS = 2**31 - 1024
 _SMALL_PART_TOKENS = 1 << 21  # below, a second thread gains less than the merge costs
 _BUFFER_ENTRIES = (256, 1 << 16)
@@ -20,8 +20,8 @@ Report = Callable[[str, int, int, str], None]  # step, done, total, unit
 
 
 def memory_needed_bytes(tokens: int, width_bytes: int) -> int:
-    """What sorting so many tokens at once takes, the mapped text included."""
-    return tokens * (2 * width_bytes + _BYTES_PER_POSITION) + _FIXED_BYTES
+    """What sorting so many tokens at once takes."""
+    return tokens * (width_bytes + _BYTES_PER_POSITION) + _FIXED_BYTES
 
 
 def make_table(text: Path, width_bytes: int, table: Path, memory_bytes: int, threads: int, report: Report) -> None:
@@ -63,7 +63,7 @@ def make_table(text: Path, width_bytes: int, table: Path, memory_bytes: int, thr
 def _bounds(tokens: int, width_bytes: int, memory_bytes: int, threads: int) -> list[int]:
     """Where to cut the text so that `threads` parts are sorted at once in the memory given."""
     room = max(memory_bytes - _FIXED_BYTES, memory_bytes // 4)
-    largest = max(1, min(room // (threads * (2 * width_bytes + _BYTES_PER_POSITION)), _LARGEST_PART_TOKENS))
+    largest = max(1, min(room // (threads * (width_bytes + _BYTES_PER_POSITION)), _LARGEST_PART_TOKENS))
     parts = max(1, -(-tokens // largest))
     return [tokens * part // parts for part in range(parts + 1)]
 

@@ -263,6 +263,26 @@ def test_kill_at_every_step_of_a_build_and_resume(tmp_path: Path, memory: int | 
         moment += 7
 
 
+@pytest.mark.slow
+def test_kill_at_random_moments_of_a_long_build(tmp_path: Path) -> None:
+    random = np.random.default_rng(8)
+    np.save(tmp_path / "ids.npy", random.zipf(1.2, 3_000_000) % 60_000)
+    chosen = Settings(memory_bytes=12_000_000, threads=2)
+    started = time.monotonic()
+    build([tmp_path / "ids.npy"], tmp_path / "whole", chosen)
+    took_seconds = time.monotonic() - started
+    for _ in range(10):
+        pid = os.fork()
+        if pid == 0:
+            build([tmp_path / "ids.npy"], tmp_path / "index", chosen)
+            os._exit(0)
+        time.sleep(random.random() * took_seconds)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    build([tmp_path / "ids.npy"], tmp_path / "index", chosen)
+    assert content_of(tmp_path / "index") == content_of(tmp_path / "whole")
+
+
 def test_finished_parts_are_not_sorted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_ids(tmp_path, large_documents())
     chosen = Settings(memory_bytes=100_000, threads=1)

@@ -17,12 +17,10 @@
 #include <span>
 #include <type_traits>
 
+#include "lms.hpp"
 #include "memory.hpp"
 
 namespace infinigram::build {
-
-// Positions in a part of the text; a table entry in the making also carries a sign.
-using Position = std::int32_t;
 
 // Called after each of the passes over the text and the table with the share of the work that it was; may throw to stop.
 using Tick = std::function<void(double)>;
@@ -82,7 +80,6 @@ class SuffixSorter {
  private:
   static constexpr bool kNames = std::is_same_v<Symbol, Position>;  // the text is a string of names
   static constexpr Position kAhead = 32;
-  static constexpr Position kBlock = 2048;
 
   void buckets_start() {
     Position sum = 0;
@@ -100,28 +97,6 @@ class SuffixSorter {
     }
   }
 
-  // Calls `visit(positions, count)` with blocks of the LMS positions from right to left.
-  template <typename Visit>
-  void for_lms(Visit visit) const {
-    Position block[kBlock];
-    Position filled = 0;
-    unsigned is_s = 0;
-    Symbol next = text_[size_ - 1];
-    for (Position at = size_ - 2; at >= 0; --at) {
-      const Symbol here = text_[at];
-      const unsigned here_s = static_cast<unsigned>(here < next) | (static_cast<unsigned>(here == next) & is_s);
-      block[filled] = at + 1;
-      filled += static_cast<Position>(is_s & (here_s ^ 1U));  // no branch: types are as good as random
-      is_s = here_s;
-      next = here;
-      if (filled == kBlock) {
-        visit(block, filled);
-        filled = 0;
-      }
-    }
-    visit(block, filled);
-  }
-
   // Puts each LMS position, less one, at the end of its bucket; returns how many there are. The leftmost stays out: no
   // LMS substring ends there.
   Position scatter_lms() {
@@ -130,7 +105,7 @@ class SuffixSorter {
     Position found = 0;
     Position leftmost = 0;
     Position* last_slot = nullptr;
-    for_lms([&](const Position* block, Position filled) {
+    for_lms(text_, size_, [&](const Position* block, Position filled) {
       for (Position each = 0; each < filled; ++each) {
         if constexpr (kNames) __builtin_prefetch(&bucket_[text_[block[std::min(each + kAhead, filled - 1)]]], 1);
         last_slot = &table_[--bucket_[text_[block[each]]]];
@@ -216,7 +191,7 @@ class SuffixSorter {
       sorter.sort();
     }
     to = found;
-    for_lms([&](const Position* block, Position filled) {
+    for_lms(text_, size_, [&](const Position* block, Position filled) {
       for (Position each = 0; each < filled; ++each) string[--to] = block[each];
     });
     for (Position at = 0; at < found; ++at) {
@@ -230,7 +205,7 @@ class SuffixSorter {
     Position* at_half = table_ + found;
     std::fill(at_half, table_ + size_, 0);
     Position next = size_ - 1;
-    for_lms([&](const Position* block, Position filled) {
+    for_lms(text_, size_, [&](const Position* block, Position filled) {
       for (Position each = 0; each < filled; ++each) {
         at_half[block[each] / 2] = next - block[each] + 1;  // its length, with the first symbol of the next
         next = block[each];
