@@ -235,12 +235,19 @@ def test_ids_that_are_none(folder, ids):
         lambda given: index.infgram_prob(given, 1),
         lambda given: index.search_cnf([[given]]),
         lambda given: index.count_batch(given, [0, 1]),
-        lambda given: index.prob([1], given),
     )
     for call in calls:
         with pytest.raises((BadQuery, TypeError)) as caught:
             call(ids)
         assert "\n" not in str(caught.value) or isinstance(caught.value, TypeError)
+
+
+@pytest.mark.parametrize("token", [-1, 65536, 2**70, 1.0, True, "1", None, [1]], ids=repr)
+def test_continuations_that_are_none(folder, token):
+    index = Index.open(folder)
+    for call in (index.prob, index.infgram_prob):
+        with pytest.raises(BadQuery):
+            call([7], token)
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.int8, np.uint16, np.int32, np.uint64, "strided", "torch", memoryview])
