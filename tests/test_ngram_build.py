@@ -17,8 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infinigram import build as building
-from infinigram.build import Settings, build
+from infinigram.build import Settings, build, free_memory_bytes
 from infinigram.errors import BadIndex
 
 
@@ -393,4 +392,4 @@ def test_no_documents_at_all(tmp_path: Path) -> None:
 
 
 def test_free_memory_is_plausible() -> None:
-    assert 1 << 20 < building.free_memory_bytes() < 1 << 50
+    assert 1 << 20 < free_memory_bytes() < 1 << 50
