@@ -36,8 +36,9 @@ class Limits:
     threads: int = 2  # for queries that take long
     waiting: int = 32  # queries that may wait for such a thread
     query_tokens: int = 500
-    text_tokens: int = 100_000  # of a text to score or trace
+    text_tokens: int = 20_000  # of a text to score or trace
     batch_tokens: int = 200_000
+    shown_tokens: int = 1_000_000  # of the documents in one answer
 
 
 class Refused(BadQuery):

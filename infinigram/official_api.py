@@ -36,6 +36,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "count_cnf": _CLAUSE_OPTIONS,
     "search_docs_cnf": (*_SHOWN_OPTIONS, *_CLAUSE_OPTIONS),
 }
+QUERY_TYPES = tuple(name for name in _OPTIONS if name not in ("count_cnf", "search_docs_cnf"))
 _MANY_TOKENS = 4_000
 Answer = tuple[int, dict[str, Any]]
 
@@ -73,7 +74,7 @@ class OfficialApi:
         served = self._serving.get(name)
         if served is None:
             raise Refusal(f"Invalid index: {str(name)[:80]}; there are: {', '.join(self._serving.names)}", 400)
-        if not isinstance(query_type, str) or query_type not in _OPTIONS or query_type in ("count_cnf", "search_docs_cnf"):
+        if not isinstance(query_type, str) or query_type not in QUERY_TYPES:
             raise Refusal(f"Invalid query_type: {str(query_type)[:80]}", 400)
         if ("query" in data) == ("query_ids" in data):
             raise Refusal("Exactly one of query and query_ids must be present!", 400)
@@ -141,8 +142,8 @@ class Asked:
 
     def _ntd(self) -> dict[str, Any]:
         result = self._ask(prompt_ids=self._ids)
-        for token, entry in result.get("result_by_token_id", {}).items():
-            name = self.served.pieces.names([token])[0]
+        by_id = result.get("result_by_token_id", {})
+        for entry, name in zip(by_id.values(), self.served.pieces.names(by_id), strict=True):
             entry["token"] = name.replace("Ġ", " ") if name is not None else ""
         return result
 

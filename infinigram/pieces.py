@@ -1,6 +1,6 @@
 """Tokens as people read them: the pieces of a text, token by token."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _SPACE_MARK = "▁"  # SentencePiece's sign for a space
@@ -15,6 +15,7 @@ class Pieces:
         backend = getattr(tokenizer, "backend", None)
         self._name = getattr(backend, "id_to_token", None)
         self._texts: dict[int, str] = {}
+        self._names: dict[int, str | None] = {}
         # the official service puts a space before a query for byte-level vocabularies, in which words carry the space before them
         self.word_start = _word_start(tokenizer)
 
@@ -45,11 +46,10 @@ class Pieces:
             at = end
         return pieces
 
-    def names(self, ids: Sequence[int]) -> list[str | None]:
+    def names(self, ids: Iterable[int]) -> list[str | None]:
         """The vocabulary's own spelling of each token (such as "Ġof"), as the official service shows it."""
-        if self._name is not None:
-            return [self._name(token) for token in ids]
-        return [self.decode([token]) if self._is_text(token) else chr(token) for token in ids]
+        names = self._names
+        return [names[token] if token in names else self._named(token) for token in ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; ids that the tokenizer does not know add nothing."""
@@ -60,8 +60,14 @@ class Pieces:
         except (KeyError, ValueError, OverflowError):  # an id above the vocabulary, such as a separator
             return "" if len(ids) == 1 else "".join(self.decode([token]) for token in ids)
 
-    def _is_text(self, token: int) -> bool:
-        return hasattr(self._tokenizer, "backend") or not 127 < token < 256
+    def _named(self, token: int) -> str | None:
+        if self._name is not None:
+            name: str | None = self._name(token)
+        else:  # a byte is named by the character of that number, as officially
+            name = self.decode([token]) if hasattr(self._tokenizer, "backend") else chr(token)
+        if len(self._names) < _MOST_CACHED:
+            self._names[token] = name
+        return name
 
     def _decoded(self, token: int) -> str:
         name = self._name(token) if self._name is not None else None

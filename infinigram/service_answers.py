@@ -8,9 +8,10 @@ import numpy as np
 from infinigram import service_models as models
 from infinigram.errors import BadQuery
 from infinigram.limits import Limits
-from infinigram.results import Document, NextTokens, NextTokensBatch, Probabilities, Probability
+from infinigram.results import Document, NextTokens, Probabilities, Probability
 from infinigram.served import Served
 
+_MOST_ENTRIES = 1_000_000  # of a batch's answer
 _LAST_OFFSET = 100_000  # pages beyond this are refused: each costs as much as all before it
 
 
@@ -92,6 +93,7 @@ def count_clauses(served: Served, query: models.ClauseQuery, limits: Limits) -> 
 def search(served: Served, query: models.SearchQuery, limits: Limits) -> models.SearchAnswer:
     """One page of documents."""
     clauses = clauses_of(served, query, limits)
+    check_shown(query.limit * query.max_tokens, limits)
     begin = offset_of(query.cursor)
     options: dict[str, Any] = {"limit": query.limit, "skip": begin, "seed": query.seed, "max_tokens": query.max_tokens}
     options["distinct_documents"] = query.distinct_documents
@@ -109,6 +111,12 @@ def search(served: Served, query: models.SearchQuery, limits: Limits) -> models.
     )
 
 
+def check_shown(tokens: int, limits: Limits) -> None:
+    """Raise BadQuery where the documents of an answer could be too large together."""
+    if tokens > limits.shown_tokens:
+        raise BadQuery(f"the documents could have {tokens:,} tokens; at most {limits.shown_tokens:,} are shown at once")
+
+
 def document(served: Served, found: Document, clauses: Sequence[Sequence[Sequence[int]]] = ()) -> models.DocumentAnswer:
     """A window of a document."""
     ids = found.ids.tolist()
@@ -124,8 +132,9 @@ def document(served: Served, found: Document, clauses: Sequence[Sequence[Sequenc
     )
 
 
-def documents(served: Served, query: models.DocumentsQuery) -> models.DocumentsAnswer:
+def documents(served: Served, query: models.DocumentsQuery, limits: Limits) -> models.DocumentsAnswer:
     """Documents by number, then those around places."""
+    check_shown((len(query.numbers) + len(query.places)) * query.max_tokens, limits)
     found = served.index.documents(query.numbers, max_tokens=query.max_tokens)
     for place in query.places:
         if place.rank is not None:
@@ -152,6 +161,8 @@ def score(served: Served, ids: list[int]) -> models.ScoreAnswer:
 def trace(served: Served, query: models.TraceQuery, limits: Limits) -> models.TraceAnswer:
     """A text's spans that occur, with their documents."""
     ids = served.ids(query.text, query.ids, limits.text_tokens)
+    kept = 1.0 if query.spans_per_token is None else query.spans_per_token
+    check_shown(int(kept * len(ids)) * query.max_documents * query.context_tokens, limits)
     spans = served.index.trace(
         ids,
         min_tokens=query.min_tokens,
@@ -226,11 +237,16 @@ def prob_batch(
     )
 
 
-def next_batch(
-    served: Served, ask: Callable[[Any, Any], NextTokensBatch], query: models.BatchQuery, most: int
-) -> models.BatchNextAnswer:
-    """The tokens that follow each prompt."""
-    found = ask(*flat(served, query, most))
+def next_batch(served: Served, query: models.BatchQuery, most: int, *, infgram: bool) -> models.BatchNextAnswer:
+    """The tokens that follow each prompt, or its longest suffix that occurs."""
+    ids, offsets = flat(served, query, most)
+    index = served.index
+    occurrences = index.longest_suffix_batch(ids, offsets)[1] if infgram else index.count_batch(ids, offsets)
+    if int(np.minimum(occurrences, served.vocabulary).sum()) > _MOST_ENTRIES:
+        raise BadQuery(
+            f"more than {_MOST_ENTRIES:,} tokens may follow these prompts; ask in smaller batches, or for rarer prompts"
+        )
+    found = (index.infgram_next_tokens_batch if infgram else index.next_tokens_batch)(ids, offsets)
     return models.BatchNextAnswer(
         prompt_counts=found.prompt_counts.tolist(),
         suffix_tokens=found.suffix_tokens.tolist(),

@@ -134,7 +134,7 @@ def _add_documents(routes: Routes) -> None:
         """Documents by number, and windows around ranks or pointers."""
         served = routes.find(request, index, "documents")
         many = (len(query.numbers) + len(query.places)) * query.max_tokens > _MANY_TOKENS
-        return await routes.either(many, lambda: answers.documents(served, query))
+        return await routes.either(many, lambda: answers.documents(served, query, limits))
 
 
 def _add_texts(routes: Routes) -> None:
@@ -179,13 +179,13 @@ def _add_batches(routes: Routes) -> None:
     async def next_tokens(index: str, query: models.BatchQuery, request: Request) -> Response:
         """`next` of many prompts, complete and ascending by id."""
         served = routes.find(request, index, "batch/next")
-        return await routes.long(lambda: answers.next_batch(served, served.index.next_tokens_batch, query, most))
+        return await routes.long(lambda: answers.next_batch(served, query, most, infgram=False))
 
     @batch("/{index}/batch/infgram_next", response_model=models.BatchNextAnswer, tags=["batches"])
     async def infgram_next(index: str, query: models.BatchQuery, request: Request) -> Response:
         """`infgram_next` of many prompts, complete and ascending by id."""
         served = routes.find(request, index, "batch/infgram_next")
-        return await routes.long(lambda: answers.next_batch(served, served.index.infgram_next_tokens_batch, query, most))
+        return await routes.long(lambda: answers.next_batch(served, query, most, infgram=True))
 
     @batch("/{index}/batch/score", response_model=models.BatchScoreAnswer, tags=["batches"])
     async def score(index: str, query: models.BatchQuery, request: Request) -> Response:

@@ -23,7 +23,7 @@ from infinigram.tables import Report
 Model = TypeVar("Model", bound=BaseModel)
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _MOST = 1 << 40
-LIMITS = Limits(query_tokens=_MOST, text_tokens=_MOST, batch_tokens=_MOST)
+LIMITS = Limits(query_tokens=_MOST, text_tokens=_MOST, batch_tokens=_MOST, shown_tokens=_MOST)
 _PLAIN_SECONDS = 10.0
 
 

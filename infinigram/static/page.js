@@ -52,6 +52,9 @@ function readQuery() {
   return { text: written === "" ? "" : term(written) };
 }
 
+// Clauses lie up to 100 tokens apart, so more is shown of their documents.
+const shown = () => ({ limit: 5, max_tokens: state.query.clauses ? 260 : 160 });
+
 async function search() {
   const turn = ++state.search;
   const button = $("search-form").querySelector("button");
@@ -63,7 +66,7 @@ async function search() {
     const [count, next, documents, tokens] = await Promise.all([
       ask(route("count"), state.query),
       plain ? ask(route("next"), { ...state.query, limit: 20 }) : null,
-      ask(route("search"), { ...state.query, limit: 5, max_tokens: 160 }),
+      ask(route("search"), { ...state.query, ...shown() }),
       plain && $("query").value ? ask(route("score"), state.query) : null,
     ]);
     if (turn !== state.search) return;
@@ -109,8 +112,9 @@ function showNext(next) {
     const go = element("button", { type: "button", textContent: label, title: `token ${token.id}: search with it` });
     go.addEventListener("click", () => extend(token));
     const percent = (100 * token.probability).toFixed(token.probability < 0.1 ? 2 : 1);
-    const figure = element("span", { className: "figure", textContent: `${percent} %  ${number.format(token.count)}` });
-    $("next").append(element("li", {}, bar, go, figure));
+    const share = element("span", { className: "figure", textContent: `${percent} %` });
+    const figure = element("span", { className: "figure amount", textContent: number.format(token.count) });
+    $("next").append(element("li", {}, bar, go, share, figure));
   }
   $("next-more").hidden = !next.next_cursor;
 }
@@ -175,7 +179,7 @@ async function trace() {
     const written = $("text").value;
     const index = current();
     const asked = index.tokenizer ? { text: written } : { ids: written.trim().split(/[\s,]+/).filter(Boolean).map(Number) };
-    const options = { max_count: 1000, min_tokens: 3, ...($("all-spans").checked ? { spans_per_token: null, max_documents: 3 } : {}) };
+    const options = { max_count: 1000, min_tokens: 3, context_tokens: 60, ...($("all-spans").checked ? { spans_per_token: null, max_documents: 3 } : {}) };
     const found = await ask(route("trace"), { ...asked, ...options });
     if (turn !== state.trace) return;
     showTraced(found);
@@ -290,7 +294,7 @@ $("key-form").addEventListener("submit", (event) => {
 });
 $("next-more").addEventListener("click", () => more($("next-more"), "next", { ...state.query, limit: 40, cursor: state.next }, showNext));
 $("documents-more").addEventListener("click", () =>
-  more($("documents-more"), "search", { ...state.query, limit: 5, max_tokens: 160, cursor: state.documents }, showDocuments));
+  more($("documents-more"), "search", { ...state.query, ...shown(), cursor: state.documents }, showDocuments));
 for (const name of ["search", "trace"]) {
   $(`tab-${name}`).addEventListener("click", () => show(name));
   $(`tab-${name}`).addEventListener("keydown", (event) => {
