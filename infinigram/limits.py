@@ -150,10 +150,10 @@ class Guard:
             self._metrics.request(labels[0], labels[1], status, time.perf_counter() - started)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._in_flight > self._limits.requests:
+        path = scope["path"]
+        if self._in_flight > self._limits.requests and path != "/healthz":  # too busy is not dead
             raise Refused(503, "too many requests at once; try again in a second")
         headers = {name: value for name, value in scope["headers"] if name in (b"authorization", b"content-length")}
-        path = scope["path"]
         open_path = (path in OPEN_PATHS and scope["method"] in ("GET", "HEAD")) or path.startswith("/static/")
         if self._keys.needed and not open_path and not self._keys.admit(headers.get(b"authorization", b"")):
             raise Refused(401, "this service asks for a key; send it as: Authorization: Bearer KEY")

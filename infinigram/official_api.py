@@ -106,7 +106,8 @@ class Asked:
         started = time.perf_counter()
         result = getattr(self, f"_{self._method}", self._plain)()
         result["latency"] = (time.perf_counter() - started) * 1000
-        result["token_ids"] = self._ids
+        # of a document its own ids, as documented; the official server overwrites them with the query's
+        result.setdefault("token_ids", self._ids)
         result["tokens"] = self._names
         return result
 

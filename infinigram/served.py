@@ -54,9 +54,10 @@ class Served:
         if len(text) > most * _CHARACTERS_PER_TOKEN:
             raise BadQuery(f"the text has {len(text):,} characters; at most {most:,} tokens are answered here")
         try:
-            return list(self.index.ids(text))
+            text.encode()  # tokenizers fail in ways of their own
         except UnicodeError as error:
             raise BadQuery("the text holds half of a surrogate pair; send whole characters") from error
+        return list(self.index.ids(text))
 
     def spans(self, ids: Sequence[int], clauses: Sequence[Sequence[Sequence[int]]]) -> list[tuple[str, int | None]]:
         """The text of a window, cut where terms match: (text, number of the clause or None)."""
