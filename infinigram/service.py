@@ -75,7 +75,7 @@ def make_app(config: ServiceConfig) -> Application:
     # the interactive pages of FastAPI load scripts from elsewhere; the schema itself is all here
     app = FastAPI(title="Limbeck n-gram service", version="1", docs_url=None, redoc_url=None, openapi_url=None)
     add_page(app, serving)
-    app.include_router(Routes(serving, threads).router)
+    Routes(app, serving, threads)
     _add_house(app, serving, metrics)
     _add_handlers(app, metrics)
     front = _official(OfficialApi(serving), threads, app)
