@@ -29,7 +29,17 @@ def test_a_stranger_s_package_is_told_from_ours() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["filters.pmi", "pipelines.cli", "pipelines.recipe", "pipelines.run", "cluster.pool", "corpus.sources", "students.config"],
+    [
+        "filters.pmi",
+        "infinigram",
+        "infinigram.service",
+        "pipelines.cli",
+        "pipelines.recipe",
+        "pipelines.run",
+        "cluster.pool",
+        "corpus.sources",
+        "students.config",
+    ],
 )
 def test_the_driver_s_modules_load_no_torch(module: str) -> None:
     code = f"import sys, {module}; print(json.dumps([m for m in ('torch', 'transformers', 'ray', 'trl') if m in sys.modules]))"
