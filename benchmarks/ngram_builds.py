@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -17,26 +18,29 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from infinigram.build import Settings, build
+
 MIB = 1 << 20
 _OFFICIAL = """
 import sys, transformers
-load = transformers.AutoTokenizer.from_pretrained
-transformers.AutoTokenizer.from_pretrained = lambda name, **options: load(sys.argv[1])
+load, folder = transformers.AutoTokenizer.from_pretrained, sys.argv.pop(1)
+transformers.AutoTokenizer.from_pretrained = lambda name, **options: load(folder)
 from infini_gram import indexing
-sys.argv = ["indexing", *sys.argv[2:]]
 indexing.main()
 """
 _OURS = """
 import json, resource, sys, time
 from infinigram.build import Settings, build
-corpus, index, tokenizer, shards, memory, limit = json.loads(sys.argv[1])
-if limit:
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+corpus, index, tokenizer, memory = json.loads(sys.argv[1])
+if memory:
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 begin, steps = time.perf_counter(), {}
 def report(step, done, total, unit):
     now = time.perf_counter() - begin
     steps[step] = [steps.get(step, [now])[0], now]
-build([corpus], index, Settings(tokenizer=tokenizer, shards=shards, memory_bytes=memory), report)
+build([corpus], index, Settings(tokenizer=tokenizer, memory_bytes=memory), report)
 print(json.dumps({"seconds": time.perf_counter() - begin, "steps": steps}))
 """
 _OUR_TABLE = """
@@ -50,12 +54,12 @@ print(json.dumps({"seconds": time.perf_counter() - begin}))
 """
 
 
-def ours(corpus: Path, index: Path, tokenizer: str, shards: int = 1, memory_bytes: int | None = None) -> dict[str, Any]:
-    """Build our index of a corpus (a folder of JSON lines): seconds of the whole and of each step, and the peak of memory.
+def ours(corpus: Path, index: Path, tokenizer: str, memory_bytes: int | None = None) -> dict[str, Any]:
+    """Build our index of a corpus (a folder of JSON lines): seconds (clock and cores), steps, the peak of memory.
 
     With `memory_bytes` the build is told so much, and the kernel refuses it more private memory.
     """
-    given = json.dumps([str(corpus), str(index), tokenizer, shards, memory_bytes, memory_bytes])
+    given = json.dumps([str(corpus), str(index), tokenizer, memory_bytes])
     return _watched([sys.executable, "-c", _OURS, given])
 
 
@@ -90,6 +94,16 @@ def official(corpus: Path, index: Path, tokenizer: str, peer_python: Path, memor
     return figures
 
 
+def dealt(index: Path, folder: Path, shards: int) -> None:
+    """Build our index of one shard again in many, from its token ids."""
+    tokens = np.fromfile(index / "tokenized.0", dtype="<u2")
+    begins = np.fromfile(index / "offset.0", dtype="<u8").astype(np.int64) // 2
+    ids = folder.with_name("ids.npy")
+    np.save(ids, np.delete(tokens, begins))
+    np.save(ids.with_name("ids.offsets.npy"), np.append(begins, len(tokens)) - np.arange(len(begins) + 1))
+    build([ids], folder, Settings(shards=shards))
+
+
 def same_bytes(a: Path, b: Path) -> bool:
     """Whether two files hold the same."""
     with open(a, "rb") as one, open(b, "rb") as other:
@@ -97,10 +111,14 @@ def same_bytes(a: Path, b: Path) -> bool:
 
 
 def _watched(command: list[str]) -> dict[str, Any]:
-    """Run a command; its seconds, its JSON (last line), and the largest memory of its processes together, in bytes."""
+    """Run a command; its seconds, its JSON (last line), and the largest memory of its processes together, in bytes.
+
+    "sorting" counts the processes of the official indexer that sort and merge, without the Python beside them.
+    """
     begin = time.perf_counter()
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "true" if command[0] == sys.executable else "false"}
-    peak: dict[str, int] = {"resident": 0, "private": 0}
+    peak: dict[str, int] = {"resident": 0, "private": 0, "sorting": 0}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         watcher = threading.Thread(target=_watch, args=(process, peak))
         watcher.start()
@@ -108,17 +126,19 @@ def _watched(command: list[str]) -> dict[str, Any]:
         watcher.join()
     if process.returncode != 0:
         raise SystemExit(f"{command[0]} failed with status {process.returncode}; its words are above")
-    figures: dict[str, Any] = {"seconds": time.perf_counter() - begin, "output": output}
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_seconds = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+    figures: dict[str, Any] = {"seconds": time.perf_counter() - begin, "cpu_seconds": cpu_seconds, "output": output}
     last = output.strip().rsplit("\n", 1)[-1]
     if last.startswith("{"):
         figures |= json.loads(last)
         del figures["output"]
-    return figures | {"peak_bytes": peak["resident"], "peak_private_bytes": peak["private"]}
+    return figures | {f"peak_{name}_bytes": value for name, value in peak.items()}
 
 
 def _watch(process: subprocess.Popen[str], peak: dict[str, int]) -> None:
     while process.poll() is None:
-        sums = {"resident": 0, "private": 0}
+        sums = dict.fromkeys(peak, 0)
         for pid in _tree(process.pid):
             try:
                 status = Path(f"/proc/{pid}/status").read_text()
@@ -127,6 +147,8 @@ def _watch(process: subprocess.Popen[str], peak: dict[str, int]) -> None:
             for name, field in (("resident", "VmRSS"), ("private", "RssAnon")):
                 found = re.search(rf"{field}:\s+(\d+) kB", status)
                 sums[name] += int(found[1]) * 1024 if found else 0
+                if name == "resident" and found and "rust_indexing" in status:
+                    sums["sorting"] += int(found[1]) * 1024
         for name, total in sums.items():
             peak[name] = max(peak[name], total)
         time.sleep(0.05)
