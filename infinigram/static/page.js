@@ -209,7 +209,7 @@ function showTraced(found) {
     begin = end;
   }
   $("traced-note").textContent = spans.length
-    ? `${number.format(spans.length)} ${spans.length === 1 ? "span occurs" : "spans occur"} in the index; the darker, the rarer. Choose one to see where.`
+    ? `${number.format(spans.length)} ${spans.length === 1 ? "span occurs" : "spans occur"} in the index; the stronger the colour, the rarer. Choose one to see where.`
     : "No span of at least three tokens occurs in the index.";
   $("span-part").hidden = true;
   $("traced").hidden = false;
