@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,7 +19,11 @@ import uvicorn
 
 import _infinigram
 from infinigram.build import Settings, build
+from infinigram.compat import InfiniGramEngine
+from infinigram.index import Index
 from infinigram.limits import Application
+from infinigram.served import IndexSpec
+from infinigram.service import ServiceConfig, make_app
 
 ROOT = Path(__file__).parent.parent
 WORDS = (
@@ -104,15 +109,33 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
 
-COMMAND = [
-    sys.executable,
-    "-c",
-    "import sys; from pipelines import cli, ngram_cli; cli.app.registered_groups or cli.app.add_typer(ngram_cli.app); cli.main()",
-    "ngram",
-]
+COMMAND = [sys.executable, "-m", "pipelines.cli", "ngram"]
 
 
 def ngram(*arguments: Any, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run `limbeck ngram ...`."""
     command = [*COMMAND, *map(str, arguments)]
     return subprocess.run(command, env=environment(), cwd="/", capture_output=True, text=True, timeout=120, input=stdin)
+
+
+@contextlib.contextmanager
+def serving(folder):
+    """Two indexes served in this process, with an engine of the same files to compare answers with."""
+    folders = build_indexes(folder)
+    specs = tuple(IndexSpec(name=name, paths=(str(path),)) for name, path in folders.items())
+    with running(make_app(ServiceConfig(specs))) as url, httpx.Client(base_url=url, timeout=30) as client:
+        index = Index.open(folders["words"])
+        official = InfiniGramEngine.of(index, index.tokenizer.vocabulary, compat=True)
+        yield SimpleNamespace(url=url, client=client, specs=specs, index=index, official=official, folders=folders)
+
+
+def ask(here, route, body, index="words"):
+    answer = here.client.post(f"/v1/{index}/{route}", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def official(here, query_type, status=200, **fields):
+    answer = here.client.post("/", json={"index": "words", "query_type": query_type, **fields})
+    assert answer.status_code == status, answer.text
+    return answer.json()
