@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines import ngram_options as given
+
 app = typer.Typer(
     name="ngram",
     help="Count any phrase of a corpus exactly, see what follows it, find and trace texts: an infini-gram index.",
@@ -12,49 +14,23 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-IndexArgument = Annotated[
-    str, typer.Argument(metavar="INDEX", help="an index folder, or several as one: FOLDER,FOLDER", show_default=False)
-]
-FolderArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="an index folder", show_default=False)]
-PathsArgument = Annotated[
-    list[Path],
-    typer.Argument(help="files or folders: text, JSON (.gz, .zst), Parquet, saved datasets, ids (.npy)", show_default=False),
-]
-QueryArgument = Annotated[str, typer.Argument(help="a text, or with --ids token ids", show_default=False)]
-TextArgument = Annotated[str, typer.Argument(help="the text itself; see --file for longer ones", show_default=False)]
-Memory = Annotated[str | None, typer.Option(help="most memory to use, such as 2GiB [default: half of what is free]")]
-Threads = Annotated[int | None, typer.Option(min=1, help="[default: all cores]")]
-Shards = Annotated[int, typer.Option(min=1, max=4096, help="new shards; each is one suffix array")]
-Column = Annotated[str, typer.Option(help="the field of JSON, Parquet and datasets that holds the text or the ids")]
-Split = Annotated[str, typer.Option(help="the split of a saved dataset")]
-Opening = Annotated[
-    list[str],
-    typer.Option("--set", help="what an official folder leaves out: dtype=u8, version=5, eos=2, tokenizer=NAME; or load=ram"),
-]
-Ids = Annotated[bool, typer.Option("--ids", help="the query is token ids: 12 7 9")]
-Word = Annotated[bool, typer.Option("--word/--as-is", help="the text begins a word, or is cut into tokens as it stands")]
-Clauses = Annotated[bool, typer.Option("--cnf", help="the query is phrases joined by AND and OR, near one another")]
-Infgram = Annotated[bool, typer.Option("--infgram", help="use the longest suffix of the prompt that occurs")]
-File = Annotated[Path | None, typer.Option(help="read the text from a file, or from standard input: -")]
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value instead of text")]
-
 
 @app.command()
 def build(
-    paths: PathsArgument,
+    paths: given.PathsArgument,
     out: Annotated[Path, typer.Option(help="the index folder", show_default=False)],
     tokenizer: Annotated[
         str | None, typer.Option(help="bytes, tiktoken:NAME, a model folder or tokenizer.json; none for documents of ids")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="u8, u16 or u32 [default: by the vocabulary]")] = None,
     version: Annotated[int, typer.Option(min=4, max=5, help="4, or 5 for reversed documents")] = 4,
-    shards: Shards = 1,
+    shards: given.Shards = 1,
     metadata: Annotated[bool, typer.Option("--metadata/--no-metadata", help="keep the documents' other fields")] = True,
-    text_column: Column = "text",
-    split: Split = "train",
-    memory: Memory = None,
-    threads: Threads = None,
-    as_json: AsJson = False,
+    text_column: given.Column = "text",
+    split: given.Split = "train",
+    memory: given.Memory = None,
+    threads: given.Threads = None,
+    as_json: given.AsJson = False,
 ) -> None:
     """Build an index, or go on where a killed build stopped."""
     from infinigram.build import build as make
@@ -78,15 +54,15 @@ def build(
 
 @app.command()
 def append(
-    index: FolderArgument,
-    paths: PathsArgument,
-    shards: Shards = 1,
+    index: given.FolderArgument,
+    paths: given.PathsArgument,
+    shards: given.Shards = 1,
     metadata: Annotated[bool, typer.Option("--metadata/--no-metadata", help="keep the documents' other fields")] = True,
-    text_column: Column = "text",
-    split: Split = "train",
-    memory: Memory = None,
-    threads: Threads = None,
-    as_json: AsJson = False,
+    text_column: given.Column = "text",
+    split: given.Split = "train",
+    memory: given.Memory = None,
+    threads: given.Threads = None,
+    as_json: given.AsJson = False,
 ) -> None:
     """Add documents to an index as new shards."""
     from infinigram.maintain import append as add
@@ -102,10 +78,10 @@ def append(
 
 @app.command()
 def remove(
-    index: FolderArgument,
+    index: given.FolderArgument,
     documents: Annotated[list[int] | None, typer.Argument(help="their numbers, as search shows them", show_default=False)] = None,
     numbers: Annotated[Path | None, typer.Option("--from", help="a file of document numbers, or standard input: -")] = None,
-    as_json: AsJson = False,
+    as_json: given.AsJson = False,
 ) -> None:
     """Take documents down: from then on they are never counted or shown; `compact` deletes them."""
     from infinigram.maintain import remove as take_down
@@ -118,7 +94,9 @@ def remove(
 
 
 @app.command()
-def compact(index: FolderArgument, memory: Memory = None, threads: Threads = None, as_json: AsJson = False) -> None:
+def compact(
+    index: given.FolderArgument, memory: given.Memory = None, threads: given.Threads = None, as_json: given.AsJson = False
+) -> None:
     """Delete what was taken down, by rebuilding the shards that held it."""
     from infinigram.maintain import compact as rebuild
     from pipelines import ngram_show
@@ -130,10 +108,10 @@ def compact(index: FolderArgument, memory: Memory = None, threads: Threads = Non
 
 @app.command()
 def verify(
-    index: FolderArgument,
+    index: given.FolderArgument,
     dtype: Annotated[str | None, typer.Option(help="of an official folder: u8, u16 or u32 [default: u16]")] = None,
     sample: Annotated[int, typer.Option(min=0, help="compare only so many places of each table, without checksums")] = 0,
-    as_json: AsJson = False,
+    as_json: given.AsJson = False,
 ) -> None:
     """Check every file of an index; exit code 1 and one sentence name the first fault."""
     from dataclasses import asdict
@@ -149,7 +127,7 @@ def verify(
 
 
 @app.command()
-def info(index: IndexArgument, opening: Opening = [], as_json: AsJson = False) -> None:  # noqa: B006
+def info(index: given.IndexArgument, opening: given.Opening = [], as_json: given.AsJson = False) -> None:  # noqa: B006
     """Say what an index holds."""
     from infinigram import service_answers as answers
     from pipelines import ngram_show
@@ -163,13 +141,13 @@ def info(index: IndexArgument, opening: Opening = [], as_json: AsJson = False) -
 
 @app.command()
 def count(
-    index: IndexArgument,
-    query: QueryArgument,
-    ids: Ids = False,
-    word: Word = True,
-    clauses: Clauses = False,
-    opening: Opening = [],  # noqa: B006
-    as_json: AsJson = False,
+    index: given.IndexArgument,
+    query: given.QueryArgument,
+    ids: given.Ids = False,
+    word: given.Word = True,
+    clauses: given.Clauses = False,
+    opening: given.Opening = [],  # noqa: B006
+    as_json: given.AsJson = False,
 ) -> None:
     """Count how often a phrase occurs."""
     from pipelines import ngram_show
@@ -182,14 +160,14 @@ def count(
 
 @app.command("next")
 def next_tokens(
-    index: IndexArgument,
-    prompt: QueryArgument,
-    ids: Ids = False,
-    word: Word = True,
-    infgram: Infgram = False,
+    index: given.IndexArgument,
+    prompt: given.QueryArgument,
+    ids: given.Ids = False,
+    word: given.Word = True,
+    infgram: given.Infgram = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="tokens, the most frequent first")] = 20,
-    opening: Opening = [],  # noqa: B006
-    as_json: AsJson = False,
+    opening: given.Opening = [],  # noqa: B006
+    as_json: given.AsJson = False,
 ) -> None:
     """Show which tokens follow a phrase, with exact counts."""
     from pipelines import ngram_show
@@ -201,13 +179,13 @@ def next_tokens(
 
 @app.command()
 def prob(
-    index: IndexArgument,
-    query: QueryArgument,
-    ids: Ids = False,
-    word: Word = True,
-    infgram: Infgram = False,
-    opening: Opening = [],  # noqa: B006
-    as_json: AsJson = False,
+    index: given.IndexArgument,
+    query: given.QueryArgument,
+    ids: given.Ids = False,
+    word: given.Word = True,
+    infgram: given.Infgram = False,
+    opening: given.Opening = [],  # noqa: B006
+    as_json: given.AsJson = False,
 ) -> None:
     """Show how probable the last token of a phrase is after those before it."""
     from pipelines import ngram_show
@@ -221,18 +199,18 @@ def prob(
 
 @app.command()
 def search(
-    index: IndexArgument,
-    query: QueryArgument,
-    ids: Ids = False,
-    word: Word = True,
-    clauses: Clauses = False,
+    index: given.IndexArgument,
+    query: given.QueryArgument,
+    ids: given.Ids = False,
+    word: given.Word = True,
+    clauses: given.Clauses = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="documents")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="the order in which occurrences are drawn")] = 0,
     cursor: Annotated[str | None, typer.Option(help="next_cursor of the page before")] = None,
     distinct: Annotated[bool, typer.Option("--distinct", help="each document once")] = False,
     max_tokens: Annotated[int, typer.Option(min=1, max=10_000, help="tokens shown around the match")] = 100,
-    opening: Opening = [],  # noqa: B006
-    as_json: AsJson = False,
+    opening: given.Opening = [],  # noqa: B006
+    as_json: given.AsJson = False,
 ) -> None:
     """Draw documents in which a phrase occurs."""
     from pipelines import ngram_show
@@ -251,12 +229,12 @@ def search(
 
 @app.command()
 def score(
-    index: IndexArgument,
-    text: TextArgument = "",
-    file: File = None,
-    ids: Ids = False,
-    opening: Opening = [],  # noqa: B006
-    as_json: AsJson = False,
+    index: given.IndexArgument,
+    text: given.TextArgument = "",
+    file: given.File = None,
+    ids: given.Ids = False,
+    opening: given.Opening = [],  # noqa: B006
+    as_json: given.AsJson = False,
 ) -> None:
     """Show the ∞-gram probability of every token of a text."""
     from pipelines import ngram_show
@@ -268,15 +246,15 @@ def score(
 
 @app.command()
 def trace(
-    index: IndexArgument,
-    text: TextArgument = "",
-    file: File = None,
-    ids: Ids = False,
+    index: given.IndexArgument,
+    text: given.TextArgument = "",
+    file: given.File = None,
+    ids: given.Ids = False,
     max_count: Annotated[int, typer.Option(min=1, help="leave out spans that occur more often")] = 10,
     min_tokens: Annotated[int, typer.Option(min=1, help="shortest span")] = 3,
     all_spans: Annotated[bool, typer.Option("--all", help="all spans, not only the rarest")] = False,
-    opening: Opening = [],  # noqa: B006
-    as_json: AsJson = False,
+    opening: given.Opening = [],  # noqa: B006
+    as_json: given.AsJson = False,
 ) -> None:
     """Find the spans of a text that occur word for word, and the documents that hold them."""
     from pipelines import ngram_show
@@ -298,7 +276,7 @@ def serve(
     deadline: Annotated[float, typer.Option(min=0.1, help="seconds that one query may take")] = 30.0,
     max_body: Annotated[str, typer.Option(help="largest request")] = "1MiB",
     max_requests: Annotated[int, typer.Option(min=1, help="requests in flight in one worker")] = 512,
-    opening: Opening = [],  # noqa: B006
+    opening: given.Opening = [],  # noqa: B006
 ) -> None:
     """Serve indexes: the official web API at POST /, typed routes under /v1, a search page at /."""
     from infinigram.limits import Limits, cores
