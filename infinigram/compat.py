@@ -64,6 +64,9 @@ class InfiniGramEngine(CompatDocuments):
         layout = self._layout([Path(folder) for folder in folders])
         if version not in (4, 5):
             raise BadIndex(f"version {version!r} is not 4 or 5; a version 6 folder opens as 4, or as 5 where it is reversed")
+        for name, given in (("dtype", token_dtype), ("version", version)):
+            if layout.manifest.get(name, given) != given:
+                raise BadIndex(f"{name} is {given!r}, but the manifest says {layout.manifest[name]!r}; open the index as that")
         index = Index(layout, token_dtype, version, eos_token_id, "ram" if load_to_ram else "mmap", True)
         self._settle(index, vocab_size, (max_support, max_clause_freq, max_diff_tokens, maxnum, max_disp_len))
         self.compat = compat

@@ -16,7 +16,7 @@ import numpy as np
 import _infinigram
 from infinigram import documents_view, trace, variants
 from infinigram.errors import BadIndex, BadQuery
-from infinigram.layout import Layout, locate
+from infinigram.layout import Layout, locate, steadily
 from infinigram.results import (
     Document,
     Found,
@@ -68,29 +68,25 @@ class Index:
         said otherwise. `tokenizer` has `encode(text) -> list[int]` and `decode(ids) -> str`. "ram" reads the files into huge
         pages: a fifth faster, and safe against files that change. `accelerate` reads an eighth of a byte of keys and the first
         ranks of every token (0.1 s for 100M tokens in the page cache); without it nothing is read, for huge indexes on cold
-        disks, and a query takes twice as long. Shards are ordered by number unless the official order is asked for.
+        disks, and a query takes twice as long. Shards are ordered by number unless the official order is asked for. Opening
+        compares sizes and samples, not checksums: a byte changed in a text is another text until `verify` looks.
         """
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-        layout = locate([Path(path) for path in given], official_order=official_order)
-        manifest = layout.manifest
-        dtype_known = _settled("dtype", dtype, manifest, "u16")
-        version_known = _settled("version", version, manifest, 4)
-        if dtype_known not in _ENGINES:
-            raise BadIndex(f"the token dtype is {dtype_known!r}; an index has u8, u16 or u32")
-        if version_known not in (4, 5):
-            raise BadIndex(
-                f"version {version_known!r} is not 4 or 5; a version 6 folder opens as 4, or as 5 where it is reversed"
-            )
+        folders = [Path(path) for path in given]
         if load not in ("mmap", "ram"):
             raise BadQuery(f"load is {load!r}; it is 'mmap' or 'ram'")
-        eos_known = eos if eos is not None else manifest.get("eos")
-        if tokenizer is None and manifest.get("tokenizer"):
+
+        def opening() -> Index:
+            layout = locate(folders, official_order=official_order)
+            return cls(layout, *_known(layout.manifest, dtype, version, eos), load, accelerate)
+
+        index = steadily(folders, opening)
+        index.tokenizer = tokenizer
+        recorded = index.layout.manifest.get("tokenizer")
+        if tokenizer is None and recorded:
             from infinigram.tokenizers import open_tokenizer
 
-            tokenizer = open_tokenizer(manifest["tokenizer"], layout.shards[0].folder)
-        separator = (1 << _BITS[dtype_known]) - 1
-        index = cls(layout, dtype_known, version_known, separator if eos_known is None else eos_known, load, accelerate)
-        index.tokenizer = tokenizer
+            index.tokenizer = open_tokenizer(recorded, index.layout.shards[0].folder)
         return index
 
     # --- one query ---
@@ -255,6 +251,18 @@ class Index:
     def document_count(self) -> int:
         """Documents that are not taken down."""
         return sum(self.engine.shard_documents) - sum(len(shard.removed) for shard in self.layout.shards)
+
+
+def _known(manifest: dict[str, Any], dtype: str | None, version: int | None, eos: int | None) -> tuple[str, int, int]:
+    """Dtype, version and eos as the caller or the manifest says; raises BadIndex where they differ or are none."""
+    dtype_known = _settled("dtype", dtype, manifest, "u16")
+    version_known = _settled("version", version, manifest, 4)
+    if dtype_known not in _ENGINES:
+        raise BadIndex(f"the token dtype is {dtype_known!r}; an index has u8, u16 or u32")
+    if version_known not in (4, 5):
+        raise BadIndex(f"version {version_known!r} is not 4 or 5; a version 6 folder opens as 4, or as 5 where it is reversed")
+    eos_known = eos if eos is not None else manifest.get("eos")
+    return dtype_known, version_known, (1 << _BITS[dtype_known]) - 1 if eos_known is None else eos_known
 
 
 def _settled(name: str, given: Any, manifest: dict[str, Any], otherwise: Any) -> Any:

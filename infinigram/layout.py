@@ -1,20 +1,24 @@
 """Which files make up an index: the official layouts (with or without shard numbers) and our own manifest beside them."""
 
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from infinigram import manifest as manifests
 from infinigram.errors import BadIndex
+from infinigram.taken_down import taken_down
 
 _NAME = re.compile(r"(tokenized|table|offset|metadata|metaoff)(?:\.(\d+))?")
 _NEEDED = ("tokenized", "table", "offset")
 _KINDS = (*_NEEDED, "metadata", "metaoff")
+_MOST_OPENINGS = 10
+Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True)
@@ -36,34 +40,64 @@ class Layout:
     manifest: dict[str, Any]
 
 
-def locate(paths: Sequence[Path], *, official_order: bool = False) -> Layout:
+def locate(paths: Sequence[Path], *, official_order: bool = False, empty: bool = False) -> Layout:
     """Find the shards of one or several index folders; raises BadIndex naming what is missing or differs.
 
-    Shards are ordered by number, or by the official engine's lexicographic order of their names.
+    Shards are ordered by number, or by the official engine's lexicographic order of their names. Shards without a document are
+    left out; where no other is left, raises BadIndex unless the index may be `empty`.
     """
     shards: list[ShardFiles] = []
     removed: list[ShardFiles] = []
-    manifests: list[dict[str, Any]] = []
+    known: list[dict[str, Any]] = []
     for path in paths:
-        found = _shards_of(path)
-        manifest = read_manifest(path)
-        _check_manifest(path, manifest)
-        taken = _taken_down(path, found)
+        manifest = _manifest_of(path)
+        found = _shards_of(path) if manifest is None else _recorded_shards(path, manifest)
+        taken = taken_down(path, found)
         if taken is not None:
             found = [_without(shard, taken[1]) for shard in found]
             removed.extend(_shards_of(taken[0]))
         if official_order:
             found.sort(key=lambda shard: Path(shard.paths[0]).name)
         shards.extend(found)
-        manifests.append(manifest)
-    if not shards:
+        known.append(manifest or {})
+    if not paths:
         raise BadIndex("no folder was given to open; name at least one index folder")
+    if not shards and not empty:
+        raise BadIndex(f"{paths[0]} holds no document; append some, or build it again")
     for key in ("dtype", "version", "eos", "tokenizer"):
-        values = {json.dumps(manifest[key], sort_keys=True) for manifest in manifests if key in manifest}
+        values = {json.dumps(manifest[key], sort_keys=True) for manifest in known if key in manifest}
         if len(values) > 1:
             raise BadIndex(f"the folders differ in {key} ({', '.join(sorted(values))}); open them one by one")
-    merged = {key: value for manifest in manifests for key, value in manifest.items()}
+    merged = {key: value for manifest in known for key, value in manifest.items()}
     return Layout(tuple(shards), tuple(removed), merged)
+
+
+def _state(paths: Sequence[Path]) -> list[Any]:
+    """What changes whenever an index changes on the disk."""
+    found: list[Any] = []
+    for path in paths:
+        try:
+            status = (path / manifests.NAME).stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino, status.st_mtime_ns, os.path.realpath(path / "removed")))
+    return found
+
+
+def steadily(paths: Sequence[Path], opening: Callable[[], Opened]) -> Opened:
+    """What `opening` returns, called again where the folders changed meanwhile (an append, a removal, a compaction)."""
+    for _ in range(_MOST_OPENINGS - 1):
+        before = _state(paths)
+        try:
+            opened = opening()
+        except BadIndex:
+            if _state(paths) == before:
+                raise
+        else:
+            if _state(paths) == before:
+                return opened
+    return opening()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -71,9 +105,36 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifests.read_manifest(folder) or {}
 
 
-def _shards_of(folder: Path) -> list[ShardFiles]:
+def _manifest_of(folder: Path) -> dict[str, Any] | None:
+    _need_folder(folder)
+    return manifests.read_manifest(folder)
+
+
+def _need_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise BadIndex(f"{folder} is not a folder; an index is a folder of files named tokenized.0, table.0, offset.0 and so on")
+
+
+def _recorded_shards(folder: Path, manifest: dict[str, Any]) -> list[ShardFiles]:
+    """The shards of a manifest that hold documents; files that it does not name (say of an append under way) are not looked at.
+
+    Raises BadIndex where a file is missing or has another size than the manifest says; only `verify` compares the bytes.
+    """
+    found = []
+    for shard in sorted(manifest["shards"], key=lambda shard: int(shard["number"])):
+        number, files = shard["number"], dict(shard["files"])
+        keys = folder / f"keys64.{number}.ig"
+        if not keys.exists():
+            files.pop(keys.name, None)  # made anew in memory
+        _check_sizes(folder, files)
+        if shard["tokens"] > 0:
+            paths = [str(folder / f"{kind}.{number}") if f"{kind}.{number}" in files else "" for kind in _KINDS]
+            found.append(ShardFiles(folder, number, (*paths, str(keys) if keys.name in files else "")))
+    return found
+
+
+def _shards_of(folder: Path) -> list[ShardFiles]:
+    _need_folder(folder)
     kinds: dict[int, dict[str, Path]] = {}
     for path in sorted(folder.iterdir()):
         match = _NAME.fullmatch(path.name)
@@ -99,36 +160,13 @@ def _shards_of(folder: Path) -> list[ShardFiles]:
     return found
 
 
-def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Compare the sizes that the manifest records with the files; raises BadIndex for the first that differs."""
-    for shard in manifest.get("shards", []):
-        for name, recorded in shard.get("files", {}).items():
-            path = folder / name
-            size = path.stat().st_size if path.is_file() else None
-            if size != recorded["bytes"]:
-                have = "is missing" if size is None else f"has {size} bytes"
-                raise BadIndex(
-                    f"{path} {have}, its manifest says {recorded['bytes']}; it was cut off or exchanged: build it again"
-                )
-
-
-def _taken_down(folder: Path, shards: list[ShardFiles]) -> tuple[Path, np.ndarray] | None:
-    """The index of what was taken down from a folder, and its pairs (shard, document), [pairs, 2]; None where nothing was.
-
-    Raises BadIndex where the pairs are not ascending. Both are links that `remove` exchanges at once, so one of them is followed.
-    """
-    copies = (folder / "removed").resolve()
-    path = next((path for path in (copies / "removed.ig", folder / "removed.ig") if path.exists()), None)
-    if path is None:
-        return None
-    data = path.read_bytes()
-    if len(data) % 16 != 0:
-        raise BadIndex(f"{path} has {len(data)} bytes, not whole pairs of shard and document; it was cut off")
-    pairs = np.frombuffer(data, "<u8").reshape(-1, 2)
-    rising = (pairs[1:, 0] > pairs[:-1, 0]) | ((pairs[1:, 0] == pairs[:-1, 0]) & (pairs[1:, 1] > pairs[:-1, 1]))
-    if not rising.all() or not set(pairs[:, 0].tolist()) <= {shard.number for shard in shards}:
-        raise BadIndex(f"{path} is no ascending list of documents of the shards beside it; it is damaged")
-    return (copies, pairs) if len(pairs) else None
+def _check_sizes(folder: Path, files: dict[str, Any]) -> None:
+    for name, recorded in files.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != recorded["bytes"]:
+            have = f"has {size} bytes" if size is not None else "is not a file" if path.exists() else "is missing"
+            raise BadIndex(f"{path} {have}, its manifest says {recorded['bytes']}; it was cut off or exchanged: build it again")
 
 
 def _without(shard: ShardFiles, pairs: np.ndarray) -> ShardFiles:

@@ -31,11 +31,54 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise BadIndex(f"{path} cannot be read ({error}); restore it, or build the index again") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
-        raise BadIndex(f"{path} is no manifest of an index; restore it, or build the index again")
-    if manifest.get("format", 0) > FORMAT:
+    wrong = _wrong_field(manifest)
+    if wrong is not None:
+        raise BadIndex(f"{path} is no manifest of an index ({wrong} is wrong); restore it, or build the index again")
+    assert isinstance(manifest, dict)
+    if manifest["format"] > FORMAT:
         raise BadIndex(f"{path} has format {manifest['format']}, this version reads up to {FORMAT}; update limbeck")
     return manifest
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _wrong_field(manifest: Any) -> str | None:
+    """The first field that does not hold what a manifest holds there, None where all do."""
+    if not isinstance(manifest, dict):
+        return "all of it"
+    eos, tokenizer = manifest.get("eos"), manifest.get("tokenizer")
+    fine = {
+        "format": _is_count(manifest.get("format")),
+        "dtype": manifest.get("dtype") in list(WIDTH_BYTES),
+        "version": manifest.get("version") in (4, 5),
+        "eos": eos is None or _is_count(eos),
+        "vocabulary": manifest.get("vocabulary") is None or _is_count(manifest["vocabulary"]),
+        "tokenizer": tokenizer is None or isinstance(tokenizer, dict),
+        "shards": isinstance(manifest.get("shards"), list),
+    }
+    wrong = next((name for name, is_fine in fine.items() if not is_fine), None)
+    if wrong is not None:
+        return wrong
+    width_bytes = WIDTH_BYTES[manifest["dtype"]]
+    return next((what for shard in manifest["shards"] if (what := _wrong_shard(shard, width_bytes))), None)
+
+
+def _wrong_shard(shard: Any, width_bytes: int) -> str | None:
+    if not isinstance(shard, dict) or not all(_is_count(shard.get(name)) for name in ("number", "documents", "tokens")):
+        return "a shard"
+    files, known = shard.get("files"), shard_files(shard["number"])
+    if not isinstance(files, dict) or not {known[0], known[1], known[5]} <= set(files) <= set(known):
+        return f"the list of files of shard {shard['number']}"
+    whole = all(isinstance(entry, dict) and _is_count(entry.get("bytes")) for entry in files.values())
+    if (
+        not whole
+        or files[known[0]]["bytes"] != shard["tokens"] * width_bytes
+        or files[known[1]]["bytes"] != shard["documents"] * 8
+    ):
+        return f"the size of a file of shard {shard['number']}"
+    return None
 
 
 def need_manifest(folder: Path) -> dict[str, Any]:

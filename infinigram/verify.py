@@ -41,7 +41,7 @@ def verify(folder: str | Path, dtype: str | None = None, samples: int = 0, repor
     known = manifest.get("dtype", dtype or "u16")
     if known not in manifests.WIDTH_BYTES or dtype not in (None, known):
         raise BadIndex(f"dtype is {dtype!r}, but {folder} holds {known!r}; leave it out")
-    layout = locate([folder])
+    layout = locate([folder], empty=True)
     documents = tokens = 0
     for shard in layout.shards:
         found = _check_shard(shard, manifest, manifests.WIDTH_BYTES[known], samples, report)

@@ -1,5 +1,6 @@
 """Files and arguments that are wrong: one typed sentence, never a crash, never a silent zero."""
 
+import json
 import random
 import shutil
 import struct
@@ -166,10 +167,23 @@ def test_wrong_keys_slow_a_search_but_do_not_change_it(folder):
         Index.open(folder)
 
 
+def write_manifest(folder: Path, **changed) -> None:
+    """The manifest of a folder of one shard in u16."""
+    sizes = {
+        f"{kind}.0": (folder / f"{kind}.0").stat().st_size for kind in ("tokenized", "table", "offset", "metadata", "metaoff")
+    }
+    shard = {
+        "number": 0,
+        "documents": sizes["offset.0"] // 8,
+        "tokens": sizes["tokenized.0"] // 2,
+        "files": {name: {"bytes": size} for name, size in sizes.items()},
+    }
+    manifest = {"format": 1, "dtype": "u16", "version": 4, "eos": 3, "shards": [shard], **changed}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 def test_a_manifest_that_differs_from_the_files(folder):
-    sizes = {path.name: {"bytes": path.stat().st_size} for path in folder.iterdir()}
-    manifest = '{"dtype": "u16", "version": 4, "eos": 3, "shards": [{"files": %s}]}'
-    (folder / "manifest.json").write_text(manifest % str(sizes).replace("'", '"'))
+    write_manifest(folder)
     assert Index.open(folder).eos == 3
     with pytest.raises(BadIndex, match="dtype"):
         Index.open(folder, dtype="u8")
@@ -179,6 +193,59 @@ def test_a_manifest_that_differs_from_the_files(folder):
     (folder / "manifest.json").write_text('{"dtype": ')
     with pytest.raises(BadIndex, match="cannot be read"):
         Index.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"format": 2}, "format 2"),
+        ({"format": "1"}, "format is wrong"),
+        ({"dtype": "u64"}, "dtype is wrong"),
+        ({"dtype": ["u16"]}, "dtype is wrong"),
+        ({"version": 6}, "version is wrong"),
+        ({"eos": -1}, "eos is wrong"),
+        ({"tokenizer": "bytes"}, "tokenizer is wrong"),
+        ({"shards": {}}, "shards is wrong"),
+        ({"shards": [7]}, "a shard is wrong"),
+        ({"shards": [{"number": 0, "documents": 1, "tokens": 2, "files": {"../x": {"bytes": 1}}}]}, "list of files"),
+        ({"shards": []}, "holds no document"),
+    ],
+)
+def test_a_manifest_that_is_none(folder, changed, message):
+    write_manifest(folder, **changed)
+    with pytest.raises(BadIndex, match=message):
+        Index.open(folder)
+
+
+def test_only_the_shards_of_the_manifest_are_read(folder):
+    whole = Index.open(folder)
+    write_manifest(folder)
+    for name in ("tokenized.1", "table.1"):
+        (folder / name).write_bytes(b"half moved")
+    appended = Index.open(folder)
+    assert len(appended.layout.shards) == 1
+    assert appended.find([7, 14]) == whole.find([7, 14])
+
+
+def test_an_index_that_changes_while_it_is_opened_is_opened_again(tmp_path, monkeypatch):
+    from infinigram import layout
+
+    folder = naive.write_index(tmp_path / "index", DOCUMENTS)
+    write_manifest(folder)
+    locate, calls = layout.locate, []
+
+    def interrupted(paths, **options):
+        found = locate(paths, **options)
+        if not calls:
+            shutil.rmtree(folder)
+            naive.write_index(folder, [document * 2 for document in DOCUMENTS])
+            write_manifest(folder)
+        calls.append(paths)
+        return found
+
+    monkeypatch.setattr("infinigram.index.locate", interrupted)
+    assert Index.open(folder).count([42]) == Index.open(naive.write_index(tmp_path / "same", DOCUMENTS)).count([42]) * 2
+    assert len(calls) > 2
 
 
 @pytest.mark.parametrize(
