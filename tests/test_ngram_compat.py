@@ -1,9 +1,9 @@
 """The official interface: its answers on small examples, its errors, and the official engine's own answers where it is there.
 
 The comparison runs `infini_gram` in another process (it can abort) of the interpreter that LIMBECK_PEERS names, or of this one.
-Its known defects are left out: CNF at document borders, rank 0 of creativity, next tokens of reversed indexes, windows at
-separators, and next tokens of a prompt that ends a document and also ends a shard or stands before a literal eos (all its hits
-then count as ends).
+Its known defects are left out: CNF at document borders, rank 0 of creativity, next tokens and attribution in reversed indexes,
+windows at separators, odd pointers, and next tokens of a prompt that ends a document and also ends a shard or stands before a
+literal eos (all its hits then count as ends); so are estimates for clauses so frequent that each engine draws its own sample.
 """
 
 import importlib.util
@@ -66,6 +66,24 @@ def assert_same(ours, theirs, call):
         assert ours == theirs, (call, ours, theirs)
 
 
+def drawn(answer):
+    """What does not depend on chance in the answer of a search."""
+    return {**answer, "idxs": len(answer["idxs"]), "documents": len(answer["documents"])} if "idxs" in answer else answer
+
+
+def assert_all_same(opening, calls, differs=lambda call, ours, theirs: False):
+    """Ask both engines, compare answer by answer, and say how many there were."""
+    left_out = 0
+    for call, ours, theirs in zip(calls, our_answers(opening, calls), official_answers(opening, calls), strict=True):
+        if differs(call, ours, theirs):
+            left_out += 1
+        elif call[0].startswith("search"):
+            assert_same(drawn(ours), drawn(theirs), call)
+        else:
+            assert_same(ours, theirs, call)
+    print(f"{len(calls) - left_out} answers equal, {left_out} left out ({opening['token_dtype']}, version {opening['version']})")
+
+
 def calls_for(text, version, generator, each=40):
     """Calls with ids cut from a text (lists of documents), some of them changed."""
 
@@ -79,7 +97,7 @@ def calls_for(text, version, generator, each=40):
     calls = [["find", [[]]], ["count", [[]]], ["prob", [[], text[0]]], ["get_total_doc_cnt", []]]
     for _ in range(each):
         calls += [["find", [cut(8)]], ["count", [cut(30)]], ["prob", [cut(5), generator.choice(text)]]]
-        calls += [["infgram_prob", [cut(60), generator.choice(text)]]]
+        calls += [["infgram_prob", [cut(60), generator.choice(text)]], ["search_docs", [cut(6), 3, 20]]]
         if version == 4:
             calls += [["ntd", [cut(4), generator.choice([1, 3, 10, 100, 1000])]], ["infgram_ntd", [cut(40), 100]]]
         ids = [text[0]] * 2 + cut(100)
@@ -102,9 +120,10 @@ def document_calls(engine, generator, each=40):
         pointer = engine.engine.pointer(s, rank)
         if int(engine.engine.text(s, pointer // width, pointer // width + 1)[0]) == engine.token_id_max:
             continue
-        if width == 2:
+        if pointer % 2 == 0:  # odd ones are refused officially whatever the width
             calls += [["get_doc_by_ptr", [s, pointer, length]], ["get_doc_by_ptr_2", [s, pointer, 3, length]]]
-            calls += [["get_docs_by_ptrs", [[[s, pointer]], length]]]
+            calls += [["get_docs_by_ptrs", [[[s, pointer]], length]], ["get_docs_by_ptrs_2", [[[s, pointer, 2, length]]]]]
+        calls += [["get_docs_by_ranks_2", [[[s, rank, 3, length]]]], ["get_docs_by_ixs_2", [[[number, length]]]]]
         calls += [["get_doc_by_rank", [s, rank, length]], ["get_doc_by_rank_2", [s, rank, 2, length]]]
         calls += [
             ["get_doc_by_ix", [number, length]],
@@ -126,38 +145,67 @@ def test_official_answers(tmp_path, dtype, shards, version):
     folder = naive.write_index(tmp_path / "peer", documents, dtype, version, shards)
     opening = {"index_dir": str(folder), "eos_token_id": 249, "vocab_size": 250, "version": version, "token_dtype": dtype}
     text = [token for document in documents for token in document]
-    calls = calls_for(text, version, generator) + document_calls(InfiniGramEngine(**opening), generator)
-    for call, ours, theirs in zip(calls, our_answers(opening, calls), official_answers(opening, calls), strict=True):
-        assert_same(ours, theirs, call)
+    assert_all_same(opening, calls_for(text, version, generator) + document_calls(InfiniGramEngine(**opening), generator))
+
+
+@pytest.mark.parametrize("dtype", ["u8", "u16"])
+def test_official_clauses_within_one_document(tmp_path, dtype):
+    """Without borders of documents, at which clauses are undercounted, and without clauses so frequent that they are sampled."""
+    generator = random.Random(5)
+    document = (np.random.default_rng(5).zipf(1.3, 3000) % 100).tolist()
+    folder = naive.write_index(tmp_path / "peer", [document], dtype)
+    opening = {"index_dir": str(folder), "eos_token_id": 249, "vocab_size": 250, "version": 4, "token_dtype": dtype}
+    calls = []
+    for _ in range(150):
+        terms = generator.sample(document, generator.randrange(2, 6))
+        terms = [[token] for token in set(terms)]
+        clauses = [terms[:1], *([terms[1:]] if generator.random() < 0.5 else [[term] for term in terms[1:]])]
+        clauses = [clause for clause in clauses if clause]
+        limits = [50_000, generator.choice([1, 5, 100])]
+        calls += [
+            ["count_cnf", [clauses, *limits]],
+            ["find_cnf", [clauses, *limits]],
+            ["search_docs_cnf", [clauses, 2, 9, *limits]],
+        ]
+    assert_all_same(opening, calls)
 
 
 @pytest.mark.slow
-def test_official_answers_on_real_text(tmp_path):
+@pytest.mark.parametrize(("dtype", "version"), [("u8", 4), ("u16", 4), ("u16", 5), ("u32", 4)])
+def test_official_answers_on_real_text(tmp_path, dtype, version):
+    """The library's and the packages' sources, 20 MB as bytes: many long repeats."""
     from infinigram.build import Settings, build
 
     peer()
-    library = Path(os.__file__).parent
-    sources = sorted(
-        path
-        for depth in ("*.py", "*/*.py", "*/*/*.py")
-        for path in library.glob(depth)
-        if not {"test", "tests", "site-packages"} & set(path.parts)
-    )
-    build(sources, tmp_path / "peer", Settings(tokenizer="bytes", shards=2))
-    opening = {"index_dir": str(tmp_path / "peer"), "eos_token_id": 3, "vocab_size": 255, "token_dtype": "u8"}
+    sources, bytes_left = [], 20_500_000
+    for folder in (Path(os.__file__).parent, Path(np.__file__).parents[1]):
+        for path in sorted(folder.glob("*/*.py")) + sorted(folder.glob("*/*/*.py")):
+            if bytes_left > 0 and not {"test", "tests", "site-packages"} & set(path.relative_to(folder).parts):
+                sources.append(path)
+                bytes_left -= path.stat().st_size
+    build(sources, tmp_path / "peer", Settings(tokenizer="bytes", dtype=dtype, version=version, shards=2))
+    opening = {
+        "index_dir": str(tmp_path / "peer"),
+        "eos_token_id": 3,
+        "vocab_size": 255,
+        "token_dtype": dtype,
+        "version": version,
+    }
     engine = InfiniGramEngine(**opening)
-    assert engine.count([])["count"] > 5_000_000
+    assert engine.count([])["count"] > 20_000_000
     text = [token for number in range(0, 150, 10) for token in engine.get_doc_by_ix(number, 5000)["token_ids"]]
     generator = random.Random(2)
-    calls = calls_for(text, 4, generator, each=150) + document_calls(engine, generator, each=150)
-    for call, ours, theirs in zip(calls, our_answers(opening, calls), official_answers(opening, calls), strict=True):
-        ends = [
-            answer.get("result_by_token_id", {}).get("3", {}).get("cont_cnt", 0)
-            for answer in (ours, theirs)
-            if type(answer) is dict
-        ]
-        if not (call[0].endswith("ntd") and ends[1] > ends[0]):  # files end in newlines, so the last defect is common here
-            assert_same(ours, theirs, call)
+
+    def counts_other_ends(call, ours, theirs):  # files end in newlines, so the last defect is common here
+        ends = (
+            [answer["result_by_token_id"].get("3", {}).get("cont_cnt", 0) for answer in (ours, theirs)]
+            if "ntd" in call[0]
+            else [0, 0]
+        )
+        return ends[1] > ends[0]
+
+    calls = calls_for(text, version, generator, each=150) + document_calls(engine, generator, each=150)
+    assert_all_same(opening, calls, counts_other_ends)
 
 
 @pytest.fixture

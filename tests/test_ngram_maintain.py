@@ -232,6 +232,25 @@ def test_verify_finds_every_flipped_byte_of_a_table(tmp_path: Path, with_manifes
     verify(index, dtype="u8")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_verify_finds_flipped_bytes_of_a_larger_table(tmp_path: Path, with_manifest: bool) -> None:
+    """With long repeats, in which neighbours differ late or not at all."""
+    random = np.random.default_rng(4)
+    once = random.zipf(1.3, 120_000) % 50_000
+    np.save(tmp_path / "ids.npy", np.concatenate([once, once, once[5000:90_000], np.full(20_000, 3)]))
+    build([tmp_path / "ids.npy"], tmp_path / "index", Settings())
+    if not with_manifest:
+        (tmp_path / "index" / "manifest.json").unlink()
+    table = tmp_path / "index" / "table.0"
+    right = table.read_bytes()
+    for at in random.integers(0, len(right), 60).tolist():
+        flipped(table, at, int(random.integers(8)))
+        with pytest.raises(BadIndex, match=r"table\.0 is damaged: the entry of rank \d+, at byte \d+"):
+            verify(tmp_path / "index", dtype="u16")
+        table.write_bytes(right)
+
+
 @pytest.mark.parametrize(
     "name", ["tokenized.0", "offset.0", "metadata.0", "metaoff.0", "unigram.0", "table.0", "keys64.0.ig", "removed.1/tokenized.0"]
 )
