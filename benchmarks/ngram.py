@@ -220,9 +220,9 @@ def queries_table(results: list[dict[str, Any]]) -> str:
         ratios = [theirs["mean"] / own["mean"] for theirs, own in zip(official, ours, strict=True)]
         ratio = np.mean([theirs["mean"] for theirs in official]) / np.mean([own["mean"] for own in ours])
         shown = [f"{np.mean([one['mean'] for one in side]):,.2f}{_median(side)}" for side in (official, ours)]
-        lines.append(
-            f"| {name} | {' | '.join(shown)} | {ratio:,.0f} ({min(ratios):,.0f} to {max(ratios):,.0f}) | {least or ''} |"
-        )
+        medians = [np.mean([one.get("p50", one["mean"]) for one in side]) for side in (official, ours)]
+        spread = f"{ratio:,.0f} ({min(ratios):,.0f} to {max(ratios):,.0f})"
+        lines.append(f"| {name} | {' | '.join(shown)} | {spread} | {medians[0] / medians[1]:,.0f} | {least or ''} |")
     score = [result["ours"]["score array"]["seconds"] for result in results]
     scored = results[0]["official"]["score array"]
     lines.append(
