@@ -53,6 +53,9 @@ class _Engine:
     def draw(
         self, ids: Any, limit: int, skip: int, seed: int, replacement: bool, distinct: bool
     ) -> tuple[int, _Integers]: ...
+    def draw_batch(
+        self, ids: Any, offsets: Any, limit: int, skip: int, seed: int, replacement: bool, distinct: bool
+    ) -> tuple[_Integers, _Integers, _Integers]: ...
     def cnf(
         self, clauses: Any, max_distance_tokens: int, max_anchors: int, seed: int, official: bool
     ) -> tuple[int, bool, _Integers]: ...

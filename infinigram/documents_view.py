@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infinigram.errors import BadIndex, BadQuery
-from infinigram.results import Document, Integers, Matches
+from infinigram.results import Document, Integers, Matches, MatchesBatch
 
 if TYPE_CHECKING:
     from infinigram.index import Index
@@ -35,6 +35,22 @@ def search(
     count, hits = index.engine.draw(ids, *drawing, bool(replacement), bool(distinct_documents))
     documents = tuple(window(index, hit, max_tokens, max(1, len(ids))) for hit in hits)
     return Matches(count, False, documents)
+
+
+def search_batch(
+    index: "Index",
+    ids: Any,
+    offsets: Any,
+    *,
+    limit: int = 1,
+    skip: int = 0,
+    seed: int = 0,
+    replacement: bool = False,
+    distinct_documents: bool = False,
+) -> MatchesBatch:
+    """For every query what `search` would draw, as arrays and without the documents' texts: pass a hit to `Index.document_at`."""
+    drawing = (check("limit", limit), check("skip", skip), check("seed", seed))
+    return MatchesBatch(*index.engine.draw_batch(ids, offsets, *drawing, bool(replacement), bool(distinct_documents)))
 
 
 def search_cnf(

@@ -22,6 +22,7 @@ from infinigram.results import (
     Found,
     Integers,
     Matches,
+    MatchesBatch,
     NextTokens,
     NextTokensBatch,
     Probabilities,
@@ -217,6 +218,10 @@ class Index:
         """Draw occurrences of a query; options as `infinigram.documents_view.search`."""
         return documents_view.search(self, self.ids(query), **options)
 
+    def search_batch(self, ids: Ids, offsets: Ids, **options: Any) -> MatchesBatch:
+        """Draw occurrences of every query, as arrays; options as `infinigram.documents_view.search_batch`."""
+        return documents_view.search_batch(self, ids, offsets, **options)
+
     def search_cnf(self, clauses: Sequence[Sequence[Query]], **options: Any) -> Matches:
         """Draw places where all clauses (each one of several terms) occur together; as `documents_view.search_cnf`."""
         return documents_view.search_cnf(self, [[self.ids(term) for term in clause] for clause in clauses], **options)
@@ -225,6 +230,10 @@ class Index:
         """How many places `search_cnf` draws from, and whether that is an estimate."""
         found = self.search_cnf(clauses, limit=0, **options)
         return found.count, found.approximate
+
+    def trace_batch(self, texts: Sequence[Query], **options: Any) -> list[tuple[TracedSpan, ...]]:
+        """`trace` of each text."""
+        return [self.trace(text, **options) for text in texts]
 
     def document(self, number: int, *, max_tokens: int | None = None) -> Document:
         """A document by its number over all shards, cut to its first `max_tokens`; raises BadQuery where it was taken down."""

@@ -103,6 +103,15 @@ class Matches:
 
 
 @dataclass(frozen=True, slots=True)
+class MatchesBatch:
+    """Drawn occurrences of many queries; those of query q are rows `offsets[q]` to `offsets[q + 1]` of `hits`."""
+
+    counts: Integers  # [queries]
+    offsets: Integers  # [queries + 1]
+    hits: Integers  # [hits, 4]: shard, byte offset of the occurrence, document of the shard, number of the occurrence
+
+
+@dataclass(frozen=True, slots=True)
 class TracedDocument:
     """A document that holds a span, and its BM25 relevance to the whole text."""
 

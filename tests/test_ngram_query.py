@@ -158,6 +158,30 @@ def test_search_returns_the_occurrences(corpus, data):
 
 @SETTINGS
 @given(corpora(), st.data())
+def test_a_batch_draws_and_traces_what_each_query_does(corpus, data):
+    queries = queries_of(data, corpus, most=5)
+    limit, skip, seed = data.draw(st.tuples(st.integers(0, 4), st.integers(0, 2), st.integers(0, 3)))
+    options = {"limit": limit, "skip": skip, "seed": seed, **data.draw(st.sampled_from([{}, {"distinct_documents": True}]))}
+    with tempfile.TemporaryDirectory() as folder:
+        index, _ = open_both(Path(folder), corpus)
+        batch = index.search_batch(*flatten(queries), **options)
+        assert batch.counts.tolist() == [index.count(query) for query in queries]
+        assert batch.offsets.tolist()[0] == 0 and batch.offsets.tolist()[-1] == len(batch.hits)
+        for q, query in enumerate(queries):
+            rows = batch.hits[batch.offsets[q] : batch.offsets[q + 1]].tolist()
+            needle = max(1, len(query))
+            found = [index.document_at(shard, pointer, needle_tokens=needle) for shard, pointer, _, _ in rows]
+            single = index.search(query, **options).documents
+            assert [(one.number, one.begin + one.needle) for one in found] == [
+                (one.number, one.begin + one.needle) for one in single
+            ]
+        for query, spans in zip(queries, index.trace_batch(queries, whole_words=False), strict=True):
+            alone = index.trace(query, whole_words=False)
+            assert [(s.begin, s.end, s.count) for s in spans] == [(s.begin, s.end, s.count) for s in alone]
+
+
+@SETTINGS
+@given(corpora(), st.data())
 def test_cnf(corpus, data):
     term = st.lists(st.sampled_from(corpus[5]), min_size=1, max_size=2)
     clauses = data.draw(st.lists(st.lists(term, min_size=1, max_size=3), min_size=1, max_size=3))

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bindings_batch.hpp"
+#include "bindings_draw.hpp"
 
 namespace infinigram {
 
@@ -96,6 +97,7 @@ void bind_engine(py::module_& module, const char* name) {
   bind_single(engine_class);
   bind_texts(engine_class);
   bind_batches(engine_class);
+  bind_draws(engine_class);
   bind_places(engine_class);
 }
 
