@@ -174,3 +174,32 @@ def test_every_step_in_turn(tmp_path: Path, dtype: Any, version: Any) -> None:
     check(life, queries, "mmap")
     life.add(some(5), 1)
     check(life, queries, "ram")
+
+
+def test_readers_meet_whole_states(tmp_path: Path) -> None:
+    """While one process appends, takes down and compacts, another opens the index again and again."""
+    life = Life(tmp_path / "index", "u8", 4)
+    life.add([[1, 2]] * 10, 2)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for _ in range(6):
+                life.add([[1, 2, 1]], 1)
+                life.take_down([life.total() - 1])
+                life.compact()
+                life.kept = [documents for documents in life.kept if documents]
+            os._exit(0)
+        finally:
+            os._exit(1)
+    opened = 0
+    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+        try:
+            index = Index.open(life.folder)
+        except BadIndex as error:
+            assert "is not a folder" in str(error)  # between the two renames of a compaction
+            continue
+        opened += 1
+        assert (index.count([1]), index.document_count) in ((10, 10), (12, 11))
+    assert ended == (pid, 0) and opened > 5
+    assert Index.open(life.folder).count([1]) == 10
+    verify(life.folder)
