@@ -86,18 +86,24 @@ def _state(paths: Sequence[Path]) -> list[Any]:
 
 
 def steadily(paths: Sequence[Path], opening: Callable[[], Opened]) -> Opened:
-    """What `opening` returns, called again where the folders changed meanwhile (an append, a removal, a compaction)."""
-    for _ in range(_MOST_OPENINGS - 1):
+    """What `opening` returns, called again where the folders changed meanwhile (an append, a removal, a compaction).
+
+    Raises BadIndex where a file vanishes and nothing tells why.
+    """
+    for attempt in range(_MOST_OPENINGS):
         before = _state(paths)
         try:
             opened = opening()
         except BadIndex:
-            if _state(paths) == before:
+            if _state(paths) == before or attempt + 1 == _MOST_OPENINGS:
                 raise
+        except OSError as error:
+            if _state(paths) == before or attempt + 1 == _MOST_OPENINGS:
+                raise BadIndex(f"{paths[0]} changed while it was opened ({error}); open it again") from error
         else:
             if _state(paths) == before:
-                return opened
-    return opening()
+                break
+    return opened
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

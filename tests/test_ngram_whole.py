@@ -196,7 +196,7 @@ def test_readers_meet_whole_states(tmp_path: Path) -> None:
         try:
             index = Index.open(life.folder)
         except BadIndex as error:
-            assert "is not a folder" in str(error)  # between the two renames of a compaction
+            assert "is not a folder" in str(error) or "changed while" in str(error)  # between the renames of a compaction
             continue
         opened += 1
         assert (index.count([1]), index.document_count) in ((10, 10), (12, 11))
