@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from infinigram.words import word_encoder
 
@@ -72,6 +72,15 @@ def test_tokens_are_those_of_the_tokenizer(backend, texts):
     expected = [backend.encode(text, add_special_tokens=False).ids for text in texts]
     assert [ids.tolist() for ids in encoder.encode_batch(texts)] == expected
     assert [ids.tolist() for ids in encoder.encode_batch(texts)] == expected  # now from what is remembered
+
+
+@given(texts=st.lists(TEXTS, max_size=4))
+@settings(max_examples=100, deadline=None)
+def test_special_tokens_that_take_spaces_with_them(backend, texts):
+    greedy = Tokenizer.from_str(backend.to_str())
+    greedy.add_special_tokens([AddedToken("<b>", lstrip=True, rstrip=True)])
+    encoder = word_encoder(greedy, greedy.to_str().encode())
+    assert [ids.tolist() for ids in encoder.encode_batch(texts)] == [greedy.encode(text).ids for text in texts]
 
 
 def test_long_words_are_not_kept(backend):
