@@ -61,14 +61,15 @@ def _compare(path: Path, copies: Path, shards: "list[ShardFiles]", pairs: np.nda
             )
         firsts = begins[documents].astype(np.int64)
         lasts = np.append(begins[documents[:-1] + 1], begins[documents[-1] + 1] if documents[-1] + 1 < len(begins) else len(text))
-        wrong = np.flatnonzero(lasts.astype(np.int64) - firsts != own_sizes[rows]).tolist()
+        wrong, where = np.flatnonzero(lasts.astype(np.int64) - firsts != own_sizes[rows]).tolist(), shard.paths[2]
         for at in [] if wrong else range(min(len(rows), _COMPARED_DOCUMENTS - compared)):
             size, own = int(own_sizes[rows[at]]), int(own_begins[rows[at]])
             if not np.array_equal(text[firsts[at] : firsts[at] + size], own_text[own : own + size]):
-                wrong.append(at)
+                wrong, where = [at], shard.paths[0]
+                break
         if wrong:
             document = documents[wrong[0]]
-            raise BadIndex(f"{path} and {copies} disagree about document {document} of shard {shard.number}; take it down again")
+            raise BadIndex(f"{where} and {copies} disagree about document {document} of shard {shard.number}; one is damaged")
         compared += len(rows)
 
 

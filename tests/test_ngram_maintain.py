@@ -259,7 +259,7 @@ def test_verify_names_the_file_that_changed(tmp_path: Path, name: str) -> None:
     remove(index, [2])
     right = (index / name).read_bytes()
     stem = name.split(".")[0]
-    for at in range(len(right)):
+    for at in range(0, len(right), 1 + len(right) // 60):
         flipped(index / name, at, 0)
         with pytest.raises(BadIndex) as raised:
             verify(index)
