@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "borders.hpp"
+#include "interleave.hpp"
 #include "pool.hpp"
 #include "search.hpp"
 #include "shard.hpp"

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 
+#include "keys.hpp"
 #include "shard.hpp"
 
 namespace infinigram {
@@ -56,18 +56,17 @@ class Search {
     }
     std::uint64_t head = 0;
     std::memcpy(&head, query_, bytes_ < 8 ? bytes_ : 8);
-    key_ = __builtin_bswap64(head);
-    last_key_ = bytes_ < 8 ? key_ | (~std::uint64_t{0} >> (8 * bytes_)) : key_;
-    low_ = std::min((first_token_.begin + kStride - 1) / kStride, shard.samples());
-    high_ = std::min((first_token_.end + kStride - 1) / kStride, shard.samples());
+    const std::uint64_t key = __builtin_bswap64(head);
+    const auto samples_before = [&shard](std::uint64_t rank) { return std::min((rank + kStride - 1) / kStride, shard.samples()); };
+    keys_.start(shard.keys(), {samples_before(first_token_.begin), samples_before(first_token_.end)}, key,
+                bytes_ < 8 ? key | (~std::uint64_t{0} >> (8 * bytes_)) : key);
     stage_ = Stage::kKeys;
-    __builtin_prefetch(shard.keys() + (low_ + high_) / 2);
   }
 
   // Returns whether the search is finished.
   bool step() {
     switch (stage_) {
-      case Stage::kKeys: return search_keys();
+      case Stage::kKeys: return keys_.step() && search_ranks();
       case Stage::kTable: return fetch_text();
       case Stage::kText: return compared(compare());
       case Stage::kDone: return true;
@@ -86,57 +85,19 @@ class Search {
  private:
   enum class Stage : std::uint8_t { kKeys, kTable, kText, kDone };
   enum class Phase : std::uint8_t { kShared, kLower, kUpper, kCheckBelow, kCheckAbove };
-  static constexpr std::uint64_t kNearKeys = 256;   // fewer are searched without giving way to other searches
-  static constexpr std::uint64_t kNearBytes = 64;   // table entries so near have most likely been fetched with the last one
+  static constexpr std::uint64_t kNearBytes = 64;  // table entries so near have most likely been fetched with the last one
 
-  bool search_keys() {
-    const std::uint64_t* keys = shard_->keys();
-    if (high_ - low_ > kNearKeys) {
-      const std::uint64_t middle = low_ + (high_ - low_) / 2;
-      if (keys[middle] < key_) {
-        low_ = middle + 1;
-      } else {
-        high_ = middle;
-      }
-      __builtin_prefetch(keys + low_ + (high_ - low_) / 2);
-      return false;
-    }
-    first_ = first_key(keys, low_, high_, [this](std::uint64_t key) { return key < key_; });
-    // most queries have few samples of their own, so gallop
-    const std::uint64_t limit = std::min((first_token_.end + kStride - 1) / kStride, shard_->samples());
-    std::uint64_t low = first_;
-    std::uint64_t width = 1;
-    while (low + width <= limit && keys[low + width - 1] <= last_key_) {
-      low += width;
-      width *= 2;
-    }
-    last_ = first_key(keys, low, std::min(low + width - 1, limit), [this](std::uint64_t key) { return key <= last_key_; });
-    return search_ranks(limit);
-  }
-
-  // The first of the keys [low, high) that is not `before`, without a branch to predict.
-  template <typename Before>
-  static std::uint64_t first_key(const std::uint64_t* keys, std::uint64_t low, std::uint64_t high, Before before) {
-    while (low < high) {
-      const std::uint64_t half = (high - low) / 2;
-      const bool up = before(keys[low + half]);
-      high = up ? high : low + half;
-      low = up ? low + half + 1 : low;
-    }
-    return low;
-  }
-
-  bool search_ranks(std::uint64_t limit) {
-    const std::uint64_t low = first_ == 0 ? 0 : (first_ - 1) * kStride + 1;
-    begin_ranks(std::max(low, first_token_.begin), last_ < limit ? last_ * kStride : first_token_.end);
+  bool search_ranks() {
+    const std::uint64_t low = keys_.first() == 0 ? 0 : (keys_.first() - 1) * kStride + 1;
+    begin_ranks(std::max(low, first_token_.begin), keys_.last() < keys_.limit() ? keys_.last() * kStride : first_token_.end);
     low_common_ = high_common_ = first_token_bytes_;
     below_known_ = low_ == first_token_.begin;
     above_known_ = high_ == first_token_.end;
     // a whole query within the key: its first and last sample are hits, so the edges lie next to them
-    if (bytes_ <= 8 && first_ < last_) {
+    if (bytes_ <= 8 && keys_.first() < keys_.last()) {
       hint_ = true;
       levels_ready_ = 1;
-      return look_at(first_ * kStride);
+      return look_at(keys_.first() * kStride);
     }
     return next();
   }
@@ -253,7 +214,7 @@ class Search {
       high_common_ = upper_high_common_;
       phase_ = Phase::kUpper;
       levels_ready_ = 0;
-      const std::uint64_t last_sample = (last_ - 1) * kStride;
+      const std::uint64_t last_sample = (keys_.last() - 1) * kStride;
       if (hint_ && last_sample >= low_ && last_sample < high_) {
         levels_ready_ = 1;
         return look_at(last_sample);
@@ -303,9 +264,8 @@ class Search {
 
   const Shard<Token>* shard_;
   const Byte* query_;
-  std::uint64_t bytes_, key_, last_key_;
-  std::uint64_t low_, high_, middle_, pointer_;
-  std::uint64_t first_, last_, first_token_bytes_;
+  KeySearch keys_;
+  std::uint64_t bytes_, low_, high_, middle_, pointer_, first_token_bytes_;
   Range first_token_;
   std::uint64_t low_common_, high_common_, upper_high_common_, common_, longest_;
   std::uint64_t upper_low_, upper_high_, begin_, end_;
@@ -315,38 +275,5 @@ class Search {
   int levels_ready_;
   bool below_known_, above_known_, hint_, ahead_;
 };
-
-// Runs `jobs` tasks, a few dozen at a time in turns, so that one's memory access passes while the others compute (AMAC, Kocberber et
-// al. 2015). `begin(task, job)` starts a task, `finish(task, job)` takes its answer.
-template <typename Task, typename Begin, typename Finish>
-void interleave(std::size_t jobs, Begin begin, Finish finish) {
-  constexpr std::size_t kSlots = 32;
-  std::array<Task, kSlots> tasks;
-  std::array<std::size_t, kSlots> job;
-  std::size_t running = jobs < kSlots ? jobs : kSlots;
-  std::size_t started = running;
-  for (std::size_t slot = 0; slot < running; ++slot) {
-    job[slot] = slot;
-    begin(tasks[slot], slot);
-  }
-  while (running != 0) {
-    for (std::size_t slot = 0; slot < running;) {
-      if (!tasks[slot].step()) {
-        ++slot;
-        continue;
-      }
-      finish(tasks[slot], job[slot]);
-      if (started < jobs) {
-        job[slot] = started;
-        begin(tasks[slot], started++);
-        ++slot;
-      } else {
-        --running;
-        tasks[slot] = tasks[running];
-        job[slot] = job[running];
-      }
-    }
-  }
-}
 
 }  // namespace infinigram

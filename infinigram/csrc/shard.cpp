@@ -4,9 +4,13 @@ namespace infinigram {
 
 namespace {
 
-// What is looked at when a shard is opened, so that foreign, swapped and wrongly typed files are found at once.
+// What is looked at when a shard is opened: all of a small one, so that every damage is found, and of a large one so much that
+// foreign, swapped and wrongly typed files are.
+constexpr std::uint64_t kWhole = std::uint64_t{1} << 16;
 constexpr std::uint64_t kSpotChecks = 128;
 constexpr std::uint64_t kComparedBytes = 4096;
+
+std::uint64_t check_step(std::uint64_t items) { return items <= kWhole ? 1 : items / kSpotChecks; }
 
 std::string number(std::uint64_t value) { return std::to_string(value); }
 
@@ -65,7 +69,7 @@ void Shard<Token>::check_sizes(const ShardFiles& files) {
 template <typename Token>
 void Shard<Token>::check_documents() const {
   if (offset(0) != 0) throw BadIndex(offset_.path() + " does not begin with 0; it is no list of document offsets");
-  const std::uint64_t step = std::max<std::uint64_t>(1, documents_ / kSpotChecks);
+  const std::uint64_t step = check_step(documents_);
   for (std::uint64_t document = 0; document < documents_; document += step) place(document);
   const Place last = place(documents_ - 1);
   const std::uint64_t until = std::min(last.end, last.begin + (std::uint64_t{1} << 20));
@@ -78,7 +82,7 @@ void Shard<Token>::check_documents() const {
 
 template <typename Token>
 void Shard<Token>::check_order() const {
-  const std::uint64_t step = std::max<std::uint64_t>(1, tokens_ / kSpotChecks);
+  const std::uint64_t step = check_step(tokens_);
   for (std::uint64_t rank = 0; rank < tokens_; rank += step) {
     const std::uint64_t here = pointer(rank);
     if (rank + 1 == tokens_) break;
@@ -122,6 +126,12 @@ void Shard<Token>::make_keys(const ShardFiles& files, Load load, bool accelerate
 
 template <typename Token>
 void Shard<Token>::set_first_tokens(const TokenCounts& counts) {
+  const auto last = std::find_if(counts.begin(), counts.end(), [](const auto& one) { return one.first == separator<Token>; });
+  const std::uint64_t separators = last == counts.end() ? 0 : static_cast<std::uint64_t>(last->second);
+  if (separators != documents_) {
+    throw BadIndex(text_.path() + " has " + number(separators) + " separators and " + offset_.path() + " " + number(documents_) +
+                   " offsets; one of them is damaged or belongs elsewhere");
+  }
   constexpr std::uint64_t kMostIds = std::uint64_t{1} << 24;  // beyond any vocabulary; the separator of four bytes stays outside
   std::uint64_t ids = 0;
   for (const auto& [token, count] : counts) {
