@@ -5,6 +5,8 @@
 #include <array>
 #include <vector>
 
+#include "pool.hpp"
+#include "radix.hpp"
 #include "shard.hpp"
 
 namespace infinigram {
@@ -58,7 +60,7 @@ class BorderSearch {
     gaps_.clear();
     for (std::size_t i = 1; i < points_.size(); ++i) open(points_[i - 1], points_[i]);
     while (!gaps_.empty()) wave();
-    std::sort(borders_.begin(), borders_.end(), [](const Point& a, const Point& b) { return a.rank < b.rank; });
+    radix_sort(borders_, [&](const Point& border) { return border.rank - range.begin; });
     for (std::size_t i = 0; i < borders_.size(); ++i) {
       const std::uint64_t end = i + 1 < borders_.size() ? borders_[i + 1].rank : range.end;
       counts.emplace_back(borders_[i].token, static_cast<std::int64_t>(end - borders_[i].rank));
@@ -86,8 +88,13 @@ class BorderSearch {
     const std::uint64_t deep_bits = 8 * sizeof(Token) * (depth_ + 1);
     if (deep_bits <= 64 && shard_.samples() != 0) {
       for (std::uint64_t sample = range.begin / kStride + 1; sample * kStride + 1 < range.end; ++sample) {
-        const Token swapped = static_cast<Token>(shard_.keys()[sample] >> (64 - deep_bits));
-        points_.push_back({sample * kStride, order_key(swapped), true});
+        const Token token = order_key(static_cast<Token>(shard_.keys()[sample] >> (64 - deep_bits)));
+        const std::size_t size = points_.size();
+        if (size > 2 && points_[size - 1].token == token && points_[size - 2].token == token) {
+          points_[size - 1].rank = sample * kStride;  // of a run of equal guesses the ends are enough
+        } else {
+          points_.push_back({sample * kStride, token, true});
+        }
       }
     }
     points_.push_back({range.end - 1, Token{}, false});
@@ -164,12 +171,38 @@ class BorderSearch {
   std::vector<std::size_t> queue_, read_;
 };
 
+// The same on the pool's threads where the range is large: piece by piece, so a token that two pieces share is counted in each.
+template <typename Token>
+std::int64_t count_borders(const Shard<Token>& shard, std::uint64_t depth, Range range, TokenCounts& counts) {
+  constexpr std::uint64_t kPiece = std::uint64_t{1} << 17;
+  if (range.size() < 2 * kPiece) return BorderSearch<Token>(shard, depth).run(range, counts);
+  const std::uint64_t pieces = std::min(range.size() / kPiece, std::uint64_t{4} * threads());
+  std::vector<TokenCounts> found(pieces);
+  std::vector<std::int64_t> ends(pieces);
+  parallel_for(pieces, 1, [&](std::size_t first, std::size_t last) {
+    for (std::size_t p = first; p < last; ++p) {
+      const Range piece{range.begin + range.size() * p / pieces, range.begin + range.size() * (p + 1) / pieces};
+      ends[p] = BorderSearch<Token>(shard, depth).run(piece, found[p]);
+    }
+  });
+  for (const TokenCounts& piece : found) {
+    for (const auto& [token, count] : piece) {
+      if (!counts.empty() && counts.back().first == token) {
+        counts.back().second += count;
+      } else {
+        counts.emplace_back(token, count);
+      }
+    }
+  }
+  return ends[0];
+}
+
 // Occurrences of every token of a shard, separators included; computed once, then kept.
 template <typename Token>
 const TokenCounts& unigrams(const Shard<Token>& shard) {
   return shard.unigrams([&] {
     TokenCounts counts;
-    BorderSearch<Token>(shard, 0).run({0, shard.tokens()}, counts);
+    count_borders<Token>(shard, 0, {0, shard.tokens()}, counts);
     return counts;
   });
 }

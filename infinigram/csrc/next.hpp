@@ -72,7 +72,7 @@ void settle(TokenCounts& counts, std::uint64_t eos) {
   for (auto& [token, count] : counts) {
     if (token == separator<Token> || token == kShardEnd) token = eos;
   }
-  std::sort(counts.begin(), counts.end());
+  radix_sort(counts, [](const std::pair<std::uint64_t, std::int64_t>& entry) { return entry.first; });
   std::size_t used = 0;
   for (std::size_t i = 0; i < counts.size();) {
     auto sum = counts[i];
@@ -89,7 +89,7 @@ std::int64_t next_in_shard(const Engine<Token>& engine, const Shard<Token>& shar
     return 0;
   }
   if (engine.reversed()) return count_before(shard, query, range, into);
-  return BorderSearch<Token>(shard, query.size()).run(range, into);
+  return count_borders<Token>(shard, query.size(), range, into);
 }
 
 // Exact; see BorderSearch for the cost.
