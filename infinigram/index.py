@@ -69,8 +69,10 @@ class Index:
         said otherwise. `tokenizer` has `encode(text) -> list[int]` and `decode(ids) -> str`. "ram" reads the files into huge
         pages: a fifth faster, and safe against files that change. `accelerate` reads an eighth of a byte of keys and the first
         ranks of every token (0.1 s for 100M tokens in the page cache); without it nothing is read, for huge indexes on cold
-        disks, and a query takes twice as long. Shards are ordered by number unless the official order is asked for. Opening
-        compares sizes and samples, not checksums: a byte changed in a text is another text until `verify` looks.
+        disks, and a query takes twice as long. Shards are ordered by number unless the official order is asked for.
+
+        Opening looks at all of a shard of up to 65,536 tokens and at samples of a larger one, never at checksums: bytes changed
+        in a text that still sorts are another text, and a changed entry of a large table may mislead a search, until `verify`.
         """
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         folders = [Path(path) for path in given]

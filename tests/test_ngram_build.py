@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -22,9 +23,10 @@ from infinigram.errors import BadIndex
 
 
 @pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a killed process wrote survives it; only a power cut needs the disk."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """What a killed process wrote survives it; only a power cut needs the disk, and the long tests wait for it all the same."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 TEXTS = ["the cat sat on the mat", "", "the dog sat", "naïve café ☕", "the cat sat on the mat", "a" * 300]
@@ -262,24 +264,47 @@ def test_kill_at_every_step_of_a_build_and_resume(tmp_path: Path, memory: int | 
         moment += 7
 
 
+def dies_after(seconds: float, work: Callable[[], object]) -> bool:
+    """Run `work` in a forked process and kill it after so long; whether it was still at it."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
 @pytest.mark.slow
-def test_kill_at_random_moments_of_a_long_build(tmp_path: Path) -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_kill_at_random_moments_of_a_long_build(tmp_path: Path, again: bool) -> None:
+    """Ten builds killed once each and continued; or one killed `again` and again. What reaches the disk really does so here."""
     random = np.random.default_rng(8)
     np.save(tmp_path / "ids.npy", random.zipf(1.2, 3_000_000) % 60_000)
     chosen = Settings(memory_bytes=12_000_000, threads=2)
     started = time.monotonic()
     build([tmp_path / "ids.npy"], tmp_path / "whole", chosen)
     took_seconds = time.monotonic() - started
-    for _ in range(10):
-        pid = os.fork()
-        if pid == 0:
-            build([tmp_path / "ids.npy"], tmp_path / "index", chosen)
-            os._exit(0)
-        time.sleep(random.random() * took_seconds)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    build([tmp_path / "ids.npy"], tmp_path / "index", chosen)
-    assert content_of(tmp_path / "index") == content_of(tmp_path / "whole")
+    whole = content_of(tmp_path / "whole")
+    died = 0
+    for turn in range(10):
+        out = tmp_path / ("index" if again else f"index{turn}")
+        moment = random.random() * took_seconds / (4 if again else 1)
+        died += dies_after(moment, lambda out=out: build([tmp_path / "ids.npy"], out, chosen))
+        if not again:
+            build([tmp_path / "ids.npy"], out, chosen)
+            assert content_of(out) == whole, moment
+            shutil.rmtree(out)
+    if again:
+        build([tmp_path / "ids.npy"], out, chosen)
+        assert content_of(out) == whole
+    print(f"{died} of 10 died within {took_seconds:.1f} s")
+    assert died >= 5
 
 
 def test_finished_parts_are_not_sorted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,31 @@ def test_a_damaged_index(
     compare(right[kind], found, names, not any(name.startswith(TEXTS) for name in names))
 
 
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shard too large to be looked at whole."""
+    folder = tmp_path_factory.mktemp("larger")
+    (folder / "a.jsonl").write_text("".join(json.dumps({"text": ids}) + "\n" for ids in documents("u16") * 400))
+    build([folder / "a.jsonl"], folder / "index", Settings(dtype="u16", threads=1))
+    assert (folder / "index" / "tokenized.0").stat().st_size > 1 << 17
+    return folder / "index"
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.data())
+def test_a_damaged_larger_index(asked: Asked, larger: Path, tmp_path: Path, data: st.DataObject) -> None:
+    """Only samples of it are looked at on opening, so answers may differ; but nothing crashes, and errors are sentences."""
+    folder = tmp_path / "damaged"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(larger, folder)
+    name = data.draw(st.sampled_from(["tokenized.0", "table.0", "offset.0", "metaoff.0", "keys64.0.ig"]))
+    for _ in range(data.draw(st.integers(1, 20))):
+        at, amount = data.draw(st.floats(0, 1, exclude_max=True)), data.draw(st.integers(1, 300))
+        data.draw(st.sampled_from([flip, overwrite]))(folder / name, folder / name, at, amount)
+    found = asked(folder, queries_of("u16"), {"load": data.draw(st.sampled_from(["mmap", "ram"]))})
+    compare({}, found, [name], False)
+
+
 @pytest.mark.parametrize(("dtype", "version"), KINDS)
 @pytest.mark.parametrize("wrong", ["u8", "u16", "u32"])
 def test_a_wrong_dtype(
