@@ -27,7 +27,7 @@ WORK = ".building"
 SETTINGS = "settings.json"
 _DONE = ".built"
 _MOST_SHARDS = 4096
-_CHUNK_TOKENS = 1 << 22
+_CHUNK_TOKENS = 1 << 19
 KEY_STRIDE = 64
 
 Dtype = Literal["u8", "u16", "u32"]
