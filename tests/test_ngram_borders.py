@@ -46,3 +46,12 @@ def test_next_tokens_of_a_range_in_pieces_are_counted_exactly(text: tuple[np.nda
 
 def test_the_commonest_range_is_large_enough_to_be_cut(text: tuple[np.ndarray, Path]) -> None:
     assert np.count_nonzero(text[0] == 0) > 2 * 2**17
+
+
+def test_a_batch_large_enough_to_be_sorted_counts_what_single_calls_do(text: tuple[np.ndarray, Path]) -> None:
+    index, rng = Index.open(text[1], eos=EOS), np.random.default_rng(2)
+    starts, sizes = rng.integers(0, TOKENS - 4, 6_000), rng.integers(0, 4, 6_000)
+    queries = [text[0][start : start + size].astype(np.int64) for start, size in zip(starts, sizes, strict=True)]
+    queries[7:9] = [np.array([VOCABULARY - 1] * 3), np.array([65_535])]
+    offsets = np.concatenate([[0], np.cumsum([len(query) for query in queries])])
+    assert index.count_batch(np.concatenate(queries), offsets).tolist() == [index.count(query) for query in queries]
