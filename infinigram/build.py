@@ -4,11 +4,14 @@ Everything lies in the folder `.building` inside the index until it is whole; th
 manifest is written last. A build is known by its settings (`settings.json`): the same call continues it, another is refused.
 """
 
+import ctypes
+import gc
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +107,7 @@ def add_shards(
         total = sum(source.bytes for source in sources)
         documents = read_documents(sources, settings.text_column, settings.split)
         encode_shards(documents, encoding, numbers, work, threads, lambda done: report("tokenise", done, total, "bytes"))
+        give_back()
         for number in numbers:
             finish_shard(work, number, encoding.numpy_dtype.itemsize, memory, threads, report)
         if isinstance(encoding.tokenizer, HuggingFaceTokenizer) and not present:
@@ -149,6 +153,13 @@ def finish_shard(work: Path, number: int, width_bytes: int, memory_bytes: int, t
         temporary = keys.with_name(f"{keys.name}.tmp")
         temporary.write_bytes(sampled_keys(str(text), width_bytes, str(table), KEY_STRIDE))
         manifests.publish(temporary, keys)
+
+
+def give_back() -> None:
+    """Return the memory that encoding has freed to the system, where the C library can: sorting counts what is held."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_memory_bytes() -> int:

@@ -1,6 +1,8 @@
 """The table of one shard: sorted in memory where that holds it, and else part by part through the disk, with one merge."""
 
 import itertools
+import re
+import resource
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,8 @@ from infinigram.manifest import publish
 
 # Sorting takes a copy of the tokens, four bytes a position, and buckets for names (0.5 bytes a token in prose, 2 at worst).
 _BYTES_PER_POSITION = 6
-_FIXED_BYTES = 128 << 20  # Python, numpy and what reads the documents
+_FIXED_BYTES = 128 << 20  # Python, numpy and what reads the documents, where the system does not tell
+_SPARE_BYTES = 24 << 20  # stacks and small things of the threads that sort
 _LARGEST_PART_TOKENS = 2**31 - 1024
 _SMALL_PART_TOKENS = 1 << 21  # below, a second thread gains less than the merge costs
 _BUFFER_ENTRIES = (256, 1 << 16)
@@ -19,9 +22,23 @@ _BUFFER_ENTRIES = (256, 1 << 16)
 Report = Callable[[str, int, int, str], None]  # step, done, total, unit
 
 
-def memory_needed_bytes(tokens: int, width_bytes: int) -> int:
-    """What sorting so many tokens at once takes."""
-    return tokens * (width_bytes + _BYTES_PER_POSITION) + _FIXED_BYTES
+def sorting_room_bytes(memory_bytes: int) -> int:
+    """What is left for sorting of the memory given, beside what this process holds by now; an eighth of it at the least.
+
+    Held are private pages, and under a limit of the kernel's (`ulimit -d`) all that is mapped to hold some.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        status = ""
+    held, mapped = (
+        int(found[1]) << 10 if (found := re.search(rf"{field}:\s+(\d+) kB", status)) else _FIXED_BYTES
+        for field in ("RssAnon", "VmData")
+    )
+    room, (limit, _) = memory_bytes - held, resource.getrlimit(resource.RLIMIT_DATA)
+    if limit != resource.RLIM_INFINITY:
+        room = min(room, limit - mapped)
+    return max(room - _SPARE_BYTES, memory_bytes // 8)
 
 
 def make_table(text: Path, width_bytes: int, table: Path, memory_bytes: int, threads: int, report: Report) -> None:
@@ -31,17 +48,18 @@ def make_table(text: Path, width_bytes: int, table: Path, memory_bytes: int, thr
     """
     tokens = text.stat().st_size // width_bytes
     temporary = table.with_name(f"{table.name}.tmp")
-    if memory_needed_bytes(tokens, width_bytes) <= memory_bytes and tokens <= _LARGEST_PART_TOKENS:
+    room = sorting_room_bytes(memory_bytes)
+    if tokens * (width_bytes + _BYTES_PER_POSITION) <= room and tokens <= _LARGEST_PART_TOKENS:
         parts = max(1, min(threads, tokens // _SMALL_PART_TOKENS))
         bounds = [tokens * part // parts for part in range(parts + 1)]
         total = 2 * tokens  # sorted, then merged
         build_table(str(text), width_bytes, bounds, str(temporary), lambda done: report("sort", done, total, "tokens"))
     else:
-        bounds = _bounds(tokens, width_bytes, memory_bytes, threads)
         parts_folder = table.with_name(f"{table.name}.parts")
+        bounds = _bounds(tokens, width_bytes, room, threads, parts_folder)
         paths = _sorted_parts(text, width_bytes, bounds, parts_folder, threads, report)
         least, most = _BUFFER_ENTRIES
-        buffer_entries = max(least, min(most, memory_bytes // 8 // (4 * threads * len(paths))))
+        buffer_entries = max(least, min(most, room // 4 // (4 * threads * len(paths))))
         merge_parts(
             str(text),
             width_bytes,
@@ -60,19 +78,27 @@ def make_table(text: Path, width_bytes: int, table: Path, memory_bytes: int, thr
     publish(temporary, table)
 
 
-def _bounds(tokens: int, width_bytes: int, memory_bytes: int, threads: int) -> list[int]:
-    """Where to cut the text so that `threads` parts are sorted at once in the memory given."""
-    room = max(memory_bytes - _FIXED_BYTES, memory_bytes // 4)
+def _bounds(tokens: int, width_bytes: int, room: int, threads: int, parts_folder: Path) -> list[int]:
+    """Where to cut the text so that `threads` parts are sorted at once in so many bytes.
+
+    A killed call's cuts are kept where its parts fit: how much is free differs from one call to the next.
+    """
     largest = max(1, min(room // (threads * (width_bytes + _BYTES_PER_POSITION)), _LARGEST_PART_TOKENS))
-    parts = max(1, -(-tokens // largest))
+    needed = max(1, -(-tokens // largest))
+    begun = {int(found[1]) for name in _names(parts_folder) if (found := re.fullmatch(r"sorted\.\d+-of-(\d+)\.ig", name))}
+    parts = min((count for count in begun if count >= needed), default=needed)
     return [tokens * part // parts for part in range(parts + 1)]
 
 
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.exists() else []
+
+
 def _sorted_parts(text: Path, width_bytes: int, bounds: list[int], folder: Path, threads: int, report: Report) -> list[Path]:
-    """Sort the parts that are not there yet; a part's name says what it covers, so other bounds take none over."""
+    """Sort the parts that are not there yet; a part's name says how the text was cut, so other cuts take none over."""
     folder.mkdir(exist_ok=True)
     ranges = list(itertools.pairwise(bounds))
-    paths = [folder / f"sorted.{begin}-{end}.ig" for begin, end in ranges]
+    paths = [folder / f"sorted.{part}-of-{len(ranges)}.ig" for part in range(len(ranges))]
     for stale in set(folder.iterdir()) - set(paths):
         stale.unlink()
     done = {begin: (end - begin) * path.exists() for (begin, end), path in zip(ranges, paths, strict=True)}
