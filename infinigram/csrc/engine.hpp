@@ -146,7 +146,7 @@ std::int64_t count_one(const Engine<Token>& engine, Query<Token> query) {
 template <typename Token>
 std::uint32_t first_bytes(Query<Token> query) {
   std::uint32_t head = 0;
-  std::memcpy(&head, query.data(), std::min<std::size_t>(query.size_bytes(), 4));
+  if (!query.empty()) std::memcpy(&head, query.data(), std::min<std::size_t>(query.size_bytes(), 4));
   return __builtin_bswap32(head);
 }
 

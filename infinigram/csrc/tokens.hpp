@@ -37,7 +37,8 @@ constexpr int entry_bytes(std::uint64_t text_bytes) {
 
 inline std::uint64_t load_entry(const Byte* at, int bytes) {
   std::uint64_t entry = 0;
-  std::memcpy(&entry, at, static_cast<std::size_t>(bytes));
+  // entries of a text of one byte take none, and an empty table lies nowhere
+  if (bytes != 0) std::memcpy(&entry, at, static_cast<std::size_t>(bytes));
   return entry;
 }
 
