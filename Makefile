@@ -35,7 +35,7 @@ sanitize: $(VENV)/.ready
 	LIMBECK_SANITIZE=1 $(BIN)/python setup.py -q build_ext --build-lib $(SANITIZED)/lib --build-temp $(SANITIZED)/objects
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(BIN)/python -m pytest -q -m "not slow" -o "pythonpath=$(SANITIZED)/lib ." $(filter-out $(UNSANITIZED),$(wildcard tests/test_ngram_*.py))
+	$(BIN)/python -m pytest -q --capture=sys -m "not slow" -o "pythonpath=$(SANITIZED)/lib ." $(filter-out $(UNSANITIZED),$(wildcard tests/test_ngram_*.py))
 
 setup: $(VENV)/.ready $(VENV)/.extension
 
