@@ -236,7 +236,7 @@ def serve(config: ServiceConfig, host: str, port: int, workers: int, ready: Call
             port=port,
             workers=workers,
             access_log=False,
-            log_level="warning",
+            log_level="error",
             lifespan="off",
             server_header=False,
             date_header=False,
