@@ -31,17 +31,30 @@ from infini_gram import indexing
 indexing.main()
 """
 _OURS = """
-import json, resource, sys, time
+import json, os, resource, sys, time
 from infinigram.build import Settings, build
 corpus, index, tokenizer, memory = json.loads(sys.argv[1])
-if memory:
+def limit():
+    groups = dict(line.strip().split(":", 2)[1:] for line in open("/proc/self/cgroup"))
+    for root, kind, file in (("/sys/fs/cgroup/memory", "memory", "limit_in_bytes"), ("/sys/fs/cgroup", "", "max")):
+        folder = f"{root}{groups.get(kind)}/limbeck-{os.getpid()}"
+        try:
+            os.mkdir(folder)
+            for name, value in ((f"memory.{file}", memory), ("cgroup.procs", os.getpid())):
+                with open(f"{folder}/{name}", "w") as handle:
+                    handle.write(str(value))
+            return folder
+        except OSError:
+            continue
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    return "ulimit -d"
+limited_by = limit() if memory else ""
 begin, steps = time.perf_counter(), {}
 def report(step, done, total, unit):
     now = time.perf_counter() - begin
     steps[step] = [steps.get(step, [now])[0], now]
 build([corpus], index, Settings(tokenizer=tokenizer, memory_bytes=memory), report)
-print(json.dumps({"seconds": time.perf_counter() - begin, "steps": steps}))
+print(json.dumps({"seconds": time.perf_counter() - begin, "steps": steps, "limited_by": limited_by}))
 """
 _OUR_TABLE = """
 import json, sys, time
@@ -57,10 +70,15 @@ print(json.dumps({"seconds": time.perf_counter() - begin}))
 def ours(corpus: Path, index: Path, tokenizer: str, memory_bytes: int | None = None) -> dict[str, Any]:
     """Build our index of a corpus (a folder of JSON lines): seconds (clock and cores), steps, the peak of memory.
 
-    With `memory_bytes` the build is told so much, and the kernel refuses it more private memory.
+    With `memory_bytes` the build is told so much, and the kernel refuses it more: by a memory cgroup where one may be made, which
+    counts the page cache too, else by `ulimit -d`.
     """
     given = json.dumps([str(corpus), str(index), tokenizer, memory_bytes])
-    return _watched([sys.executable, "-c", _OURS, given])
+    figures = _watched([sys.executable, "-c", _OURS, given])
+    if figures["limited_by"].startswith("/"):
+        Path(figures["limited_by"]).rmdir()
+        figures["limited_by"] = "memory cgroup"
+    return figures
 
 
 def our_table(index: Path, scratch: Path, width_bytes: int, threads: int) -> dict[str, Any]:
