@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.errors import LimbeckError
+from corpus.files import flush, flush_contents
 
 DONE = "_done.json"
 
@@ -32,14 +33,14 @@ def publishing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
-        _flush(temporary)
+        flush_contents(temporary)
         if not path.exists():
             try:
                 os.rename(temporary, path)
             except OSError:  # a folder that somebody else published in between
                 if not path.exists():
                     raise
-        _flush_folder(path.parent)
+        flush(path.parent)
     except OSError as error:
         raise LimbeckError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") from error
     finally:
@@ -52,7 +53,7 @@ def write_text(path: Path, text: str, *, replace: bool = False) -> None:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
             temporary.write_text(text, encoding="utf-8")
-            _flush(temporary)
+            flush_contents(temporary)
             os.replace(temporary, path)
         except OSError as error:
             raise LimbeckError(
@@ -170,21 +171,6 @@ def done(folder: Path) -> dict[str, Any] | None:
     """What `_done.json` says, or None where the stage has not finished."""
     path = folder / DONE
     return dict(read_json(path)) if path.exists() else None
-
-
-def _flush(path: Path) -> None:
-    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    for file in files:
-        with open(file, "rb") as handle:
-            os.fsync(handle.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

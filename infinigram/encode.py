@@ -18,9 +18,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from corpus.files import flush
 from infinigram.documents import Document
 from infinigram.errors import BadIndex
-from infinigram.manifest import flush, write_json
+from infinigram.manifest import write_json
 from infinigram.tokenizers import Tokenizer
 
 _STATE = "encoded.json"

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from corpus.files import flush
 from infinigram import manifest as manifests
 from infinigram.build import (
     SETTINGS,
@@ -129,7 +130,7 @@ def compact(folder: str | Path, settings: Settings, report: Report = no_report) 
         clear_built(beside)
         os.rename(folder, before)
         os.rename(beside, folder)
-        manifests.flush(folder.parent)
+        flush(folder.parent)
         shutil.rmtree(before)
     return manifests.need_manifest(folder)
 
@@ -159,8 +160,8 @@ def _take_down(folder: Path, manifest: dict[str, Any], pairs: np.ndarray, report
     finish_shard(target, 0, width_bytes, free_memory_bytes() // 2, len(os.sched_getaffinity(0)), report)
     pairs.tofile(target / PAIRS)
     for path in target.iterdir():
-        manifests.flush(path)
-    manifests.flush(target)
+        flush(path)
+    flush(target)
     _link(target.name, folder / REMOVED)
     _link(f"{REMOVED}/{PAIRS}", folder / PAIRS)
     for stale in folder.glob(f"{REMOVED}.*"):
@@ -176,7 +177,7 @@ def _link(to: str, path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         os.rename(path, path.with_name(f"{path.name}.0"))
     os.replace(temporary, path)
-    manifests.flush(path.parent)
+    flush(path.parent)
 
 
 def copy_documents(source: Path, shard: int, documents: np.ndarray, target: Path, number: int, kinds: tuple[str, str]) -> None:
@@ -233,7 +234,7 @@ def _without_removed(
                     (work / f"{kind}.{number}").write_bytes(b"")
                 copy_documents(folder, number, kept, work, number, kinds)
                 for kind in kinds:
-                    manifests.flush(work / f"{kind}.{number}")
+                    flush(work / f"{kind}.{number}")
             (work / f"copied.{number}").touch()
         finish_shard(work, number, width_bytes, memory, threads, report)
         entries.append(manifests.shard_entry(work, number, width_bytes))

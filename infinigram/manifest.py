@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from corpus.files import flush
 from infinigram.errors import BadIndex
 
 NAME = "manifest.json"
@@ -123,15 +124,6 @@ def write_json(path: Path, value: Any) -> None:
 def load_json(path: Path) -> Any:
     """Read a small JSON file of ours."""
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

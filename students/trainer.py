@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
 from corpus.errors import LimbeckError
+from corpus.files import flush_contents
 from corpus.parts import write_json
 
 CHECKPOINT = "checkpoint-"
@@ -141,10 +142,7 @@ def completion_loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, A
 
 def publish_checkpoint(written: Path, folder: Path, keep: int) -> None:
     """Flush a written checkpoint to the disk, rename it into `folder`, and delete all but the `keep` newest."""
-    for file in written.rglob("*"):
-        if file.is_file():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
+    flush_contents(written)
     target = folder / written.name
     if not target.exists():
         os.rename(written, target)
