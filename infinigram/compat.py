@@ -16,8 +16,7 @@ from infinigram.compat_documents import Answer, CompatDocuments, bad_display, fi
 from infinigram.errors import BadIndex
 from infinigram.index import Index
 from infinigram.layout import Layout, locate
-
-_BITS = {"u8": 8, "u16": 16, "u32": 32}
+from infinigram.manifest import WIDTH_BYTES
 
 
 class InfiniGramEngine(CompatDocuments):
@@ -59,7 +58,7 @@ class InfiniGramEngine(CompatDocuments):
         assert type(od_prefetch_depth) is int and od_prefetch_depth >= 0
         for most in (max_support, max_clause_freq, max_diff_tokens, maxnum, max_disp_len):
             assert type(most) is int and most > 0
-        if token_dtype not in _BITS:
+        if token_dtype not in WIDTH_BYTES:
             raise ValueError(f"Unsupported token dtype: {token_dtype}")
         layout = self._layout([Path(folder) for folder in folders])
         if version not in (4, 5):
@@ -90,7 +89,7 @@ class InfiniGramEngine(CompatDocuments):
         self.index = index
         self.engine = index.engine
         self.vocab_size = vocab_size
-        self.token_id_max = (1 << _BITS[index.dtype]) - 1
+        self.token_id_max = (1 << 8 * WIDTH_BYTES[index.dtype]) - 1
         self.max_support, self.max_clause_freq, self.max_diff_tokens, self.maxnum, self.max_disp_len = limits
         self._bow_ids: set[int] = set()
 

@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from infinigram.manifest import WIDTH_BYTES
+
 if TYPE_CHECKING:
     from infinigram.index import Index
 
 Answer = dict[str, Any]
-_WIDTH_BYTES = {"u8": 1, "u16": 2, "u32": 4}
 
 
 class CompatDocuments:
@@ -87,7 +88,7 @@ class CompatDocuments:
         if not positive(length):
             return {"error": "max_disp_len must be a positive integer"}
         tokens = self.engine.shard_tokens
-        width = _WIDTH_BYTES[self.index.dtype]
+        width = WIDTH_BYTES[self.index.dtype]
         documents = []
         for kind, s, at, before, after in requests:
             if not (type(s) is int and 0 <= s < len(tokens)):
@@ -115,7 +116,7 @@ class CompatDocuments:
 
     def _window(self, s: int, pointer: int, before: int, after: int) -> Answer:
         place = self.engine.place_at(s, pointer)
-        position = max(pointer // _WIDTH_BYTES[self.index.dtype], place[1])  # a separator stands for its document's start
+        position = max(pointer // WIDTH_BYTES[self.index.dtype], place[1])  # a separator stands for its document's start
         span = (max(place[1], position - before), min(place[2], position + after))
         return self._document(s, place, span, position)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infinigram.errors import BadIndex, BadQuery
+from infinigram.manifest import WIDTH_BYTES
 from infinigram.results import Document, Integers, Matches, MatchesBatch
 
 if TYPE_CHECKING:
@@ -117,16 +118,11 @@ def window(index: "Index", hit: Integers, max_tokens: int, needle_tokens: int) -
     shard, pointer_bytes = int(hit[0]), int(hit[1])
     place = index.engine.place(shard, int(hit[2]))
     _, begin, end = place
-    position = pointer_bytes // width(index)
+    position = pointer_bytes // WIDTH_BYTES[index.dtype]
     needle = end - position - needle_tokens if index.version == 5 else position - begin
     needle = min(max(needle, 0), end - begin)
     span = (max(0, needle - max_tokens // 2), min(end - begin, needle + (max_tokens + 1) // 2))
     return _document(index, shard, place, span, needle - span[0])
-
-
-def width(index: "Index") -> int:
-    """Bytes of a token."""
-    return {"u8": 1, "u16": 2, "u32": 4}[index.dtype]
 
 
 def check(name: str, value: Any, least: int = 0) -> int:

@@ -17,6 +17,7 @@ import _infinigram
 from infinigram import documents_view, trace, variants
 from infinigram.errors import BadIndex, BadQuery
 from infinigram.layout import Layout, locate, steadily
+from infinigram.manifest import WIDTH_BYTES
 from infinigram.results import (
     Document,
     Found,
@@ -33,7 +34,6 @@ from infinigram.results import (
 )
 
 _ENGINES = {"u8": _infinigram.EngineU8, "u16": _infinigram.EngineU16, "u32": _infinigram.EngineU32}
-_BITS = {"u8": 8, "u16": 16, "u32": 32}
 Ids = Any  # a list or tuple of ints, or anything with a buffer or __array__
 Query = Any  # Ids, or text where the index knows its tokenizer
 Path_ = str | os.PathLike[str]
@@ -273,7 +273,7 @@ def _known(manifest: dict[str, Any], dtype: str | None, version: int | None, eos
     if version_known not in (4, 5):
         raise BadIndex(f"version {version_known!r} is not 4 or 5; a version 6 folder opens as 4, or as 5 where it is reversed")
     eos_known = eos if eos is not None else manifest.get("eos")
-    return dtype_known, version_known, (1 << _BITS[dtype_known]) - 1 if eos_known is None else eos_known
+    return dtype_known, version_known, (1 << 8 * WIDTH_BYTES[dtype_known]) - 1 if eos_known is None else eos_known
 
 
 def _settled(name: str, given: Any, manifest: dict[str, Any], otherwise: Any) -> Any:

@@ -10,6 +10,7 @@ from infinigram.errors import BadIndex, BadQuery
 from infinigram.index import Index
 from infinigram.layout import read_manifest
 from infinigram.limits import Limits, Refused
+from infinigram.manifest import WIDTH_BYTES
 from infinigram.pieces import Pieces
 
 Span = tuple[int, int, int | None]  # begin, end, and the number of the clause that it matches
@@ -153,8 +154,7 @@ def open_served(spec: IndexSpec) -> Served:
         load=spec.load,
         official_order=official,
     )
-    bits = {"u8": 8, "u16": 16, "u32": 32}[index.dtype]
-    separator = (1 << bits) - 1
+    separator = (1 << 8 * WIDTH_BYTES[index.dtype]) - 1
     vocabulary = index.tokenizer.vocabulary if index.tokenizer is not None else separator
     return Served(spec.name, index, Pieces(index.tokenizer), int(vocabulary), separator)
 
