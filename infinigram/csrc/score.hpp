@@ -33,11 +33,10 @@ std::size_t longest_kept(const Engine<Token>& engine, Query<Token> query, std::s
   return low;
 }
 
-// Sets ends[position] for the given positions; `caps` bound how far each can reach.
+// Sets ends[position] for the given positions; each one's query starts there and bounds how far it can reach.
 template <typename Token>
-void match_at(const Engine<Token>& engine, Query<Token> text, std::span<const std::size_t> positions, std::span<const Query<Token>> queries,
+void match_at(const Engine<Token>& engine, std::span<const std::size_t> positions, std::span<const Query<Token>> queries,
               std::vector<std::size_t>& ends) {
-  (void)text;
   parallel_for(positions.size(), 2048, [&](std::size_t begin, std::size_t end) {
     for (std::size_t i = begin; i < end; ++i) ends[positions[i]] = positions[i];
     search_all<Token>(engine, queries.subspan(begin, end - begin), engine.main(), Want::kLongest,
@@ -76,7 +75,7 @@ std::vector<std::size_t> match_ends(const Engine<Token>& engine, Query<Token> te
       positions.push_back(at);
       queries.push_back(text.subspan(at, (stride == first ? size : ends[after]) - at));
     }
-    score_detail::match_at<Token>(engine, text, positions, queries, ends);
+    score_detail::match_at<Token>(engine, positions, queries, ends);
   }
   return ends;
 }

@@ -155,9 +155,7 @@ void Shard<Token>::set_first_tokens(const TokenCounts& counts) {
 
 template <typename Token>
 std::uint64_t Shard<Token>::offset(std::uint64_t document) const {
-  std::uint64_t value;
-  std::memcpy(&value, offset_.data() + document * 8, 8);
-  return value;
+  return load_entry(offset_.data() + document * 8, 8);
 }
 
 template <typename Token>
@@ -190,9 +188,7 @@ Place Shard<Token>::place_at(std::uint64_t position_tokens) const {
 
 template <typename Token>
 std::uint64_t Shard<Token>::metadata_offset(std::uint64_t document) const {
-  std::uint64_t value;
-  std::memcpy(&value, metaoff_.data() + document * 8, 8);
-  return value;
+  return load_entry(metaoff_.data() + document * 8, 8);
 }
 
 template <typename Token>
