@@ -12,7 +12,7 @@ import numpy as np
 
 from infinigram import manifest as manifests
 from infinigram.errors import BadIndex
-from infinigram.taken_down import taken_down
+from infinigram.taken_down import REMOVED, taken_down
 
 _NAME = re.compile(r"(tokenized|table|offset|metadata|metaoff)(?:\.(\d+))?")
 _NEEDED = ("tokenized", "table", "offset")
@@ -81,7 +81,7 @@ def _state(paths: Sequence[Path]) -> list[Any]:
         except OSError:
             found.append(None)
         else:
-            found.append((status.st_dev, status.st_ino, status.st_mtime_ns, os.path.realpath(path / "removed")))
+            found.append((status.st_dev, status.st_ino, status.st_mtime_ns, os.path.realpath(path / REMOVED)))
     return found
 
 

@@ -31,10 +31,8 @@ from infinigram.documents import find_sources
 from infinigram.encode import Encoding
 from infinigram.errors import BadIndex
 from infinigram.tables import Report
+from infinigram.taken_down import PAIRS, REMOVED, read_pairs
 from infinigram.tokenizers import open_tokenizer
-
-REMOVED = "removed"
-PAIRS = "removed.ig"
 
 
 def append(folder: str | Path, paths: Iterable[str | Path], settings: Settings, report: Report = no_report) -> dict[str, Any]:
@@ -70,10 +68,7 @@ def _new_numbers(folder: Path, shards: list[dict[str, Any]], wanted: int) -> tup
 def removed_documents(folder: str | Path) -> np.ndarray:
     """The documents taken down from an index: [documents, 2] uint64 of shard and number in the shard, ascending."""
     path = Path(folder) / PAIRS
-    pairs = np.fromfile(path, dtype="<u8") if path.exists() else np.zeros(0, dtype="<u8")
-    if len(pairs) % 2:
-        raise BadIndex(f"{path} is cut off; take the documents down again")
-    return pairs.reshape(-1, 2)
+    return read_pairs(path) if path.exists() else np.zeros((0, 2), dtype="<u8")
 
 
 def remove(folder: str | Path, documents: Iterable[int], report: Report = no_report) -> int:

@@ -11,6 +11,8 @@ from infinigram.errors import BadIndex
 if TYPE_CHECKING:
     from infinigram.layout import ShardFiles
 
+REMOVED = "removed"  # the index of the copies
+PAIRS = "removed.ig"  # the list
 _COMPARED_DOCUMENTS = 256  # byte by byte on opening; `verify` compares all
 
 
@@ -20,19 +22,16 @@ def taken_down(folder: Path, shards: "list[ShardFiles]") -> tuple[Path, np.ndarr
     Both are links that `remove` exchanges at once, so one of them is followed. Raises BadIndex where the pairs are not ascending
     or the copies differ from the documents. O(documents taken down).
     """
-    copies = (folder / "removed").resolve()
-    path = next((path for path in (copies / "removed.ig", folder / "removed.ig") if path.exists()), None)
+    copies = (folder / REMOVED).resolve()
+    path = next((path for path in (copies / PAIRS, folder / PAIRS) if path.exists()), None)
     if path is None:
-        broken = next((name for name in ("removed", "removed.ig") if os.path.lexists(folder / name)), None)
+        broken = next((name for name in (REMOVED, PAIRS) if os.path.lexists(folder / name)), None)
         if broken is not None:
             raise BadIndex(f"{folder / broken} leads to no list of documents taken down; restore it, or remove them again")
         return None
     if not path.is_file():
         raise BadIndex(f"{path} is not a file; restore it, or take the documents down again")
-    data = path.read_bytes()
-    if len(data) % 16 != 0:
-        raise BadIndex(f"{path} has {len(data)} bytes, not whole pairs of shard and document; it was cut off")
-    pairs = np.frombuffer(data, "<u8").reshape(-1, 2)
+    pairs = read_pairs(path)
     rising = (pairs[1:, 0] > pairs[:-1, 0]) | ((pairs[1:, 0] == pairs[:-1, 0]) & (pairs[1:, 1] > pairs[:-1, 1]))
     if not rising.all() or not set(pairs[:, 0].tolist()) <= {shard.number for shard in shards}:
         raise BadIndex(f"{path} is no ascending list of documents of the shards beside it; it is damaged")
@@ -40,6 +39,14 @@ def taken_down(folder: Path, shards: "list[ShardFiles]") -> tuple[Path, np.ndarr
         return None
     _compare(path, copies, shards, pairs)
     return copies, pairs
+
+
+def read_pairs(path: Path) -> np.ndarray:
+    """The documents that a list names: [documents, 2] uint64 of shard and number in it; raises BadIndex for one cut off."""
+    data = path.read_bytes()
+    if len(data) % 16 != 0:
+        raise BadIndex(f"{path} has {len(data)} bytes, not whole pairs of shard and document; it was cut off")
+    return np.frombuffer(data, "<u8").reshape(-1, 2)
 
 
 def _compare(path: Path, copies: Path, shards: "list[ShardFiles]", pairs: np.ndarray) -> None:

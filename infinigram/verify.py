@@ -12,8 +12,9 @@ from infinigram import manifest as manifests
 from infinigram.build import KEY_STRIDE, no_report, unigram_counts
 from infinigram.errors import BadIndex
 from infinigram.layout import ShardFiles, locate
-from infinigram.maintain import PAIRS, removed_documents
+from infinigram.maintain import removed_documents
 from infinigram.tables import Report
+from infinigram.taken_down import PAIRS
 
 _CHUNK = 1 << 22
 
