@@ -1,6 +1,7 @@
 """The list of documents taken down from an index, and the index of their copies that it goes with."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,17 @@ if TYPE_CHECKING:
 
 REMOVED = "removed"  # the index of the copies
 PAIRS = "removed.ig"  # the list
-_COMPARED_DOCUMENTS = 256  # byte by byte on opening; `verify` compares all
+_COMPARED_DOCUMENTS = 256  # byte by byte on opening; `verify` compares all, with no limit
 
 
-def taken_down(folder: Path, shards: "list[ShardFiles]") -> tuple[Path, np.ndarray] | None:
+def taken_down(
+    folder: Path, shards: "Sequence[ShardFiles]", most_compared: int = _COMPARED_DOCUMENTS
+) -> tuple[Path, np.ndarray] | None:
     """The index of what was taken down from a folder, and its pairs (shard, document), [pairs, 2]; None where nothing was.
 
     Both are links that `remove` exchanges at once, so one of them is followed. Raises BadIndex where the pairs are not ascending
-    or the copies differ from the documents. O(documents taken down).
+    or the copies differ from the documents: in number or length, or in the content of the first `most_compared`. O(documents
+    taken down), and O(tokens) of those compared.
     """
     copies = (folder / REMOVED).resolve()
     path = next((path for path in (copies / PAIRS, folder / PAIRS) if path.exists()), None)
@@ -37,7 +41,7 @@ def taken_down(folder: Path, shards: "list[ShardFiles]") -> tuple[Path, np.ndarr
         raise BadIndex(f"{path} is no ascending list of documents of the shards beside it; it is damaged")
     if len(pairs) == 0:
         return None
-    _compare(path, copies, shards, pairs)
+    _compare(path, copies, shards, pairs, most_compared)
     return copies, pairs
 
 
@@ -49,7 +53,7 @@ def read_pairs(path: Path) -> np.ndarray:
     return np.frombuffer(data, "<u8").reshape(-1, 2)
 
 
-def _compare(path: Path, copies: Path, shards: "list[ShardFiles]", pairs: np.ndarray) -> None:
+def _compare(path: Path, copies: Path, shards: "Sequence[ShardFiles]", pairs: np.ndarray, most_compared: int) -> None:
     """The documents of `copies` are those that the pairs name: as long and, of the first few, equal."""
     own_begins, own_text = _mapped(copies / "offset.0", "<u8"), _mapped(copies / "tokenized.0", "u1")
     if len(own_begins) != len(pairs):
@@ -69,7 +73,7 @@ def _compare(path: Path, copies: Path, shards: "list[ShardFiles]", pairs: np.nda
         firsts = begins[documents].astype(np.int64)
         lasts = np.append(begins[documents[:-1] + 1], begins[documents[-1] + 1] if documents[-1] + 1 < len(begins) else len(text))
         wrong, where = np.flatnonzero(lasts.astype(np.int64) - firsts != own_sizes[rows]).tolist(), shard.paths[2]
-        for at in [] if wrong else range(min(len(rows), _COMPARED_DOCUMENTS - compared)):
+        for at in [] if wrong else range(min(len(rows), most_compared - compared)):
             size, own = int(own_sizes[rows[at]]), int(own_begins[rows[at]])
             if not np.array_equal(text[firsts[at] : firsts[at] + size], own_text[own : own + size]):
                 wrong, where = [at], shard.paths[0]

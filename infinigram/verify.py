@@ -1,6 +1,7 @@
 """Whether an index is what it claims: every file by itself, against the others, and against the manifest where there is one."""
 
 import itertools
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,8 @@ from infinigram import manifest as manifests
 from infinigram.build import KEY_STRIDE, no_report, unigram_counts
 from infinigram.errors import BadIndex
 from infinigram.layout import ShardFiles, locate
-from infinigram.maintain import removed_documents
 from infinigram.tables import Report
-from infinigram.taken_down import PAIRS
+from infinigram.taken_down import taken_down
 
 _CHUNK = 1 << 22
 
@@ -49,7 +49,7 @@ def verify(folder: str | Path, dtype: str | None = None, samples: int = 0, repor
         documents, tokens = documents + found[0], tokens + found[1]
     for taken in layout.removed:
         _check_shard(taken, {}, manifests.WIDTH_BYTES[known], samples, report)
-        _check_removed(folder, layout.shards, taken)
+    taken_down(folder, layout.shards, most_compared=sys.maxsize)
     if manifest and samples == 0:
         _check_sums(folder, manifest, report)
     return Verified(len(layout.shards), documents, tokens, bool(manifest) and samples == 0)
@@ -133,27 +133,6 @@ def _check_metadata(metadata: Path, metaoff: Path, documents: int) -> None:
 def _check_equal(path: Path, expected: bytes, what: str) -> None:
     if path.read_bytes() != expected:
         raise BadIndex(f"{path} is damaged: it {what}")
-
-
-def _check_removed(folder: Path, shards: tuple[ShardFiles, ...], taken: ShardFiles) -> None:
-    """What was taken down holds the same tokens as the documents of the pairs."""
-    contents = np.fromfile(taken.paths[0], dtype=np.uint8)
-    ends = [*np.fromfile(taken.paths[2], dtype="<u8").tolist(), len(contents)]
-    pairs = removed_documents(folder)
-    if len(pairs) != len(ends) - 1:
-        raise BadIndex(f"{taken.folder} holds {len(ends) - 1} documents, {PAIRS} names {len(pairs)}; take them down again")
-    for shard in shards:
-        begins = [*np.fromfile(shard.paths[2], dtype="<u8").tolist(), Path(shard.paths[0]).stat().st_size]
-        with open(shard.paths[0], "rb") as text:
-            for place in np.flatnonzero(pairs[:, 0] == shard.number).tolist():
-                document = int(pairs[place, 1])
-                if document >= len(begins) - 1:
-                    raise BadIndex(f"{folder / PAIRS} is damaged: shard {shard.number} has no document {document}")
-                text.seek(begins[document])
-                if text.read(begins[document + 1] - begins[document]) != contents[ends[place] : ends[place + 1]].tobytes():
-                    raise BadIndex(
-                        f"{taken.folder} does not hold document {document} of shard {shard.number}; take it down again"
-                    )
 
 
 def _check_sums(folder: Path, manifest: dict[str, Any], report: Report) -> None:

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from infinigram.build import Settings, build
 from infinigram.errors import BadIndex, BadQuery
 from infinigram.index import Index
+from infinigram.layout import locate
 from infinigram.maintain import append, compact, remove
+from infinigram.taken_down import taken_down
 from infinigram.verify import verify
 from tests import ngram_oracle as naive
 
@@ -203,3 +205,18 @@ def test_readers_meet_whole_states(tmp_path: Path) -> None:
     assert ended == (pid, 0) and opened > 5
     assert Index.open(life.folder).count([1]) == 10
     verify(life.folder)
+
+
+def test_copies_are_compared_as_far_as_asked(tmp_path: Path) -> None:
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"ids": [number, 1, 2]}) + "\n" for number in range(6)))
+    folder = tmp_path / "index"
+    build([tmp_path / "texts.jsonl"], folder, Settings(dtype="u8", text_column="ids"))
+    remove(folder, [1, 3, 4])
+    shards = locate([folder]).shards
+    copies = (folder / "removed" / "tokenized.0").resolve()
+    content = bytearray(copies.read_bytes())
+    content[-1] = 7  # of the last of the three
+    copies.write_bytes(bytes(content))
+    assert taken_down(folder, shards, most_compared=2) is not None
+    with pytest.raises(BadIndex, match="disagree about document 4 of shard 0"):
+        taken_down(folder, shards, most_compared=3)
