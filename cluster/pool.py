@@ -6,6 +6,7 @@ model stack costs more than most stages of a small run. A gate counts the deaths
 twice is bisected down to the row, and that row becomes a stored reason.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -40,6 +41,8 @@ class Gate:
     def __init__(self, workers: list[Any], lanes: list[Lane], timeout_seconds: float) -> None:
         import ray
 
+        # a gate holds nothing that needs an orderly end, and Ray's (2.60) can lock itself up and leave the process behind
+        atexit.register(os._exit, 0)
         self._lanes, self._timeout = lanes, timeout_seconds
         self._me = ray.get_runtime_context().get_actor_id() or str(os.getpid())
         self._worker = next(worker for worker in workers if ray.get(worker.claim.remote(self._me)))
