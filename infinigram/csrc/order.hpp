@@ -30,7 +30,7 @@ class SuffixOrder {
     const std::uint64_t low = std::min(left, right) * text_.width();
     const std::uint64_t high = std::max(left, right) * text_.width();
     const std::uint64_t rest = text_.bytes() - high;  // the later suffix ends first
-    std::uint64_t same = text_.common_bytes(low, high, std::min<std::uint64_t>(rest, 8), std::min(rest, kShortBytes));
+    std::uint64_t same = common_bytes(text_.data() + low, text_.data() + high, std::min<std::uint64_t>(rest, 8), std::min(rest, kShortBytes));
     if (same == kShortBytes && same < rest) same = long_agreement(low, high, rest);
     if (same == rest) return left > right;  // the shorter one is smaller
     const bool low_first = text_.data()[low + same] < text_.data()[high + same];
@@ -50,11 +50,11 @@ class SuffixOrder {
     Repeat& known = repeats_[distance * 0x9E3779B97F4A7C15u >> (64 - kSlotBits)];
     if (known.distance == distance && known.begin <= low && low < known.end) return known.end - low;
     const std::uint64_t direct = std::min(rest, kDirectBytes);
-    std::uint64_t same = text_.common_bytes(low, high, kShortBytes, direct);
+    std::uint64_t same = common_bytes(text_.data() + low, text_.data() + high, kShortBytes, direct);
     if (same == direct && direct < rest) {
       const std::uint64_t width = text_.width();
       const std::uint64_t skipped = text_.fingerprints().common_tokens(low / width, high / width, same / width) * width;
-      same = text_.common_bytes(low, high, skipped, rest);
+      same = common_bytes(text_.data() + low, text_.data() + high, skipped, rest);
     }
     known = {distance, low, low + same};
     return same;

@@ -12,19 +12,6 @@ namespace infinigram {
 
 enum class Want : std::uint8_t { kRange, kLongest };
 
-// How many bytes two places have in common, at most `bytes`.
-inline std::uint64_t common_bytes(const Byte* a, const Byte* b, std::uint64_t bytes) {
-  std::uint64_t at = 0;
-  for (; at + 8 <= bytes; at += 8) {
-    std::uint64_t x, y;
-    std::memcpy(&x, a + at, 8);
-    std::memcpy(&y, b + at, 8);
-    if (x != y) return at + static_cast<std::uint64_t>(__builtin_ctzll(x ^ y)) / 8;
-  }
-  while (at < bytes && a[at] == b[at]) ++at;
-  return at;
-}
-
 // Finds the ranks whose suffixes begin with a query (kRange), or how long a beginning of it occurs (kLongest).
 //
 // The sampled keys only narrow the ranks down: where the answer lies at an edge that no suffix was compared at, the edge is compared
@@ -142,7 +129,7 @@ class Search {
     const std::uint64_t bytes = bytes_ < left ? bytes_ : left;
     const Byte* at = shard_->text() + pointer_;
     const std::uint64_t skip = shared();
-    common_ = skip + common_bytes(at + skip, query_ + skip, bytes - skip);
+    common_ = common_bytes(at, query_, skip, bytes);
     if (common_ > longest_) longest_ = common_;
     if (common_ == bytes_) return 0;
     if (common_ == left) return -1;

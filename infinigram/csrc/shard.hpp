@@ -72,12 +72,8 @@ class Shard {
   void prefetch_entry(std::uint64_t rank) const { __builtin_prefetch(table_.data() + rank * entry_bytes_); }
   void prefetch_text(std::uint64_t pointer_bytes) const { __builtin_prefetch(text_.data() + pointer_bytes); }
 
-  // The first eight bytes at a byte offset as a big-endian number, zeros standing for what lies beyond the end.
   std::uint64_t key_at(std::uint64_t pointer_bytes) const {
-    std::uint64_t bytes = 0;
-    const std::uint64_t left = text_.size() - pointer_bytes;
-    std::memcpy(&bytes, text_.data() + pointer_bytes, left < 8 ? left : 8);
-    return __builtin_bswap64(bytes);
+    return suffix_key(text_.data() + pointer_bytes, text_.size() - pointer_bytes);
   }
 
   const std::uint64_t* keys() const { return keys_; }

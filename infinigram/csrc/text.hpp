@@ -6,8 +6,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <bit>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -102,32 +100,15 @@ class Text {
 
   void fetch(std::uint64_t position) const { __builtin_prefetch(data_ + position * width_); }
 
-  // The first eight bytes of a suffix as a number in its order; the missing ones of a short suffix count as 0.
   std::uint64_t key(std::uint64_t position) const {
     const std::uint64_t at = position * width_;
-    std::uint64_t raw = 0;
-    std::memcpy(&raw, data_ + at, bytes_ - at >= 8 ? 8 : bytes_ - at);
-    return __builtin_bswap64(raw);
+    return suffix_key(data_ + at, bytes_ - at);
   }
 
   // Made when first asked for, by whichever thread.
   const Fingerprints& fingerprints() const {
     std::call_once(prepared_, [this] { fingerprints_ = std::make_unique<Fingerprints>(data_, bytes_, width_); });
     return *fingerprints_;
-  }
-
-  // How many bytes after `left` and `right` agree, from `same` on (which do) up to `limit`.
-  std::uint64_t common_bytes(std::uint64_t left, std::uint64_t right, std::uint64_t same, std::uint64_t limit) const {
-    const Byte* a = data_ + left;
-    const Byte* b = data_ + right;
-    for (; same + 8 <= limit; same += 8) {
-      std::uint64_t x, y;
-      std::memcpy(&x, a + same, 8);
-      std::memcpy(&y, b + same, 8);
-      if (x != y) return same + static_cast<std::uint64_t>(std::countr_zero(x ^ y)) / 8;
-    }
-    while (same < limit && a[same] == b[same]) ++same;
-    return same;
   }
 
  private:

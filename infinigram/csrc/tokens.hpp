@@ -28,6 +28,25 @@ constexpr std::uint8_t order_key(std::uint8_t token) { return token; }
 constexpr std::uint16_t order_key(std::uint16_t token) { return __builtin_bswap16(token); }
 constexpr std::uint32_t order_key(std::uint32_t token) { return __builtin_bswap32(token); }
 
+// The first eight bytes of a suffix of `left` bytes as a number in its order; the missing ones of a short suffix count as 0.
+inline std::uint64_t suffix_key(const Byte* at, std::uint64_t left) {
+  std::uint64_t bytes = 0;
+  std::memcpy(&bytes, at, left < 8 ? left : 8);
+  return __builtin_bswap64(bytes);
+}
+
+// How many bytes two places have in common: `same` are known to agree, and no more than `limit` are looked at.
+inline std::uint64_t common_bytes(const Byte* a, const Byte* b, std::uint64_t same, std::uint64_t limit) {
+  for (; same + 8 <= limit; same += 8) {
+    std::uint64_t x, y;
+    std::memcpy(&x, a + same, 8);
+    std::memcpy(&y, b + same, 8);
+    if (x != y) return same + static_cast<std::uint64_t>(std::countr_zero(x ^ y)) / 8;
+  }
+  while (same < limit && a[same] == b[same]) ++same;
+  return same;
+}
+
 // Bytes of one table entry: as many as hold a byte offset into a text of so many bytes.
 constexpr int entry_bytes(std::uint64_t text_bytes) {
   int bits = 0;
