@@ -1,4 +1,8 @@
-"""What a filter is: it scores every candidate and owns the bounds that reject some. It never deletes a row."""
+"""What a filter is: it scores every candidate and owns the bounds that reject some. It never deletes a row.
+
+Filters measure, one row at a time; set-wise filters choose among what the bounds let through, and never ask a model, so that
+another choice can be tried at any time.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +16,9 @@ class Bound:
     """A limit on one score column, applied by selection without the filter.
 
     A candidate is rejected where its score lies below `minimum`, above `maximum`, or is not a number. `calibrate` says that
-    the limit of that side is found once, on the train candidates of round 0, and then frozen. `reason` is the sentence a
-    rejected row carries.
+    the limit of that side is found once, on the train candidates of round 0, and then frozen: with `false_acceptance`, as the
+    limit that this share of the mismatched pairs (column `<column>_null`) passes at most; else so that all calibrated bounds
+    together reach the recipe's pass rate. `reason` is the sentence a rejected row carries.
     """
 
     column: str
@@ -21,6 +26,7 @@ class Bound:
     maximum: float | None = None
     calibrate: Literal["minimum", "maximum"] | None = None
     reason: str = ""
+    false_acceptance: float | None = None
 
 
 @runtime_checkable
@@ -38,16 +44,17 @@ class Filter(Protocol):
         ...
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return one row per candidate, in order, of named numeric columns.
+        """Return one row per candidate, in order: `candidate_id`, numeric score columns, and columns of evidence.
 
-        `candidates` has the columns of `corpus.schemas.SCORED_INPUT`. A score that cannot be computed is NaN.
+        `candidates` has the columns of `corpus.schemas.SCORED_INPUT`, and may have no rows. A score that cannot be computed is
+        NaN. Evidence (text, lists) is kept and shown; no bound can be on it.
         """
         ...
 
 
 @runtime_checkable
 class SetFilter(Protocol):
-    """Judges survivors together (duplicates, the best of each source)."""
+    """Judges survivors together (duplicates, the best of each source), without any model."""
 
     @property
     def name(self) -> str:
@@ -55,5 +62,10 @@ class SetFilter(Protocol):
         ...
 
     def select(self, survivors: pa.Table) -> pa.Table:
-        """Return `candidate_id` and `reason` of each row to drop. `survivors`: candidates joined with all their scores."""
+        """Return `candidate_id` and `reason` of each row to drop; the answer does not depend on the order of `survivors`.
+
+        `survivors`: candidates with their `document` and every score and evidence column as `filter.column`. A row with a null
+        reason is kept, as are rows that are left out. A boolean column `undecided` says that a row cannot be judged because what
+        it takes was never scored. Further columns are kept as evidence.
+        """
         ...

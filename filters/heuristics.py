@@ -1,15 +1,14 @@
 """Cheap checks of the text itself: empty, echoing the prompt, copied, cut off, refusing, repeating itself."""
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from corpus.config import Config
 from filters.contract import Bound
-from filters.limits import Limit, Name, at_most
+from filters.limits import CriticConfig, Limit, Name
 
 if TYPE_CHECKING:
     from cluster.engines.provider import Engines
@@ -35,22 +34,19 @@ _REFUSAL = re.compile(
 _GRAM_WORDS = 3
 
 
-class HeuristicsConfig(Config):
+class HeuristicsConfig(CriticConfig):
     """The highest value allowed in each column of `HeuristicsFilter.score`; null: measured, but rejects nothing."""
+
+    reasons: ClassVar[Mapping[str, str]] = {f"max_{column}": reason for column, reason in REASONS.items()}
 
     kind: Literal["heuristics"] = "heuristics"
     name: Name = "heuristics"
-    empty: Limit = 0.0
-    cut_off: Limit = 0.0
-    refusal: Limit = 0.0
-    echo_of_prompt: Limit = 0.5
-    repeated: Limit = 0.2
-    copied: Limit = 0.8
-
-    @property
-    def bounds(self) -> tuple[Bound, ...]:
-        """One limit a check, in the order of the fields."""
-        return tuple(bound for column, reason in REASONS.items() for bound in at_most(column, getattr(self, column), reason))
+    max_empty: Limit = 0.0
+    max_cut_off: Limit = 0.0
+    max_refusal: Limit = 0.0
+    max_echo_of_prompt: Limit = 0.5
+    max_repeated: Limit = 0.2
+    max_copied: Limit = 0.8
 
     def build(self, engines: "Engines") -> "HeuristicsFilter":
         """Return the filter; it needs no engine."""

@@ -1,36 +1,32 @@
 """The length critic: how long the output is, by itself and against its document, in the teacher's tokens."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from corpus.config import Config
 from filters.contract import Bound
-from filters.limits import Limit, Name, at_least, at_most
+from filters.limits import CriticConfig, Limit, Name
 
 if TYPE_CHECKING:
     from cluster.engines.provider import Engines
 
 
-class LengthConfig(Config):
+class LengthConfig(CriticConfig):
     """Limits on the output's tokens and on its share of the document's."""
+
+    reasons: ClassVar[Mapping[str, str]] = {
+        "min_output_tokens": "the output is too short",
+        "max_output_tokens": "the output is too long",
+        "max_compression": "the output is hardly shorter than the document",
+    }
 
     kind: Literal["length"] = "length"
     name: Name = "length"
     min_output_tokens: Limit = 5.0
     max_output_tokens: Limit = None
     max_compression: Limit = 0.5
-
-    @property
-    def bounds(self) -> tuple[Bound, ...]:
-        """The limits on the output's length, then on compression."""
-        return (
-            *at_least("output_tokens", self.min_output_tokens, "the output is too short"),
-            *at_most("output_tokens", self.max_output_tokens, "the output is too long"),
-            *at_most("compression", self.max_compression, "the output is hardly shorter than the document"),
-        )
 
     def build(self, engines: "Engines") -> "LengthFilter":
         """Return the filter; it needs no engine."""

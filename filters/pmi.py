@@ -9,7 +9,7 @@ that the condition misleads.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,9 @@ import pyarrow as pa
 
 from cluster.engines.config import EngineConfig
 from cluster.engines.protocol import Engine, Pair
-from corpus.config import Config
 from corpus.errors import LimbeckError
 from filters.contract import Bound
-from filters.limits import Limit, Name, at_least
+from filters.limits import Cost, CriticConfig, Limit, Name
 
 if TYPE_CHECKING:
     from cluster.engines.provider import Engines
@@ -35,19 +34,22 @@ UNFAITHFUL = "too little of the output follows from the document"
 UNINFORMATIVE = "the output tells too little of what the document says"
 
 
-class PmiConfig(Config):
+class PmiConfig(CriticConfig):
     """The PMI critic with its engine (null: the teacher of round 0) and its two limits."""
+
+    cost: ClassVar[Cost] = Cost.MODEL
+    reasons: ClassVar[Mapping[str, str]] = {"min_faithfulness": UNFAITHFUL, "min_saliency": UNINFORMATIVE}
 
     kind: Literal["pmi"] = "pmi"
     name: Name = "pmi"
     engine: EngineConfig | None = None
-    faithfulness: Limit = "calibrated"
-    saliency: Limit = "calibrated"
+    min_faithfulness: Limit = "calibrated"
+    min_saliency: Limit = "calibrated"
 
     @property
-    def bounds(self) -> tuple[Bound, ...]:
-        """The limits on faithfulness and saliency, in that order."""
-        return at_least("faithfulness", self.faithfulness, UNFAITHFUL) + at_least("saliency", self.saliency, UNINFORMATIVE)
+    def models(self) -> Mapping[str, str]:
+        """The engine's model, where one is named."""
+        return {"engine.model": self.engine.model} if self.engine else {}
 
     def build(self, engines: "Engines") -> "PmiFilter":
         """Return the filter over a loaded engine; raises LimbeckError where no engine was named or filled in."""

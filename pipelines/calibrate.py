@@ -27,13 +27,16 @@ FrozenBounds = tuple[tuple[str, tuple[Bound, ...]], ...]
 def calibrate(table: pa.Table, filters: FilterBounds, pass_rate: float) -> dict[str, Any]:
     """Return what `calibration.json` holds: limits at which the share `pass_rate` of candidates passes all bounds together.
 
+    A limit stated as a false-acceptance rate is found first, from the scores of mismatched pairs alone.
+
     `table` is a joined table (`pipelines.select.joined`) of the candidates to calibrate on, in any order. Where the absolute
     bounds alone keep less than the wanted share, the calibrated limits keep all that those let through, and `note` says so.
     Raises LimbeckError where they let nothing through, so that no limit can be found.
     """
     assert 0 < pass_rate <= 1, pass_rate
+    recipe_filters, filters = filters, _with_false_acceptance(table, filters)
     open_bounds = list(_open(filters))
-    pool = passing(table, _absolute(filters))
+    pool = passing(table, absolute(filters))
     scores = {}  # oriented so that higher is better: (filter, column, side) → [pool]
     for name, column, side in open_bounds:
         sign = 1.0 if side == "minimum" else -1.0
@@ -61,7 +64,7 @@ def calibrate(table: pa.Table, filters: FilterBounds, pass_rate: float) -> dict[
         "bounds": _as_json(filters, limits),
         "note": _note(pass_rate, table.num_rows, int(pool.sum())),
     }
-    passed = passing(table, freeze(filters, calibration))
+    passed = passing(table, freeze(recipe_filters, calibration))
     return {**calibration, "pass_rate": float(passed.mean()) if table.num_rows else 0.0}
 
 
@@ -82,8 +85,32 @@ def _frozen(name: str, bound: Bound, limits: dict[str, Any]) -> Bound:
             f"calibration.json has no {bound.calibrate} for {name}.{bound.column}: start a new run for this recipe"
         )
     if bound.calibrate == "minimum":
-        return replace(bound, minimum=limit, calibrate=None)
-    return replace(bound, maximum=limit, calibrate=None)
+        return replace(bound, minimum=limit, calibrate=None, false_acceptance=None)
+    return replace(bound, maximum=limit, calibrate=None, false_acceptance=None)
+
+
+def _with_false_acceptance(table: pa.Table, filters: FilterBounds) -> FrozenBounds:
+    """The bounds with those found that are stated as a share of mismatched pairs."""
+    return tuple(
+        (name, tuple(_at_rate(table, name, bound) if bound.false_acceptance is not None else bound for bound in bounds))
+        for name, bounds in filters
+    )
+
+
+def _at_rate(table: pa.Table, name: str, bound: Bound) -> Bound:
+    """The loosest limit that at most the share `false_acceptance` of the scores in `<column>_null` passes."""
+    assert bound.false_acceptance is not None
+    sign = 1.0 if bound.calibrate == "minimum" else -1.0
+    null = sign * scores_of(table, name, f"{bound.column}_null")
+    null = np.sort(null[np.isfinite(null)])[::-1]
+    if not len(null):
+        raise LimbeckError(
+            f"{name}.{bound.column} is to let {bound.false_acceptance:g} of mismatched pairs pass, but none could be scored: a "
+            "part needs documents of at least two sources; state the limit as a number"
+        )
+    limit = sign * float(np.nextafter(null[math.floor(bound.false_acceptance * len(null))], np.inf))
+    found = replace(bound, calibrate=None, false_acceptance=None)
+    return replace(found, minimum=limit) if bound.calibrate == "minimum" else replace(found, maximum=limit)
 
 
 def _strictest_level(scores: list[npt.NDArray[np.float64]], wanted: int) -> int:
@@ -102,8 +129,8 @@ def _open(filters: FilterBounds) -> Iterator[tuple[str, str, Side]]:
         yield from ((name, bound.column, bound.calibrate) for bound in bounds if bound.calibrate is not None)
 
 
-def _absolute(filters: FilterBounds) -> FrozenBounds:
-    """The bounds without the limits that are still open; what a bound is on must be a number all the same."""
+def absolute(filters: FilterBounds) -> FrozenBounds:
+    """The bounds without the limits that are to be calibrated; what a bound is on must be a number all the same."""
     return tuple((name, tuple(_without_open(bound) for bound in bounds)) for name, bounds in filters)
 
 
@@ -141,7 +168,7 @@ def _strictest(table: pa.Table, filters: FilterBounds) -> str:
     """Which absolute bound passes the fewest rows, as advice."""
     counts = [
         (int(passing(table, [(name, [bound])]).sum()), f"{name}.{bound.column}")
-        for name, bounds in _absolute(filters)
+        for name, bounds in absolute(filters)
         for bound in bounds
     ]
     count, name = min(counts)

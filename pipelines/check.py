@@ -10,6 +10,7 @@ from cluster.session import running_cluster
 from corpus.config import nearest
 from corpus.errors import LimbeckError
 from corpus.tokenizer import Tokenizer
+from filters.limits import Cost
 from pipelines.recipe import Recipe
 from students.compatibility import compare
 
@@ -47,6 +48,7 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
         recipe.generator.build(recipe.seed, 0)
     except LimbeckError as error:
         problems.append(f"generator: {error}")
+    problems += [f"filters.{part.name}: {problem}" for part in recipe.filters for problem in part.problems()]
     problems += _student_problems(recipe, models)
     problems += _score_problems(recipe)
     problems += _room_problems(recipe, models, out)
@@ -56,10 +58,8 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
 def named_models(recipe: Recipe) -> dict[str, str]:
     """Every model that the recipe names, by its key; `recipe` may be resolved or not."""
     found = {"teacher.model": recipe.teacher.model}
-    for index, part in enumerate(recipe.filters):
-        engine = getattr(part, "engine", None)
-        if engine is not None and engine.model != recipe.teacher.model:
-            found[f"filters.{index}.engine.model"] = engine.model
+    for part in recipe.filters:
+        found |= {f"filters.{part.name}.{key}": model for key, model in part.models.items() if model != recipe.teacher.model}
     base = recipe.student.base if recipe.student else None
     if base is not None and base.kind == "model":
         found["student.base.model"] = base.model
@@ -96,9 +96,7 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     drawn = recipe.rounds * split["train"] * samples + models * split["dev"] * settings.dev_samples
     drawn += models * split["test"] * settings.samples
     judged = drawn + split["test"] * (2 + settings.samples)
-    scored = (
-        judged * (length + 3 * new) * sum(1 for part in recipe.filters if getattr(part, "engine", None) or part.kind == "pmi")
-    )
+    scored = judged * (length + 3 * new) * sum(part.cost >= Cost.MODEL for part in recipe.filters)
     trained = 0.0
     if recipe.student:
         rows = recipe.calibration.pass_rate * split["train"] * samples

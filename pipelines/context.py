@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpus.parts import done, mark_done, part_names
+from corpus.parts import done, mark_done, part_names, read_json
+from filters.limits import Cost
+from pipelines.calibrate import FrozenBounds, absolute, freeze
 from pipelines.events import Events
 from pipelines.folder import RunFolder, fingerprint
-from pipelines.jobs import GenerateJob, ScoreJob
+from pipelines.jobs import Cheaper, GenerateJob, ScoreJob
 from pipelines.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ class Context:
     def filter_names(self) -> list[str]:
         """Filters in recipe order."""
         return [part.name for part in self.filters]
+
+    def known_bounds(self) -> FrozenBounds:
+        """The filters' bounds without limits that are still to be calibrated: in round 0 those are open."""
+        if self.folder.calibration.exists():
+            return freeze(self.filter_bounds, read_json(self.folder.calibration))
+        return absolute(self.filter_bounds)
 
     def teacher(self, round_number: int) -> "EngineConfig":
         """The engine of the round's teacher: the recipe's, or the student of the round before."""
@@ -111,9 +119,27 @@ def held_out_lane(context: Context, split: str, subject: str, engine: "EngineCon
 
 
 def score_jobs(context: Context, stage: str, split: str, candidates: Path, out: Path) -> list[ScoreJob]:
-    """One job a filter, in recipe order."""
-    sources = context.folder.sources(split)
-    return [ScoreJob(f"{stage}/scores/{part.name}", sources, candidates, out / part.name, part) for part in context.filters]
+    """One job a filter, the cheap ones first; only on train candidates does a `lazy` filter skip what those reject.
+
+    Held-out candidates are all scored, since their measures are means over every row.
+    """
+    sources, done_before, jobs = context.folder.sources(split), list[Cheaper](), list[ScoreJob]()
+    known = dict(context.known_bounds())
+    for part in sorted(context.filters, key=lambda part: getattr(part, "cost", Cost.MODEL)):
+        lazy = split == "train" and getattr(part, "lazy", False)
+        jobs.append(
+            ScoreJob(
+                stage=f"{stage}/scores/{part.name}",
+                sources=sources,
+                candidates=candidates,
+                out=out / part.name,
+                filter=part,
+                cheaper=tuple(done_before) if lazy else (),
+            )
+        )
+        if not getattr(part, "lazy", False):  # a lazy one leaves rows without a score: it cannot tell for them
+            done_before.append(Cheaper(part.name, out / part.name, known[part.name]))
+    return jobs
 
 
 def stream(context: Context, pool: "WorkerPool", stage: str, lanes: Sequence["Lane"]) -> None:

@@ -1,5 +1,6 @@
 """The two jobs of a part: draw candidates, and score them with one filter. Both are carried to workers by pickle."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import pyarrow as pa
 from cluster.engines.protocol import Completion, Engine, Pair, Request, Usage
 from corpus.parts import check_whole, part_path, read_part, write_part
 from corpus.schemas import CANDIDATES, SCORED_INPUT
-from filters.contract import Filter
+from filters.contract import Bound, Filter
 
 if TYPE_CHECKING:
     from cluster.engines.config import EngineConfig
@@ -81,14 +82,27 @@ class Unable:
 
 
 @dataclass(frozen=True)
+class Cheaper:
+    """A filter that was computed before: where its scores lie, and its bounds as far as they are known."""
+
+    name: str
+    scores: Path
+    bounds: Sequence[Bound]
+
+
+@dataclass(frozen=True)
 class ScoreJob:
-    """Candidates of a part → one filter's scores of them."""
+    """Candidates of a part → one filter's scores of them.
+
+    Rows that one of `cheaper` rejects are not scored: null, and `skipped_by` names that filter.
+    """
 
     stage: str
     sources: Path
     candidates: Path
     out: Path
     filter: Any  # a filter's config (`build(engines)`), or a Filter that a user passed as an object
+    cheaper: Sequence[Cheaper] = ()
 
     def finished(self, part: str) -> bool:
         """Whether the scores are published."""
@@ -99,24 +113,39 @@ class ScoreJob:
         return check_whole(part_path(self.candidates, part))
 
     def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
-        """`candidate_id`, `error` and the filter's score columns, one row a candidate, in order."""
+        """`candidate_id`, `error`, `skipped_by` and the filter's own columns, one row a candidate, in order."""
         candidates = read_part(self.candidates, part).slice(start, stop - start)
+        skipped_by = self._skipped_by(part, start, stop)
+        wanted = [place for place, name in enumerate(skipped_by) if name is None]
         built: Filter = self.filter.build(engines) if hasattr(self.filter, "build") else self.filter
-        scores = built.score(with_sources(candidates, read_part(self.sources, part)))
-        if scores.num_rows != candidates.num_rows:
-            raise ValueError(f"filter {built.name!r} returned {scores.num_rows} rows for {candidates.num_rows} candidates")
+        scores = built.score(with_sources(candidates.take(wanted), read_part(self.sources, part)))
+        if scores.num_rows != len(wanted):
+            raise ValueError(f"filter {built.name!r} returned {scores.num_rows} rows for {len(wanted)} candidates")
         for bound in built.bounds:
             if bound.column not in scores.column_names:
                 raise ValueError(f"filter {built.name!r} returned no column {bound.column!r}, which its bounds need")
-        names = [name for name in scores.column_names if name not in ("candidate_id", "error")]
-        columns = {name: scores[name].cast(pa.float64()) for name in names}
+        rows = dict(zip(wanted, range(len(wanted)), strict=True))
+        places = pa.array([rows.get(place) for place in range(candidates.num_rows)], pa.int64())  # null: skipped
+        names = [name for name in scores.column_names if name not in ("candidate_id", "error", "skipped_by")]
         return pa.table(
             {
                 "candidate_id": candidates["candidate_id"],
                 "error": pa.nulls(candidates.num_rows, pa.string()),
-                **columns,
+                "skipped_by": pa.array(skipped_by, pa.string()),
+                **{name: _stored(scores[name]).take(places) for name in names},
             }
         )
+
+    def _skipped_by(self, part: str, start: int, stop: int) -> list[str | None]:
+        """For each row the first of `cheaper` that rejects it, or None."""
+        found: list[str | None] = [None] * (stop - start)
+        for cheaper in self.cheaper:
+            scores = read_part(cheaper.scores, part).slice(start, stop - start)
+            for bound in cheaper.bounds:
+                for place, value in enumerate(scores[bound.column].cast(pa.float64()).to_pylist()):
+                    if found[place] is None and rejects(bound, value):
+                        found[place] = cheaper.name
+        return found
 
     def failure(self, part: str, row: int, reason: str) -> pa.Table:
         """A candidate that cannot be scored: no score at all, and the reason."""
@@ -128,6 +157,20 @@ class ScoreJob:
         """Write the scores."""
         write_part(self.out, part, table)
         return int(table.num_rows)
+
+
+def rejects(bound: Bound, score: float | None) -> bool:
+    """Whether a known limit rejects a score. One that is missing is left for selection to judge."""
+    if score is None or math.isnan(score):
+        return False
+    return (bound.minimum is not None and score < bound.minimum) or (bound.maximum is not None and score > bound.maximum)
+
+
+def _stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A score as float64; evidence as it is."""
+    kind = column.type
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return column.cast(pa.float64()) if is_number else column
 
 
 def with_sources(candidates: pa.Table, sources: pa.Table) -> pa.Table:

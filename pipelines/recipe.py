@@ -75,7 +75,7 @@ class Recipe(Config):
     def resolved(self) -> "Recipe":
         """The recipe with every `null` filled in that stands for another section: a critic's engine is the round-0 teacher."""
         filters = tuple(
-            part.model_copy(update={"engine": self.teacher}) if isinstance(part, PmiConfig) and part.engine is None else part
+            part.model_copy(update={"engine": self.teacher}) if getattr(part, "engine", self.teacher) is None else part
             for part in self.filters
         )
         return self.model_copy(update={"filters": filters})
@@ -120,7 +120,7 @@ def interpolate(value: Any) -> Any:
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
-    """Set one dotted key, as in `--set generator.samples=8` or `--set filters.0.faithfulness=0.2`; the value is YAML."""
+    """Set one dotted key, as in `--set generator.samples=8` or `--set filters.pmi.min_faithfulness=0.2`; the value is YAML."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise LimbeckError(f"--set {override}: expected a dotted key, '=' and a value, as in generator.samples=8")
@@ -148,9 +148,16 @@ def json_schema() -> dict[str, Any]:
 
 
 def _index(node: list[Any], name: str, override: str) -> int:
-    if not name.isdigit() or int(name) >= len(node):
+    """Where in a list the key points: a position, or the name or kind of a filter."""
+    if name.isdigit() and int(name) < len(node):
+        return int(name)
+    entries = [entry if isinstance(entry, dict) else {} for entry in node]
+    called = [entry.get("name", entry.get("kind")) for entry in entries]
+    if name in called:
+        return called.index(name)
+    if name.isdigit() or not any(called):
         raise LimbeckError(f"--set {override}: {name!r} is not one of the positions 0 to {len(node) - 1}")
-    return int(name)
+    raise LimbeckError(f"--set {override}: no filter is called {name!r}; here are {', '.join(filter(None, called))}")
 
 
 def _from_environment(match: re.Match[str]) -> str:

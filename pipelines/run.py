@@ -142,7 +142,6 @@ def read_documents(context: Context) -> None:
 
 def plan(recipe: Recipe, filters: Sequence[Any], set_filters: Sequence[Any], teacher_folder: Path) -> dict[str, Any]:
     """Each stage, in order, with the plain data that determines its output; `recipe` is resolved."""
-    scoring = {part.name: _plain(part, bounds=False) for part in filters}
     return {
         "sources": {**_plain(recipe.sources), "seed": recipe.seed, "rows_per_part": recipe.cluster.rows_per_part},
         "candidates": {
@@ -151,7 +150,7 @@ def plan(recipe: Recipe, filters: Sequence[Any], set_filters: Sequence[Any], tea
             "model": model_fingerprint(teacher_folder),
             "next_teacher": recipe.next_teacher,
         },
-        "scores": scoring,
+        "scores": {part.name: {**scoring(part), "lazy": getattr(part, "lazy", False)} for part in filters},
         "decisions": {
             "bounds": {part.name: [vars(bound) for bound in part.bounds] for part in filters},
             "calibration": _plain(recipe.calibration),
@@ -183,16 +182,19 @@ def _open(
     return Context(recipe, folder, every, sets, events, stages, teacher_folder)
 
 
-def _plain(part: Any, *, bounds: bool = True) -> dict[str, Any]:
-    """A section, or a user's object, as plain data for a fingerprint; without `bounds`, only what scores depend on."""
-    if not hasattr(part, "model_dump"):
-        state = {key: repr(value) for key, value in sorted(vars(part).items())}
-        return {"class": f"{type(part).__module__}.{type(part).__qualname__}", **(state if bounds else {})}
-    data: dict[str, Any] = part.model_dump(mode="json")
-    if not bounds:
-        limits = {bound.column for bound in part.bounds}
-        data = {key: value for key, value in data.items() if key.removeprefix("min_").removeprefix("max_") not in limits}
-    return data
+def scoring(part: Any) -> dict[str, Any]:
+    """What a filter's scores depend on, as plain data; of a user's object only its class is known."""
+    if hasattr(part, "scoring"):
+        return dict(part.scoring())
+    return {"class": f"{type(part).__module__}.{type(part).__qualname__}"}
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    """A section, or a user's object, as plain data for a fingerprint."""
+    if hasattr(part, "model_dump"):
+        return dict(part.model_dump(mode="json"))
+    state = {key: repr(value) for key, value in sorted(vars(part).items())}
+    return {"class": f"{type(part).__module__}.{type(part).__qualname__}", **state}
 
 
 def _kind_of(reason: str) -> str:

@@ -5,7 +5,7 @@ It works on a DuckDB connection that knows the view `candidates` and one view `s
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -21,6 +21,15 @@ from filters.contract import Bound, SetFilter
 CANDIDATES_VIEW = "candidates"
 GENERATOR = "generator"
 """What rejects a candidate that the engine could not make."""
+
+UNDECIDED = "undecided"
+"""What stands for a filter where a score that a bound needs was never computed, so that nobody can tell."""
+
+NOT_SCORES = ("candidate_id", "error", "skipped_by")
+"""Columns of a score part that are neither scores nor evidence."""
+
+_NUMBERS = {"DOUBLE", "FLOAT", "BOOLEAN", *(f"{sign}{size}INT" for sign in ("", "U") for size in ("", "BIG", "SMALL", "TINY"))}
+_NUMBERS |= {"INTEGER", "UINTEGER", "HUGEINT", '"NULL"'}
 
 FilterBounds = Sequence[tuple[str, Sequence[Bound]]]
 """Filters in recipe order, each as its name and its bounds in the order in which they are tried."""
@@ -49,11 +58,17 @@ def connect_parts(candidates: Path, scores: Mapping[str, Path]) -> duckdb.DuckDB
     return connection
 
 
-def joined(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> pa.Table:
-    """Return the candidates with every score of the named filters as `filter.column`, sorted by (source_id, sample)."""
+def joined(connection: duckdb.DuckDBPyConnection, names: Sequence[str], *, evidence: bool = False) -> pa.Table:
+    """Return the candidates with every score of the named filters as `filter.column`, sorted by (source_id, sample).
+
+    `evidence`: with the columns that are no numbers too (what a filter found, vectors, graphs).
+    """
     columns = ["c.*"]
     for name in names:
-        columns += [f"{_score(name, column)} as {_quoted(f'{name}.{column}')}" for column in _score_columns(connection, name)]
+        scores, others = _columns(connection, name)
+        columns += [f"{_score(name, column)} as {_quoted(f'{name}.{column}')}" for column in scores]
+        if evidence:
+            columns += [f"{_quoted(f's.{name}')}.{_quoted(column)} as {_quoted(f'{name}.{column}')}" for column in others]
     return _arrow(connection, f"select {', '.join(columns)} {_from(names)} order by c.source_id, c.sample")
 
 
@@ -80,27 +95,36 @@ def scores_of(table: pa.Table, name: str, column: str) -> npt.NDArray[np.float64
     return scores
 
 
-def decide(connection: duckdb.DuckDBPyConnection, filters: FilterBounds, set_filters: Sequence[SetFilter] = ()) -> pa.Table:
+def decide(
+    connection: duckdb.DuckDBPyConnection,
+    filters: FilterBounds,
+    set_filters: Sequence[SetFilter] = (),
+    on_evidence: Callable[[str, pa.Table], None] | None = None,
+) -> pa.Table:
     """Return `corpus.schemas.DECISIONS`: exactly one row a candidate, sorted by (source_id, sample).
 
     A row is rejected by the first filter in recipe order that rejects it, for the first of that filter's bounds; then the
-    set-wise filters judge the survivors, each what the one before left. A score that is missing or no finite number
-    rejects where it is bound. Raises LimbeckError where a bound names no score column, or a set-wise filter drops what it was
-    not given.
+    set-wise filters judge the survivors, each what the one before left. A score that is missing or no finite number rejects where
+    it is bound, but for one that was skipped because another filter rejects the row: that one decides, and where it no longer
+    does, the row is `UNDECIDED`. `on_evidence` is given what a set-wise filter found, beside its reasons. Raises LimbeckError
+    where a bound names no score column, or a set-wise filter drops what it was not given.
     """
     for name, bounds in filters:
-        known = _score_columns(connection, name)
+        known, _ = _columns(connection, name)
         for bound in bounds:
             assert bound.calibrate is None, f"{name}.{bound.column} is to be calibrated first"
             if bound.column not in known:
                 raise LimbeckError(_no_column(name, bound.column, known))
-    with_error = {name for name, _ in filters if _has_error(connection, name)}
-    decisions = _arrow(connection, _decision_query(filters, with_error))
+    known_columns = {name: connection.sql(f"select * from {_quoted(scores_view(name))} limit 0").columns for name, _ in filters}
+    decisions = _arrow(connection, _decision_query(filters, known_columns))
     (candidates,) = connection.execute(f"select count(*) from {_quoted(CANDIDATES_VIEW)}").fetchall()[0]
     ids, rejected_by, reasons = (decisions[name].to_pylist() for name in ("candidate_id", "rejected_by", "reason"))
     assert len(ids) == len(set(ids)) == candidates, f"{candidates} candidates, {len(ids)} decisions on {len(set(ids))} of them"
     kept = {id_ for id_, by in zip(ids, rejected_by, strict=True) if by is None}
-    drops = _set_wise_drops(joined(connection, [name for name, _ in filters]), kept, set_filters) if set_filters else {}
+    drops: dict[str, tuple[str, str]] = {}
+    if set_filters:
+        table = joined(connection, [name for name, _ in filters], evidence=True)
+        drops = _set_wise_drops(table, kept, set_filters, on_evidence)
     verdicts = [drops.get(id_, (by, reason)) for id_, by, reason in zip(ids, rejected_by, reasons, strict=True)]
     columns = {
         **{name: decisions[name] for name in ("candidate_id", "source_id", "sample")},
@@ -111,24 +135,38 @@ def decide(connection: duckdb.DuckDBPyConnection, filters: FilterBounds, set_fil
     return pa.table(columns).select(DECISIONS.names).cast(DECISIONS)
 
 
-def _set_wise_drops(table: pa.Table, kept: set[str], set_filters: Sequence[SetFilter]) -> dict[str, tuple[str, str]]:
-    """Candidate → (set-wise filter, reason) of every row of the joined table that is `kept` so far and that one of them drops."""
+def _set_wise_drops(
+    table: pa.Table,
+    kept: set[str],
+    set_filters: Sequence[SetFilter],
+    on_evidence: Callable[[str, pa.Table], None] | None,
+) -> dict[str, tuple[str, str]]:
+    """Candidate → (who, reason) of every row of the joined table that is `kept` so far and that a set-wise filter drops."""
     drops: dict[str, tuple[str, str]] = {}
     for filter_ in set_filters:
         table = table.filter(pa.array([id_ in kept for id_ in table["candidate_id"].to_pylist()], pa.bool_()))
-        dropped = filter_.select(table)
-        new = dict(zip(dropped["candidate_id"].to_pylist(), dropped["reason"].to_pylist(), strict=True))
-        if len(new) != dropped.num_rows or not new.keys() <= kept:
+        judged = filter_.select(table)
+        ids = judged["candidate_id"].to_pylist()
+        if len(set(ids)) != len(ids) or not kept.issuperset(ids):
             raise LimbeckError(f"filter {filter_.name} drops a candidate twice, or one that it was not given; mend its select()")
-        drops |= {id_: (filter_.name, reason) for id_, reason in new.items()}
-        kept = kept - new.keys()
+        unclear = judged["undecided"].to_pylist() if "undecided" in judged.column_names else [False] * len(ids)
+        for id_, reason, undecided in zip(ids, judged["reason"].to_pylist(), unclear, strict=True):
+            if undecided:
+                drops[id_] = (UNDECIDED, f"{filter_.name} cannot judge it: {reason or 'what it takes was never scored'}")
+            elif reason is not None:
+                drops[id_] = (filter_.name, reason)
+        found = [name for name in judged.column_names if name not in ("candidate_id", "reason", "undecided")]
+        if found and on_evidence is not None:
+            on_evidence(filter_.name, judged.select(["candidate_id", *found]))
+        kept = kept - drops.keys()
     return drops
 
 
-def _decision_query(filters: FilterBounds, with_error: Collection[str]) -> str:
+def _decision_query(filters: FilterBounds, columns: Mapping[str, Collection[str]]) -> str:
     failed = _verdict(GENERATOR, "coalesce(c.error, 'the engine gave no reason')")
     cases = [f"when c.finish_reason = 'error' then {failed}"]
-    cases += [f"when {rejects} then {_verdict(name, reason)}" for name, rejects, reason in _tests(filters, with_error)]
+    cases += [f"when {rejects} then {_verdict(name, reason)}" for name, rejects, reason in _tests(filters, columns)]
+    cases += [f"when {skipped} then {_verdict(UNDECIDED, reason)}" for skipped, reason in _skipped(filters, columns)]
     source = _from([name for name, _ in filters])
     return f"""
         select candidate_id, source_id, sample, verdict.rejected_by as rejected_by, verdict.reason as reason
@@ -136,24 +174,34 @@ def _decision_query(filters: FilterBounds, with_error: Collection[str]) -> str:
         order by source_id, sample"""
 
 
-def _tests(filters: FilterBounds, with_error: Collection[str]) -> Iterator[tuple[str, str, str]]:
+def _tests(filters: FilterBounds, columns: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str, str]]:
     """Yield (filter, SQL condition that rejects, SQL text of the reason), in the order in which they are tried.
 
-    `with_error`: the filters whose scores say, in a column `error`, why a row has none.
+    `columns`: what the scores of each filter have; `error` says why a row has none, `skipped_by` who made it needless.
     """
     for name, bounds in filters:
         for bound in bounds:
             score = _score(name, bound.column)
             why = f": {bound.reason}" if bound.reason else ""
-            unscored = _text(f"{bound.column} could not be scored")
-            if name in with_error:
+            unscored, missing = _text(f"{bound.column} could not be scored"), f"not coalesce(isfinite({score}), false)"
+            if "error" in columns[name]:
                 unscored += f" || coalesce(': ' || {_quoted(f's.{name}')}.error, '')"
-            yield name, f"not coalesce(isfinite({score}), false)", unscored
+            if "skipped_by" in columns[name]:
+                missing += f" and {_quoted(f's.{name}')}.skipped_by is null"
+            yield name, missing, unscored
             for limit, comparison, words in ((bound.minimum, "<", "is below"), (bound.maximum, ">", "is above")):
                 if limit is not None:
                     assert math.isfinite(limit), f"{name}.{bound.column} has the limit {limit}"
                     said = f"{_text(bound.column + ' ')} || printf('%.4g', {score}) || {_text(f' {words} {limit:.4g}{why}')}"
                     yield name, f"{score} {comparison} {float(limit)!r}::double", said
+
+
+def _skipped(filters: FilterBounds, columns: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:
+    """Yield (SQL condition that a bound score was skipped, SQL text of the reason)."""
+    for name, bounds in filters:
+        if bounds and "skipped_by" in columns[name]:
+            who = f"{_quoted(f's.{name}')}.skipped_by"
+            yield f"{who} is not null", f"{_text(f'{name} was not scored, since ')} || {who} || ' rejected the row then'"
 
 
 def _verdict(name: str, reason: str) -> str:
@@ -169,14 +217,13 @@ def _score(name: str, column: str) -> str:
     return f"{_quoted(f's.{name}')}.{_quoted(column)}::double"
 
 
-def _score_columns(connection: duckdb.DuckDBPyConnection, name: str) -> list[str]:
-    """The numeric columns; the others (candidate_id, error) are no scores."""
+def _columns(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[list[str], list[str]]:
+    """A filter's scores (its numbers), and its evidence (its other columns)."""
     relation = connection.sql(f"select * from {_quoted(scores_view(name))} limit 0")
-    return [column for column, type_ in zip(relation.columns, relation.types, strict=True) if str(type_) != "VARCHAR"]
-
-
-def _has_error(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
-    return "error" in connection.sql(f"select * from {_quoted(scores_view(name))} limit 0").columns
+    types = {column: str(type_) for column, type_ in zip(relation.columns, relation.types, strict=True)}
+    found = [column for column in types if column not in NOT_SCORES]
+    scores = [column for column in found if types[column] in _NUMBERS]
+    return scores, [column for column in found if column not in scores]
 
 
 def _no_column(name: str, column: str, known: Sequence[str]) -> str:

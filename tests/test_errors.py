@@ -39,7 +39,9 @@ def one_sentence(done: subprocess.CompletedProcess[str], *words: str) -> str:
     ("override", "words"),
     [
         ("generator.sample=3", ["generator", "'sample'", "did you mean 'samples'"]),
-        ("filters.2.faithfulnes=0.1", ["filters.2", "did you mean 'faithfulness'"]),
+        ("filters.2.min_faithfulnes=0.1", ["filters.2", "did you mean 'min_faithfulness'"]),
+        ("filters.pmi.min_faithfulnes=0.1", ["filters.2", "did you mean 'min_faithfulness'"]),
+        ("filters.pni.min_faithfulness=0.1", ["no filter is called 'pni'", "heuristics, length, pmi"]),
         ("rounds=two", ["rounds", "integer", "'two'"]),
         ("generator.temperature=-1", ["generator.temperature", "greater than or equal to 0"]),
         ("filters.0.kind=heuristic", ["filters.0", "'heuristic'", "heuristics"]),

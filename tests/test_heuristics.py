@@ -81,7 +81,7 @@ def test_what_is_no_summary_is_rejected_for_the_right_reason(output: str, finish
 def test_every_column_is_scored_and_bound() -> None:
     assert set(score("A summary.")) == {"candidate_id", *REASONS}
     assert [bound.column for bound in HeuristicsConfig().bounds] == list(REASONS)
-    assert HeuristicsConfig(copied=None).bounds == HeuristicsConfig().bounds[:-1]
+    assert HeuristicsConfig(max_copied=None).bounds == HeuristicsConfig().bounds[:-1]
 
 
 words = st.lists(st.sampled_from("abcd"), max_size=12)

@@ -136,7 +136,7 @@ def test_the_config_builds_with_the_engine_it_names() -> None:
             assert config == TransformersConfig(model="some/model")
             return ScriptedEngine(measure=by_context)
 
-    config = PmiConfig(engine=TransformersConfig(model="some/model"), faithfulness=0.3, saliency="calibrated")
+    config = PmiConfig(engine=TransformersConfig(model="some/model"), min_faithfulness=0.3, min_saliency="calibrated")
     filter_ = config.build(Provider())
     assert isinstance(filter_, Filter)
     assert filter_.name == "pmi"
@@ -145,7 +145,7 @@ def test_the_config_builds_with_the_engine_it_names() -> None:
         ("saliency", None, "minimum"),
     ]
     assert all(bound.reason for bound in filter_.bounds)
-    assert PmiConfig(faithfulness=None, saliency=None).bounds == ()
+    assert PmiConfig(min_faithfulness=None, min_saliency=None).bounds == ()
 
 
 def test_without_an_engine_it_says_so() -> None:

@@ -47,7 +47,7 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
         "teacher": {"kind": "transformers", "model": str(model), "dtype": "float32"},
         "generator": {"kind": "summaries", "samples": 3, "max_new_tokens": 12},
         "filters": [
-            {"kind": "heuristics", "cut_off": None, "repeated": None, "copied": None, "echo_of_prompt": None},
+            {"kind": "heuristics", "max_cut_off": None, "max_repeated": None, "max_copied": None, "max_echo_of_prompt": None},
             {"kind": "length", "min_output_tokens": 1, "max_compression": 5.0},
             {"kind": "pmi"},
         ],

@@ -2,11 +2,26 @@
 
 from collections import OrderedDict
 from dataclasses import asdict
+from typing import Any, Protocol, TypeVar
 
 from cluster.engines.config import EngineConfig
 from cluster.engines.models import fingerprint, resolve
 from cluster.engines.protocol import Engine, Usage
 from cluster.engines.transformers_engine import TransformersEngine, build
+
+Held = TypeVar("Held", covariant=True)
+
+
+class HeldConfig(Protocol[Held]):
+    """The config of a critic's own model (a classifier, an encoder): names it, and loads it."""
+
+    def load(self) -> Held:
+        """Return the loaded model, with a `usage: Usage`."""
+        ...
+
+    def model_dump_json(self) -> str:
+        """The config as text: one model a text."""
+        ...
 
 
 class Engines:
@@ -18,6 +33,7 @@ class Engines:
         self.keep = keep
         self._engines: OrderedDict[tuple[str, str], TransformersEngine] = OrderedDict()
         self._past = Usage()
+        self._held: OrderedDict[tuple[str, str], Any] = OrderedDict()
 
     def get(self, config: EngineConfig) -> Engine:
         """Return the engine of a config, loading it if need be; raises LimbeckError where its model cannot be loaded.
@@ -34,10 +50,22 @@ class Engines:
         self._engines.move_to_end(key)
         return self._engines[key]
 
+    def hold(self, config: HeldConfig[Held]) -> Held:
+        """Return what `config` loads, kept as engines are: at most `keep`, the least recently used leaves first."""
+        key = (type(config).__name__, config.model_dump_json())
+        if key not in self._held:
+            if len(self._held) >= self.keep:
+                _, left = self._held.popitem(last=False)
+                _add(self._past, left.usage)
+            self._held[key] = config.load()
+        self._held.move_to_end(key)
+        held: Held = self._held[key]
+        return held
+
     def usage(self) -> Usage:
         """What all engines of this process have done, those that have left included."""
         total = Usage()
-        for usage in (self._past, *(engine.usage for engine in self._engines.values())):
+        for usage in (self._past, *(loaded.usage for loaded in (*self._engines.values(), *self._held.values()))):
             _add(total, usage)
         return total
 
