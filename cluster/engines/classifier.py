@@ -105,6 +105,10 @@ class Classifier:
         order = np.array([places[pair] for pair in pairs], dtype=np.int64)
         return Judged(found[order], joined.cut_tokens[order])
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens each text has, without special ones."""
+        return self._joiner.count(texts)
+
     def _probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         powers = np.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float64))  # [rows, classes]
         shares: npt.NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True))[:, self._places].astype(np.float32)

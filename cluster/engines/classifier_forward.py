@@ -31,32 +31,36 @@ class Linear(nn.Module):
     def __init__(self, *layers: nn.Linear) -> None:
         """Take one layer, or several of the same input whose outputs are wanted side by side."""
         super().__init__()
-        weight = torch.cat([layer.weight for layer in layers]).detach()
-        biases = [torch.zeros(len(layer.weight)).to(weight) if layer.bias is None else layer.bias for layer in layers]
+        weights: list[torch.Tensor] = [layer.weight.detach() for layer in layers]
+        weight = torch.cat(weights)
+        biases = [torch.zeros(len(layer.weight)).to(weight) if layer.bias is None else layer.bias.detach() for layer in layers]
         self.onednn = _onednn_helps(weight)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS_HINT) if self.onednn else weight
-        self.bias = torch.cat(biases).detach()
+        self.bias = torch.cat(biases)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return inputs · weightᵀ + bias."""
         if self.onednn:
             out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
             return out
-        return F.linear(inputs, self.weight, self.bias)
+        plain: torch.Tensor = F.linear(inputs, self.weight, self.bias)
+        return plain
 
     def gelu(self, inputs: torch.Tensor, approximate: str) -> torch.Tensor:
         """Return the GELU of `forward`."""
         if self.onednn:
             out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "gelu", [], approximate)
             return out
-        return F.gelu(self(inputs), approximate=approximate)
+        activated: torch.Tensor = F.gelu(self(inputs), approximate=approximate)
+        return activated
 
     def plus(self, inputs: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """Return `forward` plus a residual of its shape."""
         if self.onednn:
             out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(inputs, residual, self.weight, self.bias, "add")
             return out
-        return self(inputs) + residual
+        added: torch.Tensor = self(inputs) + residual
+        return added
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ class Layer:
         """What follows attention, token by token.  # [tokens, d], [tokens, d] -> [tokens, d]"""
         hidden = self.attention_norm(self.attention_out.plus(attended, hidden))
         wide = self.up.gelu(hidden, self.gelu) if self.gelu is not None else self.activation(self.up(hidden))
-        return self.norm(self.down.plus(wide, hidden))  # type: ignore[no-any-return]
+        normed: torch.Tensor = self.norm(self.down.plus(wide, hidden))
+        return normed
 
 
 @dataclass(frozen=True)
@@ -204,7 +209,7 @@ def _layer(layer: Any, activation: str) -> Layer:
 
 def _onednn_helps(weight: torch.Tensor) -> bool:
     """Whether oneDNN has a kernel for a weight: float32, and bfloat16 where the processor computes with it."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if weight.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -95,10 +95,6 @@ class Joiner:
         """Return how many tokens each text has, without special ones."""
         return [len(ids) for ids in self._encode(texts)]
 
-    def room(self) -> int:
-        """Return how many tokens a premise and a hypothesis may have together."""
-        return self._max_tokens - self._template.tokens
-
     def _encode(self, texts: Sequence[str]) -> list[Ids]:
         sound = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]  # half a surrogate pair is no text
         encoded = self._backend.encode_batch_fast(sound, add_special_tokens=False)
