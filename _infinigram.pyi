@@ -15,14 +15,25 @@ class BadQuery(LimbeckError): ...
 
 # bindings_build.cpp
 def sort_part(text_path: str, width: int, begin: int, end: int, part_path: str, report: Callable[[int], None]) -> None: ...
+def count_gaps(
+    text_path: str,
+    width: int,
+    begin: int,
+    end: int,
+    part_path: str,
+    behind_path: str,
+    greater_path: str,
+    gaps_path: str,
+    threads: int,
+    report: Callable[[int], None],
+) -> None: ...
 def merge_parts(
     text_path: str,
     width: int,
     bounds: list[int],
     part_paths: list[str],
+    gap_paths: list[str],
     table_path: str,
-    threads: int,
-    buffer_entries: int,
     report: Callable[[int], None],
 ) -> None: ...
 def build_table(text_path: str, width: int, bounds: list[int], table_path: str, report: Callable[[int], None]) -> None: ...

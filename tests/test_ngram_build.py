@@ -205,7 +205,7 @@ def test_it_tells_how_far_it_is(tmp_path: Path) -> None:
     source = write_ids(tmp_path, large_documents())
     build([source], tmp_path / "index", Settings(memory_bytes=100_000), lambda *told: seen.append(told))
     steps = {step for step, *_ in seen}
-    assert steps == {"tokenise", "sort", "merge"}
+    assert steps == {"tokenise", "sort", "rank", "merge"}
     for step in steps:
         told = [(done, total) for name, done, total, _ in seen if name == step]
         assert all(done <= total for done, total in told) and told == sorted(told), step
@@ -307,17 +307,24 @@ def test_kill_at_random_moments_of_a_long_build(tmp_path: Path, again: bool) -> 
     assert died >= 5
 
 
-def test_finished_parts_are_not_sorted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("step", "told"), [("rank", 1), ("rank", 5), ("merge", 1)])
+def test_finished_parts_are_not_sorted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, told: int) -> None:
+    """Nor counted again: `rank` is told twice a part."""
     source = write_ids(tmp_path, large_documents())
     chosen = Settings(memory_bytes=100_000, threads=1)
 
-    def stop(step: str, *_: object) -> None:
-        if step == "merge":
+    calls: list[str] = []
+
+    def stop(now: str, *_: object) -> None:
+        calls.append(now)
+        if calls.count(step) == told:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         build([source], tmp_path / "index", chosen, stop)
     monkeypatch.setattr("infinigram.tables.sort_part", None)  # calling it again would raise
+    if step == "merge":
+        monkeypatch.setattr("infinigram.tables.count_gaps", None)
     monkeypatch.setattr("infinigram.encode._write", None)
     build([source], tmp_path / "index", chosen)
     assert is_naive(tmp_path / "index", naive_files([], 0, 4, "u16"))

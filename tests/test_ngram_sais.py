@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from _infinigram import BadIndex, build_table, merge_parts, sort_part
+from _infinigram import BadIndex, build_table, count_gaps, merge_parts, sort_part
 
 DTYPES = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 BORDERS = {1: [0, 1, 127, 254, 255], 2: [0, 1, 255, 256, 65534, 65535], 4: [0, 255, 256, 65535, 65536, 2**32 - 2, 2**32 - 1]}
@@ -45,13 +45,19 @@ def in_memory(folder: Path, tokens: np.ndarray, bounds: list[int]) -> list[int]:
     return read_table(table, tokens.nbytes)
 
 
-def through_files(folder: Path, tokens: np.ndarray, bounds: list[int], threads: int = 1, buffer_entries: int = 64) -> list[int]:
-    text, table, parts = folder / "text", folder / "out", []
+def through_files(folder: Path, tokens: np.ndarray, bounds: list[int], threads: int = 1) -> list[int]:
+    text, table = folder / "text", folder / "out"
     text.write_bytes(tokens.tobytes())
-    for number, (begin, end) in enumerate(itertools.pairwise(bounds)):
-        parts.append(str(folder / f"part{number}"))
-        sort_part(str(text), tokens.itemsize, begin, end, parts[-1], nothing)
-    merge_parts(str(text), tokens.itemsize, bounds, parts, str(table), threads, buffer_entries, nothing)
+    ranges = [(begin, end) for begin, end in itertools.pairwise(bounds) if begin < end]
+    parts, gaps, greater = ([str(folder / f"{kind}{number}") for number in range(len(ranges))] for kind in ("part", "gaps", "gt"))
+    for (begin, end), part in zip(ranges, parts, strict=True):
+        sort_part(str(text), tokens.itemsize, begin, end, part, nothing)
+    behind = ""
+    for (begin, end), part, gap, own in reversed(list(zip(ranges, parts, gaps, greater, strict=True))):
+        count_gaps(str(text), tokens.itemsize, begin, end, part, behind, own, gap, threads, nothing)
+        behind = own
+    cuts = [0, *(end for _, end in ranges)]
+    merge_parts(str(text), tokens.itemsize, cuts, parts, gaps, str(table), nothing)
     return read_table(table, tokens.nbytes)
 
 
@@ -75,7 +81,8 @@ def test_tables_equal_a_naive_sort(tmp_path_factory: pytest.TempPathFactory, tex
     expected = naive_table(tokens)
     assert in_memory(folder, tokens, [0, len(tokens)]) == expected
     assert in_memory(folder, tokens, bounds) == expected
-    assert through_files(folder, tokens, bounds) == expected
+    if len(tokens):
+        assert through_files(folder, tokens, bounds) == expected
 
 
 @pytest.mark.parametrize("width", [1, 2, 4])
@@ -122,7 +129,7 @@ def test_repetitive_text_in_parts_equals_one_sort(tmp_path: Path, make: object, 
     if make is equal_tokens:
         assert whole == list(range(2 * size - 2, -1, -2))
     assert in_memory(tmp_path, tokens, [0, size // 2, size]) == whole
-    assert through_files(tmp_path, tokens, [0, size // 5, size // 2, size - 7, size], threads=2, buffer_entries=1000) == whole
+    assert through_files(tmp_path, tokens, [0, size // 5, size // 2, size - 7, size], threads=2) == whole
 
 
 def test_long_random_text(tmp_path: Path) -> None:
@@ -131,7 +138,7 @@ def test_long_random_text(tmp_path: Path) -> None:
     tokens = (random.zipf(1.3, 60_000) % 900).astype(np.uint16)
     expected = naive_table(tokens)
     assert in_memory(tmp_path, tokens, [0, 60_000]) == expected
-    assert through_files(tmp_path, tokens, [0, 10_000, 10_000, 45_000, 60_000], threads=3, buffer_entries=200) == expected
+    assert through_files(tmp_path, tokens, [0, 10_000, 10_000, 45_000, 60_000], threads=3) == expected
 
 
 def test_it_tells_how_far_it_is(tmp_path: Path) -> None:
@@ -168,9 +175,9 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     sort_part(text, 2, 0, 1000, part, nothing)
     os.truncate(part, 3996)
     with pytest.raises(BadIndex, match="part is cut off"):
-        merge_parts(text, 2, [0, 1000], [part], out, 1, 64, nothing)
+        merge_parts(text, 2, [0, 1000], [part], [""], out, nothing)
     Path(part).write_bytes(np.full(1000, 1000, dtype=np.int32).tobytes())
     with pytest.raises(BadIndex, match="part is damaged"):
-        merge_parts(text, 2, [0, 1000], [part], out, 1, 64, nothing)
+        merge_parts(text, 2, [0, 1000], [part], [""], out, nothing)
     with pytest.raises(BadIndex, match="cannot open"):
         build_table(text, 2, [0, 1000], str(tmp_path / "none" / "out"), nothing)

@@ -8,8 +8,11 @@
 #include <thread>
 
 #include "check.hpp"
+#include "gaps.hpp"
 #include "merge.hpp"
 #include "part.hpp"
+#include "sorted_file.hpp"
+#include "stitch.hpp"
 #include "text.hpp"
 
 namespace py = pybind11;
@@ -112,42 +115,62 @@ void sort_part(const std::string& text_path, int width, std::uint64_t begin, std
   crew.finish(report);
 }
 
-void merge(const Text& text, const std::vector<Part>& parts, const std::string& table_path, std::uint64_t threads,
-           std::uint64_t buffer_entries, std::uint64_t done, const Report& report) {
-  const File table(table_path, O_WRONLY | O_CREAT | O_TRUNC);
-  // More pieces than threads, so that uneven ones even out.
-  const auto cuts = build::pieces_of(text, parts, threads == 1 ? 1 : 4 * threads);
-  std::atomic<std::size_t> next{0};
+template <typename Token>
+void count_gaps(const Text& text, const build::SortedFile& part, const build::Greater* behind, build::Greater* greater,
+                const File& gaps_file, std::uint64_t threads, const Report& report) {
+  const build::Continuations<Token> order(text, part, greater);
   Crew crew;
-  crew.done = done;
-  for (std::uint64_t thread = 0; thread < threads; ++thread) {
-    crew.start([&] {
-      for (std::size_t piece; (piece = next++) + 1 < cuts.size();) {
-        build::merge_piece(text, parts, cuts[piece], cuts[piece + 1], buffer_entries, table, crew.done, crew.stopped);
-      }
-    });
-  }
+  crew.done = part.tokens();
+  if (behind == nullptr) return crew.finish(report);  // nothing lies behind the last part
+  build::Gaps gaps(part.tokens());
+  build::GapCounter<Token> counter(text, part, order, *behind, greater, gaps, threads);
+  std::vector<build::Gaps::Overflow> overflow(threads);
+  for (auto& own : overflow) crew.start([&] { counter.run(own, crew.done, crew.stopped); });
   crew.finish(report);
+  for (std::uint64_t thread = 1; thread < threads; ++thread) {
+    for (const auto& [rank, times] : overflow[thread]) overflow[0][rank] += times;
+  }
+  gaps.write(gaps_file, overflow[0]);
 }
 
+// `behind_path` is what the part to the right left in its `greater_path`, and empty for the last part.
+void count_gaps_of(const std::string& text_path, int width, std::uint64_t begin, std::uint64_t end,
+                   const std::string& part_path, const std::string& behind_path, const std::string& greater_path,
+                   const std::string& gaps_path, std::uint64_t threads, const Report& report) {
+  check_width(width);
+  const py::gil_scoped_release free_python;
+  const Text text(text_path, width);
+  check_bounds(text, {0, begin, end, text.tokens()});
+  if (begin == end) throw BadIndex("a part to merge is empty; delete the parts and build again");
+  const build::SortedFile part(part_path, begin, end);
+  const bool is_last = end == text.tokens();
+  const auto behind = is_last ? nullptr : std::make_unique<build::Greater>(behind_path, end, text.tokens(), false);
+  build::Greater greater(greater_path, begin, text.tokens(), true);
+  const File gaps(gaps_path, O_WRONLY | O_CREAT | O_TRUNC);
+  const auto count = width == 1   ? count_gaps<std::uint8_t>
+                     : width == 2 ? count_gaps<std::uint16_t>
+                                  : count_gaps<std::uint32_t>;
+  count(text, part, behind.get(), &greater, gaps, std::max<std::uint64_t>(threads, 1), report);
+}
+
+// `gap_paths`: those of all parts; the last part's file is empty.
 void merge_parts(const std::string& text_path, int width, const std::vector<std::uint64_t>& bounds,
-                 const std::vector<std::string>& part_paths, const std::string& table_path, std::uint64_t threads,
-                 std::uint64_t buffer_entries, const Report& report) {
+                 const std::vector<std::string>& part_paths, const std::vector<std::string>& gap_paths,
+                 const std::string& table_path, const Report& report) {
   check_width(width);
   const py::gil_scoped_release free_python;
   const Text text(text_path, width);
   check_bounds(text, bounds);
-  std::vector<Part> parts(part_paths.size());
-  for (std::size_t each = 0; each < parts.size(); ++each) {
-    parts[each].begin = bounds.at(each);
-    parts[each].tokens = bounds.at(each + 1) - bounds.at(each);
-    parts[each].file = std::make_unique<File>(part_paths[each], O_RDONLY);
-    if (parts[each].file->bytes() != parts[each].tokens * sizeof(Position)) {
-      throw BadIndex(part_paths[each] + " is cut off; delete it and build again");
-    }
+  std::vector<std::unique_ptr<build::SortedFile>> parts;
+  std::vector<std::unique_ptr<File>> gaps;
+  for (std::size_t each = 0; each + 1 < bounds.size(); ++each) {
+    parts.push_back(std::make_unique<build::SortedFile>(part_paths.at(each), bounds[each], bounds[each + 1]));
+    if (each + 2 < bounds.size()) gaps.push_back(std::make_unique<File>(gap_paths.at(each), O_RDONLY));
   }
-  merge(text, parts, table_path, std::max<std::uint64_t>(threads, 1), std::max<std::uint64_t>(buffer_entries, 64), 0,
-        report);
+  const File table(table_path, O_WRONLY | O_CREAT | O_TRUNC);
+  Crew crew;
+  crew.start([&] { build::stitch(text, parts, gaps, table, crew.done, crew.stopped); });
+  crew.finish(report);
 }
 
 void build_table(const std::string& text_path, int width, const std::vector<std::uint64_t>& bounds,
@@ -161,14 +184,27 @@ void build_table(const std::string& text_path, int width, const std::vector<std:
     Crew crew;
     for (std::size_t each = 0; each < parts.size(); ++each) {
       parts[each].begin = bounds[each];
-      parts[each].tokens = bounds[each + 1] - bounds[each];
       crew.start([&, each] {
-        parts[each].in_memory = sorted(text, bounds[each], bounds[each + 1], crew.tick(parts[each].tokens));
+        const std::uint64_t tokens = bounds[each + 1] - bounds[each];
+        parts[each].offsets = sorted(text, bounds[each], bounds[each + 1], crew.tick(tokens));
       });
     }
     crew.finish(report);
   }
-  merge(text, parts, table_path, parts.size(), std::uint64_t{1} << 14, text.tokens(), report);
+  const File table(table_path, O_WRONLY | O_CREAT | O_TRUNC);
+  // More pieces than threads, so that uneven ones even out.
+  const auto cuts = build::pieces_of(text, parts, parts.size() == 1 ? 1 : 4 * parts.size());
+  std::atomic<std::size_t> next{0};
+  Crew crew;
+  crew.done = text.tokens();
+  for (std::size_t thread = 0; thread < parts.size(); ++thread) {
+    crew.start([&] {
+      for (std::size_t piece; (piece = next++) + 1 < cuts.size();) {
+        build::merge_piece(text, parts, cuts[piece], cuts[piece + 1], table, crew.done, crew.stopped);
+      }
+    });
+  }
+  crew.finish(report);
 }
 
 template <typename Token>
@@ -218,9 +254,11 @@ py::bytes sampled_keys(const std::string& text_path, int width, const std::strin
 void bind_build(py::module_& module) {
   module.def("sort_part", &sort_part, py::arg("text_path"), py::arg("width"), py::arg("begin"), py::arg("end"),
              py::arg("part_path"), py::arg("report"));
+  module.def("count_gaps", &count_gaps_of, py::arg("text_path"), py::arg("width"), py::arg("begin"), py::arg("end"),
+             py::arg("part_path"), py::arg("behind_path"), py::arg("greater_path"), py::arg("gaps_path"),
+             py::arg("threads"), py::arg("report"));
   module.def("merge_parts", &merge_parts, py::arg("text_path"), py::arg("width"), py::arg("bounds"),
-             py::arg("part_paths"), py::arg("table_path"), py::arg("threads"), py::arg("buffer_entries"),
-             py::arg("report"));
+             py::arg("part_paths"), py::arg("gap_paths"), py::arg("table_path"), py::arg("report"));
   module.def("build_table", &build_table, py::arg("text_path"), py::arg("width"), py::arg("bounds"),
              py::arg("table_path"), py::arg("report"));
   module.def("check_table", &check_table, py::arg("text_path"), py::arg("width"), py::arg("table_path"),

@@ -1,4 +1,4 @@
-// The table of a text from its sorted parts: one exact merge, parts and table read and written in sequence.
+// The table of a text from sorted parts in memory: one exact merge, which reads the text at random.
 #pragma once
 
 #include <atomic>
@@ -15,28 +15,13 @@
 
 namespace infinigram::build {
 
-// A sorted part: in memory, or in a file of 4-byte positions counted from `begin`.
+// A sorted part: positions counted from `begin`.
 struct Part {
   std::uint64_t begin = 0;
-  std::uint64_t tokens = 0;
-  HugeArray<Position> in_memory;
-  std::unique_ptr<File> file;
+  HugeArray<Position> offsets;
 
-  void read(Position* to, std::uint64_t at, std::uint64_t count) const {
-    if (file == nullptr) {
-      std::copy_n(in_memory.data() + at, count, to);
-    } else {
-      file->read_at(to, count * sizeof(Position), at * sizeof(Position));
-    }
-  }
-
-  // Positions come from a file: what does not belong to this part is refused.
-  std::uint64_t position(Position offset) const {
-    if (offset < 0 || static_cast<std::uint64_t>(offset) >= tokens) {
-      throw BadIndex((file == nullptr ? "a sorted part" : file->path()) + " is damaged; delete it and build again");
-    }
-    return begin + static_cast<std::uint64_t>(offset);
-  }
+  std::uint64_t tokens() const { return offsets.size(); }
+  std::uint64_t position(std::uint64_t rank) const { return begin + static_cast<std::uint64_t>(offsets[rank]); }
 };
 
 // Writes packed entries from one rank on; several writers may fill one file.
@@ -72,11 +57,12 @@ class TableWriter {
   std::vector<Byte> buffer_;
 };
 
-// Reads a range of a sorted part in sequence, fetching the text of what will come.
+// Goes through a range of a sorted part, fetching the text of what will come.
 class PartReader {
  public:
-  PartReader(const Text& text, const Part& part, std::uint64_t from, std::uint64_t to, std::uint64_t buffer_entries)
-      : text_(text), part_(part), next_(from), end_(to), buffer_(std::min(buffer_entries, to - from)) {
+  PartReader(const Text& text, const Part& part, std::uint64_t from, std::uint64_t to)
+      : text_(text), part_(part), next_(from), end_(to) {
+    for (std::uint64_t each = from; each < std::min(from + kAhead, to); ++each) text_.fetch(part_.position(each));
     advance();
   }
 
@@ -85,35 +71,22 @@ class PartReader {
   std::uint64_t position() const { return position_; }
 
   void advance() {
-    if (at_ == filled_ && !refill()) {
+    if (next_ == end_) {
       ended_ = true;
       return;
     }
-    if (at_ + kAhead < filled_) text_.fetch(part_.position(buffer_[at_ + kAhead]));
-    position_ = part_.position(buffer_[at_++]);
+    if (next_ + kAhead < end_) text_.fetch(part_.position(next_ + kAhead));
+    position_ = part_.position(next_++);
     key_ = text_.key(position_);
   }
 
  private:
   static constexpr std::uint64_t kAhead = 24;
 
-  bool refill() {
-    if (next_ == end_) return false;
-    at_ = 0;
-    filled_ = std::min<std::uint64_t>(buffer_.size(), end_ - next_);
-    part_.read(buffer_.data(), next_, filled_);
-    next_ += filled_;
-    for (std::uint64_t each = 0; each < std::min(kAhead, filled_); ++each) text_.fetch(part_.position(buffer_[each]));
-    return true;
-  }
-
   const Text& text_;
   const Part& part_;
   std::uint64_t next_;
   std::uint64_t end_;
-  std::vector<Position> buffer_;
-  std::uint64_t at_ = 0;
-  std::uint64_t filled_ = 0;
   std::uint64_t position_ = 0;
   std::uint64_t key_ = 0;
   bool ended_ = false;
@@ -171,12 +144,10 @@ class LoserTree {
 
 // Where the suffix `splitter` (a position of the text) cuts a sorted part: how many of the part's come before it.
 inline std::uint64_t cut(SuffixOrder& order, const Part& part, std::uint64_t splitter) {
-  std::uint64_t low = 0, high = part.tokens;
+  std::uint64_t low = 0, high = part.tokens();
   while (low < high) {
     const std::uint64_t middle = low + (high - low) / 2;
-    Position offset;
-    part.read(&offset, middle, 1);
-    const std::uint64_t position = part.position(offset);
+    const std::uint64_t position = part.position(middle);
     const bool less = position != splitter && order.before(position, splitter);
     (less ? low : high) = less ? middle + 1 : middle;
   }
@@ -188,31 +159,30 @@ inline std::uint64_t cut(SuffixOrder& order, const Part& part, std::uint64_t spl
 inline std::vector<std::vector<std::uint64_t>> pieces_of(const Text& text, const std::vector<Part>& parts,
                                                          std::uint64_t pieces) {
   const auto largest = std::max_element(parts.begin(), parts.end(),
-                                        [](const Part& a, const Part& b) { return a.tokens < b.tokens; });
+                                        [](const Part& a, const Part& b) { return a.tokens() < b.tokens(); });
   SuffixOrder order(text);
   std::vector<std::vector<std::uint64_t>> cuts{std::vector<std::uint64_t>(parts.size(), 0)};
-  for (std::uint64_t piece = 1; piece < pieces && piece < largest->tokens; ++piece) {
-    Position offset;
-    largest->read(&offset, static_cast<std::uint64_t>(static_cast<unsigned __int128>(largest->tokens) * piece / pieces), 1);
-    const std::uint64_t splitter = largest->position(offset);
+  for (std::uint64_t piece = 1; piece < pieces && piece < largest->tokens(); ++piece) {
+    const auto rank = static_cast<std::uint64_t>(static_cast<unsigned __int128>(largest->tokens()) * piece / pieces);
+    const std::uint64_t splitter = largest->position(rank);
     cuts.emplace_back();
     for (const Part& part : parts) cuts.back().push_back(cut(order, part, splitter));
   }
   cuts.emplace_back();
-  for (const Part& part : parts) cuts.back().push_back(part.tokens);
+  for (const Part& part : parts) cuts.back().push_back(part.tokens());
   return cuts;
 }
 
 // Merges one piece into the table; `done` counts tokens.
 inline void merge_piece(const Text& text, const std::vector<Part>& parts, const std::vector<std::uint64_t>& from,
-                        const std::vector<std::uint64_t>& to, std::uint64_t buffer_entries, const File& table,
+                        const std::vector<std::uint64_t>& to, const File& table,
                         std::atomic<std::uint64_t>& done, const std::atomic<bool>& stopped) {
   constexpr std::uint64_t every = std::uint64_t{1} << 16;
   std::uint64_t rank = 0;
   std::vector<PartReader> readers;
   for (std::size_t part = 0; part < parts.size(); ++part) {
     rank += from[part];
-    if (from[part] < to[part]) readers.emplace_back(text, parts[part], from[part], to[part], buffer_entries);
+    if (from[part] < to[part]) readers.emplace_back(text, parts[part], from[part], to[part]);
   }
   TableWriter writer(table, text, rank);
   LoserTree tree(text, std::move(readers));

@@ -25,21 +25,29 @@ template <typename Token>
 class Alphabet {
  public:
   Alphabet(const Text& text, std::uint64_t begin, std::uint64_t end) : pages_(kPages) {
-    std::vector<Token> found;
     for (std::uint64_t at = begin; at < end; ++at) {
       const Token token = load_token<Token>(text.data() + at * sizeof(Token));
       auto& page = pages_[token / kPageTokens];
       if (page.empty()) page.resize(kPageTokens, kNone);
       if (page[token % kPageTokens] == kNone) {
         page[token % kPageTokens] = 0;
-        found.push_back(token);
+        found_.push_back(token);
       }
       if (at % kReleaseTokens == 0) text.release(begin, at);
     }
-    std::sort(found.begin(), found.end(), [](Token a, Token b) { return order_key(a) < order_key(b); });
-    for (const Token token : found) pages_[token / kPageTokens][token % kPageTokens] = size_++;
+    std::sort(found_.begin(), found_.end(), [](Token a, Token b) { return order_key(a) < order_key(b); });
+    for (const Token token : found_) pages_[token / kPageTokens][token % kPageTokens] = size_++;
   }
 
+  bool has(Token token) const {
+    const auto& page = pages_[token / kPageTokens];
+    return !page.empty() && page[token % kPageTokens] != kNone;
+  }
+  // How many of them come before a token that is none of them.
+  std::uint32_t before(Token token) const {
+    const auto less = [](Token a, Token b) { return order_key(a) < order_key(b); };
+    return static_cast<std::uint32_t>(std::lower_bound(found_.begin(), found_.end(), token, less) - found_.begin());
+  }
   std::uint32_t rank(Token token) const { return pages_[token / kPageTokens][token % kPageTokens]; }
   std::uint32_t size() const { return size_; }
 
@@ -51,6 +59,7 @@ class Alphabet {
   static constexpr std::uint32_t kNone = ~std::uint32_t{0};
 
   std::vector<std::vector<std::uint32_t>> pages_;  // by token id; only those of ids that occur
+  std::vector<Token> found_;                       // in order
   std::uint32_t size_ = 0;
 };
 

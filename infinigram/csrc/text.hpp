@@ -55,12 +55,19 @@ class File {
     }
   }
 
+  // Makes it so many bytes long, zeros, with room on the disk for all of them.
+  void allocate(std::uint64_t bytes) const {
+    if (bytes > 0 && (errno = posix_fallocate(descriptor_, 0, static_cast<off_t>(bytes))) != 0) fail("write");
+  }
+
   int descriptor() const { return descriptor_; }
   const std::string& path() const { return path_; }
 
  private:
   [[noreturn]] void fail(const char* what) const {
-    throw BadIndex("cannot " + std::string(what) + " " + path_ + ": " + std::strerror(errno));
+    const bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
+    throw BadIndex("cannot " + std::string(what) + " " + path_ + ": " + std::strerror(errno) +
+                   (full ? "; free some space, then the same call continues, or build in another folder" : ""));
   }
 
   std::string path_;
