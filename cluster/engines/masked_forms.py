@@ -1,0 +1,193 @@
+"""How a masked language model reads a text with hidden tokens: what goes in, and where their probabilities come out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Tokens = tuple[int, ...]
+
+_FULL_ENOUGH = 0.5  # a batch this full ends where sequences get shorter, so that little of it is padding
+_SHORTER = 0.9
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A text by itself: its tokens, and the character range of each."""
+
+    tokens: Tokens
+    offsets: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """One sequence to run: the probability of `targets[i]` comes out at `places[i]` (of the decoder, where there is one)."""
+
+    tokens: Tokens
+    segments: Tokens  # one a token
+    decoder: Tokens  # what the decoder reads; empty for a model without one
+    places: Tokens
+    targets: Tokens
+
+
+@dataclass(frozen=True)
+class Cloze:
+    """BERT-like: every hidden token becomes the mask token, and all are restored at once.
+
+    `single` and `pair` hold the special tokens before, between and after the texts; `segments` says which of the two each belongs
+    to (0 or 1), and `has_segments` whether the model is told.
+    """
+
+    mask: int
+    pad: int
+    single: tuple[Tokens, Tokens]
+    pair: tuple[Tokens, Tokens, Tokens]
+    pair_segments: tuple[Tokens, Tokens, Tokens]
+    has_segments: bool
+
+    @property
+    def special_tokens(self) -> int:
+        """How many tokens stand around two texts."""
+        return sum(len(tokens) for tokens in self.pair)
+
+    def compose(self, condition: Tokens, text: Tokens, hidden: Sequence[int]) -> Iterator[Hidden]:
+        """Yield the sequence that hides the tokens at `hidden` of `text`; none where nothing is hidden."""
+        if not hidden:
+            return
+        hide = set(hidden)
+        shown = tuple(self.mask if place in hide else token for place, token in enumerate(text))
+        if condition:
+            (first, between, last), (a, b, c) = self.pair, self.pair_segments
+            before = first + condition + between
+            segments = a + (0,) * len(condition) + b + (1,) * len(text) + c
+        else:
+            before, last = self.single
+            segments = (0,) * (len(before) + len(text) + len(last))
+        tokens, targets = before + shown + last, tuple(text[place] for place in hidden)
+        yield Hidden(tokens, segments, (), tuple(len(before) + place for place in hidden), targets)
+
+    def inputs(self, batch: Sequence[Hidden]) -> dict[str, npt.NDArray[np.int64]]:
+        """What the model's `forward` takes.  # each [batch, tokens]"""
+        inputs = _padded([hidden.tokens for hidden in batch], self.pad)
+        if self.has_segments:
+            inputs["token_type_ids"] = _padded([hidden.segments for hidden in batch], 0)["input_ids"]
+        return inputs
+
+    def trunk(self, model: Any) -> Any:
+        """The module whose hidden states the output layer turns into logits."""
+        return model.base_model
+
+
+@dataclass(frozen=True)
+class Infilling:
+    """T5-like: each run of hidden tokens becomes one sentinel, and the decoder restores run after run.
+
+    The condition stands before the text in the encoder. Where there are more runs than sentinels, they are dealt in turn to as
+    few passes as hold them, and each pass shows what the others hide.
+    """
+
+    sentinels: Tokens
+    start: int
+    end: int
+    pad: int
+    special_tokens: int = 1
+
+    def compose(self, condition: Tokens, text: Tokens, hidden: Sequence[int]) -> Iterator[Hidden]:
+        """Yield the sequences that hide the tokens at `hidden` of `text`; none where nothing is hidden."""
+        runs = _runs(hidden)
+        passes = -(-len(runs) // len(self.sentinels))
+        for number in range(passes):
+            yield self._pass(condition, text, runs[number::passes])
+
+    def _pass(self, condition: Tokens, text: Tokens, runs: Sequence[tuple[int, int]]) -> Hidden:
+        encoder, decoder, places, targets = list(condition), [self.start], [], list[int]()
+        shown = 0
+        for sentinel, (begin, end) in zip(self.sentinels, runs, strict=False):
+            encoder += [*text[shown:begin], sentinel]
+            decoder.append(sentinel)
+            for token in text[begin:end]:
+                places.append(len(decoder) - 1)
+                targets.append(token)
+                decoder.append(token)
+            shown = end
+        encoder += [*text[shown:], self.end]
+        return Hidden(tuple(encoder), (), tuple(decoder[:-1]), tuple(places), tuple(targets))  # the last token is only predicted
+
+    def inputs(self, batch: Sequence[Hidden]) -> dict[str, Any]:
+        """What the model's `forward` takes.  # [batch, encoder tokens], [batch, decoder tokens]"""
+        decoder = _padded([hidden.decoder for hidden in batch], self.pad)["input_ids"]  # causal: it sees no padding behind it
+        return {**_padded([hidden.tokens for hidden in batch], self.pad), "decoder_input_ids": decoder, "use_cache": False}
+
+    def trunk(self, model: Any) -> Any:
+        """The module whose hidden states the output layer turns into logits."""
+        return model.get_decoder()
+
+
+Form = Cloze | Infilling
+
+
+def cloze(template: Mapping[str, Any], mask: int, pad: int, has_segments: bool) -> Cloze:
+    """Return the form of a BERT-like model; `template` holds what its tokenizer makes of the texts ("a",) and ("a", "a").
+
+    Keys `single` and `pair`, each with `ids`, `sequence_ids` (null: a special token) and `type_ids`.
+    """
+    before, after = _specials(template["single"], "ids", 2)
+    pair, segments = _specials(template["pair"], "ids", 3), _specials(template["pair"], "type_ids", 3)
+    return Cloze(mask, pad, (before, after), (pair[0], pair[1], pair[2]), (segments[0], segments[1], segments[2]), has_segments)
+
+
+def batches(lengths: Sequence[tuple[int, int]], batch_tokens: int) -> Iterator[list[int]]:
+    """Yield lists of places whose padded lengths (encoder and decoder) sum to at most `batch_tokens`, the longest first.
+
+    A sequence that is longer has a batch to itself. O(n log n).
+    """
+    order = sorted(range(len(lengths)), key=lambda place: (lengths[place], place), reverse=True)
+    batch: list[int] = []
+    widest = (0, 0)
+    for place in order:
+        wider = (max(widest[0], lengths[place][0]), max(widest[1], lengths[place][1]))
+        padded = (len(batch) + 1) * sum(wider)
+        filled = len(batch) * sum(widest) >= _FULL_ENOUGH * batch_tokens and sum(lengths[place]) < _SHORTER * sum(widest)
+        if batch and (padded > batch_tokens or filled):
+            yield batch
+            batch, wider = [], lengths[place]
+        batch.append(place)
+        widest = wider
+    if batch:
+        yield batch
+
+
+def _specials(encoded: Mapping[str, Any], key: str, gaps: int) -> list[Tokens]:
+    """What stands before the first text, between the texts, and after the last, of the list called `key`."""
+    found: list[list[int]] = [[]]
+    within = False
+    for value, sequence in zip(encoded[key], encoded["sequence_ids"], strict=True):
+        if sequence is None:
+            found[-1].append(value)
+        elif not within or sequence != len(found) - 2:
+            found.append([])
+        within = sequence is not None
+    assert len(found) == gaps, encoded
+    return [tuple(values) for values in found]
+
+
+def _runs(places: Sequence[int]) -> list[tuple[int, int]]:
+    """Maximal runs of adjoining places, as half-open ranges."""
+    runs: list[tuple[int, int]] = []
+    for place in places:
+        if runs and runs[-1][1] == place:
+            runs[-1] = (runs[-1][0], place + 1)
+        else:
+            runs.append((place, place + 1))
+    return runs
+
+
+def _padded(rows: Sequence[Tokens], pad: int) -> dict[str, npt.NDArray[np.int64]]:
+    width = max(map(len, rows))
+    ids = np.full((len(rows), width), pad, dtype=np.int64)
+    for row, tokens in zip(ids, rows, strict=True):
+        row[: len(tokens)] = tokens
+    lengths = np.array([len(tokens) for tokens in rows])
+    return {"input_ids": ids, "attention_mask": (np.arange(width) < lengths[:, None]).astype(np.int64)}
