@@ -1,8 +1,23 @@
-"""The words of ROUGE, and the F1 of a longest common subsequence, as `rouge_score` computes both (no stemmer)."""
+"""The words of ROUGE as `rouge_score` cuts them (no stemmer), their numbers, and the F1 of a longest common subsequence."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 _WORD = re.compile("[a-z0-9]+")
+_WORD_BYTES = b"abcdefghijklmnopqrstuvwxyz0123456789"
+_END = b"\n"
+_LAST_CHARACTER = 0x10FFFF
+# What each byte of lowercased UTF-8 stands for: itself within a word, the end of a text, or a space.
+_FOLDED = bytes(byte if byte in _WORD_BYTES + _END else ord(" ") for byte in range(256))
 
 
 def words(text: str) -> list[str]:
@@ -10,9 +25,82 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def f1(common: int, words_a: int, words_b: int) -> float:
-    """The F1 of `common` words out of two texts' words, in `rouge_score`'s own order of float operations."""
-    if not common:
-        return 0.0
+def f1(common: Any, words_a: Any, words_b: Any) -> Any:
+    """The F1 of `common` > 0 words out of two texts' words, numbers or arrays, in `rouge_score`'s own order of operations."""
     precision, recall = common / words_a, common / words_b
     return 2 * precision * recall / (precision + recall)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts as word numbers: text `t` is `numbers[starts[t] : starts[t + 1]]`."""
+
+    numbers: npt.NDArray[np.int32]  # [words]
+    starts: Ints  # [texts + 1]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> Ints:
+        """Words of each text.  # [texts]"""
+        return np.diff(self.starts)
+
+    def slice(self, begin: int, end: int) -> "Texts":
+        """Texts `begin` to `end`."""
+        first, last = self.starts[begin], self.starts[end]
+        return Texts(self.numbers[first:last], self.starts[begin : end + 1] - first)
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> "Texts":
+        """The chosen texts.  # chosen: [texts]"""
+        lengths = self.lengths
+        return Texts(self.numbers[np.repeat(chosen, lengths)], np.concatenate([[0], np.cumsum(lengths[chosen])]))
+
+    @staticmethod
+    def joined(parts: Sequence["Texts"]) -> "Texts":
+        """All texts of all parts, in order."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return Texts(np.concatenate([part.numbers for part in parts]), np.concatenate([[0], np.cumsum(lengths)]))
+
+    def strings(self) -> list[Any]:
+        """What rapidfuzz compares fastest: a string of one character a word; lists of numbers where characters do not suffice."""
+        starts = self.starts.tolist()
+        if len(self.numbers) and self.numbers.max() > _LAST_CHARACTER:
+            numbers = self.numbers.tolist()
+            return [numbers[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+        text = self.numbers.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+        return [text[start:end] for start, end in zip(starts, starts[1:], strict=False)]
+
+
+class Vocabulary:
+    """Numbers words by first appearance, from 0."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def encode(self, texts: Sequence[str]) -> Texts:
+        """Cut and number the texts; new words get new numbers. O(characters), in arrays."""
+        lowered = [text.lower().replace("\n", " ") for text in texts]
+        lowered.append("")
+        folded = "\n".join(lowered).encode("utf-8", "surrogatepass").translate(_FOLDED)
+        characters = np.frombuffer(folded, np.uint8)
+        within = characters > ord(" ")
+        edges = np.flatnonzero(within[1:] != within[:-1]) + 1  # where words begin and end, in turns
+        if len(within) and within[0]:
+            edges = np.concatenate([[0], edges])
+        firsts, ends = edges[::2], edges[1::2]
+        starts = np.concatenate([[0], np.searchsorted(firsts, np.flatnonzero(characters == ord(_END)))])
+        return Texts(self._number(characters[within], ends - firsts), starts.astype(np.int64))
+
+    def _number(self, letters: npt.NDArray[np.uint8], lengths: Ints) -> npt.NDArray[np.int32]:
+        """The numbers of words that stand without gaps in `letters`."""
+        offsets = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(letters)]
+        coded = pa.Array.from_buffers(pa.large_binary(), len(lengths), buffers).dictionary_encode()
+        numbers = self._numbers
+        known = [numbers.setdefault(word, len(numbers)) for word in coded.dictionary.to_pylist()]
+        return np.array(known, np.int32)[coded.indices.to_numpy()]
