@@ -1,0 +1,189 @@
+"""Texts as sets of shingles: n-grams of words or characters, each a hash, found for thousands of texts at once.
+
+A text is read as words: maximal runs of letters, marks, digits and `_`, case-folded (code point by code point), where each
+character of a script that is written without spaces (Han, kana, Thai, Lao, Khmer, Myanmar) is a word of its own. Whatever stands
+between words does not count. There is no loop over rows or words: all works on the code points of a chunk of texts.
+"""
+
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+HASH_BITS = 52
+"""Of a shingle's hash; two texts of m and n shingles have an equal hash by chance with probability m n / 2^52."""
+
+Unit = Literal["word", "character"]
+Hashes = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
+
+_CHUNK_ROWS = 1 << (64 - HASH_BITS)  # a row's number within its chunk and a hash share 64 bits
+_CHUNK_BYTES = 2 << 20
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_SPACE = 0x20
+_PLANES = 4 << 16  # no letters or digits lie beyond
+_IS_WORD = 1 << 31
+_ALONE = (
+    (0x0E00, 0x0EFF),
+    (0x1000, 0x109F),
+    (0x1780, 0x17FF),
+    (0x3040, 0x30FF),
+    (0x3400, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFF),
+)
+
+
+@dataclass(frozen=True)
+class Shingles:
+    """The distinct shingles of rows: those of row i are `hashes[ends[i - 1] : ends[i]]` (from 0), ascending, `HASH_BITS` bits.
+
+    `texts` names each row's sequence of words (or characters): equal where the texts say the same word for word. Rows without
+    a word have no shingles.
+    """
+
+    hashes: Hashes  # [shingles]
+    ends: Places  # [rows]
+    texts: Hashes  # [rows]
+
+    @property
+    def starts(self) -> Places:
+        """Where each row begins.  # [rows]"""
+        return self.ends - self.counts
+
+    @property
+    def counts(self) -> Places:
+        """How many distinct shingles each row has.  # [rows]"""
+        return np.diff(self.ends, prepend=0)
+
+
+def chunks(texts: pa.ChunkedArray) -> Iterator[pa.Array]:
+    """Yield the texts in order, at most 4,096 at a time and about 2 MiB (one text, where it is longer)."""
+    for piece in texts.chunks:
+        sizes = np.cumsum(pc.binary_length(piece.fill_null("")).to_numpy(zero_copy_only=False), dtype=np.int64)
+        start = 0
+        while start < len(piece):
+            before = int(sizes[start - 1]) if start else 0
+            stop = int(np.searchsorted(sizes, before + _CHUNK_BYTES, side="right"))
+            stop = min(max(stop, start + 1), start + _CHUNK_ROWS)
+            yield piece.slice(start, stop - start)
+            start = stop
+
+
+def shingles_of(texts: pa.Array, unit: Unit, size: int) -> Shingles:
+    """Return the shingles of at most 4,096 texts (null: none): n-grams of `size` words or characters.
+
+    A text of fewer is one shingle. Characters are those of the words, and one space between two words that are not adjacent.
+    Time and memory are linear in the text, about 100 bytes a character; no pair of texts collides by design of the hash
+    (words are summed by position under a mixing function, so there are no Thue-Morse pairs as with a rolling polynomial).
+    """
+    assert len(texts) <= _CHUNK_ROWS and size >= 1
+    points, rows = _code_points(texts)
+    units, unit_rows = _words(points, rows) if unit == "word" else _characters(points, rows)
+    counts = np.bincount(unit_rows, minlength=len(texts))  # units of each row
+    starts = np.cumsum(counts) - counts
+    filled = counts > 0
+    position = np.arange(len(units)) - starts[unit_rows]
+    named = np.zeros(len(texts), np.uint64)
+    if len(units):
+        named[filled] = np.add.reduceat(_mixed(units + position.astype(np.uint64) * _GOLDEN), starts[filled])
+    behind = counts[unit_rows] - position  # units from here to the row's end
+    sums = np.zeros(len(units), np.uint64)
+    for shift in range(min(size, int(counts.max(initial=0)))):
+        terms = _mixed(units[shift:] + mixed(np.array([shift], np.uint64) + _GOLDEN))
+        sums[: len(units) - shift] += np.where(behind[: len(units) - shift] > shift, terms, np.uint64(0))
+    whole = (behind >= size) | (position == 0)
+    hashes = _mixed(sums[whole]) >> np.uint64(64 - HASH_BITS)
+    keys = np.sort(unit_rows[whole].astype(np.uint64) << np.uint64(HASH_BITS) | hashes)
+    keys = keys[np.diff(keys, prepend=~keys[:1]) != 0]
+    row_of = (keys >> np.uint64(HASH_BITS)).astype(np.int64)
+    ends = np.cumsum(np.bincount(row_of, minlength=len(texts)))
+    return Shingles(keys & np.uint64((1 << HASH_BITS) - 1), ends, _mixed(named))
+
+
+def gathered(starts: Places, counts: Places) -> tuple[Places, Places]:
+    """Return the indices start, start + 1, ... (`counts` of each), one after the other, and which of `starts` each is of."""
+    owner = np.repeat(np.arange(len(counts)), counts)
+    first = np.cumsum(counts) - counts
+    return np.arange(len(owner)) - first[owner] + starts[owner], owner
+
+
+def mixed(values: Hashes) -> Hashes:
+    """A bijection of 64-bit words that no simple relation survives (the finaliser of splitmix64; Steele et al., 2014)."""
+    return _mixed(values.copy())
+
+
+def _mixed(values: Hashes) -> Hashes:
+    """`mixed`, in place."""
+    values ^= values >> np.uint64(30)
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values
+
+
+def _code_points(texts: pa.Array) -> tuple[npt.NDArray[np.uint32], Places]:
+    """The code points of the texts, one after the other, and the row of each."""
+    texts = texts.cast(pa.large_string()).fill_null("")
+    _, offsets, data = texts.buffers()
+    edges = (
+        np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1] if len(texts) else np.zeros(2, np.int64)
+    )
+    encoded = data.slice(edges[0], edges[-1] - edges[0]).to_pybytes() if data is not None else b""
+    points = np.frombuffer(encoded.decode().encode("utf-32-le"), np.uint32)
+    lengths = pc.utf8_length(texts).to_numpy(zero_copy_only=False)
+    return points, np.repeat(np.arange(len(texts)), lengths)
+
+
+@cache
+def _table() -> npt.NDArray[np.uint32]:
+    """Code point → its case-folded form, or 0 where it stands between words; the top bit: a word of its own.  # [2^18 + 1]"""
+    table = np.zeros(_PLANES + 1, np.uint32)
+    for point in range(_PLANES):
+        character = chr(point)
+        if unicodedata.category(character)[0] in "LMN" or character == "_":
+            folded = character.casefold()
+            table[point] = ord(folded) if len(folded) == 1 else point
+    for first, last in _ALONE:
+        table[first : last + 1] |= np.where(table[first : last + 1] != 0, np.uint32(_IS_WORD), np.uint32(0))
+    return table
+
+
+def _word_starts(folded: npt.NDArray[np.uint32], rows: Places) -> npt.NDArray[np.bool_]:
+    """Which code points begin a word.  # [code points]"""
+    inside, alone = folded != 0, folded >= _IS_WORD
+    begins: npt.NDArray[np.bool_] = inside & alone
+    begins[:1] |= inside[:1]
+    begins[1:] |= inside[1:] & (~inside[:-1] | alone[:-1] | (rows[1:] != rows[:-1]))
+    return begins
+
+
+def _words(points: npt.NDArray[np.uint32], rows: Places) -> tuple[Hashes, Places]:
+    """The hash of each word, and its row: the sum of its characters, each mixed with its place in the word."""
+    folded = _table()[np.minimum(points, _PLANES)]
+    begins = _word_starts(folded, rows)
+    inside = np.flatnonzero(folded)
+    starts = np.flatnonzero(begins[inside])  # of each word, among the characters inside words
+    if not len(starts):
+        return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    lengths = np.diff(starts, append=len(inside))
+    place = np.arange(len(inside)) - np.repeat(starts, lengths)
+    characters = folded[inside].astype(np.uint64) + place.astype(np.uint64) * _GOLDEN
+    return np.add.reduceat(_mixed(characters), starts), rows[inside[starts]]
+
+
+def _characters(points: npt.NDArray[np.uint32], rows: Places) -> tuple[Hashes, Places]:
+    """The characters of words, with a space between two words of a row that are not adjacent, and the row of each."""
+    folded = _table()[np.minimum(points, _PLANES)]
+    starts = np.flatnonzero(_word_starts(folded, rows))
+    later = starts[1:][rows[starts[1:]] == rows[starts[:-1]]]
+    folded[later[folded[later - 1] == 0] - 1] = _SPACE
+    kept = np.flatnonzero(folded)
+    return folded[kept].astype(np.uint64), rows[kept]
