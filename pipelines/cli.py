@@ -132,6 +132,40 @@ def inspect(
         show(table)
 
 
+@app.command("filter")
+def filter_run(
+    run: RunArgument,
+    overrides: Overrides = [],  # noqa: B006
+    sweep: Annotated[str | None, typer.Option(help="a limit over a range: filters.pmi.min_faithfulness=0.1:0.6:0.05")] = None,
+    apply: Annotated[str | None, typer.Option(help="write the new dataset beside the old one, under this name")] = None,
+    score: Annotated[bool, typer.Option("--score", help="compute what was never scored, with the model if need be")] = False,
+    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last decided one]")] = None,
+    examples: Annotated[int, typer.Option(min=0, help="how many rows to show each way")] = 20,
+    plot: Annotated[Path | None, typer.Option(help="write the curve of --sweep as a web page")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What other limits would keep, from the scores that a run has; no model is asked and the run is not changed."""
+    from pipelines import whatif as what
+    from pipelines.rescore import score_here
+    from pipelines.whatif_show import plot_sweep, show, show_sweep
+
+    trial = what.WhatIf(run, round_number, score_here if score else None)
+    if sweep is not None:
+        swept = what.parse_sweep(sweep)
+        points = list(what.sweep(trial, overrides, swept))
+        if plot is not None:
+            plot_sweep(swept.key, points, plot)
+        typer.echo(json.dumps({"key": swept.key, "points": points}, indent=2)) if as_json else show_sweep(swept.key, points)
+        return
+    selection = trial.decide(overrides)
+    found = what.compare(trial, selection, examples)
+    if apply is not None:
+        found["written"] = str(what.apply(trial, selection, apply, overrides))
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
+    if apply is not None and not as_json:
+        typer.echo(f"wrote {found['written']}")
+
+
 @app.command()
 def report(run: RunArgument, as_json: AsJson = False) -> None:
     """Write report.html and report.json again from what the run folder holds."""

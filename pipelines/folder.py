@@ -45,9 +45,17 @@ class RunFolder:
         """The round's decisions, one row a candidate."""
         return self.round(number) / "decisions.parquet"
 
+    def choices(self, number: int, filter_name: str) -> Path:
+        """What a set-wise filter found out about the round's survivors, beside its reasons."""
+        return self.round(number) / "choices" / f"{filter_name}.parquet"
+
     def dataset(self, number: int) -> Path:
         """What the round kept, with a card."""
         return self.round(number) / "dataset"
+
+    def selection(self, number: int, name: str) -> Path:
+        """What other limits would have kept of the round."""
+        return self.round(number) / "selections" / name
 
     def student(self, number: int) -> Path:
         """The round's student, a Hugging Face model folder."""

@@ -12,6 +12,7 @@ from corpus.config import nearest
 from corpus.errors import LimbeckError
 from corpus.parts import check_whole, part_names, register
 from pipelines.folder import RunFolder, existing
+from pipelines.select import NOT_SCORES
 
 if TYPE_CHECKING:
     import duckdb
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # What is not a score, in the order in which it is shown; scores stand between them and `prompt`.
 FACTS = ("candidate_id", "source_id", "sample", "kept", "rejected_by", "reason", "output", "document", "reference", "origin")
+LONGEST_LIST_SHOWN = 8
 AFTER_SCORES = ("prompt", "finish_reason", "output_tokens")
 
 
@@ -39,7 +41,7 @@ def candidates(
     LimbeckError for a name that the run does not have, with the nearest one it has.
     """
     folder = existing(run)
-    number = _round(folder, round)
+    number = decided_round(folder, round)
     with _joined(folder, number) as connection:
         types = {row[0]: row[1] for row in connection.execute("describe joined").fetchall()}
         conditions: list[str] = []
@@ -97,7 +99,8 @@ def last_round(folder: RunFolder, made: str) -> int | None:
     return max(numbers, default=None)
 
 
-def _round(folder: RunFolder, wanted: int | None) -> int:
+def decided_round(folder: RunFolder, wanted: int | None) -> int:
+    """The round that is meant (None: the last with decisions); raises LimbeckError where it has none."""
     last = last_round(folder, "decisions.parquet")
     if last is None:
         raise LimbeckError(f"{folder.path} has no decisions yet; run the same command again to go on with it")
@@ -120,7 +123,7 @@ def _joined(folder: RunFolder, number: int) -> duckdb.DuckDBPyConnection:
     for index, name in enumerate(_filters(folder, number)):
         register(connection, f"scores {index}", folder.scores(number, name))
         columns = [row[0] for row in connection.execute(f'describe "scores {index}"').fetchall()]
-        for column in (column for column in columns if column not in ("candidate_id", "error")):
+        for column in (column for column in columns if column not in NOT_SCORES):
             unique = f"{name}.{column}" if column in taken else column
             taken.add(unique)
             selected.append(f'"scores {index}".{_quoted(column)} as {_quoted(unique)}')
@@ -156,4 +159,6 @@ def _quoted(name: str) -> str:
 
 
 def _figure(value: Any) -> str:
+    if isinstance(value, list) and len(value) > LONGEST_LIST_SHOWN:
+        return f"({len(value)} values)"
     return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -40,7 +40,7 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
         scored = part.build(engines).score(seen)
         names = [name for name in scored.column_names if name != "candidate_id"]
         scores[part.name] = pa.table({"candidate_id": candidates["candidate_id"], **{name: scored[name] for name in names}})
-    connection = connect(candidates, scores)
+    connection = connect(candidates, scores, sources)
     bounds = [(part.name, part.bounds) for part in recipe.filters]
     rows = joined(connection, [part.name for part in recipe.filters])
     calibration = calibrate(rows, bounds, recipe.calibration.pass_rate)

@@ -176,6 +176,7 @@ def _open(
         "cores": os.cpu_count(),
         "threads_per_worker": recipe.cluster.threads(),
         "models": {recipe.teacher.model: model_fingerprint(resolve(recipe.teacher.model))},
+        "recipe": recipe.model_dump(mode="json"),
     }
     text = text if text is not None else yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     open_run(folder, stages, facts, text)

@@ -1,6 +1,6 @@
 """Selection: from scores and bounds to one decision a candidate, in SQL over relations, without any model.
 
-It works on a DuckDB connection that knows the view `candidates` and one view `scores.NAME` for each filter: over parts
+It works on a DuckDB connection that knows the views `candidates` and `sources`, and `scores.NAME` for each filter: over parts
 (`connect_parts`) or over tables (`connect`). A joined table names its scores `filter.column`.
 """
 
@@ -19,6 +19,7 @@ from corpus.schemas import DECISIONS
 from filters.contract import Bound, SetFilter
 
 CANDIDATES_VIEW = "candidates"
+SOURCES_VIEW = "sources"
 GENERATOR = "generator"
 """What rejects a candidate that the engine could not make."""
 
@@ -40,19 +41,23 @@ def scores_view(name: str) -> str:
     return f"scores.{name}"
 
 
-def connect(candidates: pa.Table, scores: Mapping[str, pa.Table]) -> duckdb.DuckDBPyConnection:
+def connect(candidates: pa.Table, scores: Mapping[str, pa.Table], sources: pa.Table | None = None) -> duckdb.DuckDBPyConnection:
     """Return a connection whose views are these tables."""
     connection = duckdb.connect()
     connection.register(CANDIDATES_VIEW, candidates)
+    if sources is not None:
+        connection.register(SOURCES_VIEW, sources)
     for name, table in scores.items():
         connection.register(scores_view(name), table)
     return connection
 
 
-def connect_parts(candidates: Path, scores: Mapping[str, Path]) -> duckdb.DuckDBPyConnection:
+def connect_parts(candidates: Path, scores: Mapping[str, Path], sources: Path | None = None) -> duckdb.DuckDBPyConnection:
     """Return a connection whose views are the parts in these folders; raises LimbeckError for one that is cut off."""
     connection = duckdb.connect()
     register(connection, CANDIDATES_VIEW, candidates)
+    if sources is not None:
+        register(connection, SOURCES_VIEW, sources)
     for name, folder in scores.items():
         register(connection, scores_view(name), folder)
     return connection
@@ -61,15 +66,19 @@ def connect_parts(candidates: Path, scores: Mapping[str, Path]) -> duckdb.DuckDB
 def joined(connection: duckdb.DuckDBPyConnection, names: Sequence[str], *, evidence: bool = False) -> pa.Table:
     """Return the candidates with every score of the named filters as `filter.column`, sorted by (source_id, sample).
 
-    `evidence`: with the columns that are no numbers too (what a filter found, vectors, graphs).
+    `evidence`: with the columns that are no numbers too (what a filter found, vectors, graphs), and with the `document` where the
+    connection knows the sources.
     """
-    columns = ["c.*"]
+    columns, source = ["c.*"], _from(names)
+    if evidence and connection.execute(f"select 1 from duckdb_views() where view_name = '{SOURCES_VIEW}'").fetchall():
+        columns.append("d.document")
+        source += f" left join {SOURCES_VIEW} as d on d.source_id = c.source_id"
     for name in names:
         scores, others = _columns(connection, name)
         columns += [f"{_score(name, column)} as {_quoted(f'{name}.{column}')}" for column in scores]
         if evidence:
             columns += [f"{_quoted(f's.{name}')}.{_quoted(column)} as {_quoted(f'{name}.{column}')}" for column in others]
-    return _arrow(connection, f"select {', '.join(columns)} {_from(names)} order by c.source_id, c.sample")
+    return _arrow(connection, f"select {', '.join(columns)} {source} order by c.source_id, c.sample")
 
 
 def passing(table: pa.Table, filters: FilterBounds) -> npt.NDArray[np.bool_]:
