@@ -16,6 +16,7 @@ SOURCES = pa.schema(
         pa.field("group", pa.string(), nullable=False),  # near-duplicates share a group, and a split
         pa.field("document_tokens", pa.int32(), nullable=False),  # after the cut
         pa.field("cut_characters", pa.int32(), nullable=False),  # how many the cut took away; 0: whole
+        pa.field("following", pa.string()),  # the first sentences of what the cut took away; null: whole
         pa.field("salient", pa.list_(pa.int32()), nullable=False),  # start0, end0, start1, ...: spans in `document`
         pa.field("reason", pa.string()),  # why the row was not used; null: used
     ]
@@ -38,7 +39,10 @@ CANDIDATES = pa.schema(
 
 # What a filter is handed: a candidate together with its source. Built in memory, never stored.
 SCORED_INPUT = pa.schema(
-    [*CANDIDATES, *(SOURCES.field(name) for name in ("document", "document_tokens", "reference", "salient"))]
+    [
+        *CANDIDATES,
+        *(SOURCES.field(name) for name in ("document", "document_tokens", "following", "reference", "salient", "group")),
+    ]
 )
 
 DECISIONS = pa.schema(

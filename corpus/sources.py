@@ -19,6 +19,9 @@ from corpus.sentences import cut
 from corpus.split import Split, assign_splits, near_duplicate_groups
 from corpus.tokenizer import Tokenizer
 
+FOLLOWING_TOKENS = 50
+"""How much is kept of the text behind a cut: what a summary of the part before it should help to foresee."""
+
 
 class Sources(Config):
     """What every kind of source shares."""
@@ -96,6 +99,7 @@ class _Source:
     row: RawRow
     document: str = ""
     tokens: int = 0
+    following: str | None = None
     group: str = ""
     split: str | None = None
     salient: tuple[int, ...] = ()
@@ -164,7 +168,7 @@ def _prepare(sources: Iterable[_Source], config: Sources, tokenizer: Tokenizer, 
             rejected.append(_rejected(source, f"over max_documents: {config.max_documents}"))
             continue
         document, tokens = cut(source.row.text, tokenizer, config.max_source_tokens)
-        source = replace(source, document=document, tokens=tokens)
+        source = replace(source, document=document, tokens=tokens, following=_following(source.row.text, document, tokenizer))
         if not document:
             rejected.append(_rejected(source, f"its first word alone exceeds {config.max_source_tokens} tokens"))
         elif tokens < config.min_source_tokens:
@@ -172,6 +176,12 @@ def _prepare(sources: Iterable[_Source], config: Sources, tokenizer: Tokenizer, 
         else:
             usable.append(source)
     return usable, rejected
+
+
+def _following(text: str, document: str, tokenizer: Tokenizer) -> str | None:
+    """The first sentences of what was cut off `text` behind `document`, within `FOLLOWING_TOKENS`; None where there are none."""
+    rest = text[len(document) :].lstrip() if document else ""
+    return cut(rest, tokenizer, FOLLOWING_TOKENS)[0] or None if rest else None
 
 
 def _with_salience(sources: list[_Source], fraction: float) -> list[_Source]:
@@ -202,6 +212,7 @@ def _table(sources: list[_Source]) -> pa.Table:
         "group": [source.group for source in sources],
         "document_tokens": [source.tokens for source in sources],
         "cut_characters": [len(source.row.text) - len(source.document) if source.document else 0 for source in sources],
+        "following": [source.following for source in sources],
         "salient": [list(source.salient) for source in sources],
         "reason": [source.row.reason for source in sources],
     }

@@ -17,7 +17,7 @@ from tokenizers import models, pre_tokenizers
 
 from corpus.errors import LimbeckError
 from corpus.schemas import SOURCES
-from corpus.sources import SourcesConfig, read_sources
+from corpus.sources import FOLLOWING_TOKENS, SourcesConfig, read_sources
 from corpus.tokenizer import Tokenizer
 
 NAMES = [
@@ -193,6 +193,22 @@ def test_near_duplicates_and_cuts_of_the_same_text_share_a_split(tmp_path: Path,
     assert len(wheels) == 4 and len({row["group"] for row in wheels}) == 1
     assert wheels[0]["group"] == min(row["source_id"] for row in wheels)
     assert all(row["cut_characters"] > 0 for row in wheels if row["origin"] != "r.jsonl:1")
+
+
+def test_what_follows_a_cut_is_kept(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """The first sentences behind the cut, within 50 tokens; null where nothing was cut."""
+    rows = [{"text": document(name)} for name in NAMES]
+    whole = {f"r.jsonl:{number + 1}": row["text"] for number, row in enumerate(rows)}
+    path = str(write_jsonl(tmp_path / "r.jsonl", rows))
+    for row in read_sources(config("jsonl", path=path, max_source_tokens=100), tokenizer, 1).to_pylist():
+        rest = whole[row["origin"]][len(row["document"]) :].strip()
+        assert (row["following"] is None) == (row["cut_characters"] == 0) == (not rest)
+        if rest:
+            assert rest.startswith(row["following"])
+            assert row["following"].endswith(".") or rest[len(row["following"])].isspace()  # a long first sentence is cut too
+            assert 1 <= tokenizer.count([row["following"]])[0] <= FOLLOWING_TOKENS
+    table = read_sources(config("jsonl", path=path, max_source_tokens=None), tokenizer, 1)
+    assert set(table["following"].to_pylist()) == {None}
 
 
 def test_what_no_split_asks_for_keeps_its_place(tmp_path: Path, tokenizer: Tokenizer) -> None:
