@@ -130,3 +130,38 @@ def test_without_open_bounds_nothing_is_found_and_the_pass_rate_is_told() -> Non
 def test_a_calibration_of_another_recipe_is_refused() -> None:
     with pytest.raises(LimbeckError, match=r"no minimum for pmi\.faithfulness"):
         freeze(FILTERS, {"bounds": {"pmi": {"saliency": {"minimum": 0.1, "maximum": None}}}})
+
+
+@given(st.integers(0, 10_000), st.integers(1, 200), st.floats(0.001, 0.5), st.sampled_from(["minimum", "maximum"]))
+@settings(max_examples=60, deadline=None)
+def test_a_false_acceptance_rate_is_kept_and_is_no_stricter_than_need_be(seed: int, rows: int, rate: float, side: str) -> None:
+    null = np.random.default_rng(seed).normal(size=rows).round(1)  # rounded: ties must not let more through
+    scores = table([0.0] * rows, [0.0] * rows).append_column("pmi.faithfulness_null", pa.array(null))
+    bound = Bound("faithfulness", calibrate=side, false_acceptance=rate)
+    limit = calibrate(scores, [("pmi", [bound])], 0.5)["bounds"]["pmi"]["faithfulness"][side]
+    passes = (lambda value: value >= limit) if side == "minimum" else (lambda value: value <= limit)
+    assert sum(passes(value) for value in null) <= math.floor(rate * rows)
+    refused = [value for value in null if not passes(value)]
+    nearest = max(refused) if side == "minimum" else min(refused)  # were the limit there, too many would pass
+    assert sum((value >= nearest) if side == "minimum" else (value <= nearest) for value in null) > math.floor(rate * rows)
+
+
+def test_mismatched_pairs_without_a_score_leave_no_limit() -> None:
+    scores = table([0.1], [0.0]).append_column("pmi.faithfulness_null", pa.array([math.nan]))
+    with pytest.raises(
+        LimbeckError, match=r"pmi\.faithfulness is to let 0\.01 of mismatched pairs pass, but none could be scored"
+    ):
+        calibrate(scores, [("pmi", [Bound("faithfulness", calibrate="minimum", false_acceptance=0.01)])], 0.5)
+
+
+def test_a_false_acceptance_limit_stands_beside_one_by_pass_rate() -> None:
+    rng = np.random.default_rng(0)
+    scores = table(rng.normal(1, 1, 200).tolist(), rng.normal(size=200).tolist())
+    scores = scores.append_column("pmi.faithfulness_null", pa.array(rng.normal(-1, 1, 200)))
+    filters = [
+        ("pmi", [Bound("faithfulness", calibrate="minimum", false_acceptance=0.05), Bound("risk", calibrate="maximum")]),
+    ]
+    found = calibrate(scores, filters, 0.2)
+    assert found["pass_rate"] == pytest.approx(0.2) and set(found["bounds"]["pmi"]) == {"faithfulness", "risk"}
+    frozen = freeze(filters, found)
+    assert all(bound.calibrate is None and bound.false_acceptance is None for _, bounds in frozen for bound in bounds)

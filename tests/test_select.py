@@ -228,3 +228,52 @@ def test_a_set_filter_that_drops_what_it_was_not_given_is_refused(ids: list[str]
     connection = connect(candidates([False]), {})
     with pytest.raises(LimbeckError, match=r"filter careless drops .* mend its select"):
         decide(connection, [], [Careless()])
+
+
+class Judging:
+    """A set-wise filter that drops one row, cannot judge another, and keeps what it found out."""
+
+    name = "judging"
+
+    def select(self, survivors: pa.Table) -> pa.Table:
+        ids = survivors["candidate_id"].to_pylist()
+        lists = [len(values) if values is not None else None for values in survivors["pmi.graph"].to_pylist()]
+        assert survivors["document"].to_pylist() == [f"document of {id_}" for id_ in survivors["source_id"].to_pylist()]
+        return pa.table(
+            {
+                "candidate_id": ids,
+                "reason": ["linked" if count else None for count in lists],
+                "undecided": [count is None for count in lists],
+                "links": lists,
+            }
+        )
+
+
+def test_set_wise_filters_see_evidence_and_documents_and_may_leave_a_row_undecided() -> None:
+    table = candidates([False] * 4)
+    sources = pa.table({"source_id": [f"s{i}" for i in range(3)], "document": [f"document of s{i}" for i in range(3)]})
+    graph = pa.array([[1], [], None, []], pa.list_(pa.int64()))
+    scored = score_table({"x": [1.0] * 4}, 4).append_column("graph", graph)
+    found: dict[str, pa.Table] = {}
+    connection = connect(table, {"pmi": scored}, sources)
+    decisions = {
+        row["candidate_id"]: row for row in decide(connection, [("pmi", [])], [Judging()], found.__setitem__).to_pylist()
+    }
+    assert [decisions[f"id{i}"]["kept"] for i in range(4)] == [False, True, False, True]
+    assert decisions["id0"]["rejected_by"] == "judging" and decisions["id0"]["reason"] == "linked"
+    assert decisions["id2"]["rejected_by"] == "undecided" and "judging cannot judge it" in decisions["id2"]["reason"]
+    by_id = dict(zip(found["judging"]["candidate_id"].to_pylist(), found["judging"]["links"].to_pylist(), strict=True))
+    assert by_id == {"id0": 1, "id1": 0, "id2": None, "id3": 0}
+    assert "pmi.graph" not in joined(connection, ["pmi"]).column_names
+
+
+@pytest.mark.parametrize(
+    ("limit", "rejected_by", "words"),
+    [(None, "undecided", "costly was not scored, since cheap rejected"), (0.5, "cheap", "x 0.2 is below 0.5")],
+)
+def test_a_skipped_score_rejects_nothing_itself(limit: float | None, rejected_by: str, words: str) -> None:
+    cheap = score_table({"x": [0.2]}, 1)
+    costly = score_table({"y": [None]}, 1).append_column("skipped_by", pa.array(["cheap"]))
+    filters = [("costly", [Bound("y", minimum=0.0)]), ("cheap", [Bound("x", minimum=limit)])]
+    (row,) = decide(connect(candidates([False]), {"cheap": cheap, "costly": costly}), filters).to_pylist()
+    assert row["rejected_by"] == rejected_by and words in row["reason"]
