@@ -1,30 +1,24 @@
 """Byte-level BPE by whole words: text is cut into words as GPT-2 cuts it, and every different word is encoded once.
 
 Where the pre-tokenizer is GPT-2's (`ByteLevel` with its expression: GPT-2, RoBERTa, GPT-NeoX, OLMo and many more), a token never
-reaches over a word, so a text's tokens are its words' tokens. ASCII is cut into words here, where every engine of regular
-expressions agrees; other lines are cut at spaces only, and lines that spell a special token are not cut. Exact, and two to four
-times as quick as the tokenizer on a text it has not seen; Python's lock is held for most of that.
+reaches over a word, so a text's tokens are its words' tokens. Texts are cut and the tokens of words remembered in C++, without
+Python's lock. Which characters are letters, numbers and white space is asked of the pre-tokenizer, the tokens of a word that was
+not met before of the tokenizer, so both are what they would be without this module.
 """
 
 import json
-import re
-import threading
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_WORDS = re.compile(
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?[A-Za-z]+| ?[0-9]+| ?[^\t-\r A-Za-z0-9]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+",
-)
-# What no version of Unicode takes for a space; where a space or a new line follows, a word has ended in any case.
-_SOLID = "!-~\u00a1-\u167f\u1681-\u180d\u180f-\u1fff\u2010-\u2027\u2030-\u205e\u2070-\u2fff\u3001-\ufefe\uff00-\U0010ffff"
-_LINE_BORDER = re.compile(f"(?<=[{_SOLID}])(?=\n)")
-_BORDER = re.compile(f"(?<=[{_SOLID}])(?=[\n ])")
-_MOST_WORDS = 1 << 17  # some 25 MB
-_LONGEST_WORD = 64  # longer ones hardly come again
+import _infinigram
+
+_PAGE = 256
+_LETTER, _NUMBER, _SPACE, _OTHER = 1, 2, 3, 4
+_MOST_BYTES = 96 << 20  # of words remembered, about two million
+_RUN_WORDS = 256  # encoded in one piece: enough to make little of what each piece costs, few enough to share out
 _SAFE_NORMALIZERS = (None, "NFC")  # which leave ASCII as it is
 
 Ids = NDArray[np.uint32]
@@ -33,49 +27,60 @@ Ids = NDArray[np.uint32]
 class WordEncoder:
     """A tokenizer's `encode_batch` that remembers the tokens of words; may be called from several threads."""
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: Any, most_bytes: int = _MOST_BYTES) -> None:
         self._backend = backend
-        self._of_thread = threading.local()
-        special = backend.get_added_tokens_decoder().values()
-        self._special = re.compile("|".join(re.escape(token.content) for token in special) or r"(?!)")
-        # those that take spaces with them, or hold some, may reach over lines
-        self._far = any(
-            token.lstrip or token.rstrip or not token.content.isprintable() or " " in token.content for token in special
+        added: list[Any] = list(backend.get_added_tokens_decoder().values())
+        as_searched = {token.content: self._normalized(token.content) if token.normalized else token.content for token in added}
+        # these take white space with them, or look at their neighbours
+        hard = [token for token in added if token.lstrip or token.rstrip or token.single_word]
+        easy = [token for token in added if token not in hard]
+        self._words = _infinigram.WordEncoder(
+            first=[token.content for token in easy if not token.normalized],
+            second=[as_searched[token.content] for token in easy if token.normalized],
+            hard=[as_searched[token.content] for token in hard],
+            most_bytes=most_bytes,
         )
+
+    @property
+    def words(self) -> int:
+        """How many words are remembered."""
+        return self._words.words
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         """The token ids of each text. O(characters)."""
-        known = self._known()
-        words = [list(self._words(text)) for text in texts]
-        new = [word for word in set(chain.from_iterable(words)) if word not in known]
-        encodings = self._backend.encode_batch_fast(new, add_special_tokens=False)
-        known.update((word, encoding.ids) for word, encoding in zip(new, encodings, strict=True))
-        encoded = [np.fromiter(chain.from_iterable(map(known.__getitem__, one)), dtype=np.uint32) for one in words]
-        for word in new:
-            if len(word) > _LONGEST_WORD:
-                del known[word]
+        whole = [at for at, text in enumerate(texts) if self._is_whole(text)]
+        by_words = [text for at, text in enumerate(texts) if at not in set(whole)] if whole else list(texts)
+        ids, offsets = self._words.encode(by_words, self._classes, self._tokens)
+        encoded = [ids[begin:end] for begin, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)]
+        encodings = self._backend.encode_batch_fast([texts[at] for at in whole], add_special_tokens=False)
+        for at, encoding in zip(whole, encodings, strict=True):
+            encoded.insert(at, np.array(encoding.ids, dtype=np.uint32))
         return encoded
 
-    def _known(self) -> dict[str, list[int]]:
-        """The tokens of words, of this thread alone; it starts again when there are too many."""
-        known: dict[str, list[int]] | None = getattr(self._of_thread, "known", None)
-        if known is None or len(known) >= _MOST_WORDS:
-            known = self._of_thread.known = {}
-        return known
+    def _is_whole(self, text: str) -> bool:
+        """Whether a text is left to the tokenizer: it holds a token that cannot be cut out, or would be normalized."""
+        return self._words.is_hard(text) or (not text.isascii() and self._normalized(text) != text)
 
-    def _words(self, text: str) -> Iterable[str]:
-        """A text cut at ends of words; what is not ASCII may hold several words in one."""
-        has_special = self._special.search(text) is not None
-        if has_special and self._far:
-            return [text]
-        if text.isascii() and not has_special:
-            return _WORDS.findall(text)
-        return chain.from_iterable(map(self._words_of_line, _LINE_BORDER.split(text)))
+    def _normalized(self, text: str) -> str:
+        normalizer = self._backend.normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text))
 
-    def _words_of_line(self, line: str) -> list[str]:
-        if self._special.search(line) is not None:
-            return [line]
-        return _WORDS.findall(line) if line.isascii() else _BORDER.split(line)
+    def _classes(self, page: int) -> bytes:
+        """The classes of 256 characters, as the pre-tokenizer's expression takes them: by what they make one word with."""
+        cut = self._backend.pre_tokenizer.pre_tokenize_str
+        classes = bytearray()
+        for code in range(page * _PAGE, (page + 1) * _PAGE):
+            partners = (("a", _LETTER), ("1", _NUMBER), ("!", _OTHER))
+            is_half = 0xD800 <= code < 0xE000  # of a surrogate pair: in no text
+            joined = (kind for partner, kind in partners if not is_half and len(cut(partner + chr(code))) == 1)
+            classes.append(next(joined, _SPACE))
+        return bytes(classes)
+
+    def _tokens(self, words: list[str]) -> list[tuple[int, list[int], list[int]]]:
+        """The tokens of words, in runs: how many words, the ids, and of which word each is."""
+        runs = [words[begin : begin + _RUN_WORDS] for begin in range(0, len(words), _RUN_WORDS)]
+        encodings = self._backend.encode_batch(runs, is_pretokenized=True, add_special_tokens=False)
+        return [(len(run), encoding.ids, encoding.word_ids) for run, encoding in zip(runs, encodings, strict=True)]
 
 
 def word_encoder(backend: Any, content: bytes) -> WordEncoder | None:

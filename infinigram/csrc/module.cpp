@@ -8,6 +8,7 @@ namespace py = pybind11;
 namespace infinigram {
 void bind_build(py::module_& module);
 void bind_index(py::module_& module);
+void bind_words(py::module_& module);
 }  // namespace infinigram
 
 PYBIND11_MODULE(_infinigram, module) {
@@ -17,4 +18,5 @@ PYBIND11_MODULE(_infinigram, module) {
   py::register_exception<infinigram::BadQuery>(module, "BadQuery", base);
   infinigram::bind_build(module);
   infinigram::bind_index(module);
+  infinigram::bind_words(module);
 }
