@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from rapidfuzz.distance import LCSseq
 from rapidfuzz.process import cpdist
 
 from filters.rouge_join import Rows, Segment, prepare
 from filters.rouge_nearest import nearest_of
-from filters.rouge_tokens import Floats, Ints, Texts, Vocabulary, f1, words
+from filters.rouge_tokens import Bools, Floats, Ints, Texts, Vocabulary, f1, words
 
 _BLOCK_TEXTS = 2048
 _BLOCK_WORDS = 1 << 16
@@ -32,7 +31,7 @@ def rouge_l(a: str, b: str) -> float:
 class Neighbour(NamedTuple):
     """A text of an index, by its place in the order of addition, and its ROUGE-L F1 with the text asked about."""
 
-    index: int
+    place: int
     rouge_l: float
 
 
@@ -44,10 +43,14 @@ class Judged:
     first text of the index that has it, or -1. `before` says how many texts the index held when the text was judged.
     """
 
-    accepted: npt.NDArray[np.bool_]
+    accepted: Bools
     rouge_l: Floats
     nearest: Ints
     before: Ints
+
+    def slice(self, begin: int, end: int) -> "Judged":
+        """Views of the texts `begin` to `end`."""
+        return Judged(self.accepted[begin:end], self.rouge_l[begin:end], self.nearest[begin:end], self.before[begin:end])
 
 
 class RougeIndex:
@@ -70,6 +73,7 @@ class RougeIndex:
         self.add(texts)
 
     def __len__(self) -> int:
+        """How many texts."""
         return len(self._strings)
 
     def add(self, texts: Sequence[str]) -> None:
@@ -95,8 +99,8 @@ class RougeIndex:
 
     def nearest(self, text: str, count: int = 10) -> list[Neighbour]:
         """The `count` nearest texts, the best first, equals in order of addition. Compares with all: O(texts)."""
-        scores, indices = self.nearest_before([text], np.array([len(self)]), count)
-        return [Neighbour(int(index), float(score)) for index, score in zip(indices[0], scores[0], strict=True) if index >= 0]
+        scores, places = self.nearest_before([text], np.array([len(self)]), count)
+        return [Neighbour(int(place), float(score)) for place, score in zip(places[0], scores[0], strict=True) if place >= 0]
 
     def nearest_before(self, texts: Sequence[str], before: Ints, count: int) -> tuple[Floats, Ints]:
         """For each text the `count` nearest of the first `before` of the index, as in `nearest`.  # [texts, count]
@@ -118,7 +122,7 @@ class RougeIndex:
             encoded, rows = self._read(texts)
             strings = encoded.strings()
             for begin, end in _blocks(encoded):
-                part = Judged(*(column[begin:end] for column in (judged.accepted, judged.rouge_l, judged.nearest, judged.before)))
+                part = judged.slice(begin, end)
                 block = rows.slice(begin, end)
                 self._search(block, strings[begin:end], part.rouge_l, part.nearest)
                 self._decide(block, strings[begin:end], limit, part)
@@ -126,7 +130,7 @@ class RougeIndex:
         return judged
 
     def _read(self, texts: Sequence[str]) -> tuple[Texts, Rows]:
-        """Number the words, learn how common they are, and prepare the texts; now and then rebuild the index in a better order."""
+        """Number the words, learn how common they are, and prepare the texts; now and then rebuild the index in a new order."""
         encoded = self._vocabulary.encode(texts)
         known = len(self._counts)
         self._counts = np.concatenate([self._counts, np.zeros(len(self._vocabulary) - known, np.int64)])
@@ -145,7 +149,7 @@ class RougeIndex:
             self._texts = [Texts.joined(self._texts)]
             self._segments = [Segment(prepare(self._texts[0], self._popularity, self._floor))]
 
-    def _append(self, texts: Texts, rows: Rows, chosen: npt.NDArray[np.bool_], strings: Sequence[Any]) -> None:
+    def _append(self, texts: Texts, rows: Rows, chosen: Bools, strings: Sequence[Any]) -> None:
         """Add the chosen of these texts as a segment, and merge what has become too small."""
         if not chosen.any():
             return

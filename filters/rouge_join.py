@@ -1,9 +1,9 @@
 """Which pairs of texts can have a ROUGE-L F1 above a floor: prefix and position filters, then signatures, all in arrays.
 
 F1 = 2c / (m + n) for a longest common subsequence of c words out of m and n, and c is at most the number of words that the two
-share. Sort each text's words from the rarest to the commonest, and let the first word that two texts share stand at places i and j
-of them. All that they share lies there or behind, so c <= min(m - i, n - j): pairs above the floor meet among their rarest words
-(Chaudhuri et al. 2006; Xiao et al. 2008), and those are all that is indexed and looked up. What is left is compared by signatures
+share. Sort each text's words from the rarest to the commonest, and let the first that two texts share stand at places i and j of
+them. All that they share lies there or behind, so c <= min(m - i, n - j): pairs above the floor meet among their rarest words,
+and those are all that is indexed and looked up (Chaudhuri et al. 2006; Xiao et al. 2008). What is left is compared by signatures
 of 64 bits: each bit that only one of the texts has is a word that the other lacks (Sandes et al. 2020).
 """
 
@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from filters.rouge_tokens import Ints, Texts
-
-Numbers = npt.NDArray[np.int32]
+from filters.rouge_tokens import Bools, Ints, Numbers, Texts
 
 _LOW = (1 << 32) - 1
 _CHUNK_PAIRS = 1 << 18  # so many fit a core's cache
@@ -26,8 +24,8 @@ _MIXER = np.uint64(0x9E3779B97F4A7C15)
 class Rows:
     """Texts prepared for a join: what is looked up (their rarest words) and what bounds a pair.
 
-    Text `t` looks up the entries `starts[t] : starts[t + 1]`. `share` is the floor times its words, a little less, so that rounding
-    never loses a pair: above the floor are only pairs with 2c >= share + share.
+    Text `t` looks up the entries `starts[t] : starts[t + 1]`. `share` is the floor times its words, and a little less, so that
+    rounding never loses a pair: above the floor are only pairs with 2c >= share + share.
     """
 
     lengths: npt.NDArray[np.float32]  # [texts]
@@ -39,6 +37,7 @@ class Rows:
     left: npt.NDArray[np.float32]  # [entries] words from this one on, the rarest first
 
     def __len__(self) -> int:
+        """How many texts."""
         return len(self.lengths)
 
     def slice(self, begin: int, end: int) -> "Rows":
@@ -54,7 +53,7 @@ class Rows:
             self.left[first:last],
         )
 
-    def where(self, chosen: npt.NDArray[np.bool_]) -> "Rows":
+    def where(self, chosen: Bools) -> "Rows":
         """The rows of the chosen texts, renumbered.  # chosen: [texts]"""
         numbers = np.cumsum(chosen, dtype=np.int32) - np.int32(1)
         entries = chosen[self.texts]
@@ -108,7 +107,7 @@ def prepare(texts: Texts, popularity: Numbers, floor: float) -> Rows:
     )
 
 
-def _signatures(words: Numbers, first: npt.NDArray[np.bool_], texts: Texts) -> npt.NDArray[np.uint64]:
+def _signatures(words: Numbers, first: Bools, texts: Texts) -> npt.NDArray[np.uint64]:
     """One bit for each word and repetition of it, at a hashed place.  # [texts]"""
     places = np.arange(len(words))
     repetition = places - np.maximum.accumulate(np.where(first, places, 0))
@@ -165,11 +164,11 @@ class Segment:
             yield own[close], others[close]
             first = last
 
-    def _close(self, probes: Rows, own: Numbers, others: Numbers) -> npt.NDArray[np.bool_]:
+    def _close(self, probes: Rows, own: Numbers, others: Numbers) -> Bools:
         """Which pairs share enough words for all that their signatures show."""
         mine, theirs = probes.signatures[own], self.rows.signatures[others]
         needed = (probes.share[own] + self.rows.share[others]) / 2
-        close = probes.lengths[own] - np.bitwise_count(mine & ~theirs) >= needed
+        close: Bools = probes.lengths[own] - np.bitwise_count(mine & ~theirs) >= needed
         close &= self.rows.lengths[others] - np.bitwise_count(theirs & ~mine) >= needed
         return close
 

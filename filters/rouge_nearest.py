@@ -1,4 +1,4 @@
-"""The nearest texts by ROUGE-L, by comparing with all: in natural text the tenth nearest is too far off for any bound to prune."""
+"""The nearest texts by ROUGE-L, by comparing with all: the tenth nearest is commonly too far off for any bound to prune."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int32]
 
 _WORD = re.compile("[a-z0-9]+")
 _WORD_BYTES = b"abcdefghijklmnopqrstuvwxyz0123456789"
@@ -35,10 +37,11 @@ def f1(common: Any, words_a: Any, words_b: Any) -> Any:
 class Texts:
     """Texts as word numbers: text `t` is `numbers[starts[t] : starts[t + 1]]`."""
 
-    numbers: npt.NDArray[np.int32]  # [words]
+    numbers: Numbers  # [words]
     starts: Ints  # [texts + 1]
 
     def __len__(self) -> int:
+        """How many texts."""
         return len(self.starts) - 1
 
     @property
@@ -51,7 +54,7 @@ class Texts:
         first, last = self.starts[begin], self.starts[end]
         return Texts(self.numbers[first:last], self.starts[begin : end + 1] - first)
 
-    def where(self, chosen: npt.NDArray[np.bool_]) -> "Texts":
+    def where(self, chosen: Bools) -> "Texts":
         """The chosen texts.  # chosen: [texts]"""
         lengths = self.lengths
         return Texts(self.numbers[np.repeat(chosen, lengths)], np.concatenate([[0], np.cumsum(lengths[chosen])]))
@@ -79,6 +82,7 @@ class Vocabulary:
         self._numbers: dict[bytes, int] = {}
 
     def __len__(self) -> int:
+        """How many different words."""
         return len(self._numbers)
 
     def encode(self, texts: Sequence[str]) -> Texts:
@@ -95,7 +99,7 @@ class Vocabulary:
         starts = np.concatenate([[0], np.searchsorted(firsts, np.flatnonzero(characters == ord(_END)))])
         return Texts(self._number(characters[within], ends - firsts), starts.astype(np.int64))
 
-    def _number(self, letters: npt.NDArray[np.uint8], lengths: Ints) -> npt.NDArray[np.int32]:
+    def _number(self, letters: npt.NDArray[np.uint8], lengths: Ints) -> Numbers:
         """The numbers of words that stand without gaps in `letters`."""
         offsets = np.zeros(len(lengths) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
@@ -103,4 +107,5 @@ class Vocabulary:
         coded = pa.Array.from_buffers(pa.large_binary(), len(lengths), buffers).dictionary_encode()
         numbers = self._numbers
         known = [numbers.setdefault(word, len(numbers)) for word in coded.dictionary.to_pylist()]
-        return np.array(known, np.int32)[coded.indices.to_numpy()]
+        found: Numbers = np.array(known, np.int32)[coded.indices.to_numpy()]
+        return found
