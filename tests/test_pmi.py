@@ -1,6 +1,8 @@
 """The PMI critic's arithmetic, against log-probabilities that the test makes up."""
 
 import math
+from collections import Counter
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -12,7 +14,9 @@ from cluster.engines.config import TransformersConfig
 from cluster.engines.protocol import Engine, Pair
 from corpus.errors import LimbeckError
 from filters.contract import Bound, Filter
+from filters.limits import FalseAcceptance
 from filters.pmi import PmiConfig, PmiFilter
+from filters.pmi_null import NO_OTHER, other_documents
 from tests.scripted_engine import ScriptedEngine
 
 DOCUMENT = "Quern reads weather files."
@@ -158,3 +162,91 @@ def test_bounds_are_what_selection_takes() -> None:
         Bound("faithfulness", calibrate="minimum", reason="too little of the output follows from the document"),
         Bound("saliency", calibrate="minimum", reason="the output tells too little of what the document says"),
     )
+
+
+def with_groups(rows: list[tuple[str, str, str]]) -> pa.Table:
+    """(source, group, output) → a table whose documents name their source."""
+    return pa.table(
+        {
+            "candidate_id": [f"id{i}" for i in range(len(rows))],
+            "source_id": [source for source, _, _ in rows],
+            "group": [group for _, group, _ in rows],
+            "document": [f"Document {source} reads." for source, _, _ in rows],
+            "output": [output for _, _, output in rows],
+            "salient": pa.array([[9, 10]] * len(rows), pa.list_(pa.int32())),
+        }
+    )
+
+
+ROWS = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["One.", "Two.", ""])), max_size=12)
+GROUP_OF = {"a": "g", "b": "g", "c": "h", "d": "d", "e": "h", "f": "f"}
+
+
+@given(ROWS, st.randoms())
+def test_the_other_document_is_another_of_another_group_whatever_the_order(rows: list[tuple[str, str]], random: Any) -> None:
+    table = with_groups([(source, GROUP_OF[source], output) for source, output in rows])
+    found = other_documents(table)
+    chosen = {}
+    for row, other in zip(table.to_pylist(), found, strict=True):
+        has_other = any(GROUP_OF[source] != row["group"] for source, _ in rows)
+        assert (other == NO_OTHER) == (not has_other)
+        if has_other:
+            assert GROUP_OF[rows[other][0]] != row["group"]
+            chosen[row["candidate_id"]] = rows[other][0]
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    shuffled = table.take(pa.array(order, pa.int64()))
+    again = shuffled["source_id"].to_pylist()
+    pairs = zip(shuffled["candidate_id"].to_pylist(), other_documents(shuffled), strict=True)
+    assert {id_: again[other] for id_, other in pairs if other != NO_OTHER} == chosen
+
+
+def test_the_draw_of_another_document_is_even() -> None:
+    table = with_groups([(f"s{i % 5}", f"s{i % 5}", "One.") for i in range(2000)])
+    sources = table["source_id"].to_pylist()
+    counts = Counter((source, sources[other]) for source, other in zip(sources, other_documents(table), strict=True))
+    assert len(counts) == 20 and min(counts.values()) > 60 and max(counts.values()) < 140
+
+
+def test_null_scores_are_those_of_the_crossed_pair() -> None:
+    """The crossed pair scored as a pair of its own gives the same, and only two terms a candidate are new."""
+
+    def measure(pair: Pair) -> list[float]:
+        return [-1.0 - len(pair.context) / (1 + len(pair.target))] * (len(pair.spans) if pair.spans else len(pair.target.split()))
+
+    table = with_groups([("a", "g", "One two."), ("b", "g", "Three."), ("c", "h", "Four five six."), ("d", "d", "")])
+    plain, engine = ScriptedEngine(measure=measure), ScriptedEngine(measure=measure)
+    own = PmiFilter(plain).score(table)
+    scores = PmiFilter(engine, null=True).score(table)
+    assert scores.select(own.column_names) == own
+    assert len(engine.pairs) - len(plain.pairs) <= 2 * 3 + 1  # two terms a candidate, and the document that has no output
+    rows, others = table.to_pylist(), other_documents(table)
+    for row, other, score in zip(rows, others, scores.to_pylist(), strict=True):
+        if not row["output"]:
+            assert math.isnan(score["faithfulness_null"]) and math.isnan(score["saliency_null"])
+            continue
+        crossed = pa.Table.from_pylist([{**rows[other], "output": row["output"]}], schema=table.schema)
+        (expected,) = PmiFilter(ScriptedEngine(measure=measure)).score(crossed).to_pylist()
+        assert score["faithfulness_null"] == expected["faithfulness"]
+        assert score["saliency_null"] == expected["saliency"]
+
+
+def test_without_another_document_the_null_is_unknown() -> None:
+    (row,) = PmiFilter(ScriptedEngine(measure=by_context), null=True).score(with_groups([("a", "g", "One.")])).to_pylist()
+    assert row["faithfulness"] == 0.5 and math.isnan(row["faithfulness_null"]) and math.isnan(row["saliency_null"])
+
+
+def test_the_null_is_there_wherever_a_limit_asks() -> None:
+    rate = FalseAcceptance(false_acceptance=0.01)
+    assert not PmiConfig().needs_null
+    assert PmiConfig(null=True).needs_null
+    assert PmiConfig(min_saliency=rate).needs_null
+    assert PmiConfig(min_saliency=rate).scoring() == PmiConfig(null=True, min_saliency=0.2).scoring() != PmiConfig().scoring()
+    assert PmiConfig.model_validate({"min_saliency": {"false_acceptance": 0.01}}).min_saliency == rate
+
+
+def test_columns_say_their_unit() -> None:
+    schema = PmiFilter(ScriptedEngine(measure=by_context), null=True).score(with_groups([("a", "g", "One.")])).schema
+    units = {field.name: (field.metadata or {}).get(b"unit") for field in schema}
+    assert units.pop("candidate_id") is None
+    assert set(units.values()) == {b"nats", b"share of self-information"}
