@@ -92,7 +92,10 @@ def _always(match: _Match) -> bool:
 
 
 def _is_email(match: _Match) -> bool:
-    """Not where the domain is reserved for examples (RFC 2606): those are nobody's."""
+    """Not the user of a URL, nor where the domain is reserved for examples (RFC 2606): those are nobody's."""
+    before = match.string[max(0, match.start("it") - _AROUND_CHARACTERS) : match.start("it")]
+    if _URL_USER.search(before):
+        return False
     domain = match["domain"].lower()
     local = match["local"]
     reserved = re.search(r"(?:^|\.)(?:example\.(?:com|net|org)|example|invalid|test|localhost|local)$", domain)
@@ -153,6 +156,7 @@ def _is_secret(match: _Match) -> bool:
 
 _AROUND_CHARACTERS = 40
 _SECTION_PARTS = 32
+_URL_USER = re.compile(r"://[^\s/@]{0,40}$")
 _NETWORK = re.compile(r"\b(?:ip|ipv4|address|addr|host|server|dns|nameserver|resolver|ping|port|gateway|proxy|subnet)\b", re.I)
 _PLACEHOLDER = re.compile(r"(?:my|your|the|some|user)?[_-]?(?:pass(?:word|wd)?|pwd|secret|token|key)\d{0,3}|x+|\*+|\.+", re.I)
 _PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")

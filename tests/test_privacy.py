@@ -86,7 +86,7 @@ def test_what_only_looks_alike_is_left(text: str) -> None:
 
 
 def test_a_table_of_counts_and_the_redacted_text() -> None:
-    candidates = pa.table({"candidate_id": ["a", "b", "c", "d"], "output": ["a@b.org, c@d.org, 8.8.8.8", "nothing", None, ""]})
+    candidates = pa.table({"candidate_id": ["a", "b", "c", "d"], "output": ["a@b.org, c@d.org, 93.184.216.34", "nothing", None, ""]})
     filter_ = PrivacyConfig(redact=True, max_found=None).build(engines=None)
     assert isinstance(filter_, Filter)
     rows = filter_.score(candidates).to_pylist()
