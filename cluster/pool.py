@@ -19,12 +19,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from cluster.engines.protocol import EngineDied
 from cluster.session import ClusterConfig, Session, wait_for_room
 from cluster.worker import PartJob, PartReport, Worker
 from corpus.errors import LimbeckError, last_line
 
 DEATHS_BEFORE_BISECTION = 2
 STREAM_ATTEMPTS = 3
+STARTS_WITHOUT_SUCCESS = 3
+POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,15 @@ class Lane:
 class Gate:
     """The Ray Data actor: takes a part through its lane's jobs on the worker it owns."""
 
-    def __init__(self, workers: list[Any], lanes: list[Lane], timeout_seconds: float) -> None:
+    def __init__(self, workers: list[Any], lanes: list[Lane], stall_seconds: float) -> None:
         import ray
 
         # a gate holds nothing that needs an orderly end, and Ray's (2.60) can lock itself up and leave the process behind
         atexit.register(os._exit, 0)
-        self._lanes, self._timeout = lanes, timeout_seconds
+        self._lanes, self._stall_seconds = lanes, stall_seconds
         self._me = ray.get_runtime_context().get_actor_id() or str(os.getpid())
         self._worker = next(worker for worker in workers if ray.get(worker.claim.remote(self._me)))
+        self._beat = Path(ray.get(self._worker.claim.remote(self._me)))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """What each of the lane's jobs did to the row's part, as JSON, and the error that ends the run, or ""."""
@@ -60,15 +64,14 @@ class Gate:
 
     def _take(self, job: PartJob, part: str) -> PartReport:
         """Run a job on a part; after two deaths, by bisection."""
-        started, deaths = time.monotonic(), 0
-        while deaths < DEATHS_BEFORE_BISECTION:
+        started, report = time.monotonic(), PartReport(job.stage, part)
+        while len(report.deaths) < DEATHS_BEFORE_BISECTION:
             try:
-                report = PartReport(**self._call("run", job, part))
-                report.seconds, report.deaths = time.monotonic() - started, deaths
-                return report
-            except WorkerDied:
-                deaths += 1
-        report = PartReport(job.stage, part, deaths=deaths)
+                done = PartReport(**self._call("run", job, part))
+                done.seconds, done.deaths = time.monotonic() - started, report.deaths
+                return done
+            except WorkerDied as death:
+                report.deaths.append(str(death))
         table = self._by_halves(job, part, 0, job.rows(part), report)
         report.rows = job.publish(part, table)
         report.seconds = time.monotonic() - started
@@ -79,7 +82,7 @@ class Gate:
         try:
             return self._call("compute", job, part, start, stop)
         except WorkerDied as death:
-            report.deaths += 1
+            report.deaths.append(str(death))
             if stop - start > 1:
                 return self._by_halves(job, part, start, stop, report)
             reason = f"the worker died each time it worked on this row ({death})"
@@ -92,18 +95,23 @@ class Gate:
         tables = [self._compute(job, part, low, high, report) for low, high in halves]
         return pa.concat_tables(tables, promote_options="default")
 
-    def _call(self, method: str, *arguments: Any) -> Any:
-        """Call the worker; its death is WorkerDied, its last death and any error of its own a LimbeckError."""
+    def _call(self, method: str, job: PartJob, part: str, *rows: int) -> Any:
+        """Call the worker; its death is WorkerDied, any error of its own and its last death a LimbeckError.
+
+        A worker that died has started again by then, and has loaded what the job takes.
+        """
+        try:
+            return self._ask(method, job, part, *rows)
+        except WorkerDied as death:
+            self._revive(job, part, str(death))
+            raise
+
+    def _ask(self, method: str, job: PartJob, *arguments: Any) -> Any:
         import ray
 
         try:
-            return ray.get(getattr(self._worker, method).remote(*arguments), timeout=self._timeout)
-        except ray.exceptions.GetTimeoutError as silence:
-            ray.kill(self._worker, no_restart=False)
-            self._await_restart(arguments[0].stage, arguments[1])
-            raise WorkerDied(f"silent for {self._timeout:.0f} s, ended") from silence
+            return self._answer(getattr(self._worker, method).remote(job, *arguments))
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as death:
-            self._await_restart(arguments[0].stage, arguments[1])
             memory = isinstance(death, ray.exceptions.OutOfMemoryError)
             raise WorkerDied(
                 "Ray ended it, as the machine ran low on memory" if memory else "it was killed or crashed"
@@ -112,18 +120,53 @@ class Gate:
             cause = failure.cause
             if isinstance(cause, LimbeckError):
                 raise cause from failure
-            raise LimbeckError(f"{arguments[0].stage} failed on {arguments[1]}: {last_line(failure)}") from failure
+            if isinstance(cause, EngineDied):
+                ray.kill(self._worker, no_restart=False)
+                raise WorkerDied(f"its engine ended: {cause}") from failure
+            where = f" on {arguments[0]}" if arguments else ""
+            raise LimbeckError(f"{job.stage} failed{where}: {last_line(failure)}") from failure
+
+    def _answer(self, call: Any) -> Any:
+        """Wait for a call for as long as the worker gets on; ends the worker where it does not."""
+        import ray
+
+        seen, since = "", time.monotonic()
+        while True:
+            ready, _ = ray.wait([call], timeout=min(POLL_SECONDS, self._stall_seconds / 2))
+            if ready:
+                return ray.get(call)
+            with contextlib.suppress(OSError):
+                progress = self._beat.read_text()
+                if progress and progress != seen:
+                    seen, since = progress, time.monotonic()
+            if time.monotonic() - since > self._stall_seconds:
+                ray.kill(self._worker, no_restart=False)
+                raise WorkerDied(f"it computed nothing for {self._stall_seconds:.0f} s and was ended")
+
+    def _revive(self, job: PartJob, part: str, words: str) -> None:
+        """Return once the worker is up again with what the job takes: a call sent too early would blame an innocent row.
+
+        Raises LimbeckError where Ray will not start it again, or where it dies each time it loads its models.
+        """
+        for _ in range(STARTS_WITHOUT_SUCCESS):
+            self._await_restart(job.stage, part)
+            try:
+                self._ask("warm", job)
+                return
+            except WorkerDied as death:
+                words = str(death)
+        raise LimbeckError(
+            f"the worker of {job.stage} died {STARTS_WITHOUT_SUCCESS} times while it loaded its models, at last: {words}; its "
+            "log lies in the run's logs/"
+        )
 
     def _await_restart(self, stage: str, part: str) -> None:
-        """Return once the worker answers again: a call sent too early would fail like another death, of an innocent row.
-
-        Raises LimbeckError where Ray will not start it again.
-        """
+        """Return once the worker answers again; raises LimbeckError where Ray will not start it again."""
         import ray
 
         while True:
             try:
-                ray.get(self._worker.claim.remote(self._me), timeout=self._timeout)
+                self._beat = Path(ray.get(self._worker.claim.remote(self._me), timeout=self._stall_seconds))
                 return
             except ray.exceptions.ActorUnavailableError:
                 time.sleep(0.2)
@@ -201,7 +244,7 @@ class WorkerPool:
             warnings.simplefilter("ignore")
             stream = ray.data.from_items(items, override_num_blocks=len(items)).map(
                 Gate,
-                fn_constructor_args=(self._workers, list(lanes), self._config.part_timeout_seconds),
+                fn_constructor_args=(self._workers, list(lanes), self._config.stall_seconds),
                 compute=ray.data.ActorPoolStrategy(size=gates, max_tasks_in_flight_per_actor=1),
                 num_cpus=0,
                 max_restarts=0,

@@ -30,7 +30,11 @@ class ClusterConfig(Config):
     threads_per_worker: int | None = Field(None, ge=1, description="null: the machine's cores divided by `workers`")
     rows_per_part: int = Field(32, ge=1, description="sources in a part: the unit of work, retry and resume")
     max_restarts: int = Field(12, ge=0, description="how often one worker may die before the run stops")
-    part_timeout_seconds: float = Field(7200.0, gt=0, description="a worker silent for longer on one part is taken for dead")
+    stall_seconds: float = Field(
+        1800.0,
+        gt=0,
+        description="a worker whose model computes nothing for so long is ended and started again; loading takes part",
+    )
     object_store_bytes: int = Field(150_000_000, ge=80_000_000, description="of a private cluster; parts travel on disk")
 
     def threads(self) -> int:

@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,6 +30,10 @@ class PartJob(Protocol):
 
     def rows(self, part: str) -> int:
         """How many rows the part's input has."""
+        ...
+
+    def warm(self, engines: "Engines") -> None:
+        """Load what the job computes with."""
         ...
 
     def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
@@ -56,7 +61,7 @@ class PartReport:
     load_seconds: float = 0.0
     output_tokens: int = 0
     forwarded_tokens: int = 0
-    deaths: int = 0
+    deaths: list[str] = field(default_factory=list)  # the last words of each death of the worker on this part
     failed_rows: list[str] = field(default_factory=list)
 
 
@@ -72,15 +77,21 @@ class Worker:
         _log_to(Path(workers_folder).parent / "logs" / f"worker-{index}.log")
         self._engines = Engines()
         self._owner = ""
-        beat = threading.Thread(target=heartbeat, args=(Path(workers_folder), driver, f"worker-{index}"), daemon=True)
+        name = f"worker-{index}"
+        self._beat = str(heartbeat_file(Path(workers_folder), name))
+        beat = threading.Thread(target=heartbeat, args=(Path(workers_folder), driver, name, self._progress), daemon=True)
         beat.start()
 
-    def claim(self, gate: str) -> bool:
-        """Let the first gate that asks own this worker; "" frees it."""
+    def claim(self, gate: str) -> str:
+        """Let the first gate that asks own this worker, and say where its heartbeat lies; "" for any other. Gate "" frees it."""
         if gate and self._owner not in ("", gate):
-            return False
+            return ""
         self._owner = gate
-        return True
+        return self._beat
+
+    def warm(self, job: PartJob) -> None:
+        """Load what a job computes with."""
+        job.warm(self._engines)
 
     def run(self, job: PartJob, part: str) -> dict[str, Any]:
         """Compute and publish a whole part."""
@@ -93,6 +104,11 @@ class Worker:
         """Compute some rows of a part without publishing them (for bisection)."""
         return job.compute(part, start, stop, self._engines)
 
+    def _progress(self) -> float:
+        """A number that changes for as long as a model computes."""
+        usage = self._engines.usage()
+        return usage.forwarded_tokens + usage.output_tokens + usage.model_seconds
+
     def _close(self, report: PartReport, before: Any) -> dict[str, Any]:
         after = self._engines.usage()
         report.model_seconds = after.model_seconds - before.model_seconds
@@ -102,13 +118,18 @@ class Worker:
         return asdict(report)
 
 
-def heartbeat(folder: Path, driver: str, name: str) -> None:
-    """Touch a file every second while this process lives, and end the process once its driver's run lock is gone.
+def heartbeat_file(folder: Path, name: str) -> Path:
+    """Where this process leaves its heartbeat."""
+    return folder / f"{name}-{os.getpid()}"
 
-    A restarted driver waits until the workers of the killed one have fallen silent.
+
+def heartbeat(folder: Path, driver: str, name: str, progress: Callable[[], float] = time.time) -> None:
+    """Write how far the work is to a file every second, and end the process once its driver's run lock is gone.
+
+    A restarted driver waits until the workers of the killed one have fallen silent; a gate reads whether its worker gets on.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mine, lock = folder / f"{name}-{os.getpid()}", folder.parent / "run.lock"
+    mine, lock = heartbeat_file(folder, name), folder.parent / "run.lock"
     while True:
         try:
             owner = json.loads(lock.read_text())["driver"]
@@ -118,7 +139,7 @@ def heartbeat(folder: Path, driver: str, name: str) -> None:
             mine.unlink(missing_ok=True)
             os._exit(1)
         with contextlib.suppress(OSError):  # a full disk must not end the beat
-            mine.write_text(str(time.time()))
+            mine.write_text(str(progress()))
         time.sleep(1.0)
 
 

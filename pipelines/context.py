@@ -156,9 +156,8 @@ def stream(context: Context, pool: "WorkerPool", stage: str, lanes: Sequence["La
             facts = {key: value for key, value in vars(report).items() if key != "stage"}
             context.events.emit("part_done", stage=report.stage, **facts)
             if report.deaths:
-                context.events.emit(
-                    "note", words=f"{report.stage} {report.part}: its worker died {report.deaths} times and was started again"
-                )
+                words = f"{report.stage} {report.part}: its worker died {len(report.deaths)} times and was started again"
+                context.events.emit("note", words=f"{words}: {'; '.join(dict.fromkeys(report.deaths))}")
             for reason in report.failed_rows:
                 context.events.emit("note", words=f"{report.stage}: {reason}")
             total = totals.setdefault(report.stage, {"seconds": 0.0, "model_seconds": 0.0, "load_seconds": 0.0, "rows": 0})

@@ -39,6 +39,10 @@ class GenerateJob:
         """Sources of the part."""
         return check_whole(part_path(self.sources, part))
 
+    def warm(self, engines: "Engines") -> None:
+        """Load the engine."""
+        engines.get(self.engine)
+
     def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
         """Candidates of some sources, `samples` rows each."""
         sources = read_part(self.sources, part).slice(start, stop - start)
@@ -111,6 +115,11 @@ class ScoreJob:
     def rows(self, part: str) -> int:
         """Candidates of the part."""
         return check_whole(part_path(self.candidates, part))
+
+    def warm(self, engines: "Engines") -> None:
+        """Build the filter, with the models that it asks."""
+        if hasattr(self.filter, "build"):
+            self.filter.build(engines)
 
     def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
         """`candidate_id`, `error`, `skipped_by` and the filter's own columns, one row a candidate, in order."""

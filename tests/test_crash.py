@@ -125,8 +125,9 @@ def test_a_driver_and_a_worker_killed_while_candidates_are_drawn(tmp_path: Path)
 
 
 FATAL_FILTER = """
-import os, signal
+import os, signal, time
 import pyarrow as pa
+from cluster.engines.protocol import EngineDied
 from filters.contract import Bound
 from pipelines.recipe import load
 from pipelines.run import run
@@ -137,35 +138,70 @@ class Fatal:
     def score(self, candidates):
         victim = {victim!r} or candidates["candidate_id"][0].as_py()
         if victim in candidates["candidate_id"].to_pylist():
-            os.kill(os.getpid(), signal.SIGKILL)
+            fault()
         return pa.table({{"length": [float(len(text)) for text in candidates["output"].to_pylist()]}})
 
+class NeverLoads(Fatal):
+    def build(self, engines):
+        fault()
+
+def fault():
+    if {fault!r} == "hang":
+        time.sleep(3600)
+    if {fault!r} == "engine":
+        raise EngineDied("CUDA error: an illegal memory access was encountered")
+    os.kill(os.getpid(), signal.SIGKILL)
+
 if __name__ == "__main__":
-    run(load({recipe!r}), {run!r}, filters=[Fatal()])
+    run(load({recipe!r}), {run!r}, filters=[{filter}()])
 """
 
 
-def run_with_fatal_filter(folder: Path, recipe: Path, victim: str) -> subprocess.CompletedProcess[str]:
-    """A user's script whose filter kills its worker on one candidate; "": on every one."""
+def run_with_fatal_filter(
+    folder: Path, recipe: Path, victim: str, fault: str = "kill", filter: str = "Fatal"
+) -> subprocess.CompletedProcess[str]:
+    """A user's script whose filter ends its worker by a fault on one candidate; victim "": on every one."""
     script = folder / "mine.py"
-    script.write_text(FATAL_FILTER.format(victim=victim, recipe=str(recipe), run=str(folder / "run")))
+    script.write_text(FATAL_FILTER.format(victim=victim, recipe=str(recipe), run=str(folder / "run"), fault=fault, filter=filter))
     return subprocess.run([sys.executable, str(script)], env=settings(), capture_output=True, text=True, timeout=500)
 
 
 @pytest.mark.timeout(600)
-def test_a_row_that_always_kills_its_worker_becomes_a_reason(tmp_path: Path) -> None:
-    recipe, reference = uninterrupted(tmp_path, "reference", rounds=1, student=None)
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("kill", "it was killed or crashed"),
+        pytest.param("hang", "it computed nothing for 6 s and was ended", marks=pytest.mark.slow),
+        pytest.param("engine", "its engine ended: CUDA error: an illegal memory access", marks=pytest.mark.slow),
+    ],
+)
+def test_a_row_that_always_ends_its_worker_becomes_a_reason(tmp_path: Path, fault: str, words: str) -> None:
+    recipe, reference = uninterrupted(
+        tmp_path, "reference", rounds=1, student=None, cluster={"rows_per_part": 4, "stall_seconds": 6.0}
+    )
     victim = read_parts(reference / "rounds/000/candidates", CANDIDATES)["candidate_id"].to_pylist()[5]
-    done = run_with_fatal_filter(tmp_path, recipe, victim)
+    done = run_with_fatal_filter(tmp_path, recipe, victim, fault)
     assert done.returncode == 0, done.stderr
     decisions = {row["candidate_id"]: row for row in read_table(tmp_path / "run/rounds/000/decisions.parquet").to_pylist()}
     theirs = {row["candidate_id"]: row for row in read_table(reference / "rounds/000/decisions.parquet").to_pylist()}
     assert decisions[victim]["rejected_by"] in ("fatal", theirs[victim]["rejected_by"])
     assert not decisions[victim]["kept"]
     scores = {row["candidate_id"]: row for row in read_parts(tmp_path / "run/rounds/000/scores/fatal").to_pylist()}
-    assert scores[victim]["length"] is None and "died" in scores[victim]["error"]
+    assert scores[victim]["length"] is None and words in scores[victim]["error"]
     others = [row for candidate, row in scores.items() if candidate != victim]
     assert len(others) == len(theirs) - 1 and all(row["length"] is not None for row in others)
+    notes = [line for line in (tmp_path / "run/events.jsonl").read_text().splitlines() if '"note"' in line]
+    assert any("its worker died" in note and words in note for note in notes), "the last words are kept"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_worker_that_dies_whenever_it_loads_stops_the_run(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, rounds=1, student=None)
+    done = run_with_fatal_filter(tmp_path, recipe, victim="", filter="NeverLoads")
+    assert done.returncode != 0
+    assert "died 3 times while it loaded its models, at last: it was killed or crashed" in done.stderr
+    assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 12, "the part before is kept"
 
 
 @pytest.mark.slow
@@ -175,4 +211,4 @@ def test_a_worker_that_always_dies_stops_the_run_with_its_last_words(tmp_path: P
     done = run_with_fatal_filter(tmp_path, recipe, victim="")
     assert done.returncode != 0
     assert "max_restarts" in done.stderr and "round-0/scores/fatal" in done.stderr
-    assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 36
+    assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 12, "the part before is kept"

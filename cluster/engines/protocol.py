@@ -83,6 +83,13 @@ class Usage:
     extra: dict[str, float] = field(default_factory=dict)
 
 
+class EngineDied(Exception):
+    """The engine cannot answer any more: its process ended, or its server is gone. Carries its last words.
+
+    Not a row's fault and not the user's: the worker that holds the engine is started again, a bounded number of times.
+    """
+
+
 class Engine(Protocol):
     """A loaded language model."""
 

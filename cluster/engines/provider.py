@@ -65,7 +65,7 @@ class Engines:
     def usage(self) -> Usage:
         """What all engines of this process have done, those that have left included."""
         total = Usage()
-        for usage in (self._past, *(loaded.usage for loaded in (*self._engines.values(), *self._held.values()))):
+        for usage in (self._past, *(loaded.usage for loaded in [*self._engines.values(), *self._held.values()])):
             _add(total, usage)
         return total
 
