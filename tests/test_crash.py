@@ -211,4 +211,4 @@ def test_a_worker_that_always_dies_stops_the_run_with_its_last_words(tmp_path: P
     done = run_with_fatal_filter(tmp_path, recipe, victim="")
     assert done.returncode != 0
     assert "max_restarts" in done.stderr and "round-0/scores/fatal" in done.stderr
-    assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 12, "the part before is kept"
+    assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 36
