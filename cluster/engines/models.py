@@ -20,6 +20,9 @@ EMBEDDED = {
 }
 """Models that a Python package carries: name → (module, distribution, GGUF file or model folder)."""
 
+MADE = {"nli-minilm": "limbeck critic train-nli"}
+"""Models that a command makes on this machine: name → command."""
+
 NO_LIMIT_TOKENS = 1 << 30
 """The context of a model that states none."""
 
@@ -129,6 +132,11 @@ def cache_root() -> Path:
     return Path(os.environ.get("LIMBECK_CACHE") or "~/.cache/limbeck").expanduser() / "models"
 
 
+def made_root() -> Path:
+    """The folder for models that were made here: $LIMBECK_CACHE/critics, else ~/.cache/limbeck/critics."""
+    return cache_root().parent / "critics"
+
+
 def _identity_blocks(file: Path) -> Iterator[bytes]:
     with open(file, "rb") as handle:
         if file.suffix != ".safetensors" or file.stat().st_size <= _WHOLE_HASH_BYTES:
@@ -166,10 +174,15 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _embedded_names() -> str:
-    return " or ".join(f"embedded:{name}" for name in EMBEDDED)
+    return " or ".join(f"embedded:{name}" for name in (*EMBEDDED, *MADE))
 
 
 def _embedded(name: str) -> Path:
+    if name in MADE:
+        if not (folder := made_root() / name).exists():
+            raise LimbeckError(f"embedded:{name} has not been made on this machine yet; run: {MADE[name]}")
+        check_folder(folder)
+        return folder
     if name not in EMBEDDED:
         raise LimbeckError(f"there is no embedded model {name!r}; choose {_embedded_names()}")
     if not EMBEDDED[name][2].endswith(".gguf"):
