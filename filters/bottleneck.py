@@ -43,6 +43,8 @@ class BottleneckConfig(CriticConfig):
         "max_bottleneck_nats": "the output loses what the text behind the document depends on"
     }
 
+    also: ClassVar[tuple[str, ...]] = ("log_p_following_given_document", "log_p_following_given_output", "following_tokens")
+
     kind: Literal["bottleneck"] = "bottleneck"
     name: Name = "bottleneck"
     engine: EngineConfig | None = None

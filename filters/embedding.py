@@ -29,6 +29,8 @@ _SCHEMA = pa.schema(
 class EmbeddingConfig(CriticConfig):
     """A sentence encoder's view of each output: its vector, and its cosine with the document."""
 
+    also: ClassVar[tuple[str, ...]] = ("similarity_null", "vector")
+
     kind: Literal["embedding"] = "embedding"
     name: Name = "embedding"
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)

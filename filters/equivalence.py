@@ -52,6 +52,16 @@ class EquivalenceConfig(CriticConfig):
         "min_backward": "the output does not entail the document",
     }
 
+    also: ClassVar[tuple[str, ...]] = (
+        "tree_distance",
+        "pos_distance",
+        *ENTAILMENT_SCORES,
+        "unmatched_numbers",
+        "skipped",
+        "entails",
+        "unasked",
+    )
+
     kind: Literal["equivalence"] = "equivalence"
     name: Name = "equivalence"
     classifier: ClassifierConfig = ClassifierConfig()

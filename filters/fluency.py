@@ -40,6 +40,8 @@ class FluencyConfig(CriticConfig):
     cost: ClassVar[Cost] = Cost.MODEL
     reasons: ClassVar[Mapping[str, str]] = {"max_fluency": "the output reads worse than its document"}
 
+    also: ClassVar[tuple[str, ...]] = ("output_nats_per_token", "document_nats_per_token")
+
     kind: Literal["fluency"] = "fluency"
     name: Name = "fluency"
     engine: EngineConfig | None = None

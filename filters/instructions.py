@@ -74,6 +74,8 @@ class InstructionsConfig(CriticConfig):
         "max_contradicted": "the task has one input with several outputs",
     }
 
+    also: ClassVar[tuple[str, ...]] = COLUMNS
+
     kind: Literal["instructions"] = "instructions"
     name: Name = "instructions"
     rules: Rules = "self-instruct"

@@ -63,6 +63,8 @@ class JudgeConfig(CriticConfig):
         "max_position_bias": "the judge prefers a place, whatever stands there",
     }
 
+    also: ClassVar[tuple[str, ...]] = ("spread", "answered", "preference_first", "preference_second")
+
     kind: Literal["judge"] = "judge"
     name: Name = "judge"
     engine: EngineConfig | None = None

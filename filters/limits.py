@@ -42,6 +42,9 @@ class CriticConfig(Config):
     reasons: ClassVar[Mapping[str, str]] = {}
     """Limit field → the sentence that a rejected row carries."""
 
+    also: ClassVar[tuple[str, ...]] = ()
+    """Columns of its scores and evidence that no limit can be on."""
+
     name: Name
     lazy: bool = Field(False, description="do not score what a cheaper filter rejects already: null, and `skipped_by` says why")
 
@@ -55,6 +58,11 @@ class CriticConfig(Config):
         """The limits as selection applies them; a null limit is none."""
         found = (_bound(key, getattr(self, key), self.reasons.get(key, "")) for key in self.limit_fields())
         return tuple(bound for bound in found if bound is not None)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that it scores, or keeps as evidence; one that has two limits stands once."""
+        return tuple(dict.fromkeys((*(key[len("min_") :] for key in self.limit_fields()), *self.also)))
 
     @property
     def null_columns(self) -> tuple[str, ...]:

@@ -40,6 +40,8 @@ class MaskedPmiConfig(PmiLimits):
         "max_brevity": "the output is hardly shorter than the document",
     }
 
+    also: ClassVar[tuple[str, ...]] = ("pmi", *TERMS)
+
     kind: Literal["masked_pmi"] = "masked_pmi"
     name: Name = "masked_pmi"
     masked: MaskedConfig = MaskedConfig()

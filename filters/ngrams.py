@@ -56,6 +56,8 @@ class NgramsConfig(CriticConfig):
         "max_contamination": "the output shares text with the benchmark",
     }
 
+    also: ClassVar[tuple[str, ...]] = ("tokens", "longest_span")
+
     kind: Literal["ngrams"] = "ngrams"
     name: Name = "ngrams"
     index: str

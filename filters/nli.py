@@ -34,6 +34,8 @@ class NliConfig(CriticConfig):
         "min_reverse_entailment": "the output does not entail the document",
     }
 
+    also: ClassVar[tuple[str, ...]] = (*LABELS, "cut_tokens", "least_entailed")
+
     kind: Literal["nli"] = "nli"
     name: Name = "nli"
     classifier: ClassifierConfig = ClassifierConfig()

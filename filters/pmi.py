@@ -69,6 +69,8 @@ class PmiLimits(CriticConfig):
 class PmiConfig(PmiLimits):
     """The PMI critic of a causal language model, with its engine (null: the teacher of round 0) and its two limits."""
 
+    also: ClassVar[tuple[str, ...]] = ("pmi", *TERMS)
+
     kind: Literal["pmi"] = "pmi"
     name: Name = "pmi"
     engine: EngineConfig | None = None

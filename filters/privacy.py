@@ -36,6 +36,8 @@ class PrivacyConfig(CriticConfig):
         "max_found": "the output holds personal data or keys",
     }
 
+    also: ClassVar[tuple[str, ...]] = ("redacted",)
+
     kind: Literal["privacy"] = "privacy"
     name: Name = "privacy"
     redact: bool = False

@@ -160,15 +160,16 @@ def _student_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]
 
 
 def _score_problems(recipe: Recipe) -> list[str]:
-    """A set-wise filter must rank by a column that some filter scores."""
-    known = {bound.column for part in recipe.filters for bound in part.bounds} | {"pmi", "compression"}
+    """A set-wise filter must rank by, or read, a column that some filter scores; written `filter.column`."""
+    known = {f"{part.name}.{column}" for part in recipe.filters for column in part.columns}
     problems = []
     for part in recipe.select:
-        by = getattr(part, "by", None)
-        column = by.rpartition(".")[2] if by else None
-        if column and column not in known:
-            hint = nearest(column, known)
-            problems.append(f"select {part.name}: no filter scores {by!r}" + (f"; did you mean {hint!r}?" if hint else ""))
+        for key in ("by", "graph", "vectors"):
+            column = getattr(part, key, None)
+            if column and column not in known:
+                hint = nearest(column, known)
+                told = f"; did you mean {hint!r}?" if hint else ""
+                problems.append(f"select {part.name}: no filter scores {column!r}, which {key} names{told}")
     return problems
 
 

@@ -42,7 +42,10 @@ def dataset_rows(folder: RunFolder, recipe: Recipe, kept: pa.Table) -> pa.Table:
 
     ids = kept["source_id"].to_pylist()
     redacting = next((part.name for part in recipe.filters if getattr(part, "redact", False)), None)
-    outputs = (kept["output"] if redacting is None else kept[f"{redacting}.redacted"]).to_pylist()
+    outputs = kept["output"].to_pylist()
+    if redacting is not None:
+        clean = kept[f"{redacting}.redacted"].to_pylist()  # null where there was nothing to take out
+        outputs = [output if text is None else text for output, text in zip(outputs, clean, strict=True)]
     columns = {
         "candidate_id": kept["candidate_id"],
         "source_id": kept["source_id"],

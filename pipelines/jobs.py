@@ -136,6 +136,9 @@ class ScoreJob:
         rows = dict(zip(wanted, range(len(wanted)), strict=True))
         places = pa.array([rows.get(place) for place in range(candidates.num_rows)], pa.int64())  # null: skipped
         names = [name for name in scores.column_names if name not in ("candidate_id", "error", "skipped_by")]
+        if hasattr(self.filter, "columns"):  # what `check` holds recipes to
+            known = {name for column in self.filter.columns for name in (column, f"{column}_null")}
+            assert known.issuperset(names), f"{self.filter.kind} does not declare {sorted(set(names) - known)}"
         return pa.table(
             {
                 "candidate_id": candidates["candidate_id"],

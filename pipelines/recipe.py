@@ -14,18 +14,54 @@ from cluster.session import ClusterConfig
 from corpus.config import Config
 from corpus.errors import LimbeckError
 from corpus.sources import SourcesConfig
-from filters.distinct import BestConfig, DuplicatesConfig
+from filters.attributes import AttributesConfig
+from filters.bottleneck import BottleneckConfig
+from filters.distinct import BestConfig
+from filters.diversity import DiversityConfig
+from filters.duplicates import DuplicatesConfig
+from filters.embedding import EmbeddingConfig
+from filters.equivalence import EquivalenceConfig
+from filters.fluency import FluencyConfig
 from filters.heuristics import HeuristicsConfig
+from filters.instructions import InstructionsConfig
+from filters.judge import JudgeConfig
+from filters.language import LanguageConfig
 from filters.length import LengthConfig
+from filters.masked_pmi import MaskedPmiConfig
+from filters.ngrams import NgramsConfig
+from filters.nli import NliConfig
+from filters.novelty import NoveltyConfig
 from filters.pmi import PmiConfig
+from filters.privacy import PrivacyConfig
+from filters.repetition import RepetitionConfig
+from filters.toxicity import ToxicityConfig
 from generators.summaries import SummariesConfig
 from students.config import SftConfig
 
 # One member today; a further generator or student joins here with its own literal `kind`.
 GeneratorConfig = SummariesConfig
 StudentConfig = SftConfig
-FilterConfig = Annotated[PmiConfig | LengthConfig | HeuristicsConfig, Field(discriminator="kind")]
-SetFilterConfig = Annotated[BestConfig | DuplicatesConfig, Field(discriminator="kind")]
+FilterConfig = Annotated[
+    AttributesConfig
+    | BottleneckConfig
+    | EmbeddingConfig
+    | EquivalenceConfig
+    | FluencyConfig
+    | HeuristicsConfig
+    | InstructionsConfig
+    | JudgeConfig
+    | LanguageConfig
+    | LengthConfig
+    | MaskedPmiConfig
+    | NgramsConfig
+    | NliConfig
+    | PmiConfig
+    | PrivacyConfig
+    | RepetitionConfig
+    | ToxicityConfig,
+    Field(discriminator="kind"),
+]
+SetFilterConfig = Annotated[BestConfig | DiversityConfig | DuplicatesConfig | NoveltyConfig, Field(discriminator="kind")]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
