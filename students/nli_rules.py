@@ -99,7 +99,7 @@ def dropped(sentence: str, draw: Random) -> Iterator[NliPair]:
     if found := _BEFORE_MAIN.match(sentence):
         shorter.append((capital(found[1]), "drop clause"))
     for pattern in (*_TAILS, _BRACKET, _RELATIVE):
-        if (found := pattern.search(sentence)) and len(sentence[: found.start()].split()) >= 3:
+        if (found := pattern.search(sentence)) and len(sentence[: found.start()].split()) >= 2:
             shorter.append((sentence[: found.start()] + sentence[found.end() :], "drop clause"))
     if (found := _IS_A.match(sentence)) and found[4] not in _HEADLESS:
         shorter.append((f"{found[1]} {found[2]} {found[3]}{found[4]}.", "drop clause"))

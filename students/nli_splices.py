@@ -11,7 +11,8 @@ from students.nli_swaps import counted
 _PLURAL = re.compile(r"^((?:The )?[A-Z][a-z]{3,}s(?: [a-z]{3,}s)?)(?= (?:can|are|have|will|were) )")
 _NOUN_SLOT = re.compile(r"\b(?:is|was|has|had|uses|provides|contains|offers|creates|had|built|makes|takes) (an?) (?=[a-z]+[ .])")
 _UNCOUNTED = re.compile(
-    r"\b(?:has|have|supports|provides|contains|includes|uses|offers|adds|needs|requires|returns|creates|generates) (?=[a-z]{3,}s\b)"
+    r"\b(?:has|have|supports|provides|contains|includes|uses|offers|adds|needs|requires|returns|creates|generates) "
+    r"(?=[a-z]{3,}s\b)"
 )
 _CLAUSE = re.compile(r"(?i)\b(?:that|which|who|where|because|although|while|since|so|or|can|will|may|should|have|has) |[,(]")
 _EVENT = re.compile(r"\b(?:was|were|is|are) (?:\w+ly )?\w+(?:ed|en|wn|lt|de)\b")

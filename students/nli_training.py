@@ -1,0 +1,210 @@
+"""Fine-tuning a small sentence encoder into a three-way NLI classifier on a CPU, in minutes."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from cluster.engines.models import resolve
+from corpus.errors import LimbeckError
+from corpus.parts import publishing
+from students import nli_card, nli_evaluation
+from students.nli_pairs import LABELS, counts, make_pairs
+from students.nli_rules import NliPair
+
+_MAX_TOKENS = 256  # of a row; the encoder has positions for 512, and what it is made for is short
+_HELD_OUT = 12  # every so many documents one is kept for the measure on made pairs
+
+
+@dataclass(frozen=True)
+class NliTraining:
+    """What is trained and for how long; `pairs` is a wish, the corpus may hold fewer."""
+
+    encoder: str = "embedded:all-minilm-l6-v2"
+    pairs: int = 12_000
+    epochs: int = 3
+    batch: int = 32
+    learning_rate: float = 1e-4
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    max_steps: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a watcher is told: pairs done of all, the loss (mean of the last steps), and pairs a second."""
+
+    done: int
+    total: int
+    loss: float
+    pairs_per_second: float
+
+
+Report = Callable[[Step], None]
+
+
+def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out: Path, report: Report) -> dict[str, Any]:
+    """Make pairs from documents, fine-tune, measure, and publish the model folder whole or not at all; return the figures.
+
+    `origin` says in the model card where the documents come from. Raises LimbeckError where `out` exists, the encoder is missing,
+    or the documents are too few. Memory: the model four times over in float32 (360 MB for MiniLM).
+    """
+    check_out(out)
+    encoder = resolve(training.encoder)
+    held_out = documents[::_HELD_OUT]
+    kept = [document for place, document in enumerate(documents) if place % _HELD_OUT]
+    pairs = make_pairs(kept, training.pairs, training.seed)
+    held = _held_out(held_out, pairs, training)
+    clock = time.perf_counter()
+    model, tokenizer = _load(encoder, training.seed)
+    loss = _fit(model, tokenizer, pairs, training, report)
+    figures: dict[str, Any] = {
+        "encoder": training.encoder,
+        "corpus": origin,
+        "documents": len(documents),
+        "training": asdict(training),
+        "pairs": counts(pairs),
+        "final_loss": round(loss, 4),
+        "train_seconds": round(time.perf_counter() - clock, 1),
+    }
+    with publishing(out) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        figures |= _measures(folder, pairs, held, training.seed)
+        (folder / "README.md").write_text(nli_card.model_card(figures), encoding="utf-8")
+    return figures
+
+
+def check_out(out: Path) -> None:
+    """Raise LimbeckError where there is something at `out`: a finished model is never overwritten."""
+    if out.exists():
+        raise LimbeckError(f"{out} exists already; use it as it is, delete it, or choose another --out")
+
+
+def _held_out(documents: Sequence[str], pairs: Sequence[NliPair], training: NliTraining) -> list[NliPair]:
+    """Pairs made from documents that are not trained on, without the texts that are; none where they are too few."""
+    known = {text for pair in pairs for text in (pair.premise, pair.hypothesis)}
+    try:
+        made = make_pairs(documents, max(60, len(pairs) // 10), training.seed)
+    except LimbeckError:
+        return []
+    return [pair for pair in made if pair.premise not in known and pair.hypothesis not in known]
+
+
+def _measures(folder: Path, pairs: Sequence[NliPair], held: Sequence[NliPair], seed: int) -> dict[str, Any]:
+    """The saved model and the baseline on the test set, and the model on pairs made from documents that were held out."""
+    from cluster.engines.classifier import ClassifierConfig
+
+    judge = ClassifierConfig(model=str(folder), dtype="float32", device="cpu").load().probabilities
+    test = nli_evaluation.test_pairs()
+    found = {
+        "test": nli_evaluation.measure(judge, test).as_json(),
+        "baseline": nli_evaluation.measure(nli_evaluation.bag_of_words(pairs, seed), test).as_json(),
+    }
+    if held:
+        found["held_out"] = nli_evaluation.measure(judge, held).as_json()
+    return found
+
+
+def _load(encoder: Path, seed: int) -> tuple[Any, Any]:
+    """The encoder with a new head of three named classes, in float32, and its tokenizer without truncation or padding."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(seed)
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            encoder,
+            num_labels=len(LABELS),
+            id2label=dict(enumerate(LABELS)),
+            label2id={label: number for number, label in enumerate(LABELS)},
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(encoder, local_files_only=True)
+    except (ValueError, OSError, KeyError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LimbeckError(f"{encoder} cannot be trained as a classifier: {first_line}") from error
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.model_max_length = min(_MAX_TOKENS, model.config.max_position_embeddings)
+    return model, tokenizer
+
+
+def _fit(model: Any, tokenizer: Any, pairs: Sequence[NliPair], training: NliTraining, report: Report) -> float:
+    """Train with AdamW on float32 weights under bfloat16 autocast, warm-up and linear decay; return the last mean loss."""
+    import torch
+
+    rows = _encode(tokenizer, pairs)
+    batches = [batch for epoch in range(training.epochs) for batch in _batches(rows, training, epoch)][: training.max_steps]
+    total = sum(map(len, batches))
+    share = torch.tensor([sum(pair.label == label for pair in pairs) / len(pairs) for label in LABELS])
+    loss_of = torch.nn.CrossEntropyLoss(weight=1 / (len(LABELS) * share.clamp(min=1e-3)), label_smoothing=0.05)
+    decayed = [weight for weight in model.parameters() if weight.dim() > 1]
+    rest = [weight for weight in model.parameters() if weight.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=training.learning_rate)
+    warmup = max(1, math.ceil(training.warmup * len(batches)))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, (len(batches) - step) / max(1, len(batches) - warmup))
+    )
+    bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    model.train()
+    done, smooth, started = 0, float("nan"), time.perf_counter()
+    for batch in batches:
+        given, labels = _tensors([rows[place] for place in batch], tokenizer.pad_token_id)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            logits = model(**given).logits
+        loss = loss_of(logits.float(), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        value = float(loss)
+        if not math.isfinite(value):
+            raise LimbeckError(f"the loss is {value} after {done} pairs; use a lower --learning-rate")
+        smooth = value if math.isnan(smooth) else 0.95 * smooth + 0.05 * value
+        done += len(batch)
+        report(Step(done, total, smooth, done / (time.perf_counter() - started)))
+    model.eval()
+    return smooth
+
+
+@dataclass(frozen=True)
+class _Row:
+    ids: list[int]
+    types: list[int]
+    label: int
+
+
+def _encode(tokenizer: Any, pairs: Sequence[NliPair]) -> list[_Row]:
+    texts = [(pair.premise, pair.hypothesis) for pair in pairs]
+    encoded = tokenizer(texts, truncation="longest_first", max_length=tokenizer.model_max_length, return_token_type_ids=True)
+    labels = [LABELS.index(pair.label) for pair in pairs]
+    return [_Row(*row) for row in zip(encoded["input_ids"], encoded["token_type_ids"], labels, strict=True)]
+
+
+def _batches(rows: Sequence[_Row], training: NliTraining, epoch: int) -> Iterator[list[int]]:
+    """The rows of one epoch in batches of like length, in an order drawn anew."""
+    draw = Random(training.seed * 1000 + epoch)
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids) + 6 * draw.random())
+    batches = [order[start : start + training.batch] for start in range(0, len(order), training.batch)]
+    draw.shuffle(batches)
+    yield from batches
+
+
+def _tensors(rows: Sequence[_Row], padding: int) -> tuple[dict[str, Any], Any]:
+    import torch
+
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.tensor([row.ids + [padding] * (longest - len(row.ids)) for row in rows])
+    types = torch.tensor([row.types + [0] * (longest - len(row.types)) for row in rows])
+    mask = torch.tensor([[1] * len(row.ids) + [0] * (longest - len(row.ids)) for row in rows])
+    labels = torch.tensor([row.label for row in rows])
+    return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}, labels
