@@ -80,7 +80,8 @@ def test_schema_is_printed_and_refuses_what_the_recipe_refuses() -> None:
     ("override", "path", "value"),
     [
         ("generator.samples=8", ("generator", "samples"), 8),
-        ("filters.0.copied=null", ("filters", 0, "copied"), None),
+        ("filters.0.max_copied=null", ("filters", 0, "max_copied"), None),
+        ("filters.pmi.min_saliency=0.25", ("filters", 2, "min_saliency"), 0.25),
         ("student.lora.rank=4", ("student", "lora", "rank"), 4),
         ("teacher.model=a/b", ("teacher", "model"), "a/b"),
         ("generator.stop=[a, b]", ("generator", "stop"), ("a", "b")),
