@@ -76,8 +76,10 @@ def ours(corpus: Path, index: Path, tokenizer: str, memory_bytes: int | None = N
     given = json.dumps([str(corpus), str(index), tokenizer, memory_bytes])
     figures = _watched([sys.executable, "-c", _OURS, given])
     if figures["limited_by"].startswith("/"):
-        Path(figures["limited_by"]).rmdir()
-        figures["limited_by"] = "memory cgroup"
+        group = Path(figures["limited_by"])
+        peaks = [group / name for name in ("memory.max_usage_in_bytes", "memory.peak") if (group / name).exists()]
+        figures |= {"limited_by": "memory cgroup", "peak_cgroup_bytes": int(peaks[0].read_text()) if peaks else None}
+        group.rmdir()
     return figures
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.errors import LimbeckError
-from corpus.files import flush, flush_contents
+from corpus.files import flush, flush_contents, json_text, replace_text
 
 DONE = "_done.json"
 
@@ -50,17 +50,12 @@ def publishing(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str, *, replace: bool = False) -> None:
     """Write a small file atomically; `replace` overwrites (for files that are a view, such as a report)."""
     if replace and path.exists():
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
-            temporary.write_text(text, encoding="utf-8")
-            flush_contents(temporary)
-            os.replace(temporary, path)
+            replace_text(path, text, writer=f".{uuid.uuid4().hex}")
         except OSError as error:
             raise LimbeckError(
                 f"cannot write {path}: {error.strerror or error}; free some space or choose another --out"
             ) from error
-        finally:
-            _remove(temporary)
         return
     with publishing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -68,7 +63,7 @@ def write_text(path: Path, text: str, *, replace: bool = False) -> None:
 
 def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
     """Write `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", replace=replace)
+    write_text(path, json_text(value), replace=replace)
 
 
 def read_json(path: Path) -> Any:

@@ -10,6 +10,17 @@ from tokenizers import Tokenizer as Backend
 from corpus.errors import LimbeckError
 
 
+def read_backend(content: bytes, where: str, raises: type[LimbeckError] = LimbeckError) -> Backend:
+    """The tokenizer that a tokenizer.json describes, for texts of any length; raises `raises` where its content is broken."""
+    try:
+        backend = Backend.from_buffer(content)
+    except Exception as error:  # the library raises a bare Exception
+        raise raises(f"{where} is not a tokenizer ({error}); copy or download the model again") from error
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
 @dataclass(frozen=True)
 class Tokenizer:
     """A loaded tokenizer.json; `fingerprint` names its content (16 hex digits)."""
@@ -25,13 +36,7 @@ class Tokenizer:
         if not path.exists():
             raise LimbeckError(f"{folder} has no tokenizer.json; save the model with its fast tokenizer")
         content = path.read_bytes()
-        try:
-            backend = Backend.from_buffer(content)
-        except Exception as error:  # the library raises a bare Exception
-            raise LimbeckError(f"{path} is not a tokenizer ({error}); copy or download the model again") from error
-        backend.no_truncation()
-        backend.no_padding()
-        return cls(folder, hashlib.sha256(content).hexdigest()[:16], backend)
+        return cls(folder, hashlib.sha256(content).hexdigest()[:16], read_backend(content, str(path)))
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has, without special tokens."""

@@ -4,14 +4,11 @@ Everything lies in the folder `.building` inside the index until it is whole; th
 manifest is written last. A build is known by its settings (`settings.json`): the same call continues it, another is refused.
 """
 
-import ctypes
-import gc
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +16,13 @@ from typing import Any, Literal
 import numpy as np
 
 from _infinigram import sampled_keys
+from corpus.files import publish, replace_json
 from infinigram import manifest as manifests
-from infinigram.documents import Source, find_sources, read_documents
-from infinigram.encode import Encoding, encode_shards
+from infinigram.documents import Source, find_sources
+from infinigram.encode import Encoding, read_state
+from infinigram.encode_apart import Encoder
 from infinigram.errors import BadIndex
+from infinigram.memory import free_memory_bytes, give_back
 from infinigram.tables import Report, make_table
 from infinigram.tokenizers import FILE_NAME, HuggingFaceTokenizer, load_tokenizer
 
@@ -32,6 +32,8 @@ _DONE = ".built"
 _MOST_SHARDS = 4096
 _CHUNK_TOKENS = 1 << 19
 KEY_STRIDE = 64
+# Where sorting might not take it all at once, it needs the memory that encoding leaves behind; text in files may be compressed.
+_SORTED_BYTES_PER_INPUT_BYTE = 20
 
 Dtype = Literal["u8", "u16", "u32"]
 
@@ -65,26 +67,35 @@ def build(paths: Iterable[str | Path], out: str | Path, settings: Settings, repo
     """
     folder = Path(out)
     sources = find_sources(paths)
-    tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
-    encoding = Encoding(tokenizer, _dtype(settings, tokenizer), settings.version, settings.metadata)
+    base, content = _base(settings)
+    encoding = Encoding(settings.tokenizer, base["dtype"], settings.version, settings.metadata)
+    numbers = list(range(settings.shards))
     if not 1 <= settings.shards <= _MOST_SHARDS:
         raise BadIndex(f"shards is {settings.shards}; an index has 1 to {_MOST_SHARDS}")
-    folder.mkdir(parents=True, exist_ok=True)
-    with manifests.locked(folder):
-        base: dict[str, Any] = {
-            "format": manifests.FORMAT,
-            "dtype": encoding.dtype,
-            "version": encoding.version,
-            "tokenizer": tokenizer.spec if tokenizer is not None else None,
-            "eos": tokenizer.eos if tokenizer is not None else None,
-            "vocabulary": tokenizer.vocabulary if tokenizer is not None else None,
-        }
-        identity = _identity(base, list(range(settings.shards)), sources, settings)
+    with manifests.changing(folder, create=True):
+        identity = _identity(base, numbers, sources, settings)
         base["made_from"] = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         finished = _finished(folder, base["made_from"])
         if finished is not None:
             return finished
-        return add_shards(folder, base, [], list(range(settings.shards)), sources, encoding, settings, report)
+        (folder / WORK).mkdir(exist_ok=True)
+        if content is not None:
+            (folder / WORK / FILE_NAME).write_bytes(content)
+        return add_shards(folder, base, [], numbers, sources, encoding, settings, report)
+
+
+def _base(settings: Settings) -> tuple[dict[str, Any], bytes | None]:
+    """What the manifest says of the whole index, and the tokenizer.json that lies in it; the tokenizer itself is not kept."""
+    tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
+    base = {
+        "format": manifests.FORMAT,
+        "dtype": _dtype(settings, tokenizer),
+        "version": settings.version,
+        "tokenizer": tokenizer.spec if tokenizer is not None else None,
+        "eos": tokenizer.eos if tokenizer is not None else None,
+        "vocabulary": tokenizer.vocabulary if tokenizer is not None else None,
+    }
+    return base, tokenizer.content if isinstance(tokenizer, HuggingFaceTokenizer) else None
 
 
 def add_shards(
@@ -104,16 +115,15 @@ def add_shards(
     if not (work / manifests.NAME).exists():
         threads = settings.threads or len(os.sched_getaffinity(0))
         memory = settings.memory_bytes or free_memory_bytes() // 2
+        encoder = Encoder(encoding, sources, settings.text_column, settings.split, numbers, threads)
         total = sum(source.bytes for source in sources)
-        documents = read_documents(sources, settings.text_column, settings.split)
-        encode_shards(documents, encoding, numbers, work, threads, lambda done: report("tokenise", done, total, "bytes"))
+        apart = total * _SORTED_BYTES_PER_INPUT_BYTE > memory and not read_state(work)["finished"]
+        (encoder.run_apart if apart else encoder.run)(work, lambda done: report("tokenise", done, total, "bytes"))
         give_back()
         for number in numbers:
             finish_shard(work, number, encoding.numpy_dtype.itemsize, memory, threads, report)
-        if isinstance(encoding.tokenizer, HuggingFaceTokenizer) and not present:
-            (work / FILE_NAME).write_bytes(encoding.tokenizer.content)
         entries = [manifests.shard_entry(work, number, encoding.numpy_dtype.itemsize) for number in numbers]
-        manifests.write_json(work / manifests.NAME, {**base, "shards": [*present, *entries]})
+        replace_json(work / manifests.NAME, {**base, "shards": [*present, *entries]})
     return move_in(folder)
 
 
@@ -124,8 +134,8 @@ def move_in(folder: Path) -> dict[str, Any]:
     names = [name for shard in manifest["shards"] for name in shard["files"]]
     for name in [FILE_NAME, *names]:
         if (work / name).exists():
-            manifests.publish(work / name, folder / name)
-    manifests.write_json(folder / manifests.NAME, manifest)
+            publish(work / name, folder / name)
+    replace_json(folder / manifests.NAME, manifest)
     clear_built(folder)
     os.rename(work, folder / _DONE)  # at once: half a work folder would look like a build to continue
     clear_built(folder)
@@ -145,26 +155,14 @@ def finish_shard(work: Path, number: int, width_bytes: int, memory_bytes: int, t
         temporary.write_text(
             "".join(f"{token} {count}\n" for token, count in unigram_counts(text, width_bytes)), encoding="ascii"
         )
-        manifests.publish(temporary, unigram)
+        publish(temporary, unigram)
     if not table.exists():
         make_table(text, width_bytes, table, memory_bytes, threads, report)
     keys = work / f"keys64.{number}.ig"
     if not keys.exists():
         temporary = keys.with_name(f"{keys.name}.tmp")
         temporary.write_bytes(sampled_keys(str(text), width_bytes, str(table), KEY_STRIDE))
-        manifests.publish(temporary, keys)
-
-
-def give_back() -> None:
-    """Return the memory that encoding has freed to the system, where the C library can: sorting counts what is held."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def free_memory_bytes() -> int:
-    """The memory that this machine could give now."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        publish(temporary, keys)
 
 
 def _dtype(settings: Settings, tokenizer: Any) -> str:
@@ -210,7 +208,7 @@ def _check_settings(work: Path, base: dict[str, Any], numbers: list[int], source
     wanted = json.loads(json.dumps(_identity(base, numbers, sources, settings)))
     path = work / SETTINGS
     if not path.exists():
-        manifests.write_json(path, wanted)
+        replace_json(path, wanted)
         return
     recorded = manifests.load_json(path)
     differing = [name for name in wanted if recorded.get(name) != wanted[name]]

@@ -18,11 +18,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from corpus.files import flush
+from corpus.files import flush, replace_json
 from infinigram.documents import Document
 from infinigram.errors import BadIndex
-from infinigram.manifest import write_json
-from infinigram.tokenizers import Tokenizer
+from infinigram.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
 
 _STATE = "encoded.json"
 _BATCH_CHARACTERS = 1 << 19
@@ -34,12 +33,23 @@ Encoded = tuple[list[Document], list[np.ndarray]]
 
 @dataclass(frozen=True)
 class Encoding:
-    """How documents become tokens; `tokenizer` None: they are token ids already. `version` 5 reverses every document."""
+    """How documents become tokens: plain values that another process can be told. `version` 5 reverses every document.
 
-    tokenizer: Tokenizer | None
+    `tokenizer`: as `load_tokenizer` takes it, or None for documents that are token ids; with `spec` (what the manifest of an
+    index records) it is the folder of that index, whose tokenizer is used.
+    """
+
+    tokenizer: str | None
     dtype: str
     version: int
     metadata: bool
+    spec: dict[str, Any] | None = None
+
+    def load(self) -> Tokenizer | None:
+        """The tokenizer; raises BadIndex where there is none of that name, or the index has another one."""
+        if self.tokenizer is None:
+            return None
+        return load_tokenizer(self.tokenizer) if self.spec is None else open_tokenizer(self.spec, Path(self.tokenizer))
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -64,7 +74,7 @@ def encode_shards(
 
     `report` gets the bytes of input read so far. Raises BadIndex for ids that the dtype cannot hold.
     """
-    state = _read_state(folder)
+    state = read_state(folder)
     kinds = ("tokenized", "offset", "metadata", "metaoff") if encoding.metadata else ("tokenized", "offset")
     names = [f"{kind}.{number}" for number in numbers for kind in kinds]
     if not state["finished"]:
@@ -83,7 +93,8 @@ def encode_shards(
     flush(folder)
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> dict[str, Any]:
+    """How far the encoding in a folder is: `documents` written, `bytes` of each file, whether it is `finished`."""
     path = folder / _STATE
     if not path.exists():
         return {"documents": 0, "bytes": {}, "finished": False}
@@ -104,7 +115,7 @@ def _checkpoint(folder: Path, files: dict[str, BinaryIO], documents: int, *, fin
         file.flush()
         os.fsync(file.fileno())
     sizes = {name: file.tell() for name, file in files.items()}
-    write_json(folder / _STATE, {"documents": documents, "bytes": sizes, "finished": finished})
+    replace_json(folder / _STATE, {"documents": documents, "bytes": sizes, "finished": finished})
 
 
 @dataclass
@@ -145,11 +156,12 @@ def _write(
 
 def _encoded(documents: Iterator[Document], encoding: Encoding, threads: int) -> Iterator[Encoded]:
     """Batches of documents and their checked token ids in order; the tokenizers work without Python's lock, hence threads."""
+    tokenizer = encoding.load()
     waiting: deque[Future[Encoded]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for batch in _batches(documents):
-                waiting.append(pool.submit(_encode, batch, encoding))
+                waiting.append(pool.submit(_encode, batch, encoding, tokenizer))
                 if len(waiting) > threads + 1:
                     yield waiting.popleft().result()
             while waiting:
@@ -172,11 +184,11 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def _encode(batch: list[Document], encoding: Encoding) -> Encoded:
+def _encode(batch: list[Document], encoding: Encoding, tokenizer: Tokenizer | None) -> Encoded:
     texts = [document.content for document in batch if isinstance(document.content, str)]
-    if texts and encoding.tokenizer is None:
+    if texts and tokenizer is None:
         raise BadIndex(f"{batch[0].origin} holds text, and no tokenizer was chosen; choose one, or bytes")
-    encoded = iter(encoding.tokenizer.encode_batch(texts)) if encoding.tokenizer is not None else iter(())
+    encoded = iter(tokenizer.encode_batch(texts)) if tokenizer is not None else iter(())
     ids = [next(encoded) if isinstance(document.content, str) else document.content for document in batch]
     for document, tokens in zip(batch, ids, strict=True):
         if len(tokens) and (int(tokens.max()) >= encoding.separator or int(tokens.min()) < 0):

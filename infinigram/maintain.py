@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from corpus.files import flush
+from corpus.files import flush, publish, replace_json
 from infinigram import manifest as manifests
 from infinigram.build import (
     SETTINGS,
@@ -23,16 +23,15 @@ from infinigram.build import (
     add_shards,
     clear_built,
     finish_shard,
-    free_memory_bytes,
     move_in,
     no_report,
 )
 from infinigram.documents import find_sources
 from infinigram.encode import Encoding
 from infinigram.errors import BadIndex
+from infinigram.memory import free_memory_bytes
 from infinigram.tables import Report
 from infinigram.taken_down import PAIRS, REMOVED, read_pairs
-from infinigram.tokenizers import open_tokenizer
 
 
 def append(folder: str | Path, paths: Iterable[str | Path], settings: Settings, report: Report = no_report) -> dict[str, Any]:
@@ -42,16 +41,16 @@ def append(folder: str | Path, paths: Iterable[str | Path], settings: Settings, 
     """
     folder = Path(folder)
     manifest = manifests.need_manifest(folder)
-    with manifests.locked(folder):
+    with manifests.changing(folder):
         given = [name for name in ("tokenizer", "dtype") if getattr(settings, name) is not None]
         if given:
             raise BadIndex(f"{folder} has a {given[0]} already, which new documents must share; leave {given[0]} out")
-        tokenizer = open_tokenizer(manifest["tokenizer"], folder) if manifest["tokenizer"] is not None else None
         numbers, present = _new_numbers(folder, manifest["shards"], settings.shards)
         described = all(f"metadata.{shard['number']}" in shard["files"] for shard in present)
         settings = replace(settings, version=manifest["version"], metadata=described)
         base = {name: value for name, value in manifest.items() if name != "shards"}
-        encoding = Encoding(tokenizer, manifest["dtype"], manifest["version"], described)
+        spec = manifest["tokenizer"]
+        encoding = Encoding(str(folder) if spec is not None else None, manifest["dtype"], manifest["version"], described, spec)
         return add_shards(folder, base, present, numbers, find_sources(paths), encoding, settings, report)
 
 
@@ -78,7 +77,7 @@ def remove(folder: str | Path, documents: Iterable[int], report: Report = no_rep
     """
     folder = Path(folder)
     manifest = manifests.need_manifest(folder)
-    with manifests.locked(folder):
+    with manifests.changing(folder):
         _refuse_unfinished(folder)
         counts = [shard["documents"] for shard in manifest["shards"]]
         numbers = np.array([shard["number"] for shard in manifest["shards"]], dtype=np.uint64)
@@ -109,7 +108,7 @@ def compact(folder: str | Path, settings: Settings, report: Report = no_report) 
         os.rename(beside, folder)
     shutil.rmtree(before, ignore_errors=True)
     manifest = manifests.need_manifest(folder)
-    with manifests.locked(folder):
+    with manifests.changing(folder):
         _refuse_unfinished(folder)
         pairs = removed_documents(folder)
         if len(pairs) == 0:
@@ -118,7 +117,7 @@ def compact(folder: str | Path, settings: Settings, report: Report = no_report) 
         if _state_of(beside) != state:
             shutil.rmtree(beside, ignore_errors=True)
             (beside / WORK).mkdir(parents=True)
-            manifests.write_json(beside / "compacting.json", state)
+            replace_json(beside / "compacting.json", state)
         if manifests.read_manifest(beside) is None or (beside / WORK).exists():
             _without_removed(folder, beside, manifest, pairs, settings, report)
         (beside / "compacting.json").unlink(missing_ok=True)
@@ -235,7 +234,7 @@ def _without_removed(
         entries.append(manifests.shard_entry(work, number, width_bytes))
     for path in folder.glob("tokenizer.json"):
         _link_or_copy(path, work / path.name)
-    manifests.write_json(work / manifests.NAME, {**manifest, "shards": entries})
+    replace_json(work / manifests.NAME, {**manifest, "shards": entries})
     move_in(beside)
 
 
@@ -246,4 +245,4 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target.with_name(f"{target.name}.tmp"))
-        manifests.publish(target.with_name(f"{target.name}.tmp"), target)
+        publish(target.with_name(f"{target.name}.tmp"), target)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from corpus.files import flush
 from infinigram.errors import BadIndex
 
 NAME = "manifest.json"
@@ -107,34 +106,39 @@ def file_entry(path: Path) -> dict[str, Any]:
         return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def publish(temporary: Path, final: Path) -> None:
-    """Give a finished file its name: its content is on the disk before, the name after."""
-    flush(temporary)
-    os.replace(temporary, final)
-    flush(final.parent)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically, replacing what was there."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    publish(temporary, path)
-
-
 def load_json(path: Path) -> Any:
     """Read a small JSON file of ours."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep every other process from changing an index; raises BadIndex where one does. The lock dies with its process."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+def changing(folder: Path, *, create: bool = False) -> Iterator[None]:
+    """Keep every other process from changing an index; raises BadIndex where one does. The lock dies with its process.
+
+    What the system refuses meanwhile, a full disk above all, becomes a BadIndex. With `create` the folder is made.
+    """
+    with writing(folder):
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BadIndex(f"another process is building or changing {folder}; wait for it to finish") from error
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise BadIndex(f"another process is building or changing {folder}; wait for it to finish") from error
+            yield
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the system refuses while an index is written into a BadIndex that says what to do."""
+    try:
         yield
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        what = error.strerror or str(error)
+        raise BadIndex(
+            f"{error.filename or folder}: {what}, while {folder} was written; free some space or correct the permissions, then "
+            "the same call continues, or use another folder"
+        ) from error

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from _infinigram import build_table, count_gaps, merge_parts, sort_part
-from infinigram.manifest import publish
+from corpus.files import publish
 
 # Sorting takes a copy of the tokens, four bytes a position, and buckets for names (0.5 bytes a token in prose, 2 at worst).
 _BYTES_PER_POSITION = 6

@@ -179,14 +179,9 @@ def _tiktoken(name: str) -> TiktokenTokenizer:
 
 
 def _huggingface(content: bytes, where: str, eos_text: str | None) -> HuggingFaceTokenizer:
-    from tokenizers import Tokenizer as Backend
+    from corpus.tokenizer import read_backend  # takes a while to import
 
-    try:
-        backend = Backend.from_buffer(content)
-    except Exception as error:  # the library raises a bare Exception
-        raise BadIndex(f"{where} is not a tokenizer ({error}); copy or download the model again") from error
-    backend.no_truncation()
-    backend.no_padding()
+    backend = read_backend(content, where, BadIndex)
     names = [eos_text] if eos_text else ["<|endoftext|>", "</s>", "<eos>"]
     ids = (backend.token_to_id(text) for text in names)
     eos = next((number for number in ids if number is not None), None)

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infinigram.build import Settings, build, free_memory_bytes
+from infinigram.build import Settings, build
+from infinigram.memory import free_memory_bytes
 from infinigram.errors import BadIndex
 
 

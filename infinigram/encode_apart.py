@@ -1,0 +1,92 @@
+"""Encoding in a process of its own: what tokenizers and readers leave in memory is gone before sorting begins.
+
+The child is told what to do by one line of JSON, and answers in lines: {"done": bytes} now and then, {"error": sentence} where
+the user can mend something. It dies with the thread that started it, and leaves the state that the next call continues from.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from corpus.errors import LimbeckError
+from infinigram.documents import Source, read_documents
+from infinigram.encode import Encoding, encode_shards
+from infinigram.errors import BadIndex
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What to encode: documents of sources into shards of these numbers, with so many threads."""
+
+    encoding: Encoding
+    sources: list[Source]
+    text_column: str
+    split: str
+    numbers: list[int]
+    threads: int
+
+    def run(self, folder: Path, report: Callable[[int], None]) -> None:
+        """Encode in this process; see `encode_shards`."""
+        documents = read_documents(self.sources, self.text_column, self.split)
+        encode_shards(documents, self.encoding, self.numbers, folder, self.threads, report)
+
+    def run_apart(self, folder: Path, report: Callable[[int], None]) -> None:
+        """Encode in a child process; raises as `run` does, and BadIndex where the child is killed."""
+        order = json.dumps({**asdict(self), "folder": str(folder), "parent": os.getpid()}, default=str)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))}
+        command = [sys.executable, "-c", "from infinigram.encode_apart import main; main()"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as child:
+            try:
+                assert child.stdin is not None and child.stdout is not None
+                child.stdin.write(order)
+                child.stdin.close()
+                for line in child.stdout:
+                    told: dict[str, Any] = json.loads(line)
+                    if "error" in told:
+                        raise BadIndex(told["error"])
+                    report(told["done"])
+            except BaseException:
+                child.kill()
+                raise
+        if child.returncode != 0:
+            raise BadIndex(_end(child.returncode))
+
+
+def _end(status: int) -> str:
+    again = "the same call continues where it was"
+    if status == -signal.SIGKILL:
+        return f"the process that encodes was killed, most likely for want of memory; give it more, {again}"
+    how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"failed with status {status}, see above"
+    return f"the process that encodes {how}; {again}"
+
+
+def main() -> None:
+    """The child: encode as the line on standard input says."""
+    order = json.loads(sys.stdin.read())
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != order["parent"]:
+        return  # the parent died before it could take this process with it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends this process
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints is no answer
+    encoder = Encoder(
+        Encoding(**order["encoding"]),
+        [Source(Path(source["path"]), source["name"]) for source in order["sources"]],
+        order["text_column"],
+        order["split"],
+        order["numbers"],
+        order["threads"],
+    )
+    try:
+        encoder.run(Path(order["folder"]), lambda done: print(json.dumps({"done": done}), file=answers))
+    except (LimbeckError, OSError) as error:
+        print(json.dumps({"error": str(error)}), file=answers)
