@@ -25,6 +25,8 @@ from filters.rouge_index import rouge_l
 if TYPE_CHECKING:
     from cluster.engines.provider import Engines
 
+_PROBABILITY = "probability"
+
 SUMMARY_DEFAULTS = {"max_character_ratio": 0.8, "max_rouge_l": None, "min_backward": None}
 """The limits of the paper's appendix C: the document entails the summary, which is shorter."""
 
@@ -51,16 +53,6 @@ class EquivalenceConfig(CriticConfig):
         "min_forward": "the document does not entail the output",
         "min_backward": "the output does not entail the document",
     }
-
-    also: ClassVar[tuple[str, ...]] = (
-        "tree_distance",
-        "pos_distance",
-        *ENTAILMENT_SCORES,
-        "unmatched_numbers",
-        "skipped",
-        "entails",
-        "unasked",
-    )
 
     kind: Literal["equivalence"] = "equivalence"
     name: Name = "equivalence"
@@ -94,6 +86,23 @@ class EquivalenceConfig(CriticConfig):
                     f"{key} needs a parser: add parser: {{model: {wanted}}}, and pip install spacy {_package(wanted)}"
                 )
         return self
+
+    @property
+    def score_schema(self) -> pa.Schema:
+        """The columns that this config scores, with their units."""
+        scores = {"character_ratio": "characters / characters", "numbers_agree": "0 or 1", "rouge_l": "ROUGE-L F1, 0 to 1"}
+        scores |= {"tree_distance": "edits", "pos_distance": "edits"} if self.parser else {}
+        backward = {} if self.only == "forward" else {"backward": _PROBABILITY}
+        scores |= {"forward": _PROBABILITY, **backward, "strength": f"sum of {1 + len(backward)} probabilities"}
+        fields = [pa.field(name, pa.float64(), metadata={"unit": unit}) for name, unit in scores.items()]
+        evidence = ["unmatched_numbers", *(["entails", "unasked"] if self.graph else [])]
+        fields += [pa.field(name, pa.list_(pa.string())) for name in evidence]
+        return pa.schema([pa.field("candidate_id", pa.string()), *fields, pa.field("skipped", pa.string())])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that this config scores, or keeps as evidence."""
+        return tuple(self.score_schema.names[1:])
 
     @property
     def models(self) -> Mapping[str, str]:
@@ -163,7 +172,7 @@ class EquivalenceFilter:
         self._entailment_scores(rows, known)
         if self._config.graph is not None:
             self._link(rows, known, self._config.graph)
-        return pa.Table.from_pylist(rows, schema=self._schema())
+        return pa.Table.from_pylist(rows, schema=self._config.score_schema)
 
     def _text_scores(self, row: Mapping[str, Any]) -> dict[str, Any]:
         x, y = row["document"], row["output"]
@@ -213,15 +222,6 @@ class EquivalenceFilter:
         for row in passing:
             found = links[row["candidate_id"]]
             row |= {"entails": found.entails, "unasked": found.unasked}
-
-    def _schema(self) -> pa.Schema:
-        scores = ["character_ratio", "numbers_agree", "rouge_l"]
-        scores += ["tree_distance", "pos_distance"] if self._parser is not None else []
-        scores += ["forward"] + ([] if self._config.only == "forward" else ["backward"]) + ["strength"]
-        evidence = [("unmatched_numbers", pa.list_(pa.string())), ("skipped", pa.string())]
-        if self._config.graph is not None:
-            evidence += [("entails", pa.list_(pa.string())), ("unasked", pa.list_(pa.string()))]
-        return pa.schema([("candidate_id", pa.string()), *((name, pa.float64()) for name in scores), *evidence])
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:

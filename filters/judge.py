@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 PROMPTS = Path(__file__).parent / "prompts"
 RUBRIC = "the answer says what the text says and nothing else, gives its main point, and is fluent."
 PLACES = ("A", "B")
+GRADED = {"score": "grades", "spread": "grades", "answered": "probability"}
+COMPARED = dict.fromkeys(["preference", "position_bias", "answered", "preference_first", "preference_second"], "probability")
+"""The columns that are scored and their units."""
 
 
 class ScaleConfig(Config):
@@ -63,8 +66,6 @@ class JudgeConfig(CriticConfig):
         "max_position_bias": "the judge prefers a place, whatever stands there",
     }
 
-    also: ClassVar[tuple[str, ...]] = ("spread", "answered", "preference_first", "preference_second")
-
     kind: Literal["judge"] = "judge"
     name: Name = "judge"
     engine: EngineConfig | None = None
@@ -88,6 +89,11 @@ class JudgeConfig(CriticConfig):
         if self.compare and self.scale != ScaleConfig():
             raise ValueError("scale: two answers are compared without grades; leave it out")
         return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that this config scores."""
+        return tuple(COMPARED if self.compare else GRADED)
 
     @property
     def models(self) -> Mapping[str, str]:
@@ -173,7 +179,11 @@ class JudgeFilter:
         for row in rows:
             row |= {name: (row[name] or "").strip() for name in ("output", "document", "reference")}
         columns = self._compared(rows) if self._config.compare else self._graded(rows)
-        return pa.table({"candidate_id": candidates["candidate_id"], **{name: pa.array(v) for name, v in columns.items()}})
+        units = COMPARED if self._config.compare else GRADED
+        table = candidates.select(["candidate_id"])
+        for name, unit in units.items():
+            table = table.append_column(pa.field(name, pa.float64(), metadata={"unit": unit}), [columns[name]])
+        return table
 
     def _graded(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         scale = self._config.scale

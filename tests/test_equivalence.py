@@ -230,6 +230,9 @@ def test_no_candidates_no_scores_and_the_same_columns(config: dict[str, Any]) ->
     none = EquivalenceFilter(settings_, Oracle()).score(inputs([(X, Y)]).slice(0, 0))
     assert none.num_rows == 0
     assert none.schema == one.schema
+    assert tuple(one.column_names[1:]) == settings_.columns
+    assert {bound.column for bound in settings_.bounds} <= set(settings_.columns)
+    assert all(field.metadata[b"unit"] for field in one.schema if field.type == pa.float64())
 
 
 def test_what_the_classifier_cannot_answer_is_no_number() -> None:

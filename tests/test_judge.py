@@ -231,6 +231,8 @@ def test_no_candidates_no_scores_and_the_same_columns(config: dict[str, Any]) ->
     none = filter_.score(inputs([]))
     assert none.num_rows == 0
     assert none.schema == filter_.score(inputs(["A tool."])).schema
+    assert tuple(none.column_names[1:]) == JudgeConfig.model_validate(config).columns
+    assert all(field.metadata[b"unit"] for field in none.schema if field.type == pa.float64())
 
 
 def test_config_and_limits() -> None:
