@@ -49,6 +49,7 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
     except LimbeckError as error:
         problems.append(f"generator: {error}")
     problems += [f"filters.{part.name}: {problem}" for part in recipe.filters for problem in part.problems()]
+    problems += [f"select.{part.name}: {problem}" for part in recipe.select for problem in getattr(part, "problems", list)()]
     problems += _student_problems(recipe, models)
     problems += _score_problems(recipe)
     problems += _room_problems(recipe, models, out)
@@ -166,6 +167,8 @@ def _score_problems(recipe: Recipe) -> list[str]:
     for part in recipe.select:
         for key in ("by", "graph", "vectors"):
             column = getattr(part, key, None)
+            if key == "vectors" and getattr(part, "method", None) != "embedding":
+                continue  # a default that the other methods do not read
             if column and column not in known:
                 hint = nearest(column, known)
                 told = f"; did you mean {hint!r}?" if hint else ""
