@@ -4,11 +4,12 @@ F1 = 2c / (m + n) for a longest common subsequence of c words out of m and n, an
 share. Sort each text's words from the rarest to the commonest, and let the first that two texts share stand at places i and j of
 them. All that they share lies there or behind, so c <= min(m - i, n - j): pairs above the floor meet among their rarest words,
 and those are all that is indexed and looked up (Chaudhuri et al. 2006; Xiao et al. 2008). What is left is compared by signatures
-of 64 bits: each bit that only one of the texts has is a word that the other lacks (Sandes et al. 2020).
+of 64 and then of 256 bits: each bit that only one of the texts has is a word that the other lacks (Sandes et al. 2020).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,10 @@ from filters.rouge_tokens import Bools, Ints, Numbers, Texts
 
 _LOW = (1 << 32) - 1
 _CHUNK_PAIRS = 1 << 18  # so many fit a core's cache
-_MIXER = np.uint64(0x9E3779B97F4A7C15)
+_MIXER, _REPETITION = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x632BE59BD9B4E019)  # odd, and as good as random
+_WIDTH = 4  # 64-bit words of a signature
+
+Signatures = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Rows:
 
     lengths: npt.NDArray[np.float32]  # [texts]
     share: npt.NDArray[np.float32]  # [texts]
-    signatures: npt.NDArray[np.uint64]  # [texts]
+    folded: Signatures  # [texts] the signature's words, all in one
+    signatures: Signatures  # [texts, _WIDTH]
     starts: Ints  # [texts + 1]
     words: Numbers  # [entries] popularity: the higher, the rarer
     texts: Numbers  # [entries]
@@ -46,6 +51,7 @@ class Rows:
         return Rows(
             self.lengths[begin:end],
             self.share[begin:end],
+            self.folded[begin:end],
             self.signatures[begin:end],
             self.starts[begin : end + 1] - first,
             self.words[first:last],
@@ -61,6 +67,7 @@ class Rows:
         return Rows(
             self.lengths[chosen],
             self.share[chosen],
+            self.folded[chosen],
             self.signatures[chosen],
             np.concatenate([[0], np.cumsum(counts)]),
             self.words[entries],
@@ -73,6 +80,7 @@ class Rows:
         return Rows(
             np.concatenate([self.lengths, after.lengths]),
             np.concatenate([self.share, after.share]),
+            np.concatenate([self.folded, after.folded]),
             np.concatenate([self.signatures, after.signatures]),
             np.concatenate([self.starts, after.starts[1:] + self.starts[-1]]),
             np.concatenate([self.words, after.words]),
@@ -96,10 +104,12 @@ def prepare(texts: Texts, popularity: Numbers, floor: float) -> Rows:
     prefix = first & (places <= (lengths - needed)[owners])
     chosen = np.flatnonzero(prefix)
     counts = np.bincount(owners[chosen], minlength=len(texts))
+    signatures = _signatures(words, first, texts)
     return Rows(
         lengths.astype(np.float32),
         share.astype(np.float32),
-        _signatures(words, first, texts),
+        np.bitwise_or.reduce(signatures, axis=1),
+        signatures,
         np.concatenate([[0], np.cumsum(counts)]),
         words[chosen],
         owners[chosen].astype(np.int32),
@@ -107,16 +117,19 @@ def prepare(texts: Texts, popularity: Numbers, floor: float) -> Rows:
     )
 
 
-def _signatures(words: Numbers, first: Bools, texts: Texts) -> npt.NDArray[np.uint64]:
-    """One bit for each word and repetition of it, at a hashed place.  # [texts]"""
+def _signatures(words: Numbers, first: Bools, texts: Texts) -> Signatures:
+    """One bit for each word and each repetition of it, at a hashed place.  # [texts, _WIDTH]"""
     places = np.arange(len(words))
     repetition = places - np.maximum.accumulate(np.where(first, places, 0))
-    mixed = (words.astype(np.uint64) + repetition.astype(np.uint64) * np.uint64(0x632BE59BD9B4E019)) * _MIXER
+    mixed = (words.astype(np.uint64) + repetition.astype(np.uint64) * _REPETITION) * _MIXER
     bits = np.uint64(1) << (mixed >> np.uint64(58))
-    signatures = np.zeros(len(texts), np.uint64)
+    columns = (mixed >> np.uint64(32)) % np.uint64(_WIDTH)
+    signatures = np.zeros((len(texts), _WIDTH), np.uint64)
     filled = np.flatnonzero(texts.lengths)
     if len(filled):
-        signatures[filled] = np.bitwise_or.reduceat(bits, texts.starts[:-1][filled])
+        for column in range(_WIDTH):
+            own = np.where(columns == column, bits, np.uint64(0))
+            signatures[filled, column] = np.bitwise_or.reduceat(own, texts.starts[:-1][filled])
     return signatures
 
 
@@ -138,7 +151,9 @@ class Segment:
         """The pairs (probe, text of this segment) that may be above the floor, each once, sorted."""
         found = [_distinct(*pairs) for pairs in self._meetings(probes)]
         keys = _sorted_distinct(np.concatenate(found)) if found else np.zeros(0, np.int64)
-        return keys >> 32, keys & _LOW
+        own, others = keys >> 32, keys & _LOW
+        close = self._close(probes, own, others, probes.signatures[own], self.rows.signatures[others])
+        return own[close], others[close]
 
     def _meetings(self, probes: Rows) -> Iterator[tuple[Numbers, Numbers]]:
         """Yield arrays of pairs that share one of their rarest words and that no bound rules out."""
@@ -160,17 +175,22 @@ class Segment:
             possible &= self._spare[at] >= np.repeat(share[first:last], repeats)  # 2 (n - j) >= floor (m + n)
             chosen = np.flatnonzero(possible)
             own, others = np.repeat(texts[first:last], repeats)[chosen], self._texts[at[chosen]]
-            close = self._close(probes, own, others)
+            close = self._close(probes, own, others, probes.folded[own], self.rows.folded[others])
             yield own[close], others[close]
             first = last
 
-    def _close(self, probes: Rows, own: Numbers, others: Numbers) -> Bools:
-        """Which pairs share enough words for all that their signatures show."""
-        mine, theirs = probes.signatures[own], self.rows.signatures[others]
+    def _close(self, probes: Rows, own: Any, others: Any, mine: Signatures, theirs: Signatures) -> Bools:
+        """Which pairs share enough words for all that their signatures show.  # signatures: [pairs] or [pairs, _WIDTH]"""
         needed = (probes.share[own] + self.rows.share[others]) / 2
-        close: Bools = probes.lengths[own] - np.bitwise_count(mine & ~theirs) >= needed
-        close &= self.rows.lengths[others] - np.bitwise_count(theirs & ~mine) >= needed
+        close: Bools = probes.lengths[own] - _bits(mine & ~theirs) >= needed
+        close &= self.rows.lengths[others] - _bits(theirs & ~mine) >= needed
         return close
+
+
+def _bits(signatures: Signatures) -> npt.NDArray[np.integer]:
+    """How many bits are set in each.  # [pairs] or [pairs, _WIDTH] -> [pairs]"""
+    counts = np.bitwise_count(signatures)
+    return counts if counts.ndim == 1 else counts.sum(axis=1, dtype=np.int32)
 
 
 def _distinct(own: Numbers, others: Numbers) -> Ints:
