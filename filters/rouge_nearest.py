@@ -10,6 +10,7 @@ from rapidfuzz.process import cdist
 from filters.rouge_tokens import Floats, Ints, f1
 
 _CHUNK_PAIRS = 1 << 22
+_RUN = 64
 
 
 def nearest_of(texts: Sequence[Any], pool: Sequence[Any], before: Ints, count: int) -> tuple[Floats, Ints]:
@@ -34,12 +35,17 @@ def nearest_of(texts: Sequence[Any], pool: Sequence[Any], before: Ints, count: i
 def _best(common: Any, length: int, lengths: Ints, count: int) -> tuple[Floats, Ints]:
     """The `count` best scores of one text and their places."""
     rough = 2 * common / np.maximum(length + lengths, 1)
-    if len(rough) > count:
-        least = np.partition(rough, len(rough) - count)[len(rough) - count]
-        places = np.flatnonzero(rough >= least - 1e-12)
-    else:
-        places = np.arange(len(rough))
+    places = np.flatnonzero(rough >= _at_most_the_last(rough, count) - 1e-12)
     shared = common[places]
     scores = np.where(shared > 0, f1(np.maximum(shared, 1), max(length, 1), np.maximum(lengths[places], 1)), 0.0)
     order = np.lexsort((places, -scores))[:count]
     return scores[order], places[order]
+
+
+def _at_most_the_last(scores: Floats, count: int) -> float:
+    """A score that at least `count` of them reach, and few more: the count-th highest maximum of a run of neighbours."""
+    run = min(_RUN, len(scores) // count)
+    if run < 2:
+        return 0.0
+    maxima = scores[: len(scores) // run * run].reshape(-1, run).max(axis=1)  # [at least count]
+    return float(np.partition(maxima, len(maxima) - count)[len(maxima) - count])
