@@ -19,7 +19,7 @@ from _infinigram import sampled_keys
 from corpus.files import publish, replace_json
 from infinigram import manifest as manifests
 from infinigram.documents import Source, find_sources
-from infinigram.encode import Encoding, read_state
+from infinigram.encode import Encoding
 from infinigram.encode_apart import Encoder
 from infinigram.errors import BadIndex
 from infinigram.memory import free_memory_bytes, give_back
@@ -32,8 +32,6 @@ _DONE = ".built"
 _MOST_SHARDS = 4096
 _CHUNK_TOKENS = 1 << 19
 KEY_STRIDE = 64
-# Where sorting might not take it all at once, it needs the memory that encoding leaves behind; text in files may be compressed.
-_SORTED_BYTES_PER_INPUT_BYTE = 20
 
 Dtype = Literal["u8", "u16", "u32"]
 
@@ -116,9 +114,7 @@ def add_shards(
         threads = settings.threads or len(os.sched_getaffinity(0))
         memory = settings.memory_bytes or free_memory_bytes() // 2
         encoder = Encoder(encoding, sources, settings.text_column, settings.split, numbers, threads)
-        total = sum(source.bytes for source in sources)
-        apart = total * _SORTED_BYTES_PER_INPUT_BYTE > memory and not read_state(work)["finished"]
-        (encoder.run_apart if apart else encoder.run)(work, lambda done: report("tokenise", done, total, "bytes"))
+        encoder.encode(work, memory, report)
         give_back()
         for number in numbers:
             finish_shard(work, number, encoding.numpy_dtype.itemsize, memory, threads, report)

@@ -5,6 +5,7 @@ the user can mend something. It dies with the thread that started it, and leaves
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import signal
@@ -17,10 +18,14 @@ from typing import Any
 
 from corpus.errors import LimbeckError
 from infinigram.documents import Source, read_documents
-from infinigram.encode import Encoding, encode_shards
+from infinigram.encode import Encoding, encode_shards, read_state
 from infinigram.errors import BadIndex
+from infinigram.manifest import writing
+from infinigram.tables import Report
 
 _PR_SET_PDEATHSIG = 1
+_SORTED_BYTES_PER_INPUT_BYTE = 20  # what sorting may need; files of text may be compressed
+_SMALL_INPUT_BYTES = 1 << 24  # leaves little behind
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,22 @@ class Encoder:
     numbers: list[int]
     threads: int
 
+    def encode(self, folder: Path, memory_bytes: int, report: Report) -> None:
+        """Encode here, or in a child process where sorting may need the memory that this would leave behind."""
+        total = sum(source.bytes for source in self.sources)
+        is_large = total > max(_SMALL_INPUT_BYTES, memory_bytes // _SORTED_BYTES_PER_INPUT_BYTE)
+        run = self.run_apart if is_large and not read_state(folder)["finished"] else self.run
+        run(folder, lambda done: report("tokenise", done, total, "bytes"))
+
     def run(self, folder: Path, report: Callable[[int], None]) -> None:
-        """Encode in this process; see `encode_shards`."""
+        """Encode in this process, after any other that does so into the same folder; see `encode_shards`."""
         documents = read_documents(self.sources, self.text_column, self.split)
-        encode_shards(documents, self.encoding, self.numbers, folder, self.threads, report)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the child of a killed build may have a moment to live
+            encode_shards(documents, self.encoding, self.numbers, folder, self.threads, report)
+        finally:
+            os.close(descriptor)
 
     def run_apart(self, folder: Path, report: Callable[[int], None]) -> None:
         """Encode in a child process; raises as `run` does, and BadIndex where the child is killed."""
@@ -86,7 +103,9 @@ def main() -> None:
         order["numbers"],
         order["threads"],
     )
+    folder = Path(order["folder"])
     try:
-        encoder.run(Path(order["folder"]), lambda done: print(json.dumps({"done": done}), file=answers))
-    except (LimbeckError, OSError) as error:
+        with writing(folder.parent):
+            encoder.run(folder, lambda done: print(json.dumps({"done": done}), file=answers))
+    except LimbeckError as error:
         print(json.dumps({"error": str(error)}), file=answers)

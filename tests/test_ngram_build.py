@@ -1,12 +1,7 @@
-"""Building an index: every kind of input against a naive writer, the memory limit, resuming after kill -9, refusals."""
+"""Building an index: every kind of input against a naive writer, and what is refused."""
 
 import gzip
 import json
-import os
-import shutil
-import signal
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,53 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infinigram.build import Settings, build
-from infinigram.memory import free_memory_bytes
 from infinigram.errors import BadIndex
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """What a killed process wrote survives it; only a power cut needs the disk, and the long tests wait for it all the same."""
-    if request.node.get_closest_marker("slow") is None:
-        monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
+from tests.ngram_builds import WIDTHS, is_naive, naive_files, write_ids
 
 TEXTS = ["the cat sat on the mat", "", "the dog sat", "naïve café ☕", "the cat sat on the mat", "a" * 300]
-WIDTHS = {"u8": 1, "u16": 2, "u32": 4}
-
-
-def naive_files(documents: list[list[int]], shards: int, version: int, dtype: str) -> dict[str, bytes]:
-    """What tokenized, offset and table of each shard must be, by the definition of the format."""
-    width = WIDTHS[dtype]
-    files: dict[str, bytes] = {}
-    for shard in range(shards):
-        text, offsets = b"", []
-        for ids in documents[shard::shards]:
-            offsets.append(len(text))
-            text += b"\xff" * width
-            text += b"".join(token.to_bytes(width, "little") for token in (ids if version == 4 else ids[::-1]))
-        order = sorted(range(0, len(text), width), key=lambda at: text[at:])
-        entry = next(n for n in range(1, 9) if 256**n >= len(text))
-        files[f"tokenized.{shard}"] = text
-        files[f"offset.{shard}"] = np.array(offsets, dtype="<u8").tobytes()
-        files[f"table.{shard}"] = b"".join(at.to_bytes(entry, "little") for at in order)
-    return files
-
-
-def write_ids(folder: Path, documents: list[list[int]]) -> Path:
-    np.save(folder / "ids.npy", np.array([token for ids in documents for token in ids], dtype=np.int64))
-    np.save(folder / "ids.offsets.npy", np.cumsum([0, *map(len, documents)]))
-    return folder / "ids.npy"
-
-
-def content_of(folder: Path) -> dict[str, bytes]:
-    """Every file of a finished index."""
-    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def is_naive(folder: Path, expected: dict[str, bytes]) -> bool:
-    return all((folder / name).read_bytes() == content for name, content in expected.items())
 
 
 @st.composite
@@ -184,153 +136,6 @@ def test_a_hugging_face_tokenizer(tmp_path: Path, version: Any) -> None:
         open_tokenizer(manifest["tokenizer"], tmp_path / "index")
 
 
-def large_documents() -> list[list[int]]:
-    """Some 40,000 tokens with long repeats, enough for many batches and parts."""
-    random = np.random.default_rng(5)
-    once = [random.integers(0, 300, size).tolist() for size in random.integers(0, 400, 100)]
-    return once + once[::3] + [[7] * 3000, [7] * 2000]
-
-
-def test_memory_limit_and_threads_change_nothing(tmp_path: Path) -> None:
-    source = write_ids(tmp_path, large_documents())
-    tables = {}
-    for memory, threads in ((None, 1), (None, 3), (400_000, 1), (100_000, 3), (20_000, 2)):
-        out = tmp_path / f"{memory}-{threads}"
-        build([source], out, Settings(memory_bytes=memory, threads=threads))
-        tables[memory, threads] = (out / "table.0").read_bytes()
-    assert len(set(tables.values())) == 1
-
-
-def test_it_tells_how_far_it_is(tmp_path: Path) -> None:
-    seen: list[tuple[str, int, int, str]] = []
-    source = write_ids(tmp_path, large_documents())
-    build([source], tmp_path / "index", Settings(memory_bytes=100_000), lambda *told: seen.append(told))
-    steps = {step for step, *_ in seen}
-    assert steps == {"tokenise", "sort", "rank", "merge"}
-    for step in steps:
-        told = [(done, total) for name, done, total, _ in seen if name == step]
-        assert all(done <= total for done, total in told) and told == sorted(told), step
-        assert step == "tokenise" or told[-1][0] == told[-1][1]
-
-
-def killed_at(moment: int, work: Callable[[Callable[..., None]], object]) -> bool:
-    """Run `work` in a forked process that kills itself at the so-many-th time it touches the disk or reports."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            left = moment
-            lock = threading.Lock()
-
-            def step(*_: object) -> None:
-                nonlocal left
-                with lock:
-                    left -= 1
-                    if left == 0:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                        time.sleep(60)  # the signal takes a moment
-
-            for name in ("fsync", "replace", "rename", "truncate", "unlink", "link", "symlink", "rmdir"):
-                original = getattr(os, name)
-
-                def counted(*args: Any, original: Callable[..., Any] = original, **named: Any) -> Any:
-                    step()
-                    return original(*args, **named)
-
-                setattr(os, name, counted)
-            work(step)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    return os.WIFSIGNALED(status)
-
-
-@pytest.mark.parametrize("memory", [None, 200_000])
-def test_kill_at_every_step_of_a_build_and_resume(tmp_path: Path, memory: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each life of the build dies a step later than the last one; what stands at the end is what one life makes."""
-    monkeypatch.setattr("infinigram.encode._BATCH_DOCUMENTS", 20)
-    monkeypatch.setattr("infinigram.encode._CHECKPOINT_SECONDS", 0.0)
-    source = write_ids(tmp_path, large_documents())
-    chosen = Settings(shards=2, memory_bytes=memory, threads=1)
-    build([source], tmp_path / "whole", chosen)
-    lives = 0
-    while killed_at(40, lambda step: build([source], tmp_path / "index", chosen, step)):
-        lives += 1
-        assert lives < 200
-    assert lives > 2
-    assert content_of(tmp_path / "index") == content_of(tmp_path / "whole")
-    moment = 1
-    while killed_at(moment, lambda step, out=tmp_path / f"at{moment}": build([source], out, chosen, step)):
-        build([source], tmp_path / f"at{moment}", chosen)
-        assert content_of(tmp_path / f"at{moment}") == content_of(tmp_path / "whole"), moment
-        moment += 7
-
-
-def dies_after(seconds: float, work: Callable[[], object]) -> bool:
-    """Run `work` in a forked process and kill it after so long; whether it was still at it."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    time.sleep(seconds)
-    os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("again", [False, True])
-def test_kill_at_random_moments_of_a_long_build(tmp_path: Path, again: bool) -> None:
-    """Ten builds killed once each and continued; or one killed `again` and again. What reaches the disk really does so here."""
-    random = np.random.default_rng(8)
-    np.save(tmp_path / "ids.npy", random.zipf(1.2, 3_000_000) % 60_000)
-    chosen = Settings(memory_bytes=12_000_000, threads=2)
-    started = time.monotonic()
-    build([tmp_path / "ids.npy"], tmp_path / "whole", chosen)
-    took_seconds = time.monotonic() - started
-    whole = content_of(tmp_path / "whole")
-    died = 0
-    for turn in range(10):
-        out = tmp_path / ("index" if again else f"index{turn}")
-        moment = random.random() * took_seconds / (4 if again else 1)
-        died += dies_after(moment, lambda out=out: build([tmp_path / "ids.npy"], out, chosen))
-        if not again:
-            build([tmp_path / "ids.npy"], out, chosen)
-            assert content_of(out) == whole, moment
-            shutil.rmtree(out)
-    if again:
-        build([tmp_path / "ids.npy"], out, chosen)
-        assert content_of(out) == whole
-    print(f"{died} of 10 died within {took_seconds:.1f} s")
-    assert died >= 5
-
-
-@pytest.mark.parametrize(("step", "told"), [("rank", 1), ("rank", 5), ("merge", 1)])
-def test_finished_parts_are_not_sorted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, told: int) -> None:
-    """Nor counted again: `rank` is told twice a part."""
-    source = write_ids(tmp_path, large_documents())
-    chosen = Settings(memory_bytes=100_000, threads=1)
-
-    calls: list[str] = []
-
-    def stop(now: str, *_: object) -> None:
-        calls.append(now)
-        if calls.count(step) == told:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build([source], tmp_path / "index", chosen, stop)
-    monkeypatch.setattr("infinigram.tables.sort_part", None)  # calling it again would raise
-    if step == "merge":
-        monkeypatch.setattr("infinigram.tables.count_gaps", None)
-    monkeypatch.setattr("infinigram.encode._write", None)
-    build([source], tmp_path / "index", chosen)
-    assert is_naive(tmp_path / "index", naive_files([], 0, 4, "u16"))
-
-
 def test_the_same_call_returns_a_finished_index(tmp_path: Path) -> None:
     source = as_jsonl(tmp_path)
     first = build([source], tmp_path / "index", Settings(tokenizer="bytes"))
@@ -422,7 +227,3 @@ def test_no_documents_at_all(tmp_path: Path) -> None:
     manifest = build([tmp_path / "a.jsonl"], tmp_path / "index", Settings(tokenizer="bytes"))
     assert manifest["shards"][0]["tokens"] == 0
     assert (tmp_path / "index" / "table.0").read_bytes() == b""
-
-
-def test_free_memory_is_plausible() -> None:
-    assert 1 << 20 < free_memory_bytes() < 1 << 50
