@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-all check sanitize setup clean
+.PHONY: quickstart test test-all check sanitize sanitize-threads setup clean
 
 quickstart: $(VENV)/.ready $(VENV)/.extension
 	# makes the embedded teacher the first time, and says what the run will cost
@@ -32,10 +32,18 @@ SANITIZED := build/sanitized
 # a browser, services in processes of their own and torch have nothing to find there
 UNSANITIZED := tests/test_ngram_page.py tests/test_ngram_service.py tests/test_ngram_cli.py tests/test_ngram_model.py
 sanitize: $(VENV)/.ready
-	LIMBECK_SANITIZE=1 $(BIN)/python setup.py -q build_ext --build-lib $(SANITIZED)/lib --build-temp $(SANITIZED)/objects
+	LIMBECK_SANITIZE=address $(BIN)/python setup.py -q build_ext --build-lib $(SANITIZED)/lib --build-temp $(SANITIZED)/objects
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	$(BIN)/python -m pytest -q --capture=sys -m "not slow" -o "pythonpath=$(SANITIZED)/lib ." $(filter-out $(UNSANITIZED),$(wildcard tests/test_ngram_*.py))
+
+# the same for races between threads: the pool's batches, the threads that sort, rank and encode. Python and numpy are not
+# instrumented, but what they lock is seen; setarch, since the sanitizer wants the addresses where they always are
+THREADED := tests/test_ngram_threads.py tests/test_ngram_sais.py tests/test_ngram_words.py
+sanitize-threads: $(VENV)/.ready
+	LIMBECK_SANITIZE=thread $(BIN)/python setup.py -q build_ext --build-lib $(SANITIZED)/thread_lib --build-temp $(SANITIZED)/thread_objects
+	LD_PRELOAD="$$($(CXX) -print-file-name=libtsan.so) $$($(CXX) -print-file-name=libstdc++.so)" TSAN_OPTIONS="halt_on_error=1 exitcode=66" \
+	setarch -R $(BIN)/python -m pytest -q --capture=sys -m "not slow" -o "pythonpath=$(SANITIZED)/thread_lib ." $(THREADED)
 
 setup: $(VENV)/.ready $(VENV)/.extension
 

@@ -7,8 +7,12 @@ from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import setup
 
 FLAGS = ["-O3", "-Wall", "-Wextra", "-fvisibility=hidden", "-pthread"]
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g", "-O1"]
-chosen = SANITIZERS if os.environ.get("LIMBECK_SANITIZE") else []
+SANITIZERS = {
+    "": [],
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g", "-O1"],
+    "thread": ["-fsanitize=thread", "-g", "-O1"],
+}
+chosen = SANITIZERS[os.environ.get("LIMBECK_SANITIZE", "")]
 
 ParallelCompile("LIMBECK_COMPILE_JOBS", default=0).install()
 setup(
