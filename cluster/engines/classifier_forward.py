@@ -145,7 +145,7 @@ class PackedForward:
         outs = []
         for group in groups:
             asked = group.of(query) if only is None else group.of(query)[:, :, :1]
-            out = F.scaled_dot_product_attention(asked, group.of(key), group.of(value))  # [rows, heads, length or 1, d]
+            out = _attend(asked, group.of(key), group.of(value))  # [rows, heads, length or 1, d]
             outs.append(out.transpose(1, 2).reshape(-1, width))
         return torch.cat(outs) if len(outs) > 1 else outs[0]
 
@@ -183,6 +183,18 @@ class PaddedForward:
         except (AttributeError, RuntimeError, TypeError, ArithmeticError):
             for name, layer in layers.items():
                 self._model.set_submodule(name, layer)
+
+
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Attention of [rows, heads, length, d] tensors without any mask.
+
+    On a CPU in bfloat16 products of whole matrices are two to three times as fast as the fused kernel, which gains nothing from the
+    type; rows are short, so their scores fit.
+    """
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(query, key, value)
+    scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))  # [rows, heads, length or 1, length]
+    return torch.matmul(torch.softmax(scores, dim=-1), value)
 
 
 def _groups(lengths: npt.NDArray[np.int64]) -> Iterator[Group]:
