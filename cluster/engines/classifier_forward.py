@@ -188,8 +188,8 @@ class PaddedForward:
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Attention of [rows, heads, length, d] tensors without any mask.
 
-    On a CPU in bfloat16 products of whole matrices are two to three times as fast as the fused kernel, which gains nothing from the
-    type; rows are short, so their scores fit.
+    On a CPU in bfloat16, products of whole matrices are two to three times as fast as the fused kernel, which gains nothing from
+    that type; rows are short, so their scores fit.
     """
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value)
