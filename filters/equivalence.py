@@ -97,12 +97,12 @@ class EquivalenceConfig(CriticConfig):
         fields = [pa.field(name, pa.float64(), metadata={"unit": unit}) for name, unit in scores.items()]
         evidence = ["unmatched_numbers", *(["entails", "unasked"] if self.graph else [])]
         fields += [pa.field(name, pa.list_(pa.string())) for name in evidence]
-        return pa.schema([pa.field("candidate_id", pa.string()), *fields, pa.field("skipped", pa.string())])
+        return pa.schema([*fields, pa.field("skipped", pa.string())])
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Every column that this config scores, or keeps as evidence."""
-        return tuple(self.score_schema.names[1:])
+        return tuple(self.score_schema.names)
 
     @property
     def models(self) -> Mapping[str, str]:
@@ -155,8 +155,8 @@ class EquivalenceFilter:
         """Return the scores of each candidate; see docs/filters/equivalence.md for every column.
 
         An empty output or document entails nothing (0). Not a number: the pair does not fit the classifier, the text is too long
-        for the parser, or the document is empty (`character_ratio`). Null: `skipped` names the score that made it needless. Each
-        distinct (premise, hypothesis) of the candidates goes to the classifier once.
+        for the parser, or the document is empty (`character_ratio`). Null: `skipped` names the score that made it needless, and
+        `skipped_by` this filter. Each distinct (premise, hypothesis) of the candidates goes to the classifier once.
         """
         rows = [_row(row) for row in candidates.select(["candidate_id", "source_id", "document", "output"]).to_pylist()]
         for row in rows:
@@ -168,11 +168,13 @@ class EquivalenceFilter:
         on_text = [bound for bound in self.bounds if bound.column not in ENTAILMENT_SCORES]
         for row in rows:
             row["skipped"] = _first_rejecting(on_text, row) if self._config.lazy_entailment else None
+            row["skipped_by"] = None if row["skipped"] is None else self.name
         known: dict[Question, float] = {}
         self._entailment_scores(rows, known)
         if self._config.graph is not None:
             self._link(rows, known, self._config.graph)
-        return pa.Table.from_pylist(rows, schema=self._config.score_schema)
+        names = [pa.field("candidate_id", pa.string()), pa.field("skipped_by", pa.string())]
+        return pa.Table.from_pylist(rows, schema=pa.schema([*names, *self._config.score_schema]))
 
     def _text_scores(self, row: Mapping[str, Any]) -> dict[str, Any]:
         x, y = row["document"], row["output"]

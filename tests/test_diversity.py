@@ -256,7 +256,7 @@ def test_from_scores_to_choice() -> None:
     scores = EquivalenceFilter(config, Oracle()).score(candidates)
     assert scores["entails"].to_pylist() == [["id1"], ["id0"], [], None, None]  # a copy, and numbers that do not agree
     joined = candidates.append_column("sample", pa.array(range(5), pa.int32()))
-    for name in scores.column_names[1:]:
+    for name in config.columns:
         joined = joined.append_column(f"equivalence.{name}", scores[name])
     rows = selected(joined.slice(0, 3))
     assert [row["reason"] is None for row in rows.values()] == [False, True, True]

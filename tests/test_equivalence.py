@@ -15,10 +15,13 @@ from pydantic import ValidationError
 from cluster.engines.classifier import ClassifierConfig
 from corpus.schemas import SCORED_INPUT
 from filters.contract import Filter
+from filters.diversity import DiversityConfig
 from filters.edit_distance import ParserConfig, Syntax, tree
+from filters.entailment_graph import GraphConfig
 from filters.equivalence import EquivalenceConfig, EquivalenceFilter
 from filters.limits import Cost
 from filters.rouge_index import rouge_l
+from pipelines.select import connect, decide
 
 X = "The 2 cats slept all day."
 Y = "Both of the 2 cats were asleep until evening."
@@ -69,6 +72,7 @@ def test_a_pair_and_its_columns() -> None:
         "strength": 1.375,
         "unmatched_numbers": [],
         "skipped": None,
+        "skipped_by": None,
     }
 
 
@@ -148,6 +152,7 @@ def test_lazy_entailment_skips_what_the_text_already_rejects() -> None:
     pairs = [(X, Y), (X, X + " Yes."), (X, "Some 3 cats."), (X, "")]
     rows = score(pairs, oracle, lazy_entailment=True, max_character_ratio=2.0)
     assert [row["skipped"] for row in rows] == [None, "rouge_l", "numbers_agree", "numbers_agree"]
+    assert [row["skipped_by"] for row in rows] == [None] + ["equivalence"] * 3
     assert oracle.asked == [(X, Y), (Y, X)]
     assert [row["forward"] is None and row["backward"] is None and row["strength"] is None for row in rows] == [False] + [
         True
@@ -163,6 +168,34 @@ def test_a_skipped_row_is_rejected_by_a_limit_that_comes_before_entailment() -> 
     for row in EquivalenceFilter(config, Oracle()).score(inputs([(X, X), (X, "3 dogs"), (X, Y)])).to_pylist():
         if row["skipped"]:
             assert columns.index(row["skipped"]) < columns.index("backward")
+
+
+def test_looser_limits_leave_skipped_rows_undecided_and_diversity_says_what_it_cannot_know() -> None:
+    """Through selection: the first limit that rejects is named; what a looser limit lets in was never scored."""
+    outputs = [Y, X + " Yes.", "2 cats rested.", "Two cats dozed."]
+    table = inputs([(X, output) for output in outputs])
+    strict = EquivalenceConfig(lazy_entailment=True, graph=GraphConfig())
+    scores = EquivalenceFilter(
+        strict, Oracle(lambda premise, hypothesis: 0.8 + 0.01 * (outputs[2] in (premise, hypothesis)))
+    ).score(table)
+    candidates = table.append_column("sample", pa.array(range(4), pa.int32()))
+    candidates = candidates.append_column("finish_reason", pa.array(["stop"] * 4)).append_column(
+        "error", pa.nulls(4, pa.string())
+    )
+
+    def decisions(config: EquivalenceConfig) -> list[tuple[str | None, str | None]]:
+        decided = decide(
+            connect(candidates, {"equivalence": scores}), [("equivalence", config.bounds)], [DiversityConfig().build()]
+        )
+        return [(row["rejected_by"], row["reason"]) for row in decided.to_pylist()]
+
+    linked = "entailment links it to candidate id2, which has the highest equivalence.strength of 3"
+    found = decisions(strict)
+    assert [by for by, _ in found] == ["diversity", "equivalence", None, "diversity"]
+    assert found[0][1] == linked
+    assert (found[1][1] or "").startswith("rouge_l ")
+    loose = decisions(strict.model_copy(update={"max_rouge_l": None}))
+    assert [by for by, _ in loose] == ["diversity", "undecided", None, "diversity"]
 
 
 class Syntaxes:
@@ -230,7 +263,7 @@ def test_no_candidates_no_scores_and_the_same_columns(config: dict[str, Any]) ->
     none = EquivalenceFilter(settings_, Oracle()).score(inputs([(X, Y)]).slice(0, 0))
     assert none.num_rows == 0
     assert none.schema == one.schema
-    assert tuple(one.column_names[1:]) == settings_.columns
+    assert tuple(one.column_names[2:]) == settings_.columns
     assert {bound.column for bound in settings_.bounds} <= set(settings_.columns)
     assert all(field.metadata[b"unit"] for field in one.schema if field.type == pa.float64())
 

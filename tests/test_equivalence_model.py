@@ -65,7 +65,7 @@ def test_scores_links_and_choice_are_those_of_one_question_at_a_time(tmp_path: P
                 groups.remove(other)
     assert sorted(map(len, groups)) == [1, 4]
     joined = candidates.append_column("sample", pa.array(range(len(OUTPUTS)), pa.int32()))
-    for name in scores.column_names[1:]:
+    for name in config.columns:
         joined = joined.append_column(f"equivalence.{name}", scores[name])
     judged = DiversityConfig().build().select(joined.take(passing)).to_pylist()
     kept = {int(row["candidate_id"][2:]) for row in judged if row["reason"] is None}

@@ -55,10 +55,12 @@ def test_grades_are_exact_and_on_the_scale() -> None:
 def test_sampled_grades_and_comparisons_can_be_read() -> None:
     engines = Engines()
     engine = TransformersConfig(model=MODEL)
-    config = {"engine": engine, "sampling": {"samples": 8}}
+    exact = JudgeConfig(engine=engine).build(engines).score(inputs(0))
+    config = {"engine": engine, "sampling": {"samples": 16, "style": "plain", "max_new_tokens": 4}}
     sampled = JudgeConfig.model_validate(config).build(engines).score(inputs(0))
     print("sampled", sampled["score"].to_pylist(), sampled["answered"].to_pylist())
-    assert sampled["answered"].to_numpy().mean() > 0.3
+    # what is sampled must be read to the end ("4 out of", "3.5" are no grades), so it is answered less often
+    assert 0.05 < sampled["answered"].to_numpy().mean() < exact["answered"].to_numpy().mean() + 0.15
     assert np.nanmin(sampled["score"].to_numpy()) >= 1 and np.nanmax(sampled["score"].to_numpy()) <= 5
     compared = JudgeConfig(engine=engine, compare="lead").build(engines).score(inputs(1))
     print("compared", compared.to_pydict())
