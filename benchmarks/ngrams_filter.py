@@ -2,10 +2,10 @@
 
     python -m benchmarks.ngrams_filter INDEX [--peer-python PYTHON] [--rows 4000] [--runs 5]
 
-The outputs are sentences of installed packages' descriptions. Ours is the whole critic: text in, table of scores out, tokenised,
-in parts of 1,000 rows. The official engine (infini-gram 2.6.0, prefetch depths 0, its quickest) gets token ids ready made, and
-is asked what the columns follow from (`creativity` for a row, `infgram_prob` for each of its tokens) on a sample of 60 rows. Sides
-take turns, and their answers on the sample are compared.
+The outputs are sentences of installed packages' descriptions. Ours is the whole critic: text in, table of scores out,
+tokenised, in parts of 1,000 rows. The official engine (infini-gram 2.6.0, prefetch depths 0, its quickest) gets token ids ready
+made, and is asked what the columns follow from (`creativity` for a row, `infgram_prob` for each of its tokens) on a sample of 60
+rows. Sides take turns, and their answers on the sample are compared.
 """
 
 import argparse

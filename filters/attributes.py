@@ -40,8 +40,8 @@ COLUMNS = (
 class AttributesConfig(CriticConfig):
     """Where the three buckets of an attribute begin, how many keywords to look for, and limits on the attributes.
 
-    The buckets cut `compression`, `rouge2_precision` and `specificity`. The default edges are the terciles of the summaries of
-    installed Python packages; `quantile_edges` finds those of other scores.
+    The buckets cut `compression`, `rouge2_precision` and `specificity`. The default edges are near the terciles of the
+    summaries of installed Python packages; `quantile_edges` finds those of other scores.
     """
 
     reasons: ClassVar[Mapping[str, str]] = {
@@ -64,9 +64,9 @@ class AttributesConfig(CriticConfig):
     kind: Literal["attributes"] = "attributes"
     name: Name = "attributes"
     keywords: int = Field(default=5, ge=1)
-    length_edges: Edges = [0.05, 0.15]
-    extractiveness_edges: Edges = [0.1, 0.4]
-    specificity_edges: Edges = [0.1, 0.25]
+    length_edges: Edges = [0.025, 0.07]
+    extractiveness_edges: Edges = [0.1, 0.35]
+    specificity_edges: Edges = [0.08, 0.2]
     min_compression: Limit = None
     max_compression: Limit = None
     min_specificity: Limit = None
