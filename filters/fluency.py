@@ -35,7 +35,10 @@ _SCHEMA = pa.schema(
 
 
 class FluencyConfig(CriticConfig):
-    """The fluency critic with its engine (null: the teacher of round 0) and the paper's limit for GPT2-large and sentences."""
+    """The fluency critic with its engine (null: the teacher of round 0) and its limit.
+
+    The paper's limit is 1.0, for single sentences and GPT2-large; beside a document of many sentences hardly any text reaches it.
+    """
 
     cost: ClassVar[Cost] = Cost.MODEL
     reasons: ClassVar[Mapping[str, str]] = {"max_fluency": "the output reads worse than its document"}
@@ -45,7 +48,7 @@ class FluencyConfig(CriticConfig):
     kind: Literal["fluency"] = "fluency"
     name: Name = "fluency"
     engine: EngineConfig | None = None
-    max_fluency: Limit = 1.0
+    max_fluency: Limit = "calibrated"
 
     @property
     def models(self) -> Mapping[str, str]:

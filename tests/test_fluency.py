@@ -136,7 +136,7 @@ def test_the_end_token(tokenizer_config: object, config: object, expected: str |
 
 def test_the_config(tiny: FluencyFilter) -> None:
     assert isinstance(tiny, Filter)
-    assert tiny.bounds == (Bound("fluency", maximum=1.0, reason="the output reads worse than its document"),)
+    assert tiny.bounds == (Bound("fluency", calibrate="maximum", reason="the output reads worse than its document"),)
     assert FluencyConfig(max_fluency=None).bounds == () and FluencyConfig().models == {}
     with pytest.raises(LimbeckError, match="filter fluency has no engine"):
         FluencyConfig().build(Engines())
