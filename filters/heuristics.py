@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from filters.contract import Bound
+from filters.fragments import Runs, runs_of, words_of
 from filters.limits import CriticConfig, Limit, Name
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ REASONS = {
     "copied": "the output is copied from the document",
 }
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]`*_]*$")
 _REFUSAL = re.compile(
     r"(?:^|[.!?]\s+)(?:"
@@ -75,40 +75,27 @@ class HeuristicsFilter:
 
 
 def _checks(row: dict[str, Any]) -> dict[str, float]:
-    output = row["output"].strip()
+    output, document, prompt = ((row[name] or "") for name in ("output", "document", "prompt"))
+    output = output.strip()
     if not output:
         return {"empty": 1.0}
-    words = _words(output)
+    words = words_of(output)
+    instructions = prompt.replace(document, " ") if document else prompt
     return {
         "cut_off": float(row["finish_reason"] == "length" or _SENTENCE_END.search(output) is None),
         "refusal": float(_REFUSAL.search(output) is not None),
-        "echo_of_prompt": copied_share(words, _words(row["prompt"].replace(row["document"], " "))),
+        "echo_of_prompt": copied_share(words, runs_of(instructions)),
         "repeated": repeated_share(words),
-        "copied": copied_share(words, _words(row["document"])),
+        "copied": copied_share(words, runs_of(document)),
     }
 
 
-def copied_share(words: Sequence[str], text: Sequence[str]) -> float:
-    """The longest run of `words` that stands verbatim in `text`, as a share of `words`; 0 where there are none.
-
-    O(words × occurrences of each word in `text`).
-    """
-    places: dict[str, list[int]] = {}
-    for place, word in enumerate(text):
-        places.setdefault(word, []).append(place)
-    longest = 0
-    ending_at: dict[int, int] = {}  # place in `text` → length of the common run that ends there
-    for word in words:
-        ending_at = {place: ending_at.get(place - 1, 0) + 1 for place in places.get(word, ())}
-        longest = max(longest, *ending_at.values()) if ending_at else longest
-    return longest / len(words) if words else 0.0
+def copied_share(words: Sequence[str], text: Runs) -> float:
+    """The longest run of `words` that stands verbatim in `text`, as a share of `words`; 0 where there are none. O(words)."""
+    return max(text.matches(words), default=0) / max(1, len(words))
 
 
 def repeated_share(words: Sequence[str]) -> float:
     """The share of word 3-grams that occurred before; 0 where there are fewer than two."""
     grams = [tuple(words[start : start + _GRAM_WORDS]) for start in range(len(words) - _GRAM_WORDS + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 
+from filters.fragments import Runs
 from filters.heuristics import REASONS, HeuristicsConfig, copied_share, repeated_share
 from pipelines.select import connect, decide
 
@@ -93,7 +94,7 @@ def test_copied_share_equals_trying_every_run(output: list[str], text: list[str]
     longest = max(
         (j - i for i in range(len(output)) for j in range(i + 1, len(output) + 1) if tuple(output[i:j]) in runs), default=0
     )
-    assert copied_share(output, text) == (longest / len(output) if output else 0.0)
+    assert copied_share(output, Runs(text)) == (longest / len(output) if output else 0.0)
 
 
 @given(words)
@@ -101,3 +102,24 @@ def test_repeated_share_counts_what_was_there_before(output: list[str]) -> None:
     grams = list(zip(output, output[1:], output[2:], strict=False))
     repeats = sum(gram in grams[:place] for place, gram in enumerate(grams))
     assert repeated_share(output) == pytest.approx(repeats / len(grams) if grams else 0.0)
+
+
+def test_null_and_hostile_rows_are_scored() -> None:
+    """In time that grows with the text, where every word is the same too."""
+    hostile = [None, "", "a " * 50_000, "x" * 100_000, "\u202eمرحبا بالعالم.", ". " * 50_000, "." + '"' * 50_000, "\0"]
+    for other in (None, "", "a " * 50_000, PROMPT):
+        columns = {name: pa.array([other] * len(hostile), pa.string()) for name in ("prompt", "document")}
+        outputs = {"output": pa.array(hostile, pa.string()), "finish_reason": ["stop"] * len(hostile)}
+        candidates = pa.table({"candidate_id": [str(at) for at in range(len(hostile))], **columns, **outputs})
+        rows = HeuristicsConfig().build(engines=None).score(candidates).to_pylist()
+        assert [row["empty"] for row in rows] == [1.0, 1.0, *[0.0] * 6]
+        assert all(0 <= row[name] <= 1 for row in rows for name in REASONS)
+        assert rows[2]["copied"] == pytest.approx(other == "a " * 50_000, abs=1e-3)
+
+
+def test_without_a_document_the_whole_prompt_is_what_can_be_echoed() -> None:
+    words = "Summarize the text above in one complete sentence."
+    candidates = pa.table(
+        {"candidate_id": ["a"], "prompt": [words], "document": [""], "output": [words], "finish_reason": ["stop"]}
+    )
+    assert HeuristicsConfig().build(engines=None).score(candidates)["echo_of_prompt"].to_pylist() == [1.0]
