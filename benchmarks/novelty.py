@@ -61,6 +61,7 @@ def measure(texts: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
     cut = [(words(a), words(b)) for a, b in pairs]
     contestants: dict[str, tuple[Callable[[], object], float]] = {  # what is run, and how much more the whole pool is
         "limbeck": (lambda: RougeIndex().judge(texts, LIMIT), 1.0),
+        "limbeck, exact above 0.5": (lambda: RougeIndex(floor=0.5).judge(texts, LIMIT), 1.0),
         "rapidfuzz": (lambda: brute.compare(scorer), brute.pairs / brute.sampled_pairs),
         "rouge_score": (lambda: score_plainly(pairs), brute.pairs / len(pairs)),
         "rouge_score, words cut before": (lambda: score_words(cut), brute.pairs / len(pairs)),
