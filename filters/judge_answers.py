@@ -86,4 +86,4 @@ def reading(allowed: Sequence[str]) -> re.Pattern[str]:
     """
     answers = "|".join(map(re.escape, allowed))
     label = r"(?i:grade|score|rating|(?:better )?answer)\W*(?i:is\b)?"
-    return re.compile(rf"\W*(?:{label}\W*)?({answers})(?: ?(?:/|out of) ?\d+)?(?: *$| *[\n,;:)*\"'\]]| *\.(?!\d))")
+    return re.compile(rf"\W*(?:{label}\W*)?({answers})(?: ?(?:/|out of) ?\d+)?(?: *$| *[\n,;:()*\"'\]]| *\.(?!\d))")

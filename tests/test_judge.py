@@ -103,6 +103,7 @@ def test_what_does_not_fit_is_no_number() -> None:
         ("4\nBecause it is brief.", "4"),
         ("4. It is brief.", "4"),
         ("4 ", "4"),
+        ("4 (meets most)", "4"),
         ("4, since it is brief", "4"),
         ("4.5", None),
         ("45", None),
