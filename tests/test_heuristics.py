@@ -114,7 +114,7 @@ def test_null_and_hostile_rows_are_scored() -> None:
         rows = HeuristicsConfig().build(engines=None).score(candidates).to_pylist()
         assert [row["empty"] for row in rows] == [1.0, 1.0, *[0.0] * 6]
         assert all(0 <= row[name] <= 1 for row in rows for name in REASONS)
-        assert rows[2]["copied"] == pytest.approx(other == "a " * 50_000, abs=1e-3)
+        assert rows[2]["copied"] == pytest.approx(float(other == "a " * 50_000), abs=1e-3)
 
 
 def test_without_a_document_the_whole_prompt_is_what_can_be_echoed() -> None:
