@@ -11,6 +11,7 @@ import pytest
 from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 
+from filters import minhash
 from filters.groups import Components, representatives
 from filters.minhash import Bands, bands_for, jaccard, near_duplicates, signatures, sketch
 from filters.shingles import Shingles, Unit, chunks, shingles_of
@@ -191,6 +192,17 @@ def test_at_least_the_pairs_of_datasketch_and_none_below_the_threshold(threshold
     ours = set(zip(first[meet].tolist(), second[meet].tolist(), strict=True)) & pairs
     assert len(ours) >= max(0.99 * len(pairs), len(theirs))
     assert near_duplicates(made, np.zeros(len(texts), np.int64), threshold).tolist() == components(len(texts), sorted(ours))
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_bitmaps_never_bound_a_similarity_too_low(size: int) -> None:
+    texts = [*pool(250, 11, edits=0.8), "w1 " * 400, " ".join(f"w{i}" for i in range(3000))]
+    made = sketch(pa.chunked_array([pa.array(texts)]), "word", size, Bands(1, 1))
+    first, second = all_pairs(len(texts))
+    truth = jaccard(made.shingles, first, second)
+    bound = minhash._at_most(made.shingles.counts, made.bitmaps, first, second)
+    assert (bound >= truth).all()
+    assert (bound[truth < 0.3] < 0.5).mean() > 0.9  # and is of use
 
 
 @given(st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=8), max_size=25), st.integers(0, 1 << 30), st.booleans())
