@@ -18,6 +18,8 @@ from infinigram.index import Index
 from infinigram.layout import Layout, locate
 from infinigram.manifest import WIDTH_BYTES
 
+_UNKNOWN_LOG = -10000.0  # of the probability of a token that does not occur
+
 
 class InfiniGramEngine(CompatDocuments):
     """A drop-in for the official class; bad arguments of a method come back as {'error': sentence}, as they do there.
@@ -244,11 +246,9 @@ class InfiniGramEngine(CompatDocuments):
             return {"error": "max_cnt must be a positive integer"}
         if type(enforce_bow) is not bool:
             return {"error": "enforce_bow must be a boolean"}
-        delimiters = set(delim_ids)
-        cuts = [token in delimiters for token in input_ids] if delimiters else []
         starts = [token in self._bow_ids for token in input_ids] if enforce_bow else []
-        spans = self.engine.spans(input_ids, cuts, starts, min_len, min(max_cnt, (1 << 62)), 1 << 62)
-        logs = self._log_probabilities(input_ids)
+        spans = self.engine.spans(input_ids, delim_ids, starts, min_len, min(max_cnt, (1 << 62)), 1 << 62)
+        logs = self._log_probabilities(input_ids) if self._unigrams else None
         return {
             "spans": [
                 {
@@ -256,7 +256,7 @@ class InfiniGramEngine(CompatDocuments):
                     "r": end,
                     "length": end - begin,
                     "count": count,
-                    "unigram_logprob_sum": sum(logs[begin:end]),
+                    "unigram_logprob_sum": _UNKNOWN_LOG * (end - begin) if logs is None else sum(logs[begin:end]),
                     "docs": [{"s": shard, "ptr": pointer} for shard, pointer in places],
                 }
                 for begin, end, count, places in spans
@@ -270,16 +270,16 @@ class InfiniGramEngine(CompatDocuments):
         return list(self.engine.unigram_counts(ids).tolist())
 
     def _log_probabilities(self, ids: list[int]) -> list[float]:
-        if not self._unigrams or not ids:
-            return [-10000.0] * len(ids)
         counts = self.engine.count_batch(ids, np.arange(len(ids) + 1)).tolist()
         total = self.index.tokens
-        return [math.log(count / total) if count > 0 else -10000.0 for count in counts]
+        return [math.log(count / total) if count > 0 else _UNKNOWN_LOG for count in counts]
 
     # --- checks ---
 
     def _are_ids(self, ids: Any) -> bool:
-        return type(ids) is list and all(type(token) is int and 0 <= token <= self.token_id_max for token in ids)
+        if type(ids) is not list:
+            return False
+        return not ids or (set(map(type, ids)) == {int} and min(ids) >= 0 and max(ids) <= self.token_id_max)
 
     def _not_ids(self, name: str) -> Answer:
         return {"error": f"{name} must be a list of integers in range [0, {self.token_id_max}]"}

@@ -37,7 +37,7 @@ def trace(
     the windows.
     """
     text = index.engine.ids(ids)
-    flags = _delimiter_flags(index, text, delimiters)
+    marks = _newline_and_full_stop(index) if delimiters is None else sorted(set(delimiters))
     known = index.tokenizer is not None
     words = known if whole_words is None else whole_words
     if words and not known:
@@ -47,7 +47,7 @@ def trace(
         documents_view.check("max_count", max_count, 1),
         documents_view.check("max_documents", max_documents),
     )
-    spans = index.engine.spans(text, flags, word_starts(index, text) if words else [], *limits)
+    spans = index.engine.spans(text, marks, word_starts(index, text) if words else [], *limits)
     logs = unigram_log_probabilities(index, text)
     totals = [float(logs[begin:end].sum()) for begin, end, _, _ in spans]
     kept = list(range(len(spans)))
@@ -102,11 +102,11 @@ def word_starts(index: "Index", text: Integers) -> list[bool]:
     return starts
 
 
-def _delimiter_flags(index: "Index", text: Integers, delimiters: Iterable[int] | None) -> list[bool]:
-    if delimiters is None and index.tokenizer is not None:
-        delimiters = {ids[0] for mark in ("\n", ".") if len(ids := index.tokenizer.encode(mark)) == 1}
-    wanted = set(delimiters or ())
-    return [token in wanted for token in text.tolist()] if wanted else []
+def _newline_and_full_stop(index: "Index") -> list[int]:
+    """The tokens that are just these, where a tokenizer is known."""
+    if index.tokenizer is None:
+        return []
+    return [ids[0] for mark in ("\n", ".") if len(ids := index.tokenizer.encode(mark)) == 1]
 
 
 def _windows(index: "Index", span: tuple[int, int, int, list[tuple[int, int]]], context_tokens: int) -> list[Document]:

@@ -221,15 +221,16 @@ void bind_texts(py::class_<Engine<Token>>& engine_class) {
              return py::make_tuple(result.count, result.approximate, hits_array(result.hits));
            })
       .def("spans",
-           [](const E& engine, py::handle ids, const std::vector<bool>& delimiters, const std::vector<bool>& beginnings,
-              std::size_t min_tokens, std::int64_t max_count, std::uint64_t max_hits) {
+           [](const E& engine, py::handle ids, py::handle delimiters, const std::vector<bool>& beginnings, std::size_t min_tokens,
+              std::int64_t max_count, std::uint64_t max_hits) {
              const std::vector<Token> text = read_query(engine, ids);
-             if ((!delimiters.empty() && delimiters.size() != text.size()) || (!beginnings.empty() && beginnings.size() != text.size())) {
-               throw BadQuery("delimiters and word beginnings are given for each of the " + std::to_string(text.size()) + " tokens or not at all");
+             if (!beginnings.empty() && beginnings.size() != text.size()) {
+               throw BadQuery("word beginnings are given for each of the " + std::to_string(text.size()) + " tokens or not at all");
              }
+             std::vector<Token> marks;
+             read_ids(delimiters, marks);
              const std::vector<Span> spans = unlocked([&] {
-               return maximal_spans<Token>(engine, text, longest_matches<Token>(engine, text), delimiters, beginnings,
-                                           {min_tokens, max_count, max_hits});
+               return maximal_spans<Token>(engine, text, marks, beginnings, {min_tokens, max_count, max_hits});
              });
              py::list result;
              for (const Span& span : spans) {

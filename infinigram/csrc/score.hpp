@@ -7,6 +7,13 @@
 
 namespace infinigram {
 
+// Where the searches of `match_ends` ended: for each position of a text and each shard the rank of a suffix that shares most with the
+// text from there, or the rank after it; kNone where nothing was searched.
+struct Ranks {
+  static constexpr std::uint64_t kNone = std::numeric_limits<std::uint64_t>::max();
+  std::vector<std::uint64_t> nearest;  // [positions, shards]
+};
+
 namespace score_detail {
 
 // Grids of 0 .. count: first every multiple of a power of two, then the middles, so that a middle between two equal ends is not
@@ -36,13 +43,14 @@ std::size_t longest_kept(const Engine<Token>& engine, Query<Token> query, std::s
 // Sets ends[position] for the given positions; each one's query starts there and bounds how far it can reach.
 template <typename Token>
 void match_at(const Engine<Token>& engine, std::span<const std::size_t> positions, std::span<const Query<Token>> queries,
-              std::vector<std::size_t>& ends) {
+              std::vector<std::size_t>& ends, Ranks* ranks) {
   parallel_for(positions.size(), 2048, [&](std::size_t begin, std::size_t end) {
     for (std::size_t i = begin; i < end; ++i) ends[positions[i]] = positions[i];
     search_all<Token>(engine, queries.subspan(begin, end - begin), engine.main(), Want::kLongest,
-                      [&](std::size_t q, std::size_t, const Search<Token>& search) {
-                        std::size_t& reach = ends[positions[begin + q]];
-                        reach = std::max(reach, positions[begin + q] + search.longest_tokens());
+                      [&](std::size_t q, std::size_t s, const Search<Token>& search) {
+                        const std::size_t position = positions[begin + q];
+                        ends[position] = std::max(ends[position], position + search.longest_tokens());
+                        if (ranks != nullptr) ranks->nearest[position * engine.main() + s] = search.nearest_rank();
                       });
     if (!engine.any_removed()) return;
     for (std::size_t i = begin; i < end; ++i) {
@@ -56,8 +64,9 @@ void match_at(const Engine<Token>& engine, std::span<const std::size_t> position
 // For every position of a text in index order the largest end such that text[position:end] occurs; one more entry for the end itself.
 // These ends never decrease, so one search per position suffices, and none between two positions that reach equally far.
 template <typename Token>
-std::vector<std::size_t> match_ends(const Engine<Token>& engine, Query<Token> text) {
+std::vector<std::size_t> match_ends(const Engine<Token>& engine, Query<Token> text, Ranks* ranks = nullptr) {
   const std::size_t size = text.size();
+  if (ranks != nullptr) ranks->nearest.assign(size * engine.main(), Ranks::kNone);
   std::vector<std::size_t> ends(size + 1, size);
   std::vector<std::size_t> positions;
   std::vector<Query<Token>> queries;
@@ -75,7 +84,7 @@ std::vector<std::size_t> match_ends(const Engine<Token>& engine, Query<Token> te
       positions.push_back(at);
       queries.push_back(text.subspan(at, (stride == first ? size : ends[after]) - at));
     }
-    score_detail::match_at<Token>(engine, positions, queries, ends);
+    score_detail::match_at<Token>(engine, positions, queries, ends, ranks);
   }
   return ends;
 }
@@ -107,10 +116,10 @@ std::vector<std::size_t> suffix_starts(const Engine<Token>& engine, Query<Token>
   return engine.reversed() ? starts_of_reversed(ends) : starts_of(ends);
 }
 
-// For every position l the largest r such that the tokens [l, r) in reading order occur (`creativity`).
+// For every position l the largest r such that the tokens [l, r) in reading order occur (`creativity`); `ranks` is in index order.
 template <typename Token>
-std::vector<std::size_t> longest_matches(const Engine<Token>& engine, Query<Token> text) {
-  std::vector<std::size_t> ends = match_ends(engine, text);
+std::vector<std::size_t> longest_matches(const Engine<Token>& engine, Query<Token> text, Ranks* ranks = nullptr) {
+  std::vector<std::size_t> ends = match_ends(engine, text, ranks);
   if (engine.reversed()) {
     const std::vector<std::size_t> starts = starts_of_reversed(ends);
     std::size_t at = 0;

@@ -68,6 +68,8 @@ class Search {
 
   Range range() const { return {begin_, end_}; }
   std::uint64_t longest_tokens() const { return longest_ / sizeof(Token); }
+  // Of kLongest: the suffix at this rank, or the one before it, shares most with the query.
+  std::uint64_t nearest_rank() const { return begin_; }
 
  private:
   enum class Stage : std::uint8_t { kKeys, kTable, kText, kDone };
@@ -179,6 +181,7 @@ class Search {
 
   bool hit() {
     if (want_ == Want::kLongest) {
+      begin_ = middle_;
       stage_ = Stage::kDone;
       return true;
     }

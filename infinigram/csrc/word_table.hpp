@@ -87,8 +87,13 @@ class WordTable {
   // Remembers the tokens of a word, unless it is known.
   void insert(std::string_view word, std::span<const std::uint32_t> ids) {
     const Key key = key_of(word, word.data() + word.size());
-    if (bytes() + word.size() + 8 * ids.size() > most_bytes_) clear();
-    if (4 * (used_ + 1) > 3 * slots_.size()) grow();
+    const bool is_full = 4 * (used_ + 1) > 3 * slots_.size();
+    const std::size_t more_bytes = (is_full ? slots_.size() * sizeof(Slot) : 0) + word.size() + 4 * (ids.size() + 1);
+    if (bytes() + more_bytes > most_bytes_) {
+      clear();
+    } else if (is_full) {
+      grow();
+    }
     std::size_t at = key.hash & mask();
     for (; slots_[at].tail != 0; at = (at + 1) & mask()) {
       if (is(slots_[at], key, word)) return;
