@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +138,14 @@ def count_rows(folder: Path) -> int:
     return sum(check_whole(part_path(folder, part)) for part in part_names(folder))
 
 
-def register(connection: duckdb.DuckDBPyConnection, name: str, folder: Path) -> None:
-    """Make the parts of a stage folder queryable as the view `name`, without reading them into memory."""
-    for part in part_names(folder):
+def register(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, parts: Sequence[str] | None = None) -> None:
+    """Make parts of a stage folder (None: all) queryable as the view `name`, without reading them into memory."""
+    chosen = part_names(folder) if parts is None else parts
+    for part in chosen:
         check_whole(part_path(folder, part))
-    pattern = str(folder / "part-*.parquet").replace("'", "''")
-    connection.execute(f"create or replace view \"{name}\" as select * from read_parquet('{pattern}', union_by_name = true)")
+    files = [str(part_path(folder, part)) for part in chosen] or [str(folder / "part-*.parquet")]
+    listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+    connection.execute(f'create or replace view "{name}" as select * from read_parquet([{listed}], union_by_name = true)')
 
 
 def check_whole(path: Path) -> int:

@@ -11,6 +11,8 @@ from corpus.config import nearest
 from corpus.errors import LimbeckError
 from corpus.tokenizer import Tokenizer
 from filters.limits import Cost
+from pipelines.events import read_events
+from pipelines.panel import acceptance_words
 from pipelines.recipe import Recipe
 from students.compatibility import compare
 
@@ -85,6 +87,9 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
         except LimbeckError as error:
             problems.append(f"sources: {error}")
     problems += _code_problems(recipe)
+    said = [event for event in read_events(out / "events.jsonl") if event["event"] == "acceptance"]
+    if said:
+        found["acceptance"] = {key: value for key, value in said[-1].items() if key not in ("time", "event")}
     return found
 
 
@@ -128,6 +133,8 @@ def show(found: dict[str, Any]) -> None:
             + ", ".join(f"{name} {n:,}" for name, n in cost["tokens"].items())
         )
         print(f"estimate: about {cost['seconds']['total'] / 60:.0f} minutes on these {os.cpu_count()} cores, without start-up")
+    if "acceptance" in found:
+        print(f"so far, round {found['acceptance']['round']}: {acceptance_words(found['acceptance'])}")
     for problem in found["problems"]:
         print(f"problem: {problem}")
     print("this recipe cannot run as it is" if found["problems"] else "this recipe can run")

@@ -201,7 +201,8 @@ def schema(
 
 
 def main() -> None:
-    """Run the command line: a fault a user can mend is one sentence on standard error and exit code 1; Ctrl-C is 130."""
+    """Run the command line: a fault a user can mend is one sentence on standard error and exit code 1 (3: short of
+    the target); Ctrl-C is 130."""
     signal.signal(signal.SIGTERM, _interrupt)
     # a quiet house: no telemetry, and none of the libraries' notices among our lines
     for name, value in {
@@ -227,7 +228,7 @@ def _exit_code() -> int:
         return _interrupted() if code == 130 else code  # typer turns Ctrl-C into this value
     except LimbeckError as error:
         print(f"limbeck: {error}", file=sys.stderr)
-        return 1
+        return getattr(error, "exit_code", 1)
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except Exception as error:

@@ -1,7 +1,7 @@
 """What every stage of a run needs to know, and the lanes of work that a stage hands to the pool."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from pipelines.recipe import Recipe
 if TYPE_CHECKING:
     from cluster.engines.config import EngineConfig
     from cluster.pool import Lane, WorkerPool
+    from cluster.worker import PartReport
 
 HELD_OUT = -1  # the "round" from which seeds of held-out samples derive: every model is measured with the same ones
 
@@ -72,8 +73,8 @@ class Context:
             mark_done(place, self.fingerprint(stage, *more), **counts)
 
 
-def train_lane(context: Context, round_number: int) -> "Lane":
-    """Every train part through generation and every filter."""
+def train_lane(context: Context, round_number: int, parts: Sequence[str] | None = None) -> "Lane":
+    """Train parts (None: all) through generation and every filter."""
     from cluster.pool import Lane
 
     folder = context.folder
@@ -91,7 +92,7 @@ def train_lane(context: Context, round_number: int) -> "Lane":
     jobs += score_jobs(
         context, f"round-{round_number}", "train", folder.candidates(round_number), folder.round(round_number) / "scores"
     )
-    return Lane(jobs, part_names(folder.sources("train")))
+    return Lane(jobs, part_names(folder.sources("train")) if parts is None else parts)
 
 
 def held_out_lane(context: Context, split: str, subject: str, engine: "EngineConfig | None") -> "Lane":
@@ -142,8 +143,16 @@ def score_jobs(context: Context, stage: str, split: str, candidates: Path, out: 
     return jobs
 
 
-def stream(context: Context, pool: "WorkerPool", stage: str, lanes: Sequence["Lane"]) -> None:
+def stream(
+    context: Context,
+    pool: "WorkerPool",
+    stage: str,
+    lanes: Sequence["Lane"],
+    on_report: Callable[["PartReport"], None] | None = None,
+) -> None:
     """Drive lanes through the pool, with an event for each part and, at the end, one for each stage's seconds.
+
+    `on_report` is told of each part once it is done; what it raises ends the stream.
 
     What the wall clock shows beyond the jobs themselves is the stage's own line: the framework's overhead.
     """
@@ -160,6 +169,8 @@ def stream(context: Context, pool: "WorkerPool", stage: str, lanes: Sequence["La
                 context.events.emit("note", words=f"{words}: {'; '.join(dict.fromkeys(report.deaths))}")
             for reason in report.failed_rows:
                 context.events.emit("note", words=f"{report.stage}: {reason}")
+            if on_report is not None:
+                on_report(report)
             total = totals.setdefault(report.stage, {"seconds": 0.0, "model_seconds": 0.0, "load_seconds": 0.0, "rows": 0})
             for key in total:
                 total[key] += getattr(report, key)

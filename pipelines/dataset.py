@@ -5,21 +5,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from corpus.parts import count_rows, read_parts
+from corpus.parts import read_parts
 from corpus.schemas import CANDIDATES, SOURCES
 from pipelines.card import DatasetFacts
 from pipelines.folder import RunFolder
 from pipelines.recipe import Recipe
 from pipelines.report_model import Bounds, Rows
-from pipelines.select import UNDECIDED
+from pipelines.select import BEYOND_TARGET, UNDECIDED
 
 
-def funnel(folder: RunFolder, decisions: pa.Table, names: Sequence[str]) -> Rows:
+def funnel(decisions: pa.Table, names: Sequence[str]) -> Rows:
     """How many candidates came in, were kept, and were rejected by which of the filters `names`, given in recipe order."""
     rejected = decisions["rejected_by"].drop_null().to_pylist()
-    counts = {name: rejected.count(name) for name in ("generator", *names, UNDECIDED)}
+    counts = {name: rejected.count(name) for name in ("generator", *names, UNDECIDED, BEYOND_TARGET)}
     return Rows(
-        sources=count_rows(folder.sources("train")),
+        sources=len(decisions["source_id"].unique()),
         candidates=decisions.num_rows,
         kept=sum(decisions["kept"].to_pylist()),
         rejected_by={name: count for name, count in counts.items() if count or name in names},

@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ def sentence(event: dict[str, Any]) -> str:
     if kind == "trained":
         loss = f"loss {event['loss_first']:.3f} to {event['loss_last']:.3f}"
         return f"round {event['round']}: student trained, {event['steps']} steps, {loss}"
+    if kind == "acceptance":
+        return acceptance_words(event)
     templates = {
         "run_started": "run {name} in {folder}",
         "cluster": "{words}",
@@ -63,6 +65,15 @@ def sentence(event: dict[str, Any]) -> str:
         "run_failed": "stopped: {words}",
     }
     return templates[kind].format(**event) if kind in templates else ""
+
+
+def acceptance_words(facts: Mapping[str, Any]) -> str:
+    """How far a round with a target is, in words."""
+    words = f"{facts['accepted']} of {facts['target']} rows accepted, {facts['rate']:.1%} of {facts['candidates']} candidates"
+    if not facts["accepted"]:
+        return words
+    left = f", about {facts['seconds_left'] / 60:.0f} min left" if facts["accepted"] < facts["target"] else ""
+    return f"{words}, {facts['tokens_per_accepted']:.0f} tokens a row{left}"
 
 
 class State:

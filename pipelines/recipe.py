@@ -70,6 +70,14 @@ class CalibrationConfig(Config):
     """How bounds that say `calibrated` are found, once, on the train candidates of round 0."""
 
     pass_rate: float = Field(0.25, gt=0, le=1, description="share of all candidates that passes every bound jointly")
+    parts: int = Field(4, ge=1, description="with a target: how many parts are drawn first, to calibrate on")
+
+
+class BudgetConfig(Config):
+    """What a round with a target may cost; the run stops (exit code 3) where that is spent first, and can be continued."""
+
+    tokens: int | None = Field(None, ge=1, description="tokens that the teacher writes")
+    seconds: float | None = Field(None, gt=0, description="seconds of work on train parts, over all sittings")
 
 
 class EvaluationConfig(Config):
@@ -91,6 +99,8 @@ class Recipe(Config):
     filters: tuple[FilterConfig, ...] = Field(min_length=1, strict=False)  # not strict: YAML has lists, not tuples
     select: tuple[SetFilterConfig, ...] = Field((), strict=False)
     calibration: CalibrationConfig = CalibrationConfig()
+    target: int | None = Field(None, ge=1, description="rows of each round's dataset, exactly; null: whatever the sources give")
+    budget: BudgetConfig = BudgetConfig()
     student: StudentConfig | None = None
     next_teacher: Literal["student", "teacher"] = "student"
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -102,6 +112,8 @@ class Recipe(Config):
         double = sorted({name for name in names if names.count(name) > 1})
         if double:
             raise ValueError(f"two filters are called {double[0]!r}; give one of them another name")
+        if self.target is None and self.budget != BudgetConfig():
+            raise ValueError("budget needs a target: without one every source is drawn from once")
         if self.student is None and self.rounds > 1 and self.next_teacher == "student":
             raise ValueError(
                 "rounds > 1 needs a student to be the next teacher; add a student section or set next_teacher: teacher"

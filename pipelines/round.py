@@ -1,6 +1,7 @@
 """One round after its candidates are scored: calibrate once, decide, publish the dataset, train the student."""
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from pipelines.card import write_dataset
 from pipelines.context import Context
 from pipelines.dataset import dataset_facts, dataset_rows, funnel
 from pipelines.select import connect_parts, decide, joined
+from pipelines.target import in_order, to_target
 
 if TYPE_CHECKING:
     from cluster.training import Placement
@@ -26,21 +28,24 @@ def select(context: Context, number: int) -> None:
     Raises LimbeckError where nothing was kept, with what rejected most.
     """
     started, folder = time.monotonic(), context.folder
-    parts = part_names(folder.sources("train"))
+    parts = part_names(folder.sources("train") if context.recipe.target is None else folder.candidates(number))
     scores = {name: folder.scores(number, name) for name in context.filter_names}
     for place, stage in [(folder.candidates(number), "candidates"), *((place, "scores") for place in scores.values())]:
         assert part_names(place) == parts, f"{place} lacks parts"
         context.finish(place, stage, number, rows=count_rows(place))
-    with connect_parts(folder.candidates(number), scores, folder.sources("train")) as connection:
-        table = joined(connection, context.filter_names, evidence=True)
-        bounds = freeze(context.filter_bounds, calibration(context, table))
-        if not folder.decisions(number).exists():
-            built = [part.build() if hasattr(part, "build") else part for part in context.set_filters]
-            found = decide(connection, bounds, built, lambda name, rows: write_table(folder.choices(number, name), rows))
-            write_table(folder.decisions(number), found, DECISIONS)
+    if not folder.decisions(number).exists():
+        evidence: dict[str, pa.Table] = {}
+        found = judged(context, number, None, evidence)
+        if context.recipe.target is not None:
+            found = to_target(found, in_order(folder.candidates(number)), context.recipe.target)
+        for name, rows_found in evidence.items():
+            write_table(folder.choices(number, name), rows_found)
+        write_table(folder.decisions(number), found, DECISIONS)
     decisions = read_table(folder.decisions(number))
-    rows = funnel(folder, decisions, [*context.filter_names, *(part.name for part in context.set_filters)])
+    rows = funnel(decisions, [*context.filter_names, *(part.name for part in context.set_filters)])
     write_json(folder.round(number) / "rows.json", rows.model_dump())
+    with connect_parts(folder.candidates(number), scores) as connection:
+        table = joined(connection, context.filter_names, evidence=True)
     kept = table.filter(pa.array(decisions["kept"].to_pylist(), pa.bool_()))
     assert table["candidate_id"].equals(decisions["candidate_id"]), "decisions and candidates are in the same order"
     context.events.emit("selected", round=number, **rows.model_dump())
@@ -56,6 +61,21 @@ def select(context: Context, number: int) -> None:
     context.finish(folder.dataset(number), "decisions", number, rows_in=rows.candidates, rows_out=rows.kept)
     seconds = round(time.monotonic() - started, 3)
     context.events.emit("stage_done", stage=f"round-{number}/selection", seconds=seconds, model_seconds=0.0)
+
+
+def judged(
+    context: Context, number: int, parts: Sequence[str] | None = None, evidence: dict[str, pa.Table] | None = None
+) -> pa.Table:
+    """Decisions on a round's candidates of these parts (None: all), by limits that are calibrated where they are still open.
+
+    What set-wise filters found out goes into `evidence`.
+    """
+    folder = context.folder
+    scores = {name: folder.scores(number, name) for name in context.filter_names}
+    built = [part.build() if hasattr(part, "build") else part for part in context.set_filters]
+    with connect_parts(folder.candidates(number), scores, folder.sources("train"), parts) as connection:
+        bounds = freeze(context.filter_bounds, calibration(context, joined(connection, context.filter_names)))
+        return decide(connection, bounds, built, evidence.__setitem__ if evidence is not None else None)
 
 
 def calibration(context: Context, round_0: pa.Table) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from corpus.errors import LimbeckError
 from corpus.parts import done, part_names, write_parts
 from corpus.schemas import SOURCES
 from pipelines import evaluate as measuring
+from pipelines import target
 from pipelines.check import refuse_what_cannot_run
 from pipelines.context import Context, held_out_lane, stream, train_lane
 from pipelines.events import Events, Listener
 from pipelines.folder import RunFolder, driving, open_run
 from pipelines.recipe import Recipe
 from pipelines.report import write_report
-from pipelines.round import select, train_student
+from pipelines.round import judged, select, train_student
 
 PACKAGES = ("limbeck", "torch", "transformers", "tokenizers", "ray", "trl", "peft", "deepspeed", "datasets", "pyarrow", "numpy")
 
@@ -83,9 +84,8 @@ def _rounds(context: Context, driver: str) -> None:
         held_out = measuring.HeldOut(context)
         pending: list[tuple[str, Any]] = [(measuring.TEACHER, recipe.teacher)]  # models not yet measured on dev
         for number in range(recipe.rounds):
-            lanes = [train_lane(context, number)]
-            lanes += [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
-            stream(context, pool, f"round-{number}", lanes)
+            lanes = [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
+            draw(context, pool, number, lanes)
             if number:
                 measuring.evaluate_dev(context, held_out, [number - 1])
             select(context, number)
@@ -95,6 +95,16 @@ def _rounds(context: Context, driver: str) -> None:
                 train_student(context, number, placement)
             pending = [(measuring.student_subject(number), context.student(number))] if recipe.student is not None else []
         _final(context, pool, held_out, pending)
+
+
+def draw(context: Context, pool: Any, number: int, others: Sequence[Any]) -> None:
+    """Draw and score a round's candidates: of every source, or until the target is reached."""
+    if context.recipe.target is None:
+        stream(context, pool, f"round-{number}", [train_lane(context, number), *others])
+    elif context.folder.decisions(number).exists():
+        stream(context, pool, f"round-{number}", others)
+    else:
+        target.reach(context, pool, number, others, lambda parts: judged(context, number, parts))
 
 
 def _final(context: Context, pool: Any, held_out: measuring.HeldOut, pending: list[tuple[str, Any]]) -> None:
@@ -154,6 +164,7 @@ def plan(recipe: Recipe, filters: Sequence[Any], set_filters: Sequence[Any], tea
         "decisions": {
             "bounds": {part.name: [vars(bound) for bound in part.bounds] for part in filters},
             "calibration": _plain(recipe.calibration),
+            "target": recipe.target,
             "select": {part.name: _plain(part) for part in set_filters},
         },
         "student": _plain(recipe.student) if recipe.student else {},

@@ -26,6 +26,9 @@ GENERATOR = "generator"
 UNDECIDED = "undecided"
 """What stands for a filter where a score that a bound needs was never computed, so that nobody can tell."""
 
+BEYOND_TARGET = "target"
+"""What stands for a filter where an accepted row has no room in a dataset of exactly N rows."""
+
 NOT_SCORES = ("candidate_id", "error", "skipped_by")
 """Columns of a score part that are neither scores nor evidence."""
 
@@ -52,14 +55,16 @@ def connect(candidates: pa.Table, scores: Mapping[str, pa.Table], sources: pa.Ta
     return connection
 
 
-def connect_parts(candidates: Path, scores: Mapping[str, Path], sources: Path | None = None) -> duckdb.DuckDBPyConnection:
-    """Return a connection whose views are the parts in these folders; raises LimbeckError for one that is cut off."""
+def connect_parts(
+    candidates: Path, scores: Mapping[str, Path], sources: Path | None = None, parts: Sequence[str] | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Return a connection whose views are the parts in these folders (None: all); raises LimbeckError for one that is cut off."""
     connection = duckdb.connect()
-    register(connection, CANDIDATES_VIEW, candidates)
+    register(connection, CANDIDATES_VIEW, candidates, parts)
     if sources is not None:
         register(connection, SOURCES_VIEW, sources)
     for name, folder in scores.items():
-        register(connection, scores_view(name), folder)
+        register(connection, scores_view(name), folder, parts)
     return connection
 
 

@@ -11,6 +11,7 @@ from corpus.errors import LimbeckError
 from corpus.parts import part_names, read_json
 from pipelines.events import read_events, seconds_by_stage
 from pipelines.folder import RunFolder, existing, lock_holder
+from pipelines.panel import acceptance_words
 
 
 def status(run: Path) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def status(run: Path) -> dict[str, Any]:
         "last_words": last.get("words"),
         "seconds_since_last_event": round(time.time() - last["time"], 1) if "time" in last else None,
         "seconds": seconds_by_stage(events),
+        "acceptance": next((_facts(event) for event in reversed(events) if event["event"] == "acceptance"), None),
         "rounds": [_round(folder, number) for number in range(len(list((folder.path / "rounds").glob("*"))))],
     }
 
@@ -44,6 +46,8 @@ def show(found: dict[str, Any]) -> None:
         print(f"stage: {found['stage']}, last sign of life {found['seconds_since_last_event']:.0f} s ago")
     if found["state"] == "stopped":
         print(f"stopped at {found['stage']}: {found['last_words'] or found['last_event']}; the same `limbeck run` goes on")
+    if found["acceptance"]:
+        print(f"round {found['acceptance']['round']}: {acceptance_words(found['acceptance'])}")
     for row in found["rounds"]:
         kept = f", kept {row['kept']} of {row['candidates']} candidates" if row["kept"] is not None else ""
         student = ", student trained" if row["student"] else ""
@@ -67,6 +71,10 @@ def stop(run: Path, timeout_seconds: float = 60.0) -> str:
     raise LimbeckError(
         f"process {holder['process']} was asked to stop and has not in {timeout_seconds:.0f} s; end it with kill -9"
     )
+
+
+def _facts(event: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key not in ("time", "event")}
 
 
 def _stage(event: dict[str, Any]) -> str:

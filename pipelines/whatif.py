@@ -22,7 +22,8 @@ from pipelines.folder import RunFolder, existing
 from pipelines.inspect import decided_round
 from pipelines.recipe import Recipe
 from pipelines.rescore import Score, scored_before
-from pipelines.select import UNDECIDED, connect_parts, decide, joined
+from pipelines.select import BEYOND_TARGET, UNDECIDED, connect_parts, decide, joined
+from pipelines.target import in_order, to_target
 
 MOST_SWEPT = 1000
 
@@ -88,6 +89,8 @@ class WhatIf:
         choices: dict[str, pa.Table] = {}
         with self._connect(self.number, scores) as connection:
             decisions = decide(connection, bounds, [part.build() for part in recipe.select], choices.__setitem__)
+        if recipe.target is not None:
+            decisions = to_target(decisions, in_order(self.folder.candidates(self.number)), recipe.target)
         return Selection(recipe, calibration, decisions, choices)
 
     def kept_rows(self, selection: Selection) -> pa.Table:
@@ -164,7 +167,9 @@ def counts(selection: Selection) -> dict[str, Any]:
         "candidates": decisions.num_rows,
         "kept": kept.num_rows,
         "sources_kept": len(kept["source_id"].unique()),
-        "rejected_by": {name: rejected[name] for name in ("generator", *selection.names, UNDECIDED) if rejected[name]},
+        "rejected_by": {
+            name: rejected[name] for name in ("generator", *selection.names, UNDECIDED, BEYOND_TARGET) if rejected[name]
+        },
     }
 
 
@@ -212,7 +217,7 @@ def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[st
     folder = whatif.folder.selection(whatif.number, name)
     if folder.exists():
         raise LimbeckError(f"{folder} is there already; choose another name, or remove it")
-    rows = funnel(whatif.folder, selection.decisions, selection.names)
+    rows = funnel(selection.decisions, selection.names)
     if not rows.kept:
         raise LimbeckError("nothing passes these limits, so there is no dataset to write")
     with publishing(folder) as temporary:

@@ -1,0 +1,147 @@
+"""Exactly N rows: parts are drawn and judged in waves, in order, until the dataset is full or a budget is spent.
+
+Every wave is sized by what the waves before it kept, never by how fast they were, so an interrupted run ends with the same parts
+and the same rows. The dataset is the first N accepted rows in the order of parts and rows.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from corpus.errors import LimbeckError
+from corpus.parts import part_names, read_part
+from corpus.schemas import DECISIONS
+from pipelines.context import Context, stream, train_lane
+from pipelines.events import read_events
+from pipelines.select import BEYOND_TARGET
+
+if TYPE_CHECKING:
+    from cluster.pool import Lane, WorkerPool
+    from cluster.worker import PartReport
+
+MARGIN = 1.1  # drawn beyond what the acceptance so far foretells, so that few waves are needed
+LARGEST_GROWTH = 8  # of all parts so far: a rate from few rows may be far off
+Decide = Callable[[Sequence[str]], pa.Table]
+"""Decisions on the candidates of these parts."""
+
+
+class ShortOfTarget(LimbeckError):
+    """The run ended before the dataset was full: its budget or its sources are spent."""
+
+    exit_code = 3
+
+
+def reach(context: Context, pool: "WorkerPool", number: int, others: Sequence["Lane"], decide: Decide) -> None:
+    """Stream parts of a round until its accepted rows reach the recipe's target; `others` are streamed with the first wave.
+
+    Raises ShortOfTarget where the budget or the sources end first, saying how far it came.
+    """
+    target, every = context.recipe.target, part_names(context.folder.sources("train"))
+    assert target is not None
+    wave = min(context.recipe.calibration.parts, len(every))
+    taken: list[str] = []
+    allowance = Allowance(context, number)
+    while True:
+        taken = every[: len(taken) + wave]
+        allowance.check()
+        stream(context, pool, f"round-{number}", [train_lane(context, number, taken), *others], allowance.take)
+        others = ()
+        decisions = decide(taken)
+        facts = acceptance(context, number, taken, decisions)
+        context.events.emit("acceptance", **facts)
+        if facts["accepted"] >= target:
+            return
+        if len(taken) == len(every):
+            raise ShortOfTarget(
+                f"the sources are spent: {_so_far(facts)}; add documents, raise generator.samples or loosen a limit, in a new run"
+            )
+        wave = _next_wave(target, facts["accepted"], len(taken))
+
+
+class Allowance:
+    """What the recipe's budget leaves of a round, over all sittings."""
+
+    def __init__(self, context: Context, number: int) -> None:
+        """Count what was spent before."""
+        self._context, self._number = context, number
+        self._tokens, self._seconds = spent(context, number)
+
+    def take(self, report: "PartReport") -> None:
+        """Count what a part took; raises ShortOfTarget where that spends the budget. The part itself is kept."""
+        if report.stage.startswith(f"round-{self._number}/"):
+            self._tokens += report.output_tokens
+            self._seconds += report.seconds / self._context.recipe.cluster.workers
+            self.check()
+
+    def check(self) -> None:
+        """Raise ShortOfTarget where the budget is spent."""
+        budget = self._context.recipe.budget
+        for name, used, limit in (("tokens", self._tokens, budget.tokens), ("seconds", self._seconds, budget.seconds)):
+            if limit is not None and used >= limit:
+                said = [event for event in read_events(self._context.folder.events) if event["event"] == "acceptance"]
+                so_far = _so_far(said[-1]) if said else "no part is whole yet"
+                raise ShortOfTarget(
+                    f"budget.{name} is spent ({used:.0f} of {limit:g}): {so_far}; raise it and run again to go on"
+                )
+
+
+def acceptance(context: Context, number: int, parts: Sequence[str], decisions: pa.Table) -> dict[str, Any]:
+    """How far a round is: {round, parts, candidates, accepted, target, rate, tokens, tokens_per_accepted, seconds_left}.
+
+    `tokens` are those written by the teacher. `seconds_left` follows from the time between the first part's end and now.
+    """
+    accepted = sum(decisions["kept"].to_pylist())
+    target = context.recipe.target or 0
+    tokens, seconds = spent(context, number)
+    return {
+        "round": number,
+        "parts": len(parts),
+        "candidates": decisions.num_rows,
+        "accepted": accepted,
+        "target": target,
+        "rate": accepted / max(1, decisions.num_rows),
+        "tokens": tokens,
+        "tokens_per_accepted": round(tokens / accepted, 1) if accepted else None,
+        "seconds_left": round(max(0, target - accepted) * seconds / accepted, 1) if accepted else None,
+    }
+
+
+def spent(context: Context, number: int) -> tuple[int, float]:
+    """Tokens that the teacher wrote and seconds of work on the round's train parts, in all sittings."""
+    mine = [
+        event
+        for event in read_events(context.folder.events)
+        if event["event"] == "part_done" and event["stage"].startswith(f"round-{number}/")
+    ]
+    workers = context.recipe.cluster.workers
+    return sum(event["output_tokens"] for event in mine), sum(event["seconds"] for event in mine) / workers
+
+
+def to_target(decisions: pa.Table, order: Sequence[str], target: int) -> pa.Table:
+    """Keep the first `target` of the kept rows, by their place in `order` (candidate ids by part and row); reject the others."""
+    kept = set(decisions.filter(decisions["kept"])["candidate_id"].to_pylist())
+    beyond = {id_ for place, id_ in enumerate(id_ for id_ in order if id_ in kept) if place >= target}
+    reason = f"accepted, but the dataset has its {target} rows"
+    rows = [
+        {**row, "kept": False, "rejected_by": BEYOND_TARGET, "reason": reason} if row["candidate_id"] in beyond else row
+        for row in decisions.to_pylist()
+    ]
+    return pa.Table.from_pylist(rows, schema=DECISIONS)
+
+
+def in_order(candidates: Path) -> list[str]:
+    """The candidates of a round, by part and row."""
+    return [id_ for part in part_names(candidates) for id_ in read_part(candidates, part)["candidate_id"].to_pylist()]
+
+
+def _next_wave(target: int, accepted: int, parts: int) -> int:
+    """How many parts to take next: what the acceptance so far foretells, within bounds."""
+    foretold = math.ceil(MARGIN * (target - accepted) * parts / accepted) if accepted else parts
+    return max(1, min(foretold, LARGEST_GROWTH * parts))
+
+
+def _so_far(facts: dict[str, Any]) -> str:
+    return f"{facts['accepted']} of {facts['target']} rows accepted, {facts['rate']:.1%} of {facts['candidates']} candidates"
