@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from infinigram.errors import BadIndex
 from infinigram.memory import free_memory_bytes, give_back
 from infinigram.tables import Report, make_table
 from infinigram.tokenizers import FILE_NAME, HuggingFaceTokenizer, load_tokenizer
+from infinigram.words import MOST_BYTES
 
 WORK = ".building"
 SETTINGS = "settings.json"
@@ -32,6 +33,7 @@ _DONE = ".built"
 _MOST_SHARDS = 4096
 _CHUNK_TOKENS = 1 << 19
 KEY_STRIDE = 64
+_WORDS_SHARE = 6  # of the memory, for words whose tokens are remembered
 
 Dtype = Literal["u8", "u16", "u32"]
 
@@ -113,6 +115,7 @@ def add_shards(
     if not (work / manifests.NAME).exists():
         threads = settings.threads or len(os.sched_getaffinity(0))
         memory = settings.memory_bytes or free_memory_bytes() // 2
+        encoding = replace(encoding, words_bytes=min(MOST_BYTES, memory // _WORDS_SHARE))
         encoder = Encoder(encoding, sources, settings.text_column, settings.split, numbers, threads)
         encoder.encode(work, memory, report)
         give_back()

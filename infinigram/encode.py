@@ -21,7 +21,8 @@ import numpy as np
 from corpus.files import flush, replace_json
 from infinigram.documents import Document
 from infinigram.errors import BadIndex
-from infinigram.tokenizers import Tokenizer, load_tokenizer, open_tokenizer
+from infinigram.tokenizers import HuggingFaceTokenizer, Tokenizer, load_tokenizer, open_tokenizer
+from infinigram.words import MOST_BYTES
 
 _STATE = "encoded.json"
 _BATCH_CHARACTERS = 1 << 19
@@ -44,12 +45,14 @@ class Encoding:
     version: int
     metadata: bool
     spec: dict[str, Any] | None = None
+    words_bytes: int = MOST_BYTES  # for the words that a tokenizer remembers
 
     def load(self) -> Tokenizer | None:
         """The tokenizer; raises BadIndex where there is none of that name, or the index has another one."""
         if self.tokenizer is None:
             return None
-        return load_tokenizer(self.tokenizer) if self.spec is None else open_tokenizer(self.spec, Path(self.tokenizer))
+        loaded = load_tokenizer(self.tokenizer) if self.spec is None else open_tokenizer(self.spec, Path(self.tokenizer))
+        return loaded.remembering(self.words_bytes) if isinstance(loaded, HuggingFaceTokenizer) else loaded
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:

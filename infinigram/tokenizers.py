@@ -7,7 +7,7 @@ SHA-256 of its content, so that queries are never encoded by another one.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ class HuggingFaceTokenizer:
     content: bytes
     eos: int | None
     words: WordEncoder | None = None  # the quick way to the same tokens, where there is one
+
+    def remembering(self, most_bytes: int) -> "HuggingFaceTokenizer":
+        """The same, with words that take so much memory at most."""
+        return replace(self, words=word_encoder(self.backend, self.content, most_bytes))
 
     @property
     def spec(self) -> dict[str, Any]:

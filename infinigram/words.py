@@ -17,7 +17,7 @@ import _infinigram
 
 _PAGE = 256
 _LETTER, _NUMBER, _SPACE, _OTHER = 1, 2, 3, 4
-_MOST_BYTES = 96 << 20  # of words remembered, about two million
+MOST_BYTES = 96 << 20  # of words remembered, about two million
 _RUN_WORDS = 256  # encoded in one piece: enough to make little of what each piece costs, few enough to share out
 _SAFE_NORMALIZERS = (None, "NFC")  # which leave ASCII as it is
 
@@ -27,7 +27,7 @@ Ids = NDArray[np.uint32]
 class WordEncoder:
     """A tokenizer's `encode_batch` that remembers the tokens of words; may be called from several threads."""
 
-    def __init__(self, backend: Any, most_bytes: int = _MOST_BYTES) -> None:
+    def __init__(self, backend: Any, most_bytes: int = MOST_BYTES) -> None:
         self._backend = backend
         added: list[Any] = list(backend.get_added_tokens_decoder().values())
         as_searched = {token.content: self._normalized(token.content) if token.normalized else token.content for token in added}
@@ -83,7 +83,7 @@ class WordEncoder:
         return [(len(run), encoding.ids, encoding.word_ids) for run, encoding in zip(runs, encodings, strict=True)]
 
 
-def word_encoder(backend: Any, content: bytes) -> WordEncoder | None:
+def word_encoder(backend: Any, content: bytes, most_bytes: int = MOST_BYTES) -> WordEncoder | None:
     """The quick way for a tokenizer.json whose words are GPT-2's, None for others."""
     described = json.loads(content)
     normalizer = (described.get("normalizer") or {}).get("type")
@@ -91,4 +91,4 @@ def word_encoder(backend: Any, content: bytes) -> WordEncoder | None:
     model = described.get("model") or {}
     is_gpt2 = splitter.get("type") == "ByteLevel" and splitter.get("use_regex", True) and not splitter.get("add_prefix_space")
     is_plain_bpe = model.get("type", "BPE") == "BPE" and not model.get("dropout") and "merges" in model
-    return WordEncoder(backend) if is_gpt2 and is_plain_bpe and normalizer in _SAFE_NORMALIZERS else None
+    return WordEncoder(backend, most_bytes) if is_gpt2 and is_plain_bpe and normalizer in _SAFE_NORMALIZERS else None
