@@ -163,6 +163,10 @@ def _vectors(survivors: pa.Table, column: str, name: str) -> npt.NDArray[np.floa
     if column not in survivors.column_names:
         raise LimbeckError(f"filter {name}: no column {column!r} of vectors; add the filter embedding, or name its column")
     lists = survivors[column].combine_chunks()
+    if not (pa.types.is_list(lists.type) or pa.types.is_fixed_size_list(lists.type) or pa.types.is_large_list(lists.type)):
+        raise LimbeckError(
+            f"filter {name}: the column {column!r} holds no vectors but {lists.type}; name the embedding's `vector`"
+        )
     lengths = set(pc.unique(pc.list_value_length(lists)).drop_null().to_pylist())
     if len(lengths) > 1:
         raise LimbeckError(f"filter {name}: the vectors of {column!r} have {len(lengths)} different lengths; score them again")

@@ -20,6 +20,8 @@ def ranks(survivors: pa.Table, by: str | None, name: str, *, lowest: bool = Fals
         if by not in survivors.column_names:
             known = ", ".join(column for column in survivors.column_names if "." in column) or "none"
             raise LimbeckError(f"filter {name}: no score {by!r} to rank by; written filter.column, here are: {known}")
+        if not _is_number(survivors[by].type):
+            raise LimbeckError(f"filter {name}: {by!r} is no score to rank by but {survivors[by].type}; name a column of numbers")
         scores = survivors[by].cast(pa.float64())
         scores = pc.if_else(pc.is_null(scores, nan_is_null=True), -np.inf, pc.negate(scores) if lowest else scores)
         keys, order = keys.append_column("score", scores), [("score", "descending"), *order]
@@ -33,3 +35,8 @@ def codes(values: pa.ChunkedArray) -> Places:
     """Return equal numbers for equal values.  # [rows]"""
     found: Places = values.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     return found
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
+    return any(is_kind(kind) for is_kind in numbers)

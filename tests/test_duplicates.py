@@ -154,6 +154,10 @@ def test_a_missing_column_is_named() -> None:
     with pytest.raises(LimbeckError, match="2 different lengths"):
         table = survivors(["a", "b"], embedding__vector=vectors([[1.0], [1.0, 2.0]]))
         DuplicatesConfig(method="embedding").build().select(table)
+    with pytest.raises(LimbeckError, match="holds no vectors but string"):
+        DuplicatesConfig(method="embedding", vectors="output").build().select(survivors(["a"]))
+    with pytest.raises(LimbeckError, match="'output' is no score to rank by but string"):
+        DuplicatesConfig(by="output").build().select(survivors(["a"]))
     with pytest.raises(LimbeckError, match=r"no score 'pmi\.pmi' to rank by"):
         DuplicatesConfig(by="pmi.pmi").build().select(survivors(["a"]))
 
