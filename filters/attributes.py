@@ -16,6 +16,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from corpus.salience import STOP_WORDS, WORD
+from filters.columns import SHARE, score_table
 from filters.contract import Bound
 from filters.control_codes import compression_bucket
 from filters.fragments import fragments, runs_of, words_of
@@ -35,6 +36,10 @@ COLUMNS = (
     *("compression", "specificity", "copied_3_grams", "rouge2_precision", "longest_fragment", "coverage", "density"),
     *("keyword_recall", "compression_bucket", "length_bucket", "extractiveness_bucket", "specificity_bucket"),
 )
+UNITS = {
+    **{name: "bucket" if name.endswith("_bucket") else SHARE for name in COLUMNS},
+    **{"compression": "output characters / document characters", "density": "words"},
+}
 
 
 class AttributesConfig(CriticConfig):
@@ -123,7 +128,7 @@ class AttributesFilter:
             scores[at] = [values[name] for name in COLUMNS]
         columns: dict[str, Any] = {name: scores[:, at] for at, name in enumerate(COLUMNS)}
         columns["keywords"] = pa.array(held, pa.list_(pa.string()))
-        return pa.table({"candidate_id": candidates["candidate_id"], **columns})
+        return score_table(candidates, columns, UNITS)
 
     def _measured(self, output: str, document: str) -> dict[str, float]:
         compression = len(output) / len(document) if document else np.nan

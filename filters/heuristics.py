@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from filters.columns import FLAG, SHARE, score_table
 from filters.contract import Bound
 from filters.fragments import Runs, runs_of, words_of
 from filters.limits import CriticConfig, Limit, Name
@@ -22,6 +23,8 @@ REASONS = {
     "repeated": "the output repeats itself",
     "copied": "the output is copied from the document",
 }
+
+UNITS = {name: FLAG if name in ("empty", "cut_off", "refusal") else SHARE for name in REASONS}
 
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]`*_]*$")
 _REFUSAL = re.compile(
@@ -71,7 +74,7 @@ class HeuristicsFilter:
         rows = candidates.select(["prompt", "document", "output", "finish_reason"]).to_pylist()
         scores = [_checks(row) for row in rows]
         columns = {name: np.array([score.get(name, 0.0) for score in scores], dtype=np.float64) for name in REASONS}
-        return pa.table({"candidate_id": candidates["candidate_id"], **columns})
+        return score_table(candidates, columns, UNITS)
 
 
 def _checks(row: dict[str, Any]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from filters.columns import FLAG, score_table
 from filters.contract import Bound
 from filters.limits import CriticConfig, Limit, Name
 
@@ -39,18 +40,19 @@ NO_INPUT = "<noinput>"  # how Alpaca's prompt spells an empty input
 _FORBIDDEN = {rules: re.compile(rf"\b(?:{'|'.join(terms)})\b", re.IGNORECASE) for rules, terms in FORBIDDEN_TERMS.items()}
 _PUNCTUATION = frozenset(string.punctuation)
 
-COLUMNS = (
-    "words",
-    "truncated",
-    "forbidden_terms",
-    "write_a_program",
-    "starts_with_punctuation",
-    "starts_non_ascii",
-    "input_is_output",
-    "empty_output",
-    "ends_with_colon",
-    "contradicted",
-)
+UNITS = {
+    "words": "words",
+    "truncated": FLAG,
+    "forbidden_terms": "terms",
+    "write_a_program": FLAG,
+    "starts_with_punctuation": FLAG,
+    "starts_non_ascii": FLAG,
+    "input_is_output": FLAG,
+    "empty_output": FLAG,
+    "ends_with_colon": FLAG,
+    "contradicted": FLAG,
+}
+COLUMNS = tuple(UNITS)
 
 
 class InstructionsConfig(CriticConfig):
@@ -129,7 +131,7 @@ class InstructionsFilter:
                 columns[name][at] = value
         if config.instruction == "prompt":
             columns["contradicted"] = _contradicted([row["source_id"] for row in rows], inputs, outputs)
-        return pa.table({"candidate_id": candidates["candidate_id"], **columns})
+        return score_table(candidates, columns, UNITS)
 
 
 def tidy(instruction: str, rules: Rules = "self-instruct") -> str:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from corpus.config import nearest
 from corpus.errors import LimbeckError
+from filters.columns import score_table
 from filters.contract import Bound
 from filters.limits import CriticConfig, Limit, Name
 
@@ -81,12 +82,13 @@ class LanguageFilter:
         The first 4000 characters are looked at. An output without a letter is in no language: NaN and null. About 40 µs a row.
         """
         found = [self._judge((output or "")[:_LOOKED_AT_CHARACTERS]) for output in candidates["output"].to_pylist()]
-        return pa.table(
+        return score_table(
+            candidates,
             {
-                "candidate_id": candidates["candidate_id"],
                 "probability": pa.array([probability for probability, _ in found], pa.float64()),
                 "language": pa.array([language for _, language in found], pa.string()),
-            }
+            },
+            {"probability": "probability"},
         )
 
     def _judge(self, text: str) -> tuple[float, str | None]:

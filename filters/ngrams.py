@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from corpus.config import Config
 from corpus.errors import LimbeckError
+from filters.columns import SHARE, score_table
 from filters.contract import Bound
 from filters.indexes import covered_tokens, encode, fingerprint, longest_spans, ngram_share, row_sums, usable, window_share
 from filters.limits import Cost, CriticConfig, Limit, Name
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 EARLIER = "run:earlier"
 """What a recipe names as its index to compare with the datasets of the run's own earlier rounds."""
+UNITS = {
+    **{"tokens": "tokens of the index", "longest_tokens": "tokens of the index", "longest_share": SHARE, "coverage": SHARE},
+    **{"infgram_logprob": "nats / token", "contamination": SHARE},
+}
 
 
 class ContaminationConfig(Config):
@@ -137,7 +142,7 @@ class NgramsFilter:
             assert self._benchmark is not None
             share = ngram_share if self._config.contamination.rule == "13-gram" else window_share
             columns["contamination"] = share(self._benchmark, texts)
-        return pa.table({"candidate_id": candidates["candidate_id"], **columns})
+        return score_table(candidates, columns, UNITS)
 
     def _verbatim(self, texts: Sequence[str]) -> Mapping[str, Any]:
         floor = math.log(self._config.floor_probability)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pyarrow as pa
 
+from filters.columns import score_table
 from filters.contract import Bound
 from filters.limits import CriticConfig, Limit, Name
 from filters.private_data import KINDS, find, redact
@@ -26,6 +27,7 @@ _REASONS = {
     "ip_addresses": "the output holds public IP addresses",
     "keys": "the output holds keys, tokens or passwords",
 }
+UNITS = dict.fromkeys((*KINDS, "found"), "occurrences")
 
 
 class PrivacyConfig(CriticConfig):
@@ -82,4 +84,4 @@ class PrivacyFilter:
         if self._redacting:
             texts = [redact(output, found) if found else None for output, found in zip(outputs, spans, strict=True)]
             columns["redacted"] = pa.array(texts, pa.string())
-        return pa.table({"candidate_id": candidates["candidate_id"], **columns})
+        return score_table(candidates, columns, UNITS)

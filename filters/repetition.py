@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from filters.columns import FLAG, SHARE, score_table
 from filters.contract import Bound
 from filters.limits import CriticConfig, Limit, Name
 
@@ -49,6 +50,16 @@ COLUMNS = (
     *(f"top_{size}_gram" for size in _TOP_SIZES),
     *(f"duplicate_{size}_grams" for size in _DUPLICATE_SIZES),
 )
+UNITS = {
+    **dict.fromkeys(COLUMNS, SHARE),
+    **{
+        "words": "words",
+        "stop_words": "distinct words",
+        "mean_word_characters": "characters",
+        "symbols_per_word": "symbols / word",
+    },
+    **{"lorem_ipsum": FLAG, "curly_brackets": FLAG},
+}
 
 
 class RepetitionConfig(CriticConfig):
@@ -124,7 +135,7 @@ class RepetitionFilter:
         """Return `COLUMNS`, one row a candidate, as `measures` has them."""
         scores = np.array([measures(output or "") for output in candidates["output"].to_pylist()]).reshape(-1, len(COLUMNS))
         columns = {name: scores[:, at] for at, name in enumerate(COLUMNS)}
-        return pa.table({"candidate_id": candidates["candidate_id"], **columns})
+        return score_table(candidates, columns, UNITS)
 
 
 def measures(text: str) -> list[float]:

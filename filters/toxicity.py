@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import pyarrow as pa
 
 from corpus.errors import LimbeckError
+from filters.columns import SHARE, score_table
 from filters.contract import Bound
 from filters.limits import CriticConfig, Limit, Name
 
@@ -119,13 +120,14 @@ class ToxicityFilter:
     def score(self, candidates: pa.Table) -> pa.Table:
         """Return `terms` (occurrences), `share` (of the words; 0 without any) and, as evidence, which terms `matched`."""
         found = [self._terms.find(output or "") for output in candidates["output"].to_pylist()]
-        return pa.table(
+        return score_table(
+            candidates,
             {
-                "candidate_id": candidates["candidate_id"],
                 "terms": pa.array([float(len(hits)) for hits, _ in found], pa.float64()),
                 "share": pa.array([sum(hit.words for hit in hits) / max(1, words) for hits, words in found], pa.float64()),
                 "matched": pa.array([list(dict.fromkeys(hit.term for hit in hits)) for hits, _ in found], pa.list_(pa.string())),
-            }
+            },
+            {"terms": "occurrences", "share": SHARE},
         )
 
 

@@ -1,0 +1,19 @@
+"""Score tables: `candidate_id`, then columns that say their unit in the field's metadata."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+FLAG = "0 or 1"
+SHARE = "share, 0 to 1"
+
+
+def score_table(candidates: pa.Table, columns: Mapping[str, Any], units: Mapping[str, str]) -> pa.Table:
+    """A row a candidate, in order. `columns` are Arrow or numpy arrays; those that `units` does not name are evidence."""
+    arrays = {name: column if isinstance(column, pa.Array) else pa.array(column) for name, column in columns.items()}
+    fields = [
+        pa.field(name, array.type, metadata={"unit": units[name]} if name in units else None) for name, array in arrays.items()
+    ]
+    schema = pa.schema([pa.field("candidate_id", pa.string(), nullable=False), *fields])
+    return pa.Table.from_arrays([candidates["candidate_id"], *arrays.values()], schema=schema)
