@@ -52,7 +52,7 @@ def runs_by_trying(output: list[str], text: list[str]) -> list[int]:
     ]
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(words, words)
 def test_matches_equal_trying_every_run(output: list[str], text: list[str]) -> None:
     assert Runs(text).matches(output) == runs_by_trying(output, text)
@@ -64,6 +64,7 @@ def test_matches_take_linear_time_on_the_worst_text() -> None:
     assert Runs(text).matches(["b", *text[:100]])[:2] == [0, 100]
 
 
+@settings(deadline=None)
 @given(words, words)
 def test_coverage_and_density_are_those_of_the_greedy_fragments(output: list[str], text: list[str]) -> None:
     found = []
@@ -83,6 +84,7 @@ def test_coverage_and_density_are_those_of_the_greedy_fragments(output: list[str
     assert scores["copied_3_grams"] == pytest.approx(copied / len(grams) if grams else 0.0)
 
 
+@settings(deadline=None)
 @given(words, words)
 def test_rouge2_precision_equals_rouge_score(output: list[str], text: list[str]) -> None:
     scorer = rouge_scorer.RougeScorer(["rouge2"], use_stemmer=False)
@@ -150,6 +152,7 @@ def test_limits_reasons_and_edges() -> None:
         AttributesConfig(length_edges=[0.5, 0.1])
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1) | st.just(math.nan), min_size=3))
 def test_quantile_edges_are_the_terciles_of_what_is_a_number(scores: list[float]) -> None:
     finite = [score for score in scores if not math.isnan(score)]
@@ -195,6 +198,7 @@ def test_what_the_format_cannot_hold_is_refused(call) -> None:
         call()
 
 
+@settings(deadline=None)
 @given(st.floats(0, 3))
 def test_a_ratio_lies_in_its_bucket(ratio: float) -> None:
     bucket = compression_bucket(ratio)
@@ -217,6 +221,7 @@ def test_codes_in_words() -> None:
 levels = st.none() | st.integers(0, 2)
 
 
+@settings(deadline=None)
 @given(levels, levels, levels, st.lists(st.text("abcxyz", min_size=1, max_size=5), max_size=3))
 def test_codes_are_read_back(length: int | None, extractiveness: int | None, specificity: int | None, held: list[str]) -> None:
     attributes = Attributes(length, extractiveness, specificity, tuple(held))

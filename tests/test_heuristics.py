@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from filters.fragments import Runs
 from filters.heuristics import REASONS, HeuristicsConfig, copied_share, repeated_share
@@ -88,6 +88,7 @@ def test_every_column_is_scored_and_bound() -> None:
 words = st.lists(st.sampled_from("abcd"), max_size=12)
 
 
+@settings(deadline=None)
 @given(words, words)
 def test_copied_share_equals_trying_every_run(output: list[str], text: list[str]) -> None:
     runs = {tuple(text[i:j]) for i in range(len(text)) for j in range(i + 1, len(text) + 1)}
@@ -97,6 +98,7 @@ def test_copied_share_equals_trying_every_run(output: list[str], text: list[str]
     assert copied_share(output, Runs(text)) == (longest / len(output) if output else 0.0)
 
 
+@settings(deadline=None)
 @given(words)
 def test_repeated_share_counts_what_was_there_before(output: list[str]) -> None:
     grams = list(zip(output, output[1:], output[2:], strict=False))

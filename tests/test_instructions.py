@@ -6,7 +6,7 @@ import string
 import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from filters.contract import Filter
 from filters.instructions import (
@@ -181,6 +181,7 @@ phrases = st.lists(
 ).map(" ".join)
 
 
+@settings(deadline=None)
 @given(phrases)
 def test_decisions_equal_the_published_loop(text: str) -> None:
     for config, capitalise in ((SELF_INSTRUCT, True), (ALPACA, False)):
@@ -189,6 +190,7 @@ def test_decisions_equal_the_published_loop(text: str) -> None:
         assert kept == keeps_as_published(text, FORBIDDEN_TERMS[config.rules], capitalise)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=8), st.text(max_size=8))
 def test_instances_equal_the_published_loop(input: str, output: str) -> None:
     dropped = input == output or output == "" or input.strip().endswith(":") or output.strip().endswith(":")

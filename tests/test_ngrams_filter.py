@@ -244,6 +244,7 @@ def test_hostile_rows_and_no_rows_are_scored(bytes_index: str) -> None:
 lengths = st.lists(st.lists(st.integers(0, 9), max_size=8), max_size=5)
 
 
+@settings(deadline=None)
 @given(lengths, st.integers(1, 5))
 def test_the_arithmetic_over_flat_rows(rows: list[list[int]], span_tokens: int) -> None:
     """For any rows of ends (cut at the row's end, and never falling, as longest matches do not)."""

@@ -7,7 +7,7 @@ import time
 import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from filters.contract import Filter
 from filters.privacy import PrivacyConfig
@@ -86,7 +86,9 @@ def test_what_only_looks_alike_is_left(text: str) -> None:
 
 
 def test_a_table_of_counts_and_the_redacted_text() -> None:
-    candidates = pa.table({"candidate_id": ["a", "b", "c", "d"], "output": ["a@b.org, c@d.org, 93.184.216.34", "nothing", None, ""]})
+    candidates = pa.table(
+        {"candidate_id": ["a", "b", "c", "d"], "output": ["a@b.org, c@d.org, 93.184.216.34", "nothing", None, ""]}
+    )
     filter_ = PrivacyConfig(redact=True, max_found=None).build(engines=None)
     assert isinstance(filter_, Filter)
     rows = filter_.score(candidates).to_pylist()
@@ -123,6 +125,7 @@ def test_cards_and_accounts_have_right_check_digits() -> None:
         assert not mod_97(account[:-1] + ("1" if account[-1] != "1" else "2"))
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=40))
 def test_entropy_is_that_of_the_characters(text: str) -> None:
     shares = [text.count(character) / len(text) for character in text]
@@ -132,6 +135,7 @@ def test_entropy_is_that_of_the_characters(text: str) -> None:
 PIECES = [piece for _, _, piece in FOUND]
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=20)), max_size=6).map(" ".join))
 def test_spans_are_ordered_disjoint_and_gone_after_redaction(text: str) -> None:
     spans = find(text)

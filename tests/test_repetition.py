@@ -6,7 +6,7 @@ from collections import Counter
 import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from filters.contract import Filter
 from filters.repetition import COLUMNS, GOPHER_PAGE_LIMITS, RepetitionConfig, measures, n_gram_shares
@@ -85,6 +85,7 @@ def test_values_by_hand(name: str, text: str, value: float) -> None:
 words = st.lists(st.sampled_from(["a", "bb", "ccc"]), max_size=24)
 
 
+@settings(deadline=None)
 @given(words)
 def test_n_gram_shares_equal_marking_every_character(some: list[str]) -> None:
     total = sum(map(len, some))
@@ -100,6 +101,7 @@ def test_n_gram_shares_equal_marking_every_character(some: list[str]) -> None:
         assert share == pytest.approx(sum(len(some[place]) for place in marked) / total if total else 0.0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["one", "two", "three", ""]), max_size=8))
 def test_repeated_lines_equal_looking_back(lines: list[str]) -> None:
     said = [line for line in lines if line]

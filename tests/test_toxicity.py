@@ -5,7 +5,7 @@ from pathlib import Path
 import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from corpus.errors import LimbeckError
 from filters.contract import Filter
@@ -75,6 +75,7 @@ patterns = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(patterns, st.lists(vocabulary, max_size=8))
 def test_matches_equal_trying_every_term_at_every_place(terms: list[str], text: list[str]) -> None:
     def fits(term: str, at: int) -> bool:
@@ -93,6 +94,7 @@ def test_matches_equal_trying_every_term_at_every_place(terms: list[str], text: 
     assert sum(one.words for one in found) == covered and number == len(text)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_normalising_twice_changes_nothing(text: str) -> None:
     assert normalised(normalised(text)) == normalised(text)
