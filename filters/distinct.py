@@ -7,11 +7,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from corpus.config import Config
-from filters.duplicates import DuplicatesConfig
 from filters.limits import Name
 from filters.ranking import codes, ranks
-
-__all__ = ["BestConfig", "BestFilter", "DuplicatesConfig"]
 
 DROPPED = pa.schema([pa.field("candidate_id", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)])
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from corpus.errors import LimbeckError
 from corpus.schemas import CANDIDATES, DECISIONS
 from filters.contract import Bound
-from filters.distinct import BestConfig, DuplicatesConfig
+from filters.distinct import BestConfig
+from filters.duplicates import DuplicatesConfig
 from pipelines.select import connect, decide, joined, passing
 
 COLUMNS = {"pmi": ("faithfulness", "saliency"), "length": ("tokens",), 'it\'s "odd"': ("a b",)}
