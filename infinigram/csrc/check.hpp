@@ -1,6 +1,7 @@
 // Whether a table is the suffix array of its text: every position once, and in order.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <random>
@@ -97,14 +98,22 @@ inline void check_sample(const Text& text, const Table& table, std::uint64_t sam
   }
 }
 
-// The first eight bytes of every `stride`-th suffix, as numbers in its order: what narrows a search down in memory.
+// The first eight bytes of every `stride`-th suffix, as numbers in its order: what narrows a search down in memory. The text is
+// read from left to right, once for each so many million of them, since it may be larger than the memory.
 inline std::vector<std::uint64_t> sampled_keys(const Text& text, const Table& table, std::uint64_t stride) {
-  std::vector<std::uint64_t> keys;
-  keys.reserve(table.entries() / stride + 1);
-  for (std::uint64_t rank = 0; rank < table.entries(); rank += stride) {
-    const std::uint64_t ahead = rank + kCheckAhead * stride;
-    if (ahead < table.entries()) text.fetch(table.position(ahead));
-    keys.push_back(text.key(table.position(rank)));
+  struct Sample {
+    std::uint64_t position, at;
+  };
+  constexpr std::uint64_t kTogether = std::uint64_t{1} << 21;
+  std::vector<std::uint64_t> keys((table.entries() + stride - 1) / stride);
+  std::vector<Sample> samples;
+  for (std::uint64_t done = 0; done < keys.size(); done += samples.size()) {
+    samples.clear();
+    for (std::uint64_t at = done; at < std::min<std::uint64_t>(done + kTogether, keys.size()); ++at) {
+      samples.push_back({table.position(at * stride), at});
+    }
+    std::sort(samples.begin(), samples.end(), [](const Sample& a, const Sample& b) { return a.position < b.position; });
+    for (const Sample& sample : samples) keys[sample.at] = text.key(sample.position);
   }
   return keys;
 }
