@@ -37,7 +37,7 @@ def train_nli(
     out: Annotated[Path | None, typer.Option(help="the model folder [default: where embedded:nli-minilm is looked for]")] = None,
     text_column: Annotated[str, typer.Option(help="of JSON Lines and Parquet")] = "text",
     pairs: Annotated[int, typer.Option(min=100, help="how many pairs to make, where the corpus holds as many")] = 12_000,
-    epochs: Annotated[int, typer.Option(min=1)] = 3,
+    epochs: Annotated[int, typer.Option(min=1)] = 2,
     learning_rate: Annotated[float, typer.Option(min=1e-7, max=1e-2)] = 2e-4,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     encoder: Annotated[str, typer.Option(help="a BERT-like encoder: a folder, a Hugging Face id, or this one")] = (

@@ -26,8 +26,8 @@ class NliTraining:
 
     encoder: str = "embedded:all-minilm-l6-v2"
     pairs: int = 12_000
-    epochs: int = 3
-    batch: int = 32
+    epochs: int = 2
+    batch: int = 16
     learning_rate: float = 2e-4
     warmup: float = 0.1
     weight_decay: float = 0.01
