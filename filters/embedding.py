@@ -38,6 +38,7 @@ class EmbeddingConfig(CriticConfig):
     max_similarity: Limit = None
 
     cost: ClassVar[Cost] = Cost.ENCODER
+    nullable: ClassVar[bool] = True
     reasons: ClassVar[Mapping[str, str]] = {
         "min_similarity": "the output is about something else than the document",
         "max_similarity": "the output says no more and no less than the document",

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import jinja2
 import numpy as np
 import pyarrow as pa
-from jinja2.sandbox import SandboxedEnvironment
 from pydantic import Field, model_validator
 
 from cluster.engines.config import EngineConfig
 from cluster.engines.protocol import Engine
 from corpus.config import Config
 from corpus.errors import LimbeckError
+from corpus.prompts import load_template, prompt_path
 from corpus.seeds import derive_seed
 from corpus.sentences import split_sentences
 from filters.judge_answers import Answers, SamplingConfig, exact, sampled
@@ -115,7 +115,7 @@ class JudgeConfig(CriticConfig):
 
     def scoring(self) -> dict[str, Any]:
         """As for every critic, and the text of the template."""
-        path = _path(self.template)
+        path = prompt_path(self.template, PROMPTS)
         return super().scoring() | {"prompt_text": path.read_text(encoding="utf-8") if path.is_file() else None}
 
     def build(self, engines: "Engines") -> "JudgeFilter":
@@ -131,17 +131,7 @@ class Prompt:
     def __init__(self, config: JudgeConfig) -> None:
         """Read the template and render it once to see that it can be; raises LimbeckError."""
         self._config = config
-        path = _path(config.template)
-        try:
-            text = path.read_text(encoding="utf-8")
-            self._template = SandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(text)
-        except OSError as error:
-            known = ", ".join(sorted(file.stem for file in PROMPTS.glob("judge*.jinja")))
-            raise LimbeckError(
-                f"there is no prompt {config.template} ({path}); name one of {known}, or the path of a .jinja file"
-            ) from error
-        except jinja2.TemplateError as error:
-            raise LimbeckError(f"the prompt {path} is not a Jinja template: {error}") from error
+        self._template = load_template(config.template, PROMPTS, "judge*")
         self.render("a document", "an output", "another")
 
     def render(self, document: str, output: str, other: str = "") -> str:
@@ -242,7 +232,3 @@ class JudgeFilter:
 def lead(document: str, output: str) -> str:
     """The document's first sentences, as many as the output has: the summary that costs nothing and is hard to beat."""
     return " ".join(split_sentences(document)[: max(1, len(split_sentences(output)))])
-
-
-def _path(template: str) -> Path:
-    return Path(template) if "/" in template or template.endswith(".jinja") else PROMPTS / f"{template}.jinja"

@@ -45,6 +45,9 @@ class CriticConfig(Config):
     also: ClassVar[tuple[str, ...]] = ()
     """Columns of its scores and evidence that no limit can be on."""
 
+    nullable: ClassVar[bool] = False
+    """Whether it can score mismatched pairs, as a limit by false acceptance needs."""
+
     name: Name
     lazy: bool = Field(False, description="do not score what a cheaper filter rejects already: null, and `skipped_by` says why")
 

@@ -27,6 +27,7 @@ class NliConfig(CriticConfig):
     """The NLI critic: its classifier, which way to ask, how to cut long documents, and its limits."""
 
     cost: ClassVar[Cost] = Cost.MODEL
+    nullable: ClassVar[bool] = True
     reasons: ClassVar[Mapping[str, str]] = {
         "min_entailment": "the document does not entail the output",
         "max_contradiction": "the output contradicts the document",

@@ -50,6 +50,7 @@ class PmiLimits(CriticConfig):
     """
 
     cost: ClassVar[Cost] = Cost.MODEL
+    nullable: ClassVar[bool] = True
     reasons: ClassVar[Mapping[str, str]] = {"min_faithfulness": UNFAITHFUL, "min_saliency": UNINFORMATIVE}
 
     null: bool = False

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import jinja2
 import pyarrow as pa
-from jinja2.sandbox import SandboxedEnvironment
 from pydantic import Field
 
 from cluster.engines.protocol import Completion, Engine, Message, Request, Sampling
 from corpus.config import Config
 from corpus.errors import LimbeckError
+from corpus.prompts import load_template
 from corpus.schemas import CANDIDATES
 from corpus.seeds import derive_id, derive_seed
 
@@ -48,7 +48,7 @@ class Summaries:
         self._config = config
         self._run_seed = run_seed
         self._round = round
-        self._template = load_template(config.prompt)
+        self._template = load_template(config.prompt, PROMPTS)
         self.render("a document")
 
     def render(self, document: str) -> str:
@@ -96,19 +96,6 @@ class Summaries:
         prompt = (Message("user", row["prompt"]),) if config.style == "chat" else row["prompt"]
         sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p, config.top_k, config.stop)
         return Request(row["candidate_id"], prompt, sampling, row["seed"])
-
-
-def load_template(prompt: str) -> jinja2.Template:
-    """Return the template of that name or path, sandboxed and strict; raises LimbeckError where it is missing or malformed."""
-    path = Path(prompt) if "/" in prompt or prompt.endswith(".jinja") else PROMPTS / f"{prompt}.jinja"
-    try:
-        text = path.read_text(encoding="utf-8")
-        return SandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(text)
-    except OSError as error:
-        known = ", ".join(sorted(file.stem for file in PROMPTS.glob("*.jinja")))
-        raise LimbeckError(f"there is no prompt {prompt} ({path}); name one of {known}, or the path of a .jinja file") from error
-    except jinja2.TemplateError as error:
-        raise LimbeckError(f"the prompt {path} is not a Jinja template: {error}") from error
 
 
 def _outcome(answer: Completion | None) -> dict[str, Any]:

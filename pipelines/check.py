@@ -51,6 +51,12 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
     except LimbeckError as error:
         problems.append(f"generator: {error}")
     problems += [f"filters.{part.name}: {problem}" for part in recipe.filters for problem in part.problems()]
+    problems += [
+        f"filters.{part.name}: it scores no mismatched pairs, so {part.null_columns[0]} cannot be limited by false_acceptance; "
+        "state a number, or calibrated"
+        for part in recipe.filters
+        if part.null_columns and not part.nullable
+    ]
     problems += [f"select.{part.name}: {problem}" for part in recipe.select for problem in getattr(part, "problems", list)()]
     problems += _student_problems(recipe, models)
     problems += _score_problems(recipe)

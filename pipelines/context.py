@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpus.parts import done, mark_done, part_names, read_json
+from filters.indexes import index_datasets
 from filters.limits import Cost
+from filters.ngrams import EARLIER
 from pipelines.calibrate import FrozenBounds, absolute, freeze
 from pipelines.events import Events
 from pipelines.folder import RunFolder, fingerprint
@@ -90,7 +92,12 @@ def train_lane(context: Context, round_number: int, parts: Sequence[str] | None 
         )
     ]
     jobs += score_jobs(
-        context, f"round-{round_number}", "train", folder.candidates(round_number), folder.round(round_number) / "scores"
+        context,
+        f"round-{round_number}",
+        "train",
+        folder.candidates(round_number),
+        folder.round(round_number) / "scores",
+        earlier_index(context, round_number),
     )
     return Lane(jobs, part_names(folder.sources("train")) if parts is None else parts)
 
@@ -119,10 +126,23 @@ def held_out_lane(context: Context, split: str, subject: str, engine: "EngineCon
     return Lane(jobs, part_names(context.folder.sources(split)))
 
 
-def score_jobs(context: Context, stage: str, split: str, candidates: Path, out: Path) -> list[ScoreJob]:
+def earlier_index(context: Context, round_number: int) -> str | None:
+    """An n-gram index of what the rounds before kept, where a filter asks for it; None in round 0. Built once."""
+    if not round_number or all(getattr(part, "index", None) != EARLIER for part in context.filters):
+        return None
+    folder = context.folder
+    datasets = [folder.dataset(number) for number in range(round_number)]
+    out = folder.round(round_number) / "earlier"
+    return str(index_datasets(datasets, out, str(context.teacher_folder)))
+
+
+def score_jobs(
+    context: Context, stage: str, split: str, candidates: Path, out: Path, earlier: str | None = None
+) -> list[ScoreJob]:
     """One job a filter, the cheap ones first; only on train candidates does a `lazy` filter skip what those reject.
 
-    Held-out candidates are all scored, since their measures are means over every row.
+    Held-out candidates are all scored, since their measures are means over every row. `earlier` is the index that stands for the
+    rounds before; without it (round 0, held-out candidates) nothing is found there.
     """
     sources, done_before, jobs = context.folder.sources(split), list[Cheaper](), list[ScoreJob]()
     known = dict(context.known_bounds())
@@ -134,7 +154,7 @@ def score_jobs(context: Context, stage: str, split: str, candidates: Path, out: 
                 sources=sources,
                 candidates=candidates,
                 out=out / part.name,
-                filter=part,
+                filter=part.against(earlier) if getattr(part, "index", None) == EARLIER else part,
                 cheaper=tuple(done_before) if lazy else (),
             )
         )

@@ -135,6 +135,9 @@ class ScoreJob:
                 raise ValueError(f"filter {built.name!r} returned no column {bound.column!r}, which its bounds need")
         rows = dict(zip(wanted, range(len(wanted)), strict=True))
         places = pa.array([rows.get(place) for place in range(candidates.num_rows)], pa.int64())  # null: skipped
+        if "skipped_by" in scores.column_names:  # the filter itself found a cheap reason not to ask its model
+            own = iter(scores["skipped_by"].to_pylist())
+            skipped_by = [next(own) if name is None else name for name in skipped_by]
         names = [name for name in scores.column_names if name not in ("candidate_id", "error", "skipped_by")]
         if hasattr(self.filter, "columns"):  # what `check` holds recipes to
             known = {name for column in self.filter.columns for name in (column, f"{column}_null")}

@@ -34,7 +34,7 @@ class ClassifierConfig(Config):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_tokens: int | None = Field(default=None, ge=16)
     max_tokens: int | None = Field(default=None, ge=8)
-    label_names: tuple[str, ...] | None = None
+    label_names: tuple[str, ...] | None = Field(None, strict=False)  # not strict: YAML has lists, not tuples
 
     def load(self) -> "Classifier":
         """Load the model; raises LimbeckError where it is missing, is no such model, or its classes have no known names."""

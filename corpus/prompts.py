@@ -1,0 +1,29 @@
+"""Prompts: Jinja templates, sandboxed and strict, that lie beside whoever asks them or where a recipe says."""
+
+from pathlib import Path
+
+import jinja2
+from jinja2.sandbox import SandboxedEnvironment
+
+from corpus.errors import LimbeckError
+
+
+def prompt_path(prompt: str, own: Path) -> Path:
+    """Where a prompt lies: a path, or the name of one in the folder `own`."""
+    return Path(prompt) if "/" in prompt or prompt.endswith(".jinja") else own / f"{prompt}.jinja"
+
+
+def load_template(prompt: str, own: Path, names: str = "*") -> jinja2.Template:
+    """Return a template by name or path; raises LimbeckError where it is missing or malformed.
+
+    `names` is the pattern of those in the folder `own` that would do, for the message.
+    """
+    path = prompt_path(prompt, own)
+    try:
+        text = path.read_text(encoding="utf-8")
+        return SandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(text)
+    except OSError as error:
+        known = ", ".join(sorted(file.stem for file in own.glob(f"{names}.jinja")))
+        raise LimbeckError(f"there is no prompt {prompt} ({path}); name one of {known}, or the path of a .jinja file") from error
+    except jinja2.TemplateError as error:
+        raise LimbeckError(f"the prompt {path} is not a Jinja template: {error}") from error
