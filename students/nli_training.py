@@ -1,8 +1,9 @@
 """Fine-tuning a small sentence encoder into a three-way NLI classifier on a CPU, in minutes."""
 
 import math
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -11,12 +12,14 @@ from typing import Any
 from cluster.engines.models import resolve
 from corpus.errors import LimbeckError
 from corpus.parts import publishing
+from corpus.seeds import derive_id
 from students import nli_card, nli_evaluation
 from students.nli_pairs import LABELS, counts, make_pairs
 from students.nli_rules import NliPair
 
 _MAX_TOKENS = 256  # of a row; the encoder has positions for 512, and what it is made for is short
 _NEW_RATE = 4  # how much faster the new layers learn
+_CHECKPOINT_SECONDS = 20.0
 _HELD_OUT = 12  # every so many documents one is kept for the measure on made pairs
 
 
@@ -48,10 +51,42 @@ class Step:
 Report = Callable[[Step], None]
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where an unfinished training keeps its state beside its output; `fingerprint` says whose it is."""
+
+    path: Path
+    fingerprint: str
+
+    def save(self, state: Mapping[str, Any], step: int, loss: float) -> None:
+        """Write the state after `step` steps, whole or not at all."""
+        import torch
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        states = {name: part.state_dict() for name, part in state.items()}
+        torch.save({"fingerprint": self.fingerprint, "step": step, "loss": loss, **states}, temporary)
+        os.replace(temporary, self.path)
+
+    def load(self, state: Mapping[str, Any]) -> tuple[int, float]:
+        """Put the saved state of the same training in place; return its steps and loss, 0 and NaN where there is none."""
+        import torch
+
+        if not self.path.exists():
+            return 0, float("nan")
+        saved = torch.load(self.path, weights_only=True)
+        if saved["fingerprint"] != self.fingerprint:
+            return 0, float("nan")
+        for name, part in state.items():
+            part.load_state_dict(saved[name])
+        return int(saved["step"]), float(saved["loss"])
+
+
 def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out: Path, report: Report) -> dict[str, Any]:
     """Make pairs from documents, fine-tune, measure, and publish the model folder whole or not at all; return the figures.
 
-    `origin` says in the model card where the documents come from. Raises LimbeckError where `out` exists, the encoder is missing,
+    `origin` says in the model card where the documents come from. The same call after an interruption goes on where the last
+    checkpoint beside `out` stands (one every 20 s). Raises LimbeckError where `out` exists, the encoder is missing,
     or the documents are too few. Memory: the model four times over in float32 (360 MB for MiniLM).
     """
     check_out(out)
@@ -62,7 +97,8 @@ def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out:
     held = _held_out(held_out, pairs, training)
     clock = time.perf_counter()
     model, tokenizer = _load(encoder, training.seed)
-    loss = _fit(model, tokenizer, pairs, training, report)
+    checkpoint = Checkpoint(out.with_name(f".{out.name}.checkpoint.pt"), derive_id(repr(training), repr(pairs)))
+    loss = _fit(model, tokenizer, pairs, training, checkpoint, report)
     figures: dict[str, Any] = {
         "encoder": training.encoder,
         "corpus": origin,
@@ -77,6 +113,7 @@ def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out:
         tokenizer.save_pretrained(folder)
         figures |= _measures(folder, pairs, held, training.seed)
         (folder / "README.md").write_text(nli_card.model_card(figures), encoding="utf-8")
+    checkpoint.path.unlink(missing_ok=True)
     return figures
 
 
@@ -120,19 +157,17 @@ def _load(encoder: Path, seed: int) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    from cluster.engines.classifier_loading import quietly
+
     torch.manual_seed(seed)
+    names = dict(enumerate(LABELS))
+    settings = {"id2label": names, "label2id": {label: number for number, label in names.items()}, "num_labels": len(names)}
+    settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            encoder,
-            num_labels=len(LABELS),
-            id2label=dict(enumerate(LABELS)),
-            label2id={label: number for number, label in enumerate(LABELS)},
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-        )
+        with quietly():
+            model = AutoModelForSequenceClassification.from_pretrained(
+                encoder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **settings
+            )
         tokenizer = AutoTokenizer.from_pretrained(encoder, local_files_only=True)
     except (ValueError, OSError, KeyError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
@@ -144,7 +179,9 @@ def _load(encoder: Path, seed: int) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _fit(model: Any, tokenizer: Any, pairs: Sequence[NliPair], training: NliTraining, report: Report) -> float:
+def _fit(
+    model: Any, tokenizer: Any, pairs: Sequence[NliPair], training: NliTraining, checkpoint: Checkpoint, report: Report
+) -> float:
     """Train with AdamW on float32 weights under bfloat16 autocast, warm-up and linear decay; return the last mean loss."""
     import torch
 
@@ -161,8 +198,11 @@ def _fit(model: Any, tokenizer: Any, pairs: Sequence[NliPair], training: NliTrai
     )
     bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     model.train()
-    done, smooth, started = 0, float("nan"), time.perf_counter()
-    for batch in batches:
+    state = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    begun, smooth = checkpoint.load(state)
+    before = done = sum(map(len, batches[:begun]))
+    started = saved = time.perf_counter()
+    for step, batch in enumerate(batches[begun:], begun + 1):
         given, labels = _tensors([rows[place] for place in batch], tokenizer.pad_token_id)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             logits = model(**given).logits
@@ -177,7 +217,10 @@ def _fit(model: Any, tokenizer: Any, pairs: Sequence[NliPair], training: NliTrai
             raise LimbeckError(f"the loss is {value} after {done} pairs; use a lower --learning-rate")
         smooth = value if math.isnan(smooth) else 0.95 * smooth + 0.05 * value
         done += len(batch)
-        report(Step(done, total, smooth, done / (time.perf_counter() - started)))
+        if (now := time.perf_counter()) - saved > _CHECKPOINT_SECONDS:
+            checkpoint.save(state, step, smooth)
+            saved = now
+        report(Step(done, total, smooth, (done - before) / (now - started)))
     model.eval()
     return smooth
 

@@ -104,6 +104,33 @@ def test_it_learns(encoder: Path, tmp_path: Path) -> None:
     assert figures["final_loss"] == pytest.approx(steps[-1].loss, abs=1e-3)
 
 
+def test_an_interrupted_training_goes_on_and_ends_the_same(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("students.nli_training._CHECKPOINT_SECONDS", 0.0)
+    training = NliTraining(encoder=str(encoder), pairs=300, epochs=1, max_steps=6)
+    whole = train_nli(MADE_UP, "made-up documents", training, tmp_path / "whole", lambda step: None)
+    steps: list[Step] = []
+
+    def watch(step: Step) -> None:
+        steps.append(step)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_nli(MADE_UP, "made-up documents", training, tmp_path / "cut", watch)
+    assert [path.name for path in tmp_path.iterdir() if "cut" in path.name] == [".cut.checkpoint.pt"]
+    cut = train_nli(MADE_UP, "made-up documents", training, tmp_path / "cut", steps.append)
+    assert len(steps) == 6
+    assert cut["final_loss"] == pytest.approx(whole["final_loss"], abs=1e-4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"]
+    pairs = [("Quern is a small parser.", "Quern is a parser.")]
+    found = [
+        ClassifierConfig(model=str(tmp_path / name), dtype="float32").load().probabilities(pairs) for name in ("cut", "whole")
+    ]
+    np.testing.assert_allclose(*found, atol=1e-5)
+
+
 def test_what_is_there_is_not_overwritten(encoder: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     with pytest.raises(LimbeckError, match="exists already"):

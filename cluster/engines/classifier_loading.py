@@ -71,7 +71,7 @@ def label_places(names: Mapping[int, str] | Sequence[str], folder: Path) -> list
 
 def _model(folder: Path, config: ClassifierConfig, device: torch.device) -> Any:
     try:
-        with _quiet():
+        with quietly():
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 folder, dtype=getattr(torch, config.dtype), use_safetensors=True, local_files_only=True, output_loading_info=True
             )
@@ -121,14 +121,17 @@ def _agree(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], dt
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's report on missing weights: what is missing is an error of ours."""
-    level = transformers_logging.get_verbosity()
+def quietly() -> Iterator[None]:
+    """Without the library's progress bars, and its report on missing weights: what is missing is ours to judge."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _device(config: ClassifierConfig) -> torch.device:
