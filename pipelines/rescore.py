@@ -25,8 +25,7 @@ def scored_before(whatif: "WhatIf", part: Any, score: Score | None) -> Path:
     """
     known = {before.name: before for before in whatif.recipe.filters}
     before = known.get(part.name)
-    whole = before is not None and (part.lazy or not before.lazy)  # a lazy one left rows out
-    if whole and scoring(before) == scoring(part):
+    if before is not None and _serve(before, part):
         return whatif.folder.scores(whatif.number, part.name)
     place = whatif.folder.selection(whatif.number, ".scores") / f"{part.name}-{fingerprint(scoring(part))[:12]}"
     parts = part_names(whatif.folder.candidates(whatif.number))
@@ -44,6 +43,17 @@ def scored_before(whatif: "WhatIf", part: Any, score: Score | None) -> Path:
         score(job, parts)
         mark_done(place, fingerprint(scoring(part)))
     return place
+
+
+def _serve(before: Any, part: Any) -> bool:
+    """Whether the scores of one config are what another asks for: the same measure, of as many rows, mismatched pairs included."""
+    if before.lazy and not part.lazy or type(before) is not type(part):
+        return False
+    if scoring(before) == scoring(part):
+        return True
+    # limits matter to scores only in that one by false acceptance asks for mismatched pairs, which may be there already
+    as_before = part.model_copy(update={key: getattr(before, key) for key in part.limit_fields()})
+    return scoring(before) == scoring(as_before) and set(part.null_columns) <= set(before.null_columns)
 
 
 def score_here(job: ScoreJob, parts: list[str]) -> None:
