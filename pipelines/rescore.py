@@ -46,7 +46,7 @@ def scored_before(whatif: "WhatIf", part: Any, score: Score | None) -> Path:
 
 
 def _serve(before: Any, part: Any) -> bool:
-    """Whether the scores of one config are what another asks for: the same measure, of as many rows, mismatched pairs included."""
+    """Whether the scores of one config are what another asks for: the same measure, rows and mismatched pairs."""
     if before.lazy and not part.lazy or type(before) is not type(part):
         return False
     if scoring(before) == scoring(part):
