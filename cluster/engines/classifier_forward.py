@@ -1,15 +1,14 @@
 """Forward passes of a classifier: one without padding for models of the BERT family, and the model's own for all others.
 
-Without padding, rows lie end to end: linear layers and normalisations see real tokens alone, and rows of one length attend in
-one call. Of the last layer only the first token is computed beyond keys and values, since the head reads nothing else. On a CPU
-the weights are laid out once for oneDNN, whose kernels use the widest vectors there are, and which adds bias, activation and
-residual while it writes. All of this computes what the model computes, in its own dtype.
+Without padding, rows lie end to end: linear layers and normalisations see real tokens alone (but for a few that round their
+number up), and rows of one length attend in one call. Of the last layer only the first token is computed beyond keys and values,
+since the head reads nothing else. On a CPU the weights are laid out once for oneDNN, whose kernels use the widest vectors there
+are, and which adds bias, activation and residual while it writes. All of this computes what the model does, in its own dtype.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from cluster.engines.classifier_pairs import Rows
 
 _FAMILY = {"bert", "roberta", "xlm-roberta", "camembert"}
 _GELU = {"gelu": "none", "gelu_python": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+_TOKENS_STEP, _ROWS_STEP, _LENGTH_STEP = 128, 16, 16  # sizes are multiples of these
 _ROWS_HINT = 1024  # rows of activations for which oneDNN lays the weights out
 
 
@@ -86,14 +86,36 @@ class Layer:
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring rows of one length: `rows` of them, `length` tokens each, from token `start` on."""
+    """Neighbouring rows that attend in one call: `rows` of one length, from token `start` on, or padded to one.
+
+    Padded, `places` [rows, length] are their tokens (padding repeats token 0), `mask` [rows, 1, 1, length] is added to the
+    scores, and `real` are the places within rows * length that are no padding.
+    """
 
     start: int
     rows: int
     length: int
+    places: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    real: torch.Tensor | None = None
 
-    def of(self, states: torch.Tensor) -> torch.Tensor:
-        """Return the group's tokens of [tokens, heads, d] as [rows, heads, length, d]."""
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, only_first: bool) -> torch.Tensor:
+        """Return attention within each row of [tokens, heads, d]: [tokens of the group or rows, heads * d]."""
+        asked, keys, values = (self._of(states) for states in (query, key, value))
+        if only_first:
+            asked = asked[:, :, :1]
+        if self.mask is None:
+            out = F.scaled_dot_product_attention(asked, keys, values)  # [rows, heads, length or 1, d]
+        else:
+            scores = torch.matmul(asked * asked.shape[-1] ** -0.5, keys.transpose(-1, -2)) + self.mask
+            out = torch.matmul(torch.softmax(scores, dim=-1), values)
+        flat = out.transpose(1, 2).reshape(-1, query.shape[1] * query.shape[2])
+        return flat if only_first or self.real is None else flat[self.real]
+
+    def _of(self, states: torch.Tensor) -> torch.Tensor:
+        """The group's tokens of [tokens, heads, d] as [rows, heads, length, d]."""
+        if self.places is not None:
+            return states[self.places].transpose(1, 2)
         tokens = states[self.start : self.start + self.rows * self.length]
         return tokens.view(self.rows, self.length, *states.shape[1:]).transpose(1, 2)
 
@@ -111,6 +133,10 @@ class PackedForward:
         self._pooler = base.pooler if model.config.model_type == "bert" else nn.Identity()
         self._head = model.classifier
         self._device = model.device
+        self._dtype = model.dtype
+        # There, products of whole matrices are two to three times as fast as the fused kernel, which gains nothing from bfloat16;
+        # but oneDNN compiles a kernel for every new shape, so shapes must come again.
+        self._pads = model.device.type == "cpu" and model.dtype == torch.bfloat16
 
     @staticmethod
     def takes(model: Any) -> bool:
@@ -122,32 +148,30 @@ class PackedForward:
     @torch.inference_mode()
     def __call__(self, rows: Rows) -> npt.NDArray[np.float32]:
         """Return the logits of the rows.  # [rows, classes]"""
-        groups = list(_groups(rows.lengths))
+        number = len(rows.lengths)
         starts = np.cumsum(rows.lengths) - rows.lengths
         positions = np.arange(len(rows.ids)) - np.repeat(starts, rows.lengths) + self._first_position
-        ids, types, places = (torch.from_numpy(array).to(self._device)[None] for array in (rows.ids, rows.types, positions))
+        given = (_filled(array, _TOKENS_STEP) for array in (rows.ids, rows.types, positions))
+        ids, types, places = (torch.from_numpy(array).to(self._device)[None] for array in given)
+        groups = list(_groups(rows.lengths, starts, self._dtype, padded=self._pads))
         hidden = self._embeddings(input_ids=ids, token_type_ids=types, position_ids=places)[0]  # [tokens, d]
         for layer in self._layers[:-1]:
-            hidden = layer.feed_forward(self._attended(layer, hidden, groups), hidden)
-        first = torch.from_numpy(starts).to(self._device)
+            hidden = layer.feed_forward(self._attended(layer, hidden, groups, only_first=False), hidden)
+        first = torch.from_numpy(_filled(starts, _ROWS_STEP)).to(self._device)
         last = self._layers[-1]
-        hidden = last.feed_forward(self._attended(last, hidden, groups, first), hidden[first])  # [rows, d]
-        pooled = self._pooler(hidden[:, None])
-        logits = self._head(pooled)  # [rows, classes]
+        hidden = last.feed_forward(self._attended(last, hidden, groups, only_first=True), hidden[first])[:number]  # [rows, d]
+        logits = self._head(self._pooler(hidden[:, None]))  # [rows, classes]
         return logits.float().cpu().numpy()  # type: ignore[no-any-return]
 
-    def _attended(
-        self, layer: Layer, hidden: torch.Tensor, groups: list[Group], only: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Self-attention within each row: of all tokens, or of each row's first, at `only`.  # [tokens or rows, d]"""
+    def _attended(self, layer: Layer, hidden: torch.Tensor, groups: list[Group], *, only_first: bool) -> torch.Tensor:
+        """Self-attention within each row: of all tokens, or of each row's first, filled up.  # [tokens or rows, d]"""
         tokens, width = hidden.shape
         query, key, value = layer.qkv(hidden).view(tokens, 3, self._heads, width // self._heads).unbind(1)
-        outs = []
-        for group in groups:
-            asked = group.of(query) if only is None else group.of(query)[:, :, :1]
-            out = _attend(asked, group.of(key), group.of(value))  # [rows, heads, length or 1, d]
-            outs.append(out.transpose(1, 2).reshape(-1, width))
-        return torch.cat(outs) if len(outs) > 1 else outs[0]
+        outs = [group.attend(query, key, value, only_first) for group in groups]
+        missing = -sum(map(len, outs)) % (_ROWS_STEP if only_first else _TOKENS_STEP)
+        if missing:
+            outs.append(hidden.new_zeros(missing, width))
+        return torch.cat(outs)
 
 
 class PaddedForward:
@@ -185,24 +209,26 @@ class PaddedForward:
                 self._model.set_submodule(name, layer)
 
 
-def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Attention of [rows, heads, length, d] tensors without any mask.
+def _groups(
+    lengths: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], dtype: torch.dtype, *, padded: bool
+) -> Iterator[Group]:
+    """Rows of one length together, or `padded` to a multiple of 16; `lengths` descend."""
+    longest = -(-lengths // _LENGTH_STEP) * _LENGTH_STEP if padded else lengths
+    for length in dict.fromkeys(longest.tolist()):
+        chosen = np.flatnonzero(longest == length)
+        group = Group(int(starts[chosen[0]]), len(chosen), length)
+        if padded:
+            offsets = np.arange(length)
+            real = offsets < lengths[chosen][:, None]  # [rows, length]
+            places = torch.from_numpy(np.where(real, starts[chosen][:, None] + offsets, 0))
+            mask = torch.zeros(real.shape, dtype=dtype).masked_fill(torch.from_numpy(~real), -torch.inf)
+            group = replace(group, places=places, mask=mask[:, None, None], real=torch.from_numpy(np.flatnonzero(real)))
+        yield group
 
-    On a CPU in bfloat16, products of whole matrices are two to three times as fast as the fused kernel, which gains nothing from
-    that type; rows are short, so their scores fit.
-    """
-    if query.device.type != "cpu" or query.dtype != torch.bfloat16:
-        return F.scaled_dot_product_attention(query, key, value)
-    scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))  # [rows, heads, length or 1, length]
-    return torch.matmul(torch.softmax(scores, dim=-1), value)
 
-
-def _groups(lengths: npt.NDArray[np.int64]) -> Iterator[Group]:
-    start = 0
-    for length, rows in groupby(lengths.tolist()):
-        number = sum(1 for _ in rows)
-        yield Group(start, number, length)
-        start += number * length
+def _filled(array: npt.NDArray[np.int64], step: int) -> npt.NDArray[np.int64]:
+    """The array filled up with its first entry to a multiple of `step`: few sizes, so that oneDNN compiles few kernels."""
+    return np.concatenate([array, np.full(-len(array) % step, array[0])])
 
 
 def _layer(layer: Any, activation: str) -> Layer:
