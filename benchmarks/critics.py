@@ -1,0 +1,209 @@
+"""How well each critic tells what a run kept from the same outputs spoilt: AUROC for every corruption, and a plot a critic.
+
+    limbeck run pipelines/recipes/packages.yaml --set rounds=1 --set student=null --out runs/critics
+    python -m benchmarks.critics runs/critics [--plots docs/filters/plots] [--nli MODEL] [--masked MODEL] [--only nli pmi ...]
+
+takes the kept candidates of the run's first round and five ways to spoil each: the output of another document (mismatched), an
+entity or number exchanged for another output's (swapped), the opposite said (negated), cut off half-way (truncated), and words in
+another order (shuffled). 0.5 is chance, 1.0 tells every spoilt pair from every kept one, below 0.5 the critic prefers the spoilt;
+n counts the pairs that a corruption could be made of. The run chose what it kept by heuristics, length and PMI, so those three
+look better here than they are. A critic of repeats (novelty, duplicates) sees the kept outputs first: a spoilt one repeats one.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import TypeAdapter
+
+from benchmarks.corruptions import CORRUPTIONS, spoil
+from benchmarks.critics_plots import plot
+from cluster.engines.classifier import ClassifierConfig
+from cluster.engines.models import resolve
+from cluster.engines.provider import Engines
+from corpus.parts import read_parts, read_table
+from corpus.schemas import CANDIDATES, SOURCES
+from corpus.tokenizer import Tokenizer
+from filters.rouge_index import RougeIndex
+from infinigram.build import Settings, build
+from pipelines.folder import existing
+from pipelines.jobs import with_sources
+from pipelines.recipe import FilterConfig
+from pipelines.whatif import recorded_recipe
+
+Scores = dict[str, npt.NDArray[np.float64]]  # column → one value a pair
+
+# critic → (its section of a recipe, {column: +1 where higher is better, -1 where lower is})
+CRITICS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
+    "heuristics": ({"kind": "heuristics"}, {"cut_off": -1, "copied": -1, "repeated": -1}),
+    "length": ({"kind": "length"}, {"output_tokens": 1, "compression": -1}),
+    "repetition": ({"kind": "repetition"}, {"unterminated_lines": -1, "stop_words": 1, "duplicate_5_grams": -1}),
+    "instructions": ({"kind": "instructions"}, {"truncated": -1, "words": 1}),
+    "language": ({"kind": "language"}, {"probability": 1}),
+    "privacy": ({"kind": "privacy"}, {"found": -1}),
+    "toxicity": ({"kind": "toxicity"}, {"share": -1}),
+    "attributes": ({"kind": "attributes"}, {"specificity": 1, "coverage": 1, "keyword_recall": 1}),
+    "ngrams": ({"kind": "ngrams"}, {"longest_share": -1, "infgram_logprob": 1}),
+    "embedding": ({"kind": "embedding"}, {"similarity": 1}),
+    "nli": ({"kind": "nli"}, {"entailment": 1, "contradiction": -1}),
+    "nli-windows": ({"kind": "nli", "windows": "sentences"}, {"entailment": 1, "contradiction": -1}),
+    "equivalence": ({"kind": "equivalence"}, {"forward": 1, "backward": 1, "numbers_agree": 1}),
+    "pmi": ({"kind": "pmi"}, {"faithfulness": 1, "saliency": 1, "pmi": 1}),
+    "masked_pmi": ({"kind": "masked_pmi"}, {"faithfulness": 1, "saliency": 1, "pmi": 1}),
+    "bottleneck": ({"kind": "bottleneck"}, {"bottleneck_nats": -1}),
+    "fluency": ({"kind": "fluency"}, {"fluency": -1}),
+    "judge": ({"kind": "judge"}, {"score": 1}),
+}
+SET_WISE = {"novelty": {"rouge_l": -1}, "duplicates": {"jaccard": -1}, "diversity": {"entails_or_entailed": -1}}
+UNWANTED = "stupid*\nidiot*\ndamn*\ncrap*\nmoron*\n"  # a word list must be named, and any will do here
+
+
+def main() -> None:
+    """Score kept and spoilt pairs with every critic; print the table, write the plots."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--plots", type=Path)
+    parser.add_argument("--nli", default="embedded:nli-minilm", help="the NLI model: an id, a folder or an embedded name")
+    parser.add_argument("--masked", help="a masked language model for masked_pmi, which is left out without one")
+    parser.add_argument("--only", nargs="*", choices=sorted({*CRITICS, *SET_WISE}))
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    wanted = arguments.only or [name for name in (*CRITICS, *SET_WISE) if name != "masked_pmi" or arguments.masked]
+    tables, engines, rows = pairs(arguments.run), Engines(keep=2), []
+    with tempfile.TemporaryDirectory() as folder:
+        asking = Asking(arguments.run, Path(folder), arguments.nli, arguments.masked)
+        for name in wanted:
+            columns = SET_WISE[name] if name in SET_WISE else CRITICS[name][1]
+            found = set_wise(name, tables, asking, engines) if name in SET_WISE else by_row(name, tables, asking, engines)
+            for column, sign in columns.items():
+                values = {kind: sign * scores[column] for kind, scores in found.items()}
+                rows.append({"critic": name, "column": column, **{k: auroc(values["kept"], values[k]) for k in CORRUPTIONS}})
+            if arguments.plots is not None:
+                arguments.plots.mkdir(parents=True, exist_ok=True)
+                shown = {column: {kind: scores[column] for kind, scores in found.items()} for column in columns}
+                plot(shown, arguments.plots / f"{name}.svg")
+    counts = {kind: table.num_rows for kind, table in tables.items()}
+    print(json.dumps({"pairs": counts, "auroc": rows}, indent=2) if arguments.json else markdown(counts, rows))
+
+
+class Asking:
+    """What the critics' configs take from this machine and run: models, a word list, an index of the run's own documents."""
+
+    def __init__(self, run: Path, folder: Path, nli: str, masked: str | None) -> None:
+        """Make the word list and the index in a folder of their own."""
+        recipe = recorded_recipe(existing(run))
+        self.teacher = recipe.teacher.model_dump(mode="json")
+        self.nli, self.masked = {"model": nli}, {"model": masked}
+        self.words, self.index = folder / "words.txt", folder / "index"
+        self.words.write_text(UNWANTED)
+        documents = read_parts(existing(run).sources("train"), SOURCES)["document"].to_pylist()
+        (folder / "documents.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
+        build([folder / "documents.jsonl"], self.index, Settings(tokenizer=str(resolve(recipe.teacher.model))))
+
+    def config(self, section: Mapping[str, Any]) -> Any:
+        """A critic's config with what it needs filled in."""
+        adapter: TypeAdapter[Any] = TypeAdapter(FilterConfig)
+        needs = {
+            "toxicity": {"words": str(self.words)},
+            "ngrams": {"index": str(self.index)},
+            "nli": {"classifier": self.nli},
+            "equivalence": {"classifier": self.nli},
+            "masked_pmi": {"masked": self.masked},
+            **dict.fromkeys(("pmi", "bottleneck", "fluency", "judge"), {"engine": self.teacher}),
+        }
+        return adapter.validate_python({**section, **needs.get(section["kind"], {})})
+
+
+def pairs(run: Path) -> dict[str, pa.Table]:
+    """What the first round kept, and each way of spoiling it, as filters are handed them."""
+    folder = existing(run)
+    candidates, decisions = read_parts(folder.candidates(0), CANDIDATES), read_table(folder.decisions(0))
+    kept_ids = pa.array(decisions.filter(decisions["kept"])["candidate_id"].to_pylist())
+    kept = candidates.filter(pc.is_in(candidates["candidate_id"], kept_ids)).sort_by("source_id")
+    kept = with_sources(kept, read_parts(folder.sources("train"), SOURCES))
+    count = Tokenizer.load(resolve(recorded_recipe(folder).teacher.model)).count
+    return {"kept": kept, **{name: spoil(kept, name, count) for name in CORRUPTIONS}}
+
+
+def by_row(name: str, tables: Mapping[str, pa.Table], asking: Asking, engines: Engines) -> dict[str, Scores]:
+    """The scores of a critic that looks at one pair at a time."""
+    section, columns = CRITICS[name]
+    critic = asking.config(section).build(engines)
+    scored = {kind: critic.score(table) for kind, table in tables.items()}
+    return {kind: {column: numbers(table, column) for column in columns} for kind, table in scored.items()}
+
+
+def set_wise(name: str, tables: Mapping[str, pa.Table], asking: Asking, engines: Engines) -> dict[str, Scores]:
+    """What a critic of repeats makes of each output, beside the kept outputs of all (kept: of all other) candidates."""
+    kept = tables["kept"]["output"].to_pylist()
+    ids = {f"{id_}-{kind}": place for place, id_ in enumerate(tables["kept"]["candidate_id"].to_pylist()) for kind in CORRUPTIONS}
+    found: dict[str, Scores] = {}
+    for kind, table in tables.items():
+        outputs = table["output"].to_pylist()
+        if name == "novelty":
+            index = RougeIndex(kept, floor=0.0)
+            two = [index.nearest(output, 2) for output in outputs]
+            values = [(near[1] if kind == "kept" else near[0]).rouge_l for near in two]
+            found[kind] = {"rouge_l": np.array(values)}
+        elif name == "duplicates":
+            sets = [shingles(output) for output in kept]
+            values = [
+                max(jaccard(shingles(output), other) for place, other in enumerate(sets) if kind != "kept" or place != own)
+                for own, output in enumerate(outputs)
+            ]
+            found[kind] = {"jaccard": np.array(values)}
+        else:
+            classifier = engines.hold(ClassifierConfig(model=asking.nli["model"]))
+            origins = outputs if kind == "kept" else [kept[ids[id_]] for id_ in table["candidate_id"].to_pylist()]
+            ways = [
+                classifier.probabilities(list(zip(*way, strict=True)))[:, 0] for way in ((outputs, origins), (origins, outputs))
+            ]
+            found[kind] = {"entails_or_entailed": np.maximum(*ways)}
+    return found
+
+
+def shingles(text: str) -> set[tuple[str, ...]]:
+    """Pairs of neighbouring words, as the duplicates critic cuts them by default."""
+    words = "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
+    return set(zip(words, words[1:], strict=False)) or {tuple(words)}
+
+
+def jaccard(a: set[Any], b: set[Any]) -> float:
+    """The share of what either has that both have."""
+    return len(a & b) / len(a | b)
+
+
+def numbers(table: pa.Table, column: str) -> npt.NDArray[np.float64]:
+    """A column as float64, NaN where null."""
+    return np.array(table[column].cast(pa.float64()).to_pandas(), dtype=np.float64)
+
+
+def auroc(good: npt.NDArray[np.float64], bad: npt.NDArray[np.float64]) -> float:
+    """The probability that a good pair scores higher than a bad one, ties counting half; what has no score counts as lowest."""
+    from scipy.stats import rankdata
+
+    good, bad = np.nan_to_num(good, nan=-np.inf), np.nan_to_num(bad, nan=-np.inf)
+    if not len(good) or not len(bad):
+        return float("nan")
+    ranks = rankdata(np.concatenate([good, bad]))[: len(good)]
+    return float((ranks.sum() - len(good) * (len(good) + 1) / 2) / (len(good) * len(bad)))
+
+
+def markdown(counts: Mapping[str, int], rows: list[dict[str, Any]]) -> str:
+    """The table as Markdown."""
+    head = " | ".join(f"{name} (n={counts[name]})" for name in CORRUPTIONS)
+    lines = [f"{counts['kept']} kept pairs", "", f"| critic | column | {head} |", "|---|---|" + "---|" * len(CORRUPTIONS)]
+    for row in rows:
+        lines.append(f"| {row['critic']} | {row['column']} | " + " | ".join(f"{row[name]:.2f}" for name in CORRUPTIONS) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
