@@ -113,7 +113,7 @@ def counted(sentence: str, draw: Random) -> Iterator[NliPair]:
         return
     step = max(1, number * draw.choice((20, 50, 100, 200)) // 100)
     more, fewer = _spelt(number + step, found[1]), _spelt(max(2, number - step), found[1])
-    for other in {more, fewer} - {found[1]}:
+    for other in sorted({more, fewer} - {found[1]}):
         yield NliPair(sentence, _put(sentence, found, other), "contradiction", "number")
     bound, other_bound, change, label = draw.choice(_COUNTS)
     other = _spelt(max(1, number + change * step), found[1])

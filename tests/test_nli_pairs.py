@@ -1,6 +1,8 @@
 """The pair maker: golden examples of each rule, what no rule may touch, and the set as a whole."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from random import Random
 
@@ -11,6 +13,7 @@ from corpus.packages import read_packages
 from students import nli_evaluation, nli_rules, nli_splices, nli_swaps
 from students.nli_pairs import LABELS, counts, make_pairs, read_sentences
 from students.nli_rules import NliPair, Rule, articles
+from tests.tiny_run import ROOT
 
 RULES: list[Rule] = [
     nli_rules.dropped,
@@ -244,6 +247,22 @@ def test_no_pair_has_two_labels(made: list[NliPair]) -> None:
 def test_the_same_seed_gives_the_same_pairs(documents: list[str]) -> None:
     assert make_pairs(documents[:60], 500, seed=2) == make_pairs(documents[:60], 500, seed=2)
     assert make_pairs(documents[:60], 500, seed=2) != make_pairs(documents[:60], 500, seed=3)
+
+
+def test_the_same_pairs_in_every_process() -> None:
+    """Whatever order Python gives to sets."""
+    code = (
+        "from corpus.packages import read_packages; from students.nli_pairs import make_pairs;"
+        "from corpus.seeds import derive_id;"
+        "print(derive_id(repr(make_pairs([row.text for row in read_packages() if row.text][:40], 400, 0))))"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env={"PYTHONHASHSEED": seed}
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert runs[0] == runs[1]
 
 
 def test_too_little_text_says_so() -> None:
