@@ -15,7 +15,7 @@ START = 8.0
 SHRINK = 0.7  # on refusals and faults; half, as in TCP, leaves a third more of the server idle
 EASE = 0.9  # on latency, which tells of a queue and not yet of a refusal
 SMOOTHING = 0.125
-DRIFT = 1.001  # the least latency is forgotten by so much an answer, lest a server that became slower is starved
+FEW = 4.0  # a server that is slow with so few in flight has become slower: its latency then is the new minimum
 SETTLED = 8  # answers after a change of the window before latency is judged
 OVERHEAD_TOKENS = 8.0  # what a request costs beside its tokens
 PROMPT_SHARE = 0.1  # the time of a prompt's token, in those of a drawn one
@@ -33,7 +33,7 @@ class Pace:
     def add(self, value: float) -> None:
         """Take a measurement."""
         self.smoothed = value if math.isnan(self.smoothed) else self.smoothed + SMOOTHING * (value - self.smoothed)
-        self.least = min(self.least * DRIFT, self.smoothed)
+        self.least = min(self.least, self.smoothed)
         self.answers += 1
 
 
@@ -62,7 +62,10 @@ class Pacing:
         pace = self._paces.setdefault(kind, Pace())
         pace.add((now - started) / (OVERHEAD_TOKENS + PROMPT_SHARE * tokens[0] + tokens[1]))
         if pace.answers >= SETTLED and pace.smoothed > self.latency_factor * pace.least:
-            self._shrink(started, now, EASE)
+            if self.window <= FEW:
+                pace.least = pace.smoothed
+            else:
+                self._shrink(started, now, EASE)
         elif in_flight >= int(self.window):  # a window that is not filled proves nothing about a larger one
             self.window = min(float(self.limit), self.window + (1.0 if self._doubling else 1.0 / self.window))
 
