@@ -90,7 +90,7 @@ def test_two_thousand_requests_over_every_fault(opened: Opener) -> None:
     assert usage.extra["requests"] == sum(server.arrivals.values()) == 2000 + usage.extra["retries"]
     assert usage.extra["retries"] > 300 and usage.extra["usage_not_believed"] > 50
     assert usage.model_seconds > 0 and usage.output_tokens > 2000
-    assert usage.extra["most_in_flight"] == max(server.seen) <= 64
+    assert usage.extra["most_in_flight"] <= 64
 
 
 def test_an_answer_is_what_the_server_said(opened: Opener) -> None:

@@ -61,10 +61,10 @@ class Pacing:
         """A request of `tokens` (of its prompt, drawn) was answered; `in_flight` counts it still."""
         pace = self._paces.setdefault(kind, Pace())
         pace.add((now - started) / (OVERHEAD_TOKENS + PROMPT_SHARE * tokens[0] + tokens[1]))
-        if pace.answers >= SETTLED and pace.smoothed > self.latency_factor * pace.least:
-            if self.window <= FEW:
+        if pace.smoothed > self.latency_factor * pace.least:
+            if pace.answers >= SETTLED and self.window <= FEW:
                 pace.least = pace.smoothed
-            else:
+            elif pace.answers >= SETTLED:
                 self._shrink(started, now, EASE)
         elif in_flight >= int(self.window):  # a window that is not filled proves nothing about a larger one
             self.window = min(float(self.limit), self.window + (1.0 if self._doubling else 1.0 / self.window))
