@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from cluster.engines.endpoint_config import EndpointConfig
 from cluster.engines.models import ModelInfo, describe, resolve
 from cluster.session import running_cluster
 from corpus.config import nearest
@@ -58,6 +59,7 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
         if part.null_columns and not part.nullable
     ]
     problems += [f"select.{part.name}: {problem}" for part in recipe.select for problem in getattr(part, "problems", list)()]
+    problems += _endpoint_problems(recipe)
     problems += _student_problems(recipe, models)
     problems += _score_problems(recipe)
     problems += _room_problems(recipe, models, out)
@@ -158,6 +160,21 @@ def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]
         for where, info in models.items()
         if info.context_tokens < need and (where == "teacher.model" or where.endswith(".engine.model"))
     ]
+
+
+def _endpoint_problems(recipe: Recipe) -> list[str]:
+    """A server that an engine asks must answer, take the key and serve the model."""
+    from cluster.engines import endpoint_server
+
+    named = {
+        "teacher": recipe.teacher,
+        **{f"filters.{part.name}.engine": getattr(part, "engine", None) for part in recipe.filters},
+    }
+    found: dict[str, list[str]] = {}
+    for where, config in named.items():
+        if isinstance(config, EndpointConfig) and config.base_url not in found:
+            found[config.base_url] = [f"{where}: {problem}" for problem in endpoint_server.problems(config)]
+    return [problem for problems in found.values() for problem in problems]
 
 
 def _student_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:

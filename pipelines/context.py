@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.engines.config import EngineConfig, TransformersConfig
+from cluster.engines.endpoint_config import EndpointConfig
 from corpus.parts import done, mark_done, part_names, read_json
 from filters.indexes import index_datasets
 from filters.limits import Cost
@@ -18,7 +20,6 @@ from pipelines.jobs import Cheaper, GenerateJob, ScoreJob
 from pipelines.recipe import Recipe
 
 if TYPE_CHECKING:
-    from cluster.engines.config import EngineConfig
     from cluster.pool import Lane, WorkerPool
     from cluster.worker import PartReport
 
@@ -53,15 +54,17 @@ class Context:
             return freeze(self.filter_bounds, read_json(self.folder.calibration))
         return absolute(self.filter_bounds)
 
-    def teacher(self, round_number: int) -> "EngineConfig":
+    def teacher(self, round_number: int) -> EngineConfig:
         """The engine of the round's teacher: the recipe's, or the student of the round before."""
         if round_number == 0 or self.recipe.next_teacher == "teacher":
             return self.recipe.teacher
         return self.student(round_number - 1)
 
-    def student(self, round_number: int) -> "EngineConfig":
+    def student(self, round_number: int) -> EngineConfig:
         """The engine of the round's student."""
         folder = str(self.folder.student(round_number).resolve())
+        if isinstance(self.recipe.teacher, EndpointConfig):  # its server does not serve our students
+            return TransformersConfig(model=folder)
         return self.recipe.teacher.model_copy(update={"model": folder})
 
     def fingerprint(self, stage: str, *more: Any) -> str:
@@ -102,7 +105,7 @@ def train_lane(context: Context, round_number: int, parts: Sequence[str] | None 
     return Lane(jobs, part_names(folder.sources("train")) if parts is None else parts)
 
 
-def held_out_lane(context: Context, split: str, subject: str, engine: "EngineConfig | None") -> "Lane":
+def held_out_lane(context: Context, split: str, subject: str, engine: EngineConfig | None) -> "Lane":
     """Every part of a held-out split through a model (None: a control, whose candidates are there) and every filter."""
     from cluster.pool import Lane
 

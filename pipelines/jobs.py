@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.engines.protocol import Completion, Engine, Pair, Request, Usage
+from corpus.errors import LimbeckError
 from corpus.parts import check_whole, part_path, read_part, write_part
 from corpus.schemas import CANDIDATES, SCORED_INPUT
 from filters.contract import Bound, Filter
@@ -190,6 +191,9 @@ def _stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def with_sources(candidates: pa.Table, sources: pa.Table) -> pa.Table:
     """What a filter is handed (`SCORED_INPUT`): each candidate with its document, reference and salient spans, in order."""
+    missing = [name for name in SCORED_INPUT.names if name not in candidates.column_names and name not in sources.column_names]
+    if missing:
+        raise LimbeckError(f"the sources have no column {missing[0]!r}: an older version made this run; choose another --out")
     positions = {source_id: i for i, source_id in enumerate(sources["source_id"].to_pylist())}
     indices = pa.array([positions[source_id] for source_id in candidates["source_id"].to_pylist()], pa.int64())
     joined = candidates

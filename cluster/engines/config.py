@@ -1,9 +1,10 @@
 """Which engine to build, and with what limits; read on the driver, so it imports nothing heavy."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from cluster.engines.endpoint_config import EndpointConfig
 from corpus.config import Config
 
 
@@ -25,5 +26,5 @@ class TransformersConfig(Config):
     trust_remote_code: bool = False
 
 
-EngineConfig = TransformersConfig
-"""Every engine's config; more kinds join here as `Annotated[A | B, Field(discriminator="kind")]`."""
+EngineConfig = Annotated[TransformersConfig | EndpointConfig, Field(discriminator="kind")]
+"""Every engine's config. `model` means the same in each: which weights, so whose tokenizer, chat template and context."""

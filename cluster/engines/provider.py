@@ -4,7 +4,9 @@ from collections import OrderedDict
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
-from cluster.engines.config import EngineConfig
+from cluster.engines.config import EngineConfig, TransformersConfig
+from cluster.engines.endpoint import EndpointEngine
+from cluster.engines.endpoint import build as connect
 from cluster.engines.models import fingerprint, resolve
 from cluster.engines.protocol import Engine, Usage
 from cluster.engines.transformers_engine import TransformersEngine, build
@@ -31,7 +33,7 @@ class Engines:
         """Start empty; nothing is loaded before it is asked for."""
         assert keep >= 1
         self.keep = keep
-        self._engines: OrderedDict[tuple[str, str], TransformersEngine] = OrderedDict()
+        self._engines: OrderedDict[tuple[str, str], TransformersEngine | EndpointEngine] = OrderedDict()
         self._past = Usage()
         self._held: OrderedDict[tuple[str, str], Any] = OrderedDict()
 
@@ -46,7 +48,7 @@ class Engines:
             if len(self._engines) >= self.keep:
                 _, evicted = self._engines.popitem(last=False)
                 _add(self._past, evicted.usage)
-            self._engines[key] = build(config, evicted)
+            self._engines[key] = _start(config, evicted)
         self._engines.move_to_end(key)
         return self._engines[key]
 
@@ -68,6 +70,16 @@ class Engines:
         for usage in (self._past, *(loaded.usage for loaded in [*self._engines.values(), *self._held.values()])):
             _add(total, usage)
         return total
+
+
+def _start(config: EngineConfig, evicted: TransformersEngine | EndpointEngine | None) -> TransformersEngine | EndpointEngine:
+    """Load or connect an engine; the memory of an evicted model is used again where both are built alike."""
+    if isinstance(evicted, EndpointEngine):
+        evicted.close()
+        evicted = None
+    if isinstance(config, TransformersConfig):
+        return build(config, evicted)
+    return connect(config)
 
 
 def _add(total: Usage, usage: Usage) -> None:
