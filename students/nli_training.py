@@ -58,28 +58,28 @@ class Checkpoint:
     path: Path
     fingerprint: str
 
-    def save(self, state: Mapping[str, Any], step: int, loss: float) -> None:
-        """Write the state after `step` steps, whole or not at all."""
+    def save(self, state: Mapping[str, Any], step: int, loss: float, seconds: float) -> None:
+        """Write the state after `step` steps, `seconds` of training, whole or not at all."""
         import torch
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
         states = {name: part.state_dict() for name, part in state.items()}
-        torch.save({"fingerprint": self.fingerprint, "step": step, "loss": loss, **states}, temporary)
+        torch.save({"fingerprint": self.fingerprint, "step": step, "loss": loss, "seconds": seconds, **states}, temporary)
         os.replace(temporary, self.path)
 
-    def load(self, state: Mapping[str, Any]) -> tuple[int, float]:
-        """Put the saved state of the same training in place; return its steps and loss, 0 and NaN where there is none."""
+    def load(self, state: Mapping[str, Any]) -> tuple[int, float, float]:
+        """Put the saved state of the same training in place; return its steps, loss and seconds, or 0, NaN, 0."""
         import torch
 
         if not self.path.exists():
-            return 0, float("nan")
+            return 0, float("nan"), 0.0
         saved = torch.load(self.path, weights_only=True)
         if saved["fingerprint"] != self.fingerprint:
-            return 0, float("nan")
+            return 0, float("nan"), 0.0
         for name, part in state.items():
             part.load_state_dict(saved[name])
-        return int(saved["step"]), float(saved["loss"])
+        return int(saved["step"]), float(saved["loss"]), float(saved["seconds"])
 
 
 def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out: Path, report: Report) -> dict[str, Any]:
@@ -95,10 +95,9 @@ def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out:
     kept = [document for place, document in enumerate(documents) if place % _HELD_OUT]
     pairs = make_pairs(kept, training.pairs, training.seed)
     held = _held_out(held_out, pairs, training)
-    clock = time.perf_counter()
     model, tokenizer = _load(encoder, training.seed)
     checkpoint = Checkpoint(out.with_name(f".{out.name}.checkpoint.pt"), derive_id(repr(training), repr(pairs)))
-    loss = _fit(model, tokenizer, pairs, training, checkpoint, report)
+    loss, seconds = _fit(model, tokenizer, pairs, training, checkpoint, report)
     figures: dict[str, Any] = {
         "encoder": training.encoder,
         "corpus": origin,
@@ -106,7 +105,7 @@ def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out:
         "training": asdict(training),
         "pairs": counts(pairs),
         "final_loss": round(loss, 4),
-        "train_seconds": round(time.perf_counter() - clock, 1),
+        "train_seconds": round(seconds, 1),
     }
     with publishing(out) as folder:
         model.save_pretrained(folder)
@@ -181,8 +180,8 @@ def _load(encoder: Path, seed: int) -> tuple[Any, Any]:
 
 def _fit(
     model: Any, tokenizer: Any, pairs: Sequence[NliPair], training: NliTraining, checkpoint: Checkpoint, report: Report
-) -> float:
-    """Train with AdamW on float32 weights under bfloat16 autocast, warm-up and linear decay; return the last mean loss."""
+) -> tuple[float, float]:
+    """Train with AdamW on float32 weights under bfloat16 autocast, warm-up and linear decay; return the last mean loss, and seconds."""
     import torch
 
     rows = _encode(tokenizer, pairs)
@@ -199,7 +198,7 @@ def _fit(
     bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     model.train()
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    begun, smooth = checkpoint.load(state)
+    begun, smooth, earlier = checkpoint.load(state)
     before = done = sum(map(len, batches[:begun]))
     started = saved = time.perf_counter()
     for step, batch in enumerate(batches[begun:], begun + 1):
@@ -218,11 +217,11 @@ def _fit(
         smooth = value if math.isnan(smooth) else 0.95 * smooth + 0.05 * value
         done += len(batch)
         if (now := time.perf_counter()) - saved > _CHECKPOINT_SECONDS:
-            checkpoint.save(state, step, smooth)
+            checkpoint.save(state, step, smooth, earlier + now - started)
             saved = now
         report(Step(done, total, smooth, (done - before) / (now - started)))
     model.eval()
-    return smooth
+    return smooth, earlier + time.perf_counter() - started
 
 
 def _groups(model: Any, training: NliTraining) -> list[dict[str, Any]]:
