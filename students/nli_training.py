@@ -181,7 +181,7 @@ def _load(encoder: Path, seed: int) -> tuple[Any, Any]:
 def _fit(
     model: Any, tokenizer: Any, pairs: Sequence[NliPair], training: NliTraining, checkpoint: Checkpoint, report: Report
 ) -> tuple[float, float]:
-    """Train with AdamW on float32 weights under bfloat16 autocast, warm-up and linear decay; return the last mean loss, and seconds."""
+    """Train with AdamW on float32 weights under bfloat16 autocast; return the last mean loss, and seconds."""
     import torch
 
     rows = _encode(tokenizer, pairs)
