@@ -33,7 +33,7 @@ _DONE = ".built"
 _MOST_SHARDS = 4096
 _CHUNK_TOKENS = 1 << 19
 KEY_STRIDE = 64
-_WORDS_SHARE = 6  # of the memory, for words whose tokens are remembered
+_WORDS_SHARE = 4  # of the memory, for words whose tokens are remembered
 
 Dtype = Literal["u8", "u16", "u32"]
 
