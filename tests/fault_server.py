@@ -7,11 +7,13 @@ import asyncio
 import contextlib
 import email.utils
 import json
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -251,11 +253,26 @@ async def _send_bytes(writer: asyncio.StreamWriter, status: int, content: bytes,
     return True
 
 
+def scattered(seed: int, poison: set[str], too_long: set[str]) -> Plan:
+    """Faults of every kind at random on a row's first three sends; `poison` rows fail for ever, `too_long` ones are refused."""
+    kinds = "429 429-seconds 429-date 500 503 cut half malformed empty two none slow usage-big usage-none usage-odd".split()
+
+    def plan(prompt: str, before: int) -> str:
+        if prompt in too_long:
+            return "400"
+        if prompt in poison:
+            return "500"
+        random = Random(f"{seed} {prompt} {before}")
+        if before > 2 or random.random() > 0.3:
+            return ""
+        return "hang" if random.random() < 0.005 else random.choice(kinds)
+
+    return plan
+
+
 @contextlib.contextmanager
 def nothing_listens() -> Iterator[str]:
     """The URL of a port of this machine that is taken, and on which nobody answers the phone."""
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused, and nobody else can take it
         yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"

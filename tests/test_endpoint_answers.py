@@ -57,6 +57,11 @@ def test_chat_answers_that_are_none(choice: dict[str, Any], error: type[Exceptio
         read_chat(body(choice))
 
 
+def test_an_error_with_status_200_is_told() -> None:
+    with pytest.raises(Malformed, match=r"an error: upstream is gone \(bad_gateway\)"):
+        read_text(b'{"error": {"message": "upstream is gone", "code": "bad_gateway"}}')
+
+
 def test_a_reasoning_model_that_never_came_to_its_answer() -> None:
     answer = read_chat(body({"message": {"content": None}, "finish_reason": "length"}))
     assert (answer.text, answer.finish_reason, answer.counts) == ("", "length", Counts(5, 2))

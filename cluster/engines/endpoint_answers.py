@@ -132,6 +132,8 @@ def _only_choice(body: bytes) -> tuple[Mapping[str, Any], Counts]:
     except (ValueError, RecursionError) as error:
         raise Malformed("a body that is not JSON") from error
     counts = read_counts(said)
+    if isinstance(said, dict) and said.get("error"):  # some gateways pass a server's error on with status 200
+        raise Malformed(f"an error: {error_words(body)}", counts)
     choices = said.get("choices") if isinstance(said, dict) else None
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         told = f"{len(choices)} choices" if isinstance(choices, list) else "no choices"

@@ -3,7 +3,7 @@
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from corpus.config import Config
 
@@ -37,6 +37,8 @@ class EndpointConfig(Config):
     `patience_seconds` how long a server may go without answering anything before it counts as gone. `latency_factor` is how
     far seconds per token may grow beyond their own minimum before fewer requests are sent at once.
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # of a URL that holds a key
 
     kind: Literal["endpoint"] = "endpoint"
     model: str
