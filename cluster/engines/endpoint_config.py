@@ -56,15 +56,19 @@ class EndpointConfig(Config):
 
     @field_validator("base_url")
     @classmethod
-    def _bare_url(cls, url: str) -> str:
+    def _without_slash(cls, url: str) -> str:
+        return url.rstrip("/")
+
+    @model_validator(mode="after")  # of the whole: an error on a field alone would show the field, and so the key in it
+    def _bare_url(self) -> Self:
         try:
-            parts = urlsplit(url)
+            parts = urlsplit(self.base_url)
             secret, known = bool(parts.username or parts.password or parts.query or parts.fragment), parts.hostname
             _ = parts.port
         except ValueError as error:
             raise ValueError("base_url is no URL; write for example http://127.0.0.1:8000/v1") from error
-        if secret:  # the URL is not repeated: it may hold a key
+        if secret:
             raise ValueError("base_url must hold no user, key or query; put the key into an environment variable: api_key_env")
         if parts.scheme not in ("http", "https") or not known:
-            raise ValueError(f"base_url {url!r} must be like http://127.0.0.1:8000/v1")
-        return url.rstrip("/")
+            raise ValueError(f"base_url {self.base_url!r} must be like http://127.0.0.1:8000/v1")
+        return self
