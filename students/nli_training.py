@@ -91,8 +91,9 @@ def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out:
     """
     check_out(out)
     encoder = resolve(training.encoder)
-    held_out = documents[::_HELD_OUT]
-    kept = [document for place, document in enumerate(documents) if place % _HELD_OUT]
+    several = len(documents) >= 2 * _HELD_OUT
+    held_out = documents[::_HELD_OUT] if several else []
+    kept = [document for place, document in enumerate(documents) if place % _HELD_OUT or not several]
     pairs = make_pairs(kept, training.pairs, training.seed)
     held = _held_out(held_out, pairs, training)
     model, tokenizer = _load(encoder, training.seed)
