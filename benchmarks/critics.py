@@ -61,7 +61,7 @@ CRITICS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "fluency": ({"kind": "fluency"}, {"fluency": -1}),
     "judge": ({"kind": "judge"}, {"score": 1}),
 }
-SET_WISE = {"novelty": {"rouge_l": -1}, "duplicates": {"jaccard": -1}, "diversity": {"entails_or_entailed": -1}}
+SET_WISE = {"novelty": {"rouge_l": -1}, "duplicates": {"jaccard": -1}, "diversity": {"entails_or_entailed": 1}}
 UNWANTED = "stupid*\nidiot*\ndamn*\ncrap*\nmoron*\n"  # a word list must be named, and any will do here
 
 
