@@ -95,7 +95,7 @@ def bag_of_words(pairs: Sequence[NliPair], seed: int) -> Judge:
         return out
 
     for _ in range(_EPOCHS):
-        for rows in torch.randperm(len(pairs)).split(64):
+        for rows in torch.split(torch.randperm(len(pairs)), 64):
             batch = rows.tolist()
             loss = nn.functional.cross_entropy(logits([bags[row] for row in batch], dense[batch]), labels[rows])
             optimizer.zero_grad()

@@ -96,15 +96,15 @@ def dropped(sentence: str, draw: Random) -> Iterator[NliPair]:
     shorter += [(sentence[: found.start()] + sentence[found.end() :], "drop modifier") for found in _ADVERB.finditer(sentence)]
     if _OPENING.match(sentence):
         shorter.append((capital(_OPENING.sub("", sentence)), "drop clause"))
-    if found := _BEFORE_MAIN.match(sentence):
-        shorter.append((capital(found[1]), "drop clause"))
+    if main := _BEFORE_MAIN.match(sentence):
+        shorter.append((capital(main[1]), "drop clause"))
     for pattern in (*_TAILS, _BRACKET, _RELATIVE):
-        if (found := pattern.search(sentence)) and len(sentence[: found.start()].split()) >= 2:
-            shorter.append((sentence[: found.start()] + sentence[found.end() :], "drop clause"))
-    if (found := _IS_A.match(sentence)) and found[4] not in _HEADLESS:
-        shorter.append((f"{found[1]} {found[2]} {found[3]}{found[4]}.", "drop clause"))
-        if found[5] == "that" and found[6].split()[0] in words.VERBS:
-            yield NliPair(sentence, f"{found[1]} {found[6]}.", "entailment", "paraphrase")
+        if (tail := pattern.search(sentence)) and len(sentence[: tail.start()].split()) >= 2:
+            shorter.append((sentence[: tail.start()] + sentence[tail.end() :], "drop clause"))
+    if (is_a := _IS_A.match(sentence)) and is_a[4] not in _HEADLESS:
+        shorter.append((f"{is_a[1]} {is_a[2]} {is_a[3]}{is_a[4]}.", "drop clause"))
+        if is_a[5] == "that" and is_a[6].split()[0] in words.VERBS:
+            yield NliPair(sentence, f"{is_a[1]} {is_a[6]}.", "entailment", "paraphrase")
     for text, phenomenon in shorter:
         if len(text.split()) >= 3:
             yield NliPair(sentence, text, "entailment", phenomenon)
@@ -138,8 +138,8 @@ def rephrased(sentence: str, draw: Random) -> Iterator[NliPair]:
     for old, new in (*words.PARAPHRASES, *words.SYNONYMS):
         if old in lowered:
             pattern = re.compile(rf"\b{re.escape(old)}\b", re.IGNORECASE)
-            if len(found := pattern.findall(sentence)) == 1:
-                text = pattern.sub(capital(new) if found[0][:1].isupper() else new, sentence)
+            if len(written := pattern.findall(sentence)) == 1:
+                text = pattern.sub(capital(new) if written[0][:1].isupper() else new, sentence)
                 yield from _both_ways(sentence, articles(text), "paraphrase")
     if found := _PASSIVE.match(sentence):
         text = f"{capital(found[3])} {words.PASSIVES[found[2]]} {_lowered(found[1])}."

@@ -160,6 +160,6 @@ def reversed_(sentence: str, draw: Random) -> Iterator[NliPair]:
                     yield NliPair(sentence, articles(_put(sentence, found, new)), "contradiction", "antonym")
     for left, right in words.OPPOSITE_VERBS:
         for old, new in ((left, right), (right, left)):
-            found = re.search(rf"(?<=[a-z] )({old})(?= [a-z])", sentence)
-            if found and new not in sentence and not words.SUBORDINATE.search(sentence[: found.start()]):
-                yield NliPair(sentence, _put(sentence, found, new), "contradiction", "antonym")
+            verb = re.search(rf"(?<=[a-z] )({old})(?= [a-z])", sentence)
+            if verb and new not in sentence and not words.SUBORDINATE.search(sentence[: verb.start()]):
+                yield NliPair(sentence, _put(sentence, verb, new), "contradiction", "antonym")
