@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.critic_cli import app as critic
 from pipelines.ngram_cli import app as ngram
 
 STARTED = time.time()
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 
 app.add_typer(ngram)
+app.add_typer(critic)
 
 RecipeArgument = Annotated[Path, typer.Argument(help="a recipe, such as pipelines/recipes/quickstart.yaml", show_default=False)]
 RunArgument = Annotated[Path, typer.Argument(help="a run folder", show_default=False)]
