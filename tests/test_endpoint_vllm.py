@@ -4,8 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ pytest.importorskip("vllm")
 from cluster.engines.config import TransformersConfig
 from cluster.engines.endpoint import EndpointEngine, build
 from cluster.engines.endpoint_config import EndpointConfig
+from cluster.engines.endpoint_server import problems
 from cluster.engines.models import resolve
 from cluster.engines.protocol import Message, Pair, Request, Sampling
 from cluster.engines.transformers_engine import TransformersEngine
@@ -28,23 +29,26 @@ SUBJECTS = ("rain", "bread", "maps", "steam engines", "bees", "glass", "tides", 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EndpointEngine]:
-    """An engine on a server that is still coming up when it is built."""
+    """An engine on a server of its own, which takes about a minute to come up."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(resolve(MODEL)), "--served-model-name", "teacher"]
+    # by its module: the command `vllm` asks for a distribution of that name, and the CPU build has another
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(resolve(MODEL))]
+    command += ["--served-model-name", "teacher", "--enforce-eager"]  # compiling takes two minutes
     command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", "1024", "--gpu-memory-utilization", "0.3"]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
     log = tmp_path_factory.mktemp("vllm") / "server.log"
     with log.open("w") as stream:
         server = subprocess.Popen(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)
-    url = f"http://127.0.0.1:{port}/v1"
+    config = EndpointConfig(model=MODEL, base_url=f"http://127.0.0.1:{port}/v1", max_concurrency=16)
     try:
-        built = build(EndpointConfig(model=MODEL, base_url=url, patience_seconds=400.0, max_concurrency=16))
+        while problems(config):
+            assert server.poll() is None, log.read_text()[-3000:]
+            time.sleep(1.0)
+        built = build(config)
         yield built
         built.close()
-    except Exception as error:
-        raise RuntimeError(Path(log).read_text()[-3000:]) from error
     finally:
         server.terminate()
         server.wait(60)
