@@ -2,7 +2,7 @@
 
 A text is read as words: maximal runs of letters, marks, digits and `_`, case-folded (code point by code point), where each
 character of a script that is written without spaces (Han, kana, Thai, Lao, Khmer, Myanmar) is a word of its own. Whatever stands
-between words does not count. There is no loop over rows or words: all works on the code points of a chunk of texts.
+between words does not count, nor do the variation selectors beyond U+3FFFF. There is no loop over rows or words: all works on the code points of a chunk of texts.
 """
 
 import unicodedata
@@ -27,7 +27,7 @@ _CHUNK_ROWS = 1 << (64 - HASH_BITS)  # a row's number within its chunk and a has
 _CHUNK_BYTES = 2 << 20
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SPACE = 0x20
-_PLANES = 4 << 16  # no letters or digits lie beyond
+_PLANES = 4 << 16  # no letters or digits lie beyond, only variation selectors
 _IS_WORD = 1 << 31
 _ALONE = (
     (0x0E00, 0x0EFF),
