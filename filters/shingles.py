@@ -2,7 +2,8 @@
 
 A text is read as words: maximal runs of letters, marks, digits and `_`, case-folded (code point by code point), where each
 character of a script that is written without spaces (Han, kana, Thai, Lao, Khmer, Myanmar) is a word of its own. Whatever stands
-between words does not count, nor do the variation selectors beyond U+3FFFF. There is no loop over rows or words: all works on the code points of a chunk of texts.
+between words does not count, nor do the variation selectors beyond U+3FFFF. There is no loop over rows or words: all works on the
+code points of a chunk of texts.
 """
 
 import unicodedata
