@@ -57,8 +57,15 @@ class Context:
     def teacher(self, round_number: int) -> EngineConfig:
         """The engine of the round's teacher: the recipe's, or the student of the round before."""
         if round_number == 0 or self.recipe.next_teacher == "teacher":
-            return self.recipe.teacher
+            return self.counted(self.recipe.teacher)
         return self.student(round_number - 1)
+
+    def counted(self, engine: EngineConfig) -> EngineConfig:
+        """The engine with its budget counted in the run folder: all workers and all sittings spend from the same one."""
+        if not isinstance(engine, EndpointConfig) or engine.budget.ledger or not (engine.budget.tokens or engine.budget.money):
+            return engine
+        ledger = str(self.folder.path / "endpoint-budget.json")
+        return engine.model_copy(update={"budget": engine.budget.model_copy(update={"ledger": ledger})})
 
     def student(self, round_number: int) -> EngineConfig:
         """The engine of the round's student."""
@@ -122,7 +129,7 @@ def held_out_lane(context: Context, split: str, subject: str, engine: EngineConf
                 generator=context.recipe.generator.model_copy(update={"samples": samples}),
                 run_seed=context.recipe.seed,
                 round=HELD_OUT,
-                engine=engine,
+                engine=context.counted(engine),
             )
         )
     jobs += score_jobs(context, split, split, place / "candidates", place / "scores")
@@ -157,13 +164,21 @@ def score_jobs(
                 sources=sources,
                 candidates=candidates,
                 out=out / part.name,
-                filter=part.against(earlier) if getattr(part, "index", None) == EARLIER else part,
+                filter=_for_run(context, part, earlier),
                 cheaper=tuple(done_before) if lazy else (),
             )
         )
         if not getattr(part, "lazy", False):  # a lazy one leaves rows without a score: it cannot tell for them
             done_before.append(Cheaper(part.name, out / part.name, known[part.name]))
     return jobs
+
+
+def _for_run(context: Context, part: Any, earlier: str | None) -> Any:
+    """A filter's config with what only the run knows: the index of earlier rounds, where its endpoint's budget is counted."""
+    if getattr(part, "index", None) == EARLIER:
+        return part.against(earlier)
+    engine = getattr(part, "engine", None)
+    return part if engine is None else part.model_copy(update={"engine": context.counted(engine)})
 
 
 def stream(

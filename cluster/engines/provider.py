@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 from cluster.engines.config import EngineConfig, TransformersConfig
 from cluster.engines.endpoint import EndpointEngine
 from cluster.engines.endpoint import build as connect
+from cluster.engines.endpoint_prompts import locate
 from cluster.engines.models import fingerprint, resolve
 from cluster.engines.protocol import Engine, Usage
 from cluster.engines.transformers_engine import TransformersEngine, build
@@ -42,7 +43,8 @@ class Engines:
 
         A folder whose weights have changed since counts as another model.
         """
-        key = (config.model_dump_json(), fingerprint(resolve(config.model)))
+        folder = resolve(config.model) if isinstance(config, TransformersConfig) else locate(config.model)
+        key = (config.model_dump_json(), fingerprint(folder))
         if key not in self._engines:
             evicted = None
             if len(self._engines) >= self.keep:
