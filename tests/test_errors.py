@@ -144,12 +144,14 @@ def test_a_cut_off_part_is_named_and_made_again(home: Path, tmp_path: Path) -> N
 
 
 def test_ctrl_c_and_stop_and_a_second_driver(home: Path, tmp_path: Path) -> None:
-    path, run = write_recipe(home, **NO_STUDENT), tmp_path / "run"
+    long_enough = {"generator": {"kind": "summaries", "samples": 24, "max_new_tokens": 40}}  # not to end before it is stopped
+    path, run = write_recipe(home, **NO_STUDENT, **long_enough), tmp_path / "run"
     driver = subprocess.Popen(command("run", path, "--out", run), env=settings(), stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: bool(part_names(run / "rounds/000/candidates")), driver)
+    wait_for(lambda: (run / "events.jsonl").exists(), driver)
     one_sentence(limbeck("run", path, "--out", run), "is being run by process", str(driver.pid), "limbeck stop")
     status = json.loads(limbeck("status", run, "--json").stdout)
     assert status["state"] == "running" and status["driver"]["process"] == driver.pid
+    wait_for(lambda: bool(part_names(run / "rounds/000/candidates")), driver)
     driver.send_signal(signal.SIGINT)
     _, words = driver.communicate(timeout=60)
     assert driver.returncode == 130 and "nothing finished is lost" in words.splitlines()[-1], words
