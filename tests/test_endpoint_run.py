@@ -43,9 +43,7 @@ def test_a_run_over_http_loses_no_row_and_asks_none_twice(home: Path) -> None:
     with FaultServer(plan=every_fifth_fails_once, models=SERVED) as server:
         done = limbeck("run", write_recipe(home, **endpoint(home, server.url)), "--out", home / "run", "--no-panel")
         assert done.returncode == 0, done.stderr
-        drawn = [
-            call for call in server.sent_again if not call.endswith("|None")
-        ]  # scored texts have no seed
+        drawn = [call for call in server.sent_again if not call.endswith("|None")]  # scored texts have no seed
         assert not drawn
     candidates = read_parts(home / "run/rounds/000/candidates", CANDIDATES)
     assert candidates.num_rows == 36 and not candidates["error"].drop_null().to_pylist()
