@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers import logging as transformers_logging
 
@@ -17,6 +16,7 @@ from cluster.engines.classifier import LABELS, Classifier, ClassifierConfig, For
 from cluster.engines.classifier_forward import PackedForward, PaddedForward
 from cluster.engines.classifier_pairs import Joiner, Rows
 from cluster.engines.models import NO_LIMIT_TOKENS, resolve
+from cluster.engines.weights import device_of, loaded_as
 from corpus.errors import LimbeckError
 
 _CPU_BATCH_TOKENS = 2048
@@ -37,7 +37,7 @@ def load(config: ClassifierConfig) -> Classifier:
     """Load a classifier; raises LimbeckError where the model is missing, cut off, no classifier, or its classes are not named."""
     clock = time.perf_counter()
     folder = resolve(config.model)
-    device = _device(config)
+    device = device_of(config.device)
     model = _model(folder, config, device)
     places = label_places(config.label_names or model.config.id2label, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -70,14 +70,10 @@ def label_places(names: Mapping[int, str] | Sequence[str], folder: Path) -> list
 
 
 def _model(folder: Path, config: ClassifierConfig, device: torch.device) -> Any:
-    try:
-        with quietly():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                folder, dtype=getattr(torch, config.dtype), use_safetensors=True, local_files_only=True, output_loading_info=True
-            )
-    except (ValueError, OSError, SafetensorError, RuntimeError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise LimbeckError(f"{folder} cannot be loaded as a classifier: {first_line}") from error
+    with loaded_as(folder, "a classifier"), quietly():
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=getattr(torch, config.dtype), use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
     missing = sorted(report["missing_keys"])
     if missing:
         raise LimbeckError(f"{folder} is no classifier: its weights lack {missing[0]}; name a model that was trained for NLI")
@@ -132,9 +128,3 @@ def quietly() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-def _device(config: ClassifierConfig) -> torch.device:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise LimbeckError("device is cuda, but this machine has no usable GPU; set device to cpu or auto")
-    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -47,16 +47,15 @@ class Encoder:
     def __init__(self, config: EncoderConfig) -> None:
         """Load the model; seconds."""
         import torch
-        from safetensors import SafetensorError
         from transformers import AutoModel, AutoTokenizer
+
+        from cluster.engines.weights import device_of, loaded_as
 
         clock = time.perf_counter()
         folder = resolve(config.model)
-        if config.device == "cuda" and not torch.cuda.is_available():
-            raise LimbeckError("device is cuda, but this machine has no usable GPU; set device to cpu or auto")
-        self._device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+        self._device = device_of(config.device)
         self._pooling = pooling(folder)
-        try:
+        with loaded_as(folder, "an encoder"):
             model = AutoModel.from_pretrained(
                 folder,
                 dtype=getattr(torch, config.dtype),
@@ -67,9 +66,6 @@ class Encoder:
             self._tokenizer = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=config.trust_remote_code, local_files_only=True
             )
-        except (ValueError, OSError, SafetensorError, RuntimeError) as error:
-            first_line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise LimbeckError(f"{folder} cannot be loaded as an encoder: {first_line}") from error
         self._model = model.to(self._device).eval()
         self._batch_tokens = config.batch_tokens
         self.max_tokens = min(describe(folder).context_tokens, config.max_tokens or stated_tokens(folder))

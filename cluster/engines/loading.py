@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from cluster.engines import attention
 from cluster.engines.config import TransformersConfig
 from cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
 from cluster.engines.packing import Pack
+from cluster.engines.weights import device_of, loaded_as
 from corpus.errors import LimbeckError
 
 _PROBE_TOKENS = 12
@@ -33,8 +34,8 @@ class Loaded:
 def load(config: TransformersConfig) -> Loaded:
     """Load a model for inference; raises LimbeckError where it is missing, cut off or no causal language model."""
     folder = resolve(config.model)
-    device = _device(config)
-    try:
+    device = device_of(config.device)
+    with loaded_as(folder, "a causal language model"):
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, config.dtype),
@@ -43,9 +44,6 @@ def load(config: TransformersConfig) -> Loaded:
             local_files_only=True,
         )
         model = model.to(device).eval()
-    except (ValueError, OSError, SafetensorError, RuntimeError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise LimbeckError(f"{folder} cannot be loaded as a causal language model: {first_line}") from error
     return _finish(config, folder, model)
 
 
@@ -53,7 +51,7 @@ def reload(loaded: Loaded, config: TransformersConfig) -> Loaded | None:
     """Put the weights of another folder into a loaded model, or return None where the two are not built alike."""
     folder = resolve(config.model)
     model = loaded.model
-    same_place = model.dtype == getattr(torch, config.dtype) and model.device.type == _device(config).type
+    same_place = model.dtype == getattr(torch, config.dtype) and model.device.type == device_of(config.device).type
     if not same_place or config.trust_remote_code:
         return None
     if _architecture(AutoConfig.from_pretrained(folder, local_files_only=True)) != _architecture(model.config):
@@ -142,9 +140,3 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> f
 def _architecture(config: Any) -> dict[str, Any]:
     ignored = {"_name_or_path", "_model_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "is_local"}
     return {key: value for key, value in config.to_dict().items() if key not in ignored and not key.endswith("_token_id")}
-
-
-def _device(config: TransformersConfig) -> torch.device:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise LimbeckError("device is cuda, but this machine has no usable GPU; set device to cpu or auto")
-    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from cluster.engines.masked import MaskedConfig, MaskedModel
 from cluster.engines.masked_forms import Form, Hidden, Infilling, cloze
 from cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
 from cluster.engines.protocol import Usage
+from cluster.engines.weights import device_of, loaded_as
 from corpus.errors import LimbeckError
 
 _CHUNK_ROWS = 64  # rows turned to float32 at once, so that the copy stays in the CPU's cache
@@ -74,14 +74,11 @@ def _only(trunk: torch.nn.Module, rows: torch.Tensor, places: torch.Tensor) -> I
 def _model(folder: Path, config: MaskedConfig) -> Any:
     kind = AutoConfig.from_pretrained(folder, local_files_only=True)
     loader = AutoModelForSeq2SeqLM if kind.is_encoder_decoder else AutoModelForMaskedLM
-    device = _device(config)
-    try:
+    device = device_of(config.device)
+    with loaded_as(folder, "a masked language model"):
         model, report = loader.from_pretrained(
             folder, dtype=getattr(torch, config.dtype), use_safetensors=True, local_files_only=True, output_loading_info=True
         )
-    except (ValueError, OSError, SafetensorError, RuntimeError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise LimbeckError(f"{folder} cannot be loaded as a masked language model: {first_line}") from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise LimbeckError(
@@ -123,9 +120,3 @@ def _limit(model: Any, folder: Path, tokenizer: Any) -> int:
             first = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa numbers its tokens from there
             limits.append(module.num_embeddings - first)
     return int(min(limits))
-
-
-def _device(config: MaskedConfig) -> torch.device:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise LimbeckError("device is cuda, but this machine has no usable GPU; set device to cpu or auto")
-    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
