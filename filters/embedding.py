@@ -11,6 +11,7 @@ from pydantic import Field
 from cluster.engines.encoder import Encoder, EncoderConfig
 from filters.contract import Bound
 from filters.limits import Cost, CriticConfig, Limit, Name
+from filters.mismatch import next_other
 
 if TYPE_CHECKING:
     from cluster.engines.provider import Engines
@@ -76,7 +77,7 @@ class EmbeddingFilter:
         vectors = np.full((len(texts), self._encoder.dimensions), np.nan, np.float32)
         vectors[filled] = self._encoder.encode([text for text, has in zip(texts, filled, strict=True) if has])
         outputs, documents = vectors[:rows], vectors[rows:]
-        others = _next_other(texts[rows:])
+        others = next_other(texts[rows:])
         null = np.where(others >= 0, _cosines(outputs, documents[others]), np.nan)
         lists = pa.FixedSizeListArray.from_arrays(pa.array(np.nan_to_num(outputs).ravel()), self._encoder.dimensions)
         return pa.table(
@@ -94,13 +95,3 @@ def _cosines(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) ->
     """Row by row, of unit vectors; NaN where one is NaN.  # [rows, dimensions] -> [rows]"""
     found: npt.NDArray[np.float64] = np.clip(np.einsum("ij,ij->i", first, second, dtype=np.float64), -1.0, 1.0)
     return found
-
-
-def _next_other(documents: Sequence[str]) -> npt.NDArray[np.int64]:
-    """For each row a row with the next distinct document, in order of first appearance and around the end; -1: there is none."""
-    firsts = {document: row for row, document in reversed(list(enumerate(documents)))}
-    order = sorted(firsts.values())
-    if len(order) < 2:
-        return np.full(len(documents), -1)
-    follows = {documents[row]: order[(place + 1) % len(order)] for place, row in enumerate(order)}
-    return np.array([follows[document] for document in documents], np.int64)

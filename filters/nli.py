@@ -15,6 +15,7 @@ from cluster.engines.classifier import LABELS, Classifier, ClassifierConfig
 from corpus.errors import LimbeckError
 from filters.contract import Bound
 from filters.limits import Cost, CriticConfig, Limit, Name
+from filters.mismatch import next_other
 from filters.premises import Answer, Question, answer, sentence_windows
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class NliFilter:
         if self._config.direction == "both":
             sides["reverse"] = (outputs, documents)
         if self._config.null_columns:
-            sides["null"] = (_next(documents), outputs)
+            sides["null"] = ([documents[row] if row >= 0 else "" for row in next_other(documents)], outputs)
         cut = {text: self._cut(text) for text in dict.fromkeys(["", *documents, *outputs])}
         asked = [Question(cut[p][0], cut[h][1]) for pair in sides.values() for p, h in zip(*pair, strict=True)]
         answers, cut_tokens = self._ask(asked)
@@ -146,13 +147,6 @@ class NliFilter:
 
 def _texts(candidates: pa.Table, column: str) -> list[str]:
     return [(text or "").strip() for text in candidates[column].to_pylist()]
-
-
-def _next(documents: Sequence[str]) -> list[str]:
-    """For each row the next other document, in order of appearance; "" where there is only one."""
-    distinct = list(dict.fromkeys(documents))
-    following = dict(zip(distinct, [*distinct[1:], *distinct[:1]], strict=True))
-    return [following[document] if len(distinct) > 1 else "" for document in documents]
 
 
 def _column(answers: Sequence[Answer], label: str) -> pa.Array:
