@@ -12,8 +12,8 @@ SAID_BY_ALLOCATORS = ("can't allocate memory", "cannot allocate memory", "out of
 def memory_watched() -> Iterator[None]:
     """Raise EngineDied where the block runs out of memory, on the host or on a device.
 
-    What is left of a process after that is not to be trusted (half a model, a fragmented device), so its worker is started again: a
-    load that fails so three times stops the run, and rows that do so in a batch are tried by halves, down to the row.
+    What is left of a process after that is not to be trusted (half a model, a fragmented device), so its worker is started again:
+    a load that fails so three times stops the run, and rows that do so in a batch are tried by halves, down to the row.
     """
     try:
         yield
