@@ -1,210 +1,74 @@
-"""Part names streamed through a Ray Data actor pool, in front of workers that hold the models.
+"""Part names streamed through Ray Data actor pools, in front of workers that hold the models.
 
-A row in Ray is `{"lane": ..., "part": "part-00007"}`; the data stays in Parquet. The actors of Ray Data (gates) are light and
-live for one stream; each owns one worker, a plain Ray actor that outlives streams, stages and rounds, because importing the
-model stack costs more than most stages of a small run. A gate counts the deaths of its worker: a part that killed it
-twice is bisected down to the row, and that row becomes a stored reason.
+A row in Ray is `{"lane": ..., "part": "part-00007", ...}`; the data stays in Parquet. The actors of Ray Data (gates, see gate.py)
+are light and live for one stream; each owns one worker, a plain Ray actor that outlives streams, stages and rounds, because
+importing the model stack costs more than most stages of a small run. Where critics have workers of their own, a part goes on to
+them once its candidates are published.
 """
 
-import atexit
 import contextlib
 import json
-import os
 import time
 import warnings
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from cluster.engines.protocol import EngineDied
-from cluster.session import ClusterConfig, Session, wait_for_room
-from cluster.worker import PartJob, PartReport, Worker
+from cluster.gate import Gate
+from cluster.owned import RESTART_SECONDS
+from cluster.session import PARTS_IN_FLIGHT, ClusterConfig, Session, wait_for_room
+from cluster.worker import PartJob, PartReport, PoolName, Worker
 from corpus.errors import LimbeckError, last_line
 
-DEATHS_BEFORE_BISECTION = 2
 STREAM_ATTEMPTS = 3
-STARTS_WITHOUT_SUCCESS = 3
-POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Lane:
-    """A chain of jobs that every one of `parts` goes through in order."""
+    """A chain of jobs that each of `parts` goes through in order; the teachers' pool has its jobs before the critics'."""
 
     jobs: Sequence[PartJob]
     parts: Sequence[str]
 
 
-class Gate:
-    """The Ray Data actor: takes a part through its lane's jobs on the worker it owns."""
-
-    def __init__(self, workers: list[Any], lanes: list[Lane], stall_seconds: float) -> None:
-        import ray
-
-        # a gate holds nothing that needs an orderly end, and Ray's (2.60) can lock itself up and leave the process behind
-        atexit.register(os._exit, 0)
-        self._lanes, self._stall_seconds = lanes, stall_seconds
-        self._me = ray.get_runtime_context().get_actor_id() or str(os.getpid())
-        self._worker = next(worker for worker in workers if ray.get(worker.claim.remote(self._me)))
-        self._beat = Path(ray.get(self._worker.claim.remote(self._me)))
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """What each of the lane's jobs did to the row's part, as JSON, and the error that ends the run, or ""."""
-        reports, error = [], ""
-        try:
-            for job in self._lanes[row["lane"]].jobs:
-                if not job.finished(row["part"]):
-                    reports.append(asdict(self._take(job, row["part"])))
-        except LimbeckError as failure:
-            error = str(failure)
-        return {"reports": json.dumps(reports), "error": error}
-
-    def _take(self, job: PartJob, part: str) -> PartReport:
-        """Run a job on a part; after two deaths, by bisection."""
-        started, report = time.monotonic(), PartReport(job.stage, part)
-        while len(report.deaths) < DEATHS_BEFORE_BISECTION:
-            try:
-                done = PartReport(**self._call("run", job, part))
-                done.seconds, done.deaths = time.monotonic() - started, report.deaths
-                return done
-            except WorkerDied as death:
-                report.deaths.append(str(death))
-        table = self._by_halves(job, part, 0, job.rows(part), report)
-        report.rows = job.publish(part, table)
-        report.seconds = time.monotonic() - started
-        return report
-
-    def _compute(self, job: PartJob, part: str, start: int, stop: int, report: PartReport) -> pa.Table:
-        """Compute rows together, or by halves where that kills the worker: only a row that kills it alone is given up."""
-        try:
-            return self._call("compute", job, part, start, stop)
-        except WorkerDied as death:
-            report.deaths.append(str(death))
-            if stop - start > 1:
-                return self._by_halves(job, part, start, stop, report)
-            reason = f"the worker died each time it worked on this row ({death})"
-            report.failed_rows.append(f"{part} row {start}: {reason}")
-            return job.failure(part, start, reason)
-
-    def _by_halves(self, job: PartJob, part: str, start: int, stop: int, report: PartReport) -> pa.Table:
-        middle = (start + stop + 1) // 2
-        halves = [(low, high) for low, high in ((start, middle), (middle, stop)) if low < high]
-        tables = [self._compute(job, part, low, high, report) for low, high in halves]
-        return pa.concat_tables(tables, promote_options="default")
-
-    def _call(self, method: str, job: PartJob, part: str, *rows: int) -> Any:
-        """Call the worker; its death is WorkerDied, any error of its own and its last death a LimbeckError.
-
-        A worker that died has started again by then, and has loaded what the job takes.
-        """
-        try:
-            return self._ask(method, job, part, *rows)
-        except WorkerDied as death:
-            self._revive(job, part, str(death))
-            raise
-
-    def _ask(self, method: str, job: PartJob, *arguments: Any) -> Any:
-        import ray
-
-        try:
-            return self._answer(getattr(self._worker, method).remote(job, *arguments))
-        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as death:
-            memory = isinstance(death, ray.exceptions.OutOfMemoryError)
-            raise WorkerDied(
-                "Ray ended it, as the machine ran low on memory" if memory else "it was killed or crashed"
-            ) from death
-        except ray.exceptions.RayTaskError as failure:
-            cause = failure.cause
-            if isinstance(cause, LimbeckError):
-                raise cause from failure
-            if isinstance(cause, EngineDied):
-                ray.kill(self._worker, no_restart=False)
-                raise WorkerDied(f"its engine ended: {cause}") from failure
-            where = f" on {arguments[0]}" if arguments else ""
-            raise LimbeckError(f"{job.stage} failed{where}: {last_line(failure)}") from failure
-
-    def _answer(self, call: Any) -> Any:
-        """Wait for a call for as long as the worker gets on; ends the worker where it does not."""
-        import ray
-
-        seen, since = "", time.monotonic()
-        while True:
-            ready, _ = ray.wait([call], timeout=min(POLL_SECONDS, self._stall_seconds / 2))
-            if ready:
-                return ray.get(call)
-            with contextlib.suppress(OSError):
-                progress = self._beat.read_text()
-                if progress and progress != seen:
-                    seen, since = progress, time.monotonic()
-            if time.monotonic() - since > self._stall_seconds:
-                ray.kill(self._worker, no_restart=False)
-                raise WorkerDied(f"it computed nothing for {self._stall_seconds:.0f} s and was ended")
-
-    def _revive(self, job: PartJob, part: str, words: str) -> None:
-        """Return once the worker is up again with what the job takes: a call sent too early would blame an innocent row.
-
-        Raises LimbeckError where Ray will not start it again, or where it dies each time it loads its models.
-        """
-        for _ in range(STARTS_WITHOUT_SUCCESS):
-            self._await_restart(job.stage, part)
-            try:
-                self._ask("warm", job)
-                return
-            except WorkerDied as death:
-                words = str(death)
-        raise LimbeckError(
-            f"the worker of {job.stage} died {STARTS_WITHOUT_SUCCESS} times while it loaded its models, at last: {words}; its "
-            "log lies in the run's logs/"
-        )
-
-    def _await_restart(self, stage: str, part: str) -> None:
-        """Return once the worker answers again; raises LimbeckError where Ray will not start it again."""
-        import ray
-
-        while True:
-            try:
-                self._beat = Path(ray.get(self._worker.claim.remote(self._me), timeout=self._stall_seconds))
-                return
-            except ray.exceptions.ActorUnavailableError:
-                time.sleep(0.2)
-            except (ray.exceptions.ActorDiedError, ray.exceptions.GetTimeoutError) as death:
-                raise LimbeckError(
-                    f"a worker died more often than cluster.max_restarts allows, at last on {stage} {part}: "
-                    f"{' '.join(str(death).split())[:400]}"
-                ) from death
-
-
-class WorkerDied(Exception):
-    """A worker's process ended while it worked; Ray is restarting it."""
-
-
 class WorkerPool:
     """The workers of a run, started at once and kept until `close`."""
 
-    def __init__(self, config: ClusterConfig, workers_folder: Path, driver: str) -> None:
-        self._config, self._workers_folder, self._driver = config, str(workers_folder), driver
-        self._workers: list[Any] = []
+    def __init__(self, config: ClusterConfig, workers_folder: Path, driver: str, keep: int = 2) -> None:
+        """Start the workers; each holds at most `keep` engines."""
+        self._config, self._keep = config, keep
+        self._workers_folder, self._driver = str(workers_folder), driver
+        self._workers: dict[PoolName, list[Any]] = {}
         self.start()
 
     def start(self) -> None:
         """Start the workers where they are not running; they come up in the background."""
+        if self._workers:
+            return
+        config = self._config
+        self._workers = {"teachers": self._started("teacher", config.workers, config.cpus_per_worker, config.gpus_per_worker)}
+        if config.critics is not None:
+            own = config.critics
+            self._workers["critics"] = self._started("critic", own.workers, own.cpus_per_worker, own.gpus_per_worker)
+
+    def _started(self, name: str, workers: int, cpus: float, gpus: float) -> list[Any]:
         import ray
 
-        config = self._config
         remote = ray.remote(Worker).options(
-            num_cpus=config.cpus_per_worker, num_gpus=config.gpus_per_worker, max_restarts=config.max_restarts, max_task_retries=0
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_restarts=self._config.max_restarts,
+            max_task_retries=0,
+            max_concurrency=self._config.parts_in_flight or PARTS_IN_FLIGHT,
+            scheduling_strategy="DEFAULT" if gpus else "SPREAD",
         )
-        arguments = (config.threads(), self._workers_folder, self._driver)
-        self._workers = self._workers or [remote.remote(index, *arguments) for index in range(config.workers)]
+        arguments = (self._config.threads(), self._keep, self._workers_folder, self._driver)
+        return [remote.remote(f"{name}-{index}", *arguments) for index in range(workers)]
 
     def make_room(self, session: Session, cpus: float, gpus: float) -> None:
         """End the workers if the cluster cannot hold them beside something that reserves so much; `stream` starts them again."""
-        left_cpus = session.cpus - self._config.workers * self._config.cpus_per_worker
-        left_gpus = session.gpus - self._config.workers * self._config.gpus_per_worker
-        if left_cpus < cpus or left_gpus < gpus:
+        if session.cpus - self._config.cpus < cpus or session.gpus - self._config.gpus < gpus:
             self.close()
             if not wait_for_room(cpus, gpus):
                 raise LimbeckError(
@@ -219,18 +83,27 @@ class WorkerPool:
         """
         import ray
 
-        for attempt in range(STREAM_ATTEMPTS):
+        attempts = 0
+        while True:
             try:
-                yield from self._stream(lanes)
+                for report in self._stream(lanes):
+                    attempts = 0
+                    yield report
                 return
-            except ray.exceptions.RayError as death:  # a gate, not a worker: what it had published is skipped next time
-                if attempt == STREAM_ATTEMPTS - 1:
+            except ray.exceptions.RayError as death:  # a gate, or a worker for good: what was published is skipped next time
+                attempts += 1
+                if attempts == STREAM_ATTEMPTS:
                     raise LimbeckError(
                         f"Ray lost the stream {STREAM_ATTEMPTS} times, at last with: {last_line(death)}"
                     ) from death
 
     def _stream(self, lanes: Sequence[Lane]) -> Generator[PartReport]:
-        items = [{"lane": i, "part": part} for i, lane in enumerate(lanes) for part in lane.parts if not _finished(lane, part)]
+        items: list[dict[str, Any]] = [
+            {"lane": i, "part": part, "reports": "[]", "error": ""}
+            for i, lane in enumerate(lanes)
+            for part in lane.parts
+            if not _finished(lane.jobs, part)
+        ]
         if not items:
             return
         import ray
@@ -238,18 +111,12 @@ class WorkerPool:
 
         _quiet(ray.data.DataContext.get_current())
         self.start()
-        ray.get([worker.claim.remote("") for worker in self._workers])
-        gates = min(len(self._workers), len(items))
-        with warnings.catch_warnings():  # Ray has no other way to bound an actor's restarts, and warns of this one
-            warnings.simplefilter("ignore")
-            stream = ray.data.from_items(items, override_num_blocks=len(items)).map(
-                Gate,
-                fn_constructor_args=(self._workers, list(lanes), self._config.stall_seconds),
-                compute=ray.data.ActorPoolStrategy(size=gates, max_tasks_in_flight_per_actor=1),
-                num_cpus=0,
-                max_restarts=0,
-                max_task_retries=0,
-            )
+        stream = ray.data.from_items(items, override_num_blocks=len(items))
+        for pool, workers in self._workers.items():
+            chains = [[job for job in lane.jobs if self._pool_of(job) == pool] for lane in lanes]
+            at_work = sum(not _finished(chains[item["lane"]], item["part"]) for item in items)
+            if at_work:
+                stream = self._through(stream, pool, self._answering(workers)[:at_work], chains)
         # without prefetching: iter_rows would hold each part's report back until the next part is done
         batches = stream.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
         # closed at once after a failure: Ray's executor is a thread, and one that meets a Ray shut down ends the process
@@ -260,17 +127,74 @@ class WorkerPool:
                     if row["error"]:
                         raise LimbeckError(row["error"])
 
+    def _through(self, stream: Any, pool: PoolName, workers: list[Any], chains: list[list[PartJob]]) -> Any:
+        """The stream, going through gates in front of these workers."""
+        import ray
+        import ray.data
+
+        config = self._config
+        batches_across_callers = any(job.concurrent for chain in chains for job in chain)
+        in_flight = config.parts_in_flight or (PARTS_IN_FLIGHT if batches_across_callers else 1)
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        with warnings.catch_warnings():  # Ray has no other way to bound an actor's restarts, and warns of this one
+            warnings.simplefilter("ignore")
+            return stream.map(
+                Gate,
+                fn_constructor_args=(workers, chains, pool, config.stall_seconds),
+                compute=ray.data.ActorPoolStrategy(
+                    size=len(workers),
+                    max_tasks_in_flight_per_actor=in_flight,
+                    max_concurrent_calls_per_actor=in_flight,
+                    enable_true_multi_threading=True,
+                ),
+                num_cpus=0,
+                scheduling_strategy=here,  # gates are light, and this node outlives all others
+                max_restarts=0,
+                max_task_retries=0,
+            )
+
+    def _answering(self, workers: list[Any]) -> list[Any]:
+        """Free the workers, once they have done what an earlier stream asked; leaves out those that stay away.
+
+        Raises LimbeckError where none answers.
+        """
+        import ray
+
+        began, ready = time.monotonic(), list[Any]()
+        calls = {worker.claim.remote(""): worker for worker in workers}
+        while calls and time.monotonic() - began < (RESTART_SECONDS if ready else self._config.stall_seconds):
+            for call in ray.wait(list(calls), timeout=1.0)[0]:
+                worker = calls.pop(call)
+                try:
+                    ray.get(call)
+                    ready.append(worker)
+                except ray.exceptions.ActorUnavailableError:  # being started again
+                    time.sleep(0.2)
+                    calls[worker.claim.remote("")] = worker
+                except ray.exceptions.ActorDiedError as death:
+                    if len(workers) == 1:
+                        raise LimbeckError(f"the worker is gone: {last_line(death)}") from death
+        if not ready:
+            raise LimbeckError(
+                "no worker answers: the cluster has no room for one, or its nodes are gone; see `ray status`, and run the same "
+                "command again when it is whole"
+            )
+        return ready
+
+    def _pool_of(self, job: PartJob) -> PoolName:
+        return job.pool if job.pool in self._workers else "teachers"
+
     def close(self) -> None:
         """End the workers and free what they reserved."""
         import ray
 
-        for worker in self._workers:
+        for worker in [worker for workers in self._workers.values() for worker in workers]:
             ray.kill(worker, no_restart=True)
-        self._workers = []
+        self._workers = {}
 
 
-def _finished(lane: Lane, part: str) -> bool:
-    return all(job.finished(part) for job in lane.jobs)
+def _finished(jobs: Sequence[PartJob], part: str) -> bool:
+    return all(job.finished(part) for job in jobs)
 
 
 def _quiet(context: Any) -> None:
@@ -279,4 +203,4 @@ def _quiet(context: Any) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = 0
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a stream is raised, too

@@ -16,6 +16,16 @@ from pydantic import Field
 from corpus.config import Config
 from corpus.errors import LimbeckError
 
+PARTS_IN_FLIGHT = 8  # where an engine batches across callers
+
+
+class CriticWorkers(Config):
+    """Processes that score, beside those that draw: a part is scored while the next ones are drawn."""
+
+    workers: int = Field(1, ge=1)
+    cpus_per_worker: float = Field(1.0, ge=0)
+    gpus_per_worker: float = Field(0.0, ge=0)
+
 
 class ClusterConfig(Config):
     """Where a run computes, and how its work is laid out on processes."""
@@ -24,10 +34,19 @@ class ClusterConfig(Config):
         None,
         description="a Ray cluster to join; null: RAY_ADDRESS, else one that `ray start` left running here, else a private one",
     )
-    workers: int = Field(1, ge=1, description="processes that hold models; each works on one part at a time")
+    workers: int = Field(1, ge=1, description="processes that hold models")
     cpus_per_worker: float = Field(1.0, ge=0, description="what each worker reserves in Ray")
     gpus_per_worker: float = Field(0.0, ge=0)
-    threads_per_worker: int | None = Field(None, ge=1, description="null: the machine's cores divided by `workers`")
+    threads_per_worker: int | None = Field(None, ge=1, description="null: the machine's cores divided by all workers")
+    parts_in_flight: int | None = Field(
+        None,
+        ge=1,
+        description="parts that a worker takes at once; models in its process work on one at a time. null: 1, and "
+        f"{PARTS_IN_FLIGHT} where an engine batches across callers (vllm, endpoint)",
+    )
+    critics: CriticWorkers | None = Field(
+        None, description="workers of the critics' own; null: critics compute on the teachers' workers"
+    )
     rows_per_part: int = Field(32, ge=1, description="sources in a part: the unit of work, retry and resume")
     max_restarts: int = Field(12, ge=0, description="how often one worker may die before the run stops")
     stall_seconds: float = Field(
@@ -39,7 +58,24 @@ class ClusterConfig(Config):
 
     def threads(self) -> int:
         """Threads of each worker's model."""
-        return self.threads_per_worker or max(1, (os.cpu_count() or 1) // self.workers)
+        return self.threads_per_worker or max(1, (os.cpu_count() or 1) // self.all_workers)
+
+    @property
+    def all_workers(self) -> int:
+        """Processes that hold models: teachers' and critics'."""
+        return self.workers + (self.critics.workers if self.critics else 0)
+
+    @property
+    def cpus(self) -> float:
+        """What all workers reserve."""
+        critics = self.critics.workers * self.critics.cpus_per_worker if self.critics else 0.0
+        return self.workers * self.cpus_per_worker + critics
+
+    @property
+    def gpus(self) -> float:
+        """What all workers reserve."""
+        critics = self.critics.workers * self.critics.gpus_per_worker if self.critics else 0.0
+        return self.workers * self.gpus_per_worker + critics
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,21 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import pyarrow as pa
 
+from cluster.engines.memory import memory_watched
+
 if TYPE_CHECKING:
-    from cluster.engines.provider import Engines
+    from cluster.engines.provider import Engines, Lease
+
+PoolName = Literal["teachers", "critics"]
+Result = TypeVar("Result")
 
 
 class PartJob(Protocol):
@@ -22,6 +28,16 @@ class PartJob(Protocol):
     @property
     def stage(self) -> str:
         """What events call it, e.g. "round-0/candidates"."""
+        ...
+
+    @property
+    def pool(self) -> PoolName:
+        """Whose workers compute it, where the critics have workers of their own."""
+        ...
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether it may run beside other jobs of the same process."""
         ...
 
     def finished(self, part: str) -> bool:
@@ -51,10 +67,15 @@ class PartJob(Protocol):
 
 @dataclass
 class PartReport:
-    """What a job did to a part."""
+    """What a job did to a part.
+
+    `seconds` of jobs that ran side by side on a worker are shared out among them, so that they add up to the worker's time. What
+    the engines did is told once: of jobs that asked one engine side by side, the first to end reports what it did until then.
+    """
 
     stage: str
     part: str
+    pool: PoolName = "teachers"
     rows: int = 0
     seconds: float = 0.0
     model_seconds: float = 0.0
@@ -64,58 +85,93 @@ class PartReport:
     deaths: list[str] = field(default_factory=list)  # the last words of each death of the worker on this part
     failed_rows: list[str] = field(default_factory=list)
 
+    def take(self, done: dict[str, Any]) -> None:
+        """Add what engines did: some of MEASURES."""
+        for name in MEASURES:
+            setattr(self, name, getattr(self, name) + done[name])
+
+
+MEASURES = ("model_seconds", "load_seconds", "output_tokens", "forwarded_tokens")
+
 
 class Worker:
-    """A process that holds models and computes parts; wrapped by `ray.remote` in `WorkerPool`."""
+    """A process that holds models and computes parts; wrapped by `ray.remote` in `WorkerPool`, and called from several threads.
 
-    def __init__(self, index: int, threads: int, workers_folder: str, driver: str) -> None:
+    Jobs that are not `concurrent` all compute on one thread of its own, one after the other.
+    """
+
+    def __init__(self, name: str, threads: int, keep: int, workers_folder: str, driver: str) -> None:
+        """Import the model stack, with so many threads a model and at most `keep` engines."""
         import torch
 
         from cluster.engines.provider import Engines
 
         torch.set_num_threads(threads)
-        _log_to(Path(workers_folder).parent / "logs" / f"worker-{index}.log")
-        self._engines = Engines()
-        self._owner = ""
-        name = f"worker-{index}"
+        self._alone = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,))
+        _log_to(Path(workers_folder).parent / "logs" / f"{name}.log")
+        self._engines = Engines(keep)
+        self._owner, self._calls, self._ended = "", 0, threading.Condition()
         self._beat = str(heartbeat_file(Path(workers_folder), name))
         beat = threading.Thread(target=heartbeat, args=(Path(workers_folder), driver, name, self._progress), daemon=True)
         beat.start()
 
     def claim(self, gate: str) -> str:
-        """Let the first gate that asks own this worker, and say where its heartbeat lies; "" for any other. Gate "" frees it."""
-        if gate and self._owner not in ("", gate):
-            return ""
-        self._owner = gate
-        return self._beat
+        """Let the first gate that asks own this worker, and say where its heartbeat lies; "" for any other.
+
+        Gate "" frees it, once what an earlier gate has asked for is done.
+        """
+        with self._ended:
+            if not gate:
+                self._ended.wait_for(lambda: not self._calls)
+            elif self._owner not in ("", gate):
+                return ""
+            self._owner = gate
+            return self._beat
 
     def warm(self, job: PartJob) -> None:
         """Load what a job computes with."""
-        job.warm(self._engines)
+        with self._lease() as engines:
+            self._in_turn(job, lambda: job.warm(engines))
 
     def run(self, job: PartJob, part: str) -> dict[str, Any]:
-        """Compute and publish a whole part."""
-        report, before = PartReport(job.stage, part), self._engines.usage()
-        table = job.compute(part, 0, job.rows(part), self._engines)
-        report.rows = job.publish(part, table)
-        return self._close(report, before)
+        """Compute and publish a whole part; returns its rows and what its engines did."""
 
-    def compute(self, job: PartJob, part: str, start: int, stop: int) -> pa.Table:
-        """Compute some rows of a part without publishing them (for bisection)."""
-        return job.compute(part, start, stop, self._engines)
+        def compute() -> int:
+            return job.publish(part, job.compute(part, 0, job.rows(part), engines))
+
+        with self._lease() as engines:
+            return {"rows": self._in_turn(job, compute), **_told(engines)}
+
+    def compute(self, job: PartJob, part: str, start: int, stop: int) -> tuple[pa.Table, dict[str, Any]]:
+        """Compute some rows of a part without publishing them (for bisection); returns them and what the engines did."""
+        with self._lease() as engines:
+            return self._in_turn(job, lambda: job.compute(part, start, stop, engines)), _told(engines)
+
+    def _in_turn(self, job: PartJob, work: Callable[[], Result]) -> Result:
+        with memory_watched():
+            return work() if job.concurrent else self._alone.submit(work).result()
+
+    @contextlib.contextmanager
+    def _lease(self) -> Iterator["Lease"]:
+        with self._ended:
+            self._calls += 1
+        try:
+            with self._engines.lease() as lease:
+                yield lease
+        finally:
+            with self._ended:
+                self._calls -= 1
+                self._ended.notify_all()
 
     def _progress(self) -> float:
         """A number that changes for as long as a model computes."""
         usage = self._engines.usage()
         return usage.forwarded_tokens + usage.output_tokens + usage.model_seconds
 
-    def _close(self, report: PartReport, before: Any) -> dict[str, Any]:
-        after = self._engines.usage()
-        report.model_seconds = after.model_seconds - before.model_seconds
-        report.load_seconds = after.load_seconds - before.load_seconds
-        report.output_tokens = after.output_tokens - before.output_tokens
-        report.forwarded_tokens = after.forwarded_tokens - before.forwarded_tokens
-        return asdict(report)
+
+def _told(engines: "Lease") -> dict[str, Any]:
+    usage = engines.take_usage()
+    return {name: getattr(usage, name) for name in MEASURES}
 
 
 def heartbeat_file(folder: Path, name: str) -> Path:

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.demand import Step
 from cluster.engines.config import EngineConfig, TransformersConfig
 from cluster.engines.endpoint_config import EndpointConfig
+from cluster.placement import Plan
 from corpus.parts import done, mark_done, part_names, read_json
 from filters.indexes import index_datasets
 from filters.limits import Cost
@@ -17,6 +19,7 @@ from pipelines.calibrate import FrozenBounds, absolute, freeze
 from pipelines.events import Events
 from pipelines.folder import RunFolder, fingerprint
 from pipelines.jobs import Cheaper, GenerateJob, ScoreJob
+from pipelines.placing import in_turns
 from pipelines.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ class Context:
     events: Events
     stages: dict[str, Any]  # stage → the plain data that determines it
     teacher_folder: Path  # where the round-0 teacher lies on this machine
+    placement: Plan
+    loaded: list[Step] = field(default_factory=list)  # what the workers hold of the plan's steps
 
     @property
     def filter_bounds(self) -> list[tuple[str, Any]]:
@@ -198,7 +203,7 @@ def stream(
     context.events.emit("stage_started", stage=stage, parts=jobs)
     started, spent = time.monotonic(), 0.0
     totals: dict[str, dict[str, float]] = {}
-    with closing(pool.stream(lanes)) as reports:
+    with closing(in_turns(context.placement, context.loaded, pool, lanes)) as reports:
         for report in reports:
             facts = {key: value for key, value in vars(report).items() if key != "stage"}
             context.events.emit("part_done", stage=report.stage, **facts)
@@ -212,8 +217,9 @@ def stream(
             total = totals.setdefault(report.stage, {"seconds": 0.0, "model_seconds": 0.0, "load_seconds": 0.0, "rows": 0})
             for key in total:
                 total[key] += getattr(report, key)
-    workers = context.recipe.cluster.workers  # side by side: a second of each is a second of the run
+    workers = context.recipe.cluster.all_workers  # side by side: a second of each is a second of the run
     for name, total in totals.items():
+        total["model_seconds"] = min(total["model_seconds"], total["seconds"])  # engines that worked side by side
         shares = {key: round(value / workers if key != "rows" else value, 3) for key, value in total.items()}
         spent += shares["seconds"]
         context.events.emit("stage_done", stage=name, **shares)

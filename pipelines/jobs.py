@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from cluster.engines.protocol import Completion, Engine, Pair, Request, Usage
+from cluster.worker import PoolName
 from corpus.errors import LimbeckError
 from corpus.parts import check_whole, part_path, read_part, write_part
 from corpus.schemas import CANDIDATES, SCORED_INPUT
@@ -18,6 +19,8 @@ from filters.contract import Bound, Filter
 if TYPE_CHECKING:
     from cluster.engines.config import EngineConfig
     from cluster.engines.provider import Engines
+
+BATCH_ACROSS_CALLERS = ("vllm", "endpoint")  # engines that several jobs of a process may ask at once, and ought to
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,12 @@ class GenerateJob:
     run_seed: int
     round: int
     engine: "EngineConfig"
+    pool: ClassVar[PoolName] = "teachers"
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether it may run beside other jobs of its process."""
+        return self.engine.kind in BATCH_ACROSS_CALLERS
 
     def finished(self, part: str) -> bool:
         """Whether the candidates are published."""
@@ -108,6 +117,13 @@ class ScoreJob:
     out: Path
     filter: Any  # a filter's config (`build(engines)`), or a Filter that a user passed as an object
     cheaper: Sequence[Cheaper] = ()
+    pool: ClassVar[PoolName] = "critics"
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether it may run beside other jobs of its process: a filter that is built for each part, and only asks an engine."""
+        engine = getattr(self.filter, "engine", None)
+        return hasattr(self.filter, "build") and getattr(engine, "kind", None) in BATCH_ACROSS_CALLERS
 
     def finished(self, part: str) -> bool:
         """Whether the scores are published."""

@@ -5,7 +5,8 @@ and the same rows. The dataset is the first N accepted rows in the order of part
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,19 +68,21 @@ class Allowance:
     def __init__(self, context: Context, number: int) -> None:
         """Count what was spent before."""
         self._context, self._number = context, number
-        self._tokens, self._seconds = spent(context, number)
+        self._tokens, seconds = spent(context, number)
+        self._seconds = defaultdict(float, seconds)
 
     def take(self, report: "PartReport") -> None:
         """Count what a part took; raises ShortOfTarget where that spends the budget. The part itself is kept."""
         if report.stage.startswith(f"round-{self._number}/"):
             self._tokens += report.output_tokens
-            self._seconds += report.seconds / self._context.recipe.cluster.workers
+            self._seconds[report.pool] += report.seconds
             self.check()
 
     def check(self) -> None:
         """Raise ShortOfTarget where the budget is spent."""
         budget = self._context.recipe.budget
-        for name, used, limit in (("tokens", self._tokens, budget.tokens), ("seconds", self._seconds, budget.seconds)):
+        seconds = _elapsed(self._context, self._seconds)
+        for name, used, limit in (("tokens", self._tokens, budget.tokens), ("seconds", seconds, budget.seconds)):
             if limit is not None and used >= limit:
                 said = [event for event in read_events(self._context.folder.events) if event["event"] == "acceptance"]
                 so_far = _so_far(said[-1]) if said else "no part is whole yet"
@@ -91,11 +94,12 @@ class Allowance:
 def acceptance(context: Context, number: int, parts: Sequence[str], decisions: pa.Table) -> dict[str, Any]:
     """How far a round is: {round, parts, candidates, accepted, target, rate, tokens, tokens_per_accepted, seconds_left}.
 
-    `tokens` are those written by the teacher. `seconds_left` follows from the time between the first part's end and now.
+    `tokens` are those written by the teacher. `seconds_left` follows from the seconds of work so far.
     """
     accepted = sum(decisions["kept"].to_pylist())
     target = context.recipe.target or 0
-    tokens, seconds = spent(context, number)
+    tokens, by_pool = spent(context, number)
+    seconds = _elapsed(context, by_pool)
     return {
         "round": number,
         "parts": len(parts),
@@ -109,15 +113,22 @@ def acceptance(context: Context, number: int, parts: Sequence[str], decisions: p
     }
 
 
-def spent(context: Context, number: int) -> tuple[int, float]:
-    """Tokens that the teacher wrote and seconds of work on the round's train parts, in all sittings."""
-    mine = [
-        event
-        for event in read_events(context.folder.events)
-        if event["event"] == "part_done" and event["stage"].startswith(f"round-{number}/")
-    ]
-    workers = context.recipe.cluster.workers
-    return sum(event["output_tokens"] for event in mine), sum(event["seconds"] for event in mine) / workers
+def spent(context: Context, number: int) -> tuple[int, dict[str, float]]:
+    """Tokens that the teacher wrote and each pool's seconds of work on the round's train parts, in all sittings."""
+    seconds, tokens = dict[str, float](), 0
+    for event in read_events(context.folder.events):
+        if event["event"] == "part_done" and event["stage"].startswith(f"round-{number}/"):
+            tokens += event["output_tokens"]
+            pool = event.get("pool", "teachers")
+            seconds[pool] = seconds.get(pool, 0.0) + event["seconds"]
+    return tokens, seconds
+
+
+def _elapsed(context: Context, seconds: Mapping[str, float]) -> float:
+    """Seconds on the clock that the pools' work takes: workers of a pool side by side, and the pools beside each other."""
+    cluster = context.recipe.cluster
+    workers = {"teachers": cluster.workers, "critics": cluster.critics.workers if cluster.critics else 1}
+    return max((spent / workers[pool] for pool, spent in seconds.items()), default=0.0)
 
 
 def to_target(decisions: pa.Table, order: Sequence[str], target: int) -> pa.Table:
