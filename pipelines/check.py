@@ -7,13 +7,14 @@ from typing import Any
 
 from cluster.engines.endpoint_config import EndpointConfig
 from cluster.engines.models import ModelInfo, describe, resolve
+from cluster.placement import Plan, as_plain
 from cluster.session import running_cluster
 from corpus.config import nearest
 from corpus.errors import LimbeckError
 from corpus.tokenizer import Tokenizer
 from filters.limits import Cost
 from pipelines.events import read_events
-from pipelines.panel import acceptance_words
+from pipelines.placing import plan_for, vllm_problems
 from pipelines.recipe import Recipe
 from students.compatibility import compare
 
@@ -24,16 +25,17 @@ TOKENS_PER_SECOND = {"complete": 200.0, "logprobs": 1200.0, "train": 250.0}
 REFERENCE_CORES = 2
 
 
-def refuse_what_cannot_run(recipe: Recipe, out: Path) -> Path:
-    """Raise LimbeckError for the first problem that would stop the run; returns where the round-0 teacher lies."""
+def refuse_what_cannot_run(recipe: Recipe, out: Path) -> tuple[Path, Plan]:
+    """Raise LimbeckError for whatever would stop the run; returns where the round-0 teacher lies, and the placement plan."""
     problems = find_problems(recipe, out)
-    if problems:
-        raise LimbeckError("; ".join(problems))
-    return resolve(recipe.teacher.model)
+    plan = None if problems else plan_for(recipe)
+    if plan is None or plan.problems:
+        raise LimbeckError("; ".join([*problems, *(plan.problems if plan else ())]))
+    return resolve(recipe.teacher.model), plan
 
 
 def find_problems(recipe: Recipe, out: Path) -> list[str]:
-    """Every reason why the recipe cannot run here, in one sentence each."""
+    """Every reason why the recipe cannot run, but for those of placement, in one sentence each."""
     problems: list[str] = []
     models: dict[str, ModelInfo] = {}
     for where, model in named_models(recipe).items():
@@ -62,7 +64,8 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
     problems += _endpoint_problems(recipe)
     problems += _student_problems(recipe, models)
     problems += _score_problems(recipe)
-    problems += _room_problems(recipe, models, out)
+    problems += vllm_problems(recipe)
+    problems += _disk_problems(recipe, models, out)
     return problems
 
 
@@ -78,7 +81,7 @@ def named_models(recipe: Recipe) -> dict[str, str]:
 
 
 def check(recipe: Recipe, out: Path) -> dict[str, Any]:
-    """Problems and estimate as plain data: {problems, models, cluster, documents, estimate}; nothing is written."""
+    """Problems and estimate as plain data: {problems, models, cluster, placement, documents, estimate}; nothing is written."""
     problems = find_problems(recipe, out)
     found: dict[str, Any] = {"name": recipe.name, "problems": problems, "cluster": _cluster(recipe), "models": {}}
     for where, model in named_models(recipe).items():
@@ -88,6 +91,10 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
             continue
         facts = {"model": model, "parameters": info.parameters, "bytes": info.bytes, "context_tokens": info.context_tokens}
         found["models"][where] = facts
+    if len(found["models"]) == len(named_models(recipe)):
+        plan = plan_for(recipe.resolved())
+        problems += plan.problems
+        found["placement"] = as_plain(plan)
     if "teacher.model" in found["models"]:
         try:
             found["documents"] = _documents(recipe)
@@ -123,29 +130,6 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
         "tokens": {name: round(count) for name, count in tokens.items()},
         "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
     }
-
-
-def show(found: dict[str, Any]) -> None:
-    """Print what `check` found."""
-    for where, facts in found["models"].items():
-        size = f"{facts['parameters'] / 1e6:.0f}M parameters, {facts['bytes'] / 1e6:.0f} MB"
-        print(f"{where}: {facts['model']}: {size}, context {facts['context_tokens']} tokens")
-    print(f"cluster: {found['cluster']}")
-    if "documents" in found:
-        counts = found["documents"]
-        print(f"documents: {counts['train']} train, {counts['dev']} dev, {counts['test']} test; {counts['rejected']} not used")
-    if "estimate" in found:
-        cost = found["estimate"]
-        print(
-            f"estimate: {cost['candidates']} candidates; tokens: "
-            + ", ".join(f"{name} {n:,}" for name, n in cost["tokens"].items())
-        )
-        print(f"estimate: about {cost['seconds']['total'] / 60:.0f} minutes on these {os.cpu_count()} cores, without start-up")
-    if "acceptance" in found:
-        print(f"so far, round {found['acceptance']['round']}: {acceptance_words(found['acceptance'])}")
-    for problem in found["problems"]:
-        print(f"problem: {problem}")
-    print("this recipe cannot run as it is" if found["problems"] else "this recipe can run")
 
 
 def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
@@ -206,23 +190,12 @@ def _score_problems(recipe: Recipe) -> list[str]:
     return problems
 
 
-def _room_problems(recipe: Recipe, models: dict[str, ModelInfo], out: Path) -> list[str]:
-    """Memory for the worker's models and the student's training, disk for its checkpoints and students."""
+def _disk_problems(recipe: Recipe, models: dict[str, ModelInfo], out: Path) -> list[str]:
+    """Disk for checkpoints and students."""
     if not models:
         return []
-    import psutil
-
     problems = []
     teacher = models.get("teacher.model") or next(iter(models.values()))
-    factor = 16 if recipe.student and recipe.student.lora is None else 6  # float32 weights, gradients, two Adam moments
-    training = teacher.parameters * factor if recipe.student else 0
-    serving = recipe.cluster.workers * sum(info.bytes for info in models.values()) * 2  # the critic stays beside the student
-    free = psutil.virtual_memory().available
-    if recipe.cluster.gpus_per_worker == 0 and running_cluster(recipe.cluster) is None and serving + training > free:
-        need = (serving + training) / 1e9
-        problems.append(
-            f"models and training need about {need:.1f} GB of memory and {free / 1e9:.1f} GB is free; use a smaller model or LoRA"
-        )
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     disk = shutil.disk_usage(place).free
     need_bytes = 20_000_000 + (teacher.parameters * (2 * recipe.rounds + 14) if recipe.student else 0)

@@ -85,7 +85,7 @@ def check(
     """Validate without running: models, contexts, memory, disk, cluster; estimate tokens and time."""
     from pipelines import recipe as recipes
     from pipelines.check import check as look
-    from pipelines.check import show
+    from pipelines.check_show import show
 
     loaded = recipes.load(recipe, overrides)
     found = look(loaded, out or Path("runs") / loaded.name)

@@ -73,7 +73,7 @@ def _rounds(context: Context, driver: str) -> None:
         session = stack.enter_context(connected(recipe.cluster))
         words = "started a private Ray cluster" if session.owned else f"joined the Ray cluster at {session.address}; it stays up"
         context.events.emit("cluster", words=words)
-        pool = WorkerPool(recipe.cluster, folder.workers, driver)  # imports its stack while the sources are read
+        pool = WorkerPool(recipe.cluster, folder.workers, driver, context.placement.keep)  # imports while the sources are read
         stack.callback(pool.close)
         _done_stage(context, "start/cluster", began)
         began = time.monotonic()
@@ -91,6 +91,9 @@ def _rounds(context: Context, driver: str) -> None:
             select(context, number)
             if recipe.student is not None:
                 placement = Placement(use_gpu=session.gpus > 0, workers_folder=folder.workers, driver=driver)
+                if context.placement.training == "after the workers":
+                    pool.close()
+                    context.loaded.clear()
                 pool.make_room(session, recipe.student.workers, recipe.student.workers * int(placement.use_gpu))
                 train_student(context, number, placement)
             pending = [(measuring.student_subject(number), context.student(number))] if recipe.student is not None else []
@@ -179,7 +182,7 @@ def _open(
     names = [part.name for part in (*every, *sets)]
     if len(set(names)) < len(names):
         raise LimbeckError(f"two filters have the same name among {', '.join(names)}; rename one")
-    teacher_folder = refuse_what_cannot_run(recipe, folder.path)
+    teacher_folder, placement = refuse_what_cannot_run(recipe, folder.path)
     stages = plan(recipe, every, sets, teacher_folder)
     facts = {
         "versions": {name: _version(name) for name in PACKAGES},
@@ -191,7 +194,7 @@ def _open(
     }
     text = text if text is not None else yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     open_run(folder, stages, facts, text)
-    return Context(recipe, folder, every, sets, events, stages, teacher_folder)
+    return Context(recipe, folder, every, sets, events, stages, teacher_folder, placement)
 
 
 def scoring(part: Any) -> dict[str, Any]:
