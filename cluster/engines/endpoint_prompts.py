@@ -10,20 +10,13 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from cluster.engines.models import NO_LIMIT_TOKENS, resolve
+from cluster.engines.pairs import Query, query
 from cluster.engines.protocol import Message, Pair
 from corpus.errors import LimbeckError
 from corpus.tokenizer import Tokenizer
 
 TURN_TOKENS = 8  # what a template adds to a message, where the template cannot be rendered here
 _TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
-
-
-@dataclass(frozen=True)
-class Query:
-    """A tokenised pair: the log-probability of each token at `wanted`, given all before it, is asked for."""
-
-    tokens: tuple[int, ...]
-    wanted: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ class Prompts:
         A target that nothing precedes is given the tokenizer's first special token (beginning, else end) as its context.
         """
         encodings = self.tokenizer.backend.encode_batch([pair.context + pair.target for pair in pairs])
-        return [self._query(pair, code.ids, code.offsets) for pair, code in zip(pairs, encodings, strict=True)]
+        return [query(pair, code.ids, code.offsets, self.first) for pair, code in zip(pairs, encodings, strict=True)]
 
     def decode(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of tokens."""
@@ -84,14 +77,6 @@ class Prompts:
     def encode(self, text: str) -> tuple[int, ...]:
         """The tokens of an output, without special tokens."""
         return tuple(self.tokenizer.encode_with_offsets(text)[0])
-
-    def _query(self, pair: Pair, tokens: list[int], offsets: list[tuple[int, int]]) -> Query:
-        begin = len(pair.context)
-        spans = [(begin, begin + len(pair.target))] if pair.spans is None else [(begin + a, begin + b) for a, b in pair.spans]
-        wanted = [i for i, (a, b) in enumerate(offsets) if b > begin and any(a < end and b > start for start, end in spans)]
-        if offsets and offsets[0][1] > begin:
-            tokens, wanted = [self.first, *tokens], [place + 1 for place in wanted]
-        return Query(tuple(tokens[: wanted[-1] + 1] if wanted else ()), tuple(wanted))
 
 
 def locate(model: str) -> Path:

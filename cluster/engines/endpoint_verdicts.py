@@ -1,7 +1,8 @@
 """What to do about each outcome of a request: hand it over, send it again, or stop; no clock and no network in here.
 
 A fault counts against a row only where the server answered others meanwhile: a server that is down for a minute costs no
-rows, and one that answers nothing for `patience_seconds` is `EngineDied`.
+rows, and one that answers nothing for `patience_seconds` is `EngineDied`. Where only rows are left that fail, the server is in
+doubt, and the client tries it on a row that is none of theirs.
 """
 
 from collections.abc import Callable
@@ -53,6 +54,7 @@ class Judge:
     alive_at: float = 0.0  # when the server last said anything over HTTP
     overshoot: int = 0  # how many more tokens the server has found in a prompt than were counted here
     not_believed: int = 0  # answers whose usage could not be
+    doubt: EngineDied | None = None  # what it is if a trial is not answered either
     _suspects: set[Job] = field(default_factory=set)  # out of attempts since anything was answered
     _refused_connections: int = 0
     _asked_to_wait: float = 0.0
@@ -145,16 +147,24 @@ class Judge:
         if job.faults >= config.attempts:
             self._suspects.add(job)
         if silent > config.patience_seconds and len(self._suspects) >= SUSPECTS:
-            raise EngineDied(
+            self.doubt = EngineDied(
                 f"{config.base_url} has answered nothing for {silent:.0f} s, and {len(self._suspects)} requests got: {words}"
             )
+            return Decision(tokens)
         if job.own_faults >= config.attempts or (job in self._suspects and silent > config.patience_seconds):
             return _done(Outcome(job, None, tokens, f"{job.faults} attempts failed, the last with: {words}"))
         return Decision(tokens)
 
+    def trusted(self, now: float) -> None:
+        """The server answers a trial: rows that are out of attempts have failed for reasons of their own."""
+        for job in self._suspects:
+            job.own_faults = self.config.attempts
+        self.alive_at = now
+        self._answered(now)
+
     def _answered(self, now: float) -> None:
         """The server works: whoever still fails does so for reasons of his own."""
-        self.answered_at = now
+        self.answered_at, self.doubt = now, None
         self._suspects.clear()
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from cluster.engines import attention
+from cluster.engines.chat import end_tokens, load_tokenizer
 from cluster.engines.config import TransformersConfig
 from cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
 from cluster.engines.packing import Pack
 from cluster.engines.weights import device_of, loaded_as
-from corpus.errors import LimbeckError
 
 _PROBE_TOKENS = 12
 _PROBE_TOLERANCE = 0.05  # of the logits' spread; bfloat16 rounds to 0.004 of a value, a missing bias or sink is far beyond
@@ -116,25 +116,10 @@ def _probe(model: PreTrainedModel) -> bool:
 
 
 def _finish(config: TransformersConfig, folder: Path, model: PreTrainedModel) -> Loaded:
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code, local_files_only=True)
-    if not tokenizer.is_fast:
-        raise LimbeckError(f"the tokenizer of {folder} has no tokenizer.json; save the model with its fast tokenizer")
+    tokenizer = load_tokenizer(folder, config.trust_remote_code)
     packed = model.config._attn_implementation == attention.NAME or takes_packing(model)
     limit = min(describe(folder).context_tokens, config.context_tokens or NO_LIMIT_TOKENS)
-    return Loaded(folder, model, tokenizer, limit, _end_tokens(model, tokenizer), packed)
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> frozenset[int]:
-    """What the config, the generation config and the tokenizer call an end, and what the chat template ends a turn with."""
-    found: set[int] = set()
-    for named in (model.config.eos_token_id, getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
-        found.update([named] if isinstance(named, int) else named or [])
-    template = tokenizer.chat_template or ""
-    for turn_end in ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>"):
-        token = tokenizer.convert_tokens_to_ids(turn_end)
-        if turn_end in str(template) and isinstance(token, int) and token != tokenizer.unk_token_id:
-            found.add(token)
-    return frozenset(found)
+    return Loaded(folder, model, tokenizer, limit, end_tokens(tokenizer, model.config, model.generation_config), packed)
 
 
 def _architecture(config: Any) -> dict[str, Any]:

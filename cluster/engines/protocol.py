@@ -23,7 +23,8 @@ class Sampling:
     """How to sample: `temperature` 0 is greedy; `top_k` 0 and `top_p` 1.0 restrict nothing.
 
     Generation ends at the model's end token, after `max_new_tokens`, or as soon as the text holds one of `stop`
-    (which is then cut off the text, with all that follows it).
+    (which is then cut off the text, with all that follows it). With `json_schema` (a JSON schema as text) or `regex`, at most
+    one of them, only tokens that keep to it are drawn; an engine that cannot hold to it answers with an error.
     """
 
     max_new_tokens: int
@@ -31,6 +32,8 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     stop: tuple[str, ...] = ()
+    json_schema: str | None = None
+    regex: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,3 +113,15 @@ class Engine(Protocol):
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has, without special tokens."""
         ...
+
+
+def refusal(prompt_tokens: int, sampling: Sampling, context_tokens: int) -> str | None:
+    """Why a prompt of so many tokens cannot run, or None: it is empty, or leaves no room for its new tokens."""
+    if not prompt_tokens:
+        return "the prompt has no tokens"
+    if prompt_tokens + sampling.max_new_tokens > context_tokens:
+        return (
+            f"the prompt has {prompt_tokens} tokens and {sampling.max_new_tokens} more are asked for, but the context holds "
+            f"{context_tokens}"
+        )
+    return None

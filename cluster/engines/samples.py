@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cluster.engines.loading import Loaded
-from cluster.engines.protocol import Completion, FinishReason, Message, Request
+from cluster.engines.protocol import Completion, FinishReason, Request, refusal
 from cluster.engines.sampling import NOT_A_NUMBER, Draw
-from corpus.errors import LimbeckError
 
 _FOLD_TOKENS = 256  # a group's own tokens may take this many places of its slot, or as many as its prompt
 NAN_ERROR = "the model returned no finite logits (NaN); its weights or its dtype are broken"
@@ -89,28 +88,12 @@ def group_samples(samples: Sequence[Sample], batch_sequences: int) -> list[Group
     return sorted(groups, key=lambda group: -group.width)
 
 
-def render(prompt: tuple[Message, ...] | str, loaded: Loaded) -> tuple[int, ...]:
-    """Return the tokens of a conversation, ready for the assistant's turn, or of a plain prompt.
-
-    Raises LimbeckError for a conversation where the model has no chat template.
-    """
-    tokenizer = loaded.tokenizer
-    if isinstance(prompt, str):
-        return tuple(tokenizer(prompt)["input_ids"])
-    if not tokenizer.chat_template:
-        raise LimbeckError(f"{loaded.folder} has no chat template; use an instruction-tuned model or a recipe with plain prompts")
-    turns = [{"role": message.role, "content": message.content} for message in prompt]
-    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
 def refuse(sample: Sample, context_tokens: int) -> None:
-    """End a sample that cannot run: its prompt is empty, or leaves no room for its new tokens."""
-    prompt, wanted = len(sample.prompt), sample.request.sampling.max_new_tokens
-    if not prompt:
-        sample.error = "the prompt has no tokens"
-    elif prompt + wanted > context_tokens:
-        sample.error = f"the prompt has {prompt} tokens and {wanted} more are asked for, but the context holds {context_tokens}"
+    """End a sample that cannot run: its prompt is empty or leaves no room for its new tokens, or it wants a structure."""
+    sampling = sample.request.sampling
+    sample.error = refusal(len(sample.prompt), sampling, context_tokens)
+    if sampling.json_schema or sampling.regex:
+        sample.error = "structured output (json_schema, regex) needs an engine of kind vllm, or endpoint for json_schema"
     if sample.error:
         sample.finish_reason = "error"
 

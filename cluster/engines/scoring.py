@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,42 +10,12 @@ import torch
 from cluster.engines import attention, plain
 from cluster.engines.loading import Loaded
 from cluster.engines.packing import Pack, packs
-from cluster.engines.protocol import Pair, Usage
+from cluster.engines.pairs import Query
+from cluster.engines.protocol import Usage
 
 Logprobs = npt.NDArray[np.float32]
 
 _CHUNK_ROWS = 32  # rows turned to float32 at once, so that the copy stays in the CPU's cache
-
-
-@dataclass(frozen=True)
-class Query:
-    """A tokenised pair: the log-probability of each token at `wanted`, given all before it, is asked for."""
-
-    tokens: tuple[int, ...]
-    wanted: tuple[int, ...]
-
-
-def tokenise(pairs: Sequence[Pair], loaded: Loaded) -> list[Query]:
-    """Return the tokens of each pair as one string, and the places of the target's wanted ones.
-
-    A target that nothing precedes is given the tokenizer's first special token (beginning, else end) as its context.
-    """
-    if not pairs:
-        return []
-    encoded = loaded.tokenizer([pair.context + pair.target for pair in pairs], return_offsets_mapping=True)
-    tokens, offsets = encoded["input_ids"], encoded["offset_mapping"]
-    return [_query(pair, ids, ranges, loaded) for pair, ids, ranges in zip(pairs, tokens, offsets, strict=True)]
-
-
-def _query(pair: Pair, tokens: list[int], offsets: list[tuple[int, int]], loaded: Loaded) -> Query:
-    begin = len(pair.context)
-    spans = [(begin, begin + len(pair.target))] if pair.spans is None else [(begin + a, begin + b) for a, b in pair.spans]
-    wanted = [i for i, (a, b) in enumerate(offsets) if b > begin and any(a < end and b > start for start, end in spans)]
-    if offsets and offsets[0][1] > begin:
-        first = loaded.tokenizer.bos_token_id
-        first = loaded.tokenizer.eos_token_id if first is None else first
-        tokens, wanted = [0 if first is None else first, *tokens], [place + 1 for place in wanted]
-    return Query(tuple(tokens[: wanted[-1] + 1] if wanted else ()), tuple(wanted))
 
 
 def logprobs(loaded: Loaded, queries: Sequence[Query], pack_tokens: int, usage: Usage) -> list[Logprobs]:

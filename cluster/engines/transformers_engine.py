@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from cluster.engines import generation, plain, scoring
+from cluster.engines import chat, generation, plain, scoring
 from cluster.engines.config import TransformersConfig
 from cluster.engines.loading import Loaded, load, reload
 from cluster.engines.protocol import Completion, Pair, Request, Usage
-from cluster.engines.samples import Sample, completion, refuse, render
+from cluster.engines.samples import Sample, completion, refuse
 
 
 class TransformersEngine:
@@ -28,7 +28,9 @@ class TransformersEngine:
 
         An over-long prompt or a NaN yields an error. Raises LimbeckError for a conversation without a chat template.
         """
-        rendered = {prompt: render(prompt, self.loaded) for prompt in dict.fromkeys(request.prompt for request in requests)}
+        rendered = {
+            prompt: chat.render(prompt, self.loaded.tokenizer) for prompt in dict.fromkeys(request.prompt for request in requests)
+        }
         samples = [Sample(request, rendered[request.prompt]) for request in requests]
         for sample in samples:
             refuse(sample, self.context_tokens)
@@ -44,13 +46,11 @@ class TransformersEngine:
 
     def logprobs(self, pairs: Sequence[Pair]) -> list[npt.NDArray[np.float32]]:
         """Return one natural log-probability per wanted target token of each pair; one NaN where it exceeds the context."""
-        return scoring.logprobs(self.loaded, scoring.tokenise(pairs, self.loaded), self.config.pack_tokens, self.usage)
+        return scoring.logprobs(self.loaded, chat.tokenise(pairs, self.loaded.tokenizer), self.config.pack_tokens, self.usage)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has, without special tokens."""
-        if not texts:
-            return []
-        return [len(ids) for ids in self.loaded.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+        return chat.count_tokens(texts, self.loaded.tokenizer)
 
 
 def build(config: TransformersConfig, evicted: TransformersEngine | None = None) -> TransformersEngine:

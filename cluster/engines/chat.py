@@ -1,0 +1,67 @@
+"""A model's tokenizer as engines in this process use it: prompts to tokens, pairs to tokens, and what ends a turn."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from cluster.engines.pairs import Query, query
+from cluster.engines.protocol import Message, Pair
+from corpus.errors import LimbeckError
+
+_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>")
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
+    """Load a model folder's tokenizer; raises LimbeckError where it is not a fast one, which alone tells character ranges."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    if not tokenizer.is_fast:
+        raise LimbeckError(f"the tokenizer of {folder} has no tokenizer.json; save the model with its fast tokenizer")
+    return tokenizer
+
+
+def end_tokens(tokenizer: PreTrainedTokenizerFast, *configs: Any) -> frozenset[int]:
+    """What the configs and the tokenizer call an end, and what the chat template ends a turn with."""
+    found: set[int] = set()
+    for named in (*(getattr(config, "eos_token_id", None) for config in configs), tokenizer.eos_token_id):
+        found.update([named] if isinstance(named, int) else named or [])
+    template = tokenizer.chat_template or ""
+    for turn_end in _TURN_ENDS:
+        token = tokenizer.convert_tokens_to_ids(turn_end)
+        if turn_end in str(template) and isinstance(token, int) and token != tokenizer.unk_token_id:
+            found.add(token)
+    return frozenset(found)
+
+
+def render(prompt: tuple[Message, ...] | str, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """Return the tokens of a conversation, ready for the assistant's turn, or of a plain prompt.
+
+    Raises LimbeckError for a conversation where the model has no chat template.
+    """
+    if isinstance(prompt, str):
+        return tuple(tokenizer(prompt)["input_ids"])
+    if not tokenizer.chat_template:
+        raise LimbeckError(
+            f"{tokenizer.name_or_path} has no chat template; use an instruction-tuned model or a recipe with plain prompts"
+        )
+    turns = [{"role": message.role, "content": message.content} for message in prompt]
+    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def tokenise(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast) -> list[Query]:
+    """Return each pair's tokens as one string, and the places of the target's wanted ones.
+
+    A target that nothing precedes is given the tokenizer's first special token (beginning, else end) as its context.
+    """
+    if not pairs:
+        return []
+    encoded = tokenizer([pair.context + pair.target for pair in pairs], return_offsets_mapping=True)
+    first = next((token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None), 0)
+    return [query(*known, first) for known in zip(pairs, encoded["input_ids"], encoded["offset_mapping"], strict=True)]
+
+
+def count_tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Return how many tokens each text has, without special tokens."""
+    return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
