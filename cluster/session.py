@@ -175,11 +175,10 @@ def _answers(address: str) -> bool:
 
 
 def _hush() -> None:
-    """Keep Ray from printing a page on standard error for each worker that dies: the pool reports deaths in its own words."""
-    from ray._private.ray_logging import global_worker_stdstream_dispatcher
+    """Keep Ray from printing a page for each worker and each node that dies: the pool reports deaths in its own words."""
+    from ray._private import worker
 
-    with contextlib.suppress(KeyError):
-        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+    worker.print_to_stdstream = lambda *_, **__: None
 
 
 def _first_line(error: BaseException) -> str:
