@@ -2,7 +2,9 @@
 
     python benchmarks/overhead.py runs/quickstart
 
-Imports, loading, process starts, Ray, reading, writing, statistics and the report all count as overhead.
+Imports, loading, process starts, Ray, reading, writing, statistics and the report all count as overhead. With several workers a
+stage's seconds are divided by their number, so a worker that waits (a critic for candidates, say) counts as overhead too. Parts
+in flight side by side share the seconds of their worker.
 """
 
 import argparse

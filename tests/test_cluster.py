@@ -14,7 +14,6 @@ import psutil
 import pytest
 
 from corpus.parts import read_parts, read_table
-from corpus.schemas import CANDIDATES
 from tests.tiny_run import command, limbeck, settings, write_recipe
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -104,14 +103,41 @@ def descendants(process: int) -> list[psutil.Process]:
         return []
 
 
-@pytest.mark.slow
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("layouts")
+
+
+@pytest.fixture(scope="module")
+def reference(home: Path) -> Path:
+    return run_with(home, "reference")
+
+
+def run_with(home: Path, name: str, **cluster: object) -> Path:
+    layout = {"rows_per_part": 3, "threads_per_worker": 1, "cpus_per_worker": 0.5, **cluster}
+    done = limbeck("run", write_recipe(home, **NO_STUDENT, cluster=layout), "--out", home / name)
+    assert done.returncode == 0, done.stderr
+    return home / name
+
+
 @pytest.mark.timeout(600)
-def test_two_workers_draw_what_one_draws(tmp_path: Path) -> None:
-    tables = []
-    for workers in (1, 2):
-        cluster = {"rows_per_part": 3, "workers": workers, "cpus_per_worker": 0.5, "threads_per_worker": 1}
-        run = tmp_path / f"run-{workers}"
-        done = limbeck("run", write_recipe(tmp_path, **NO_STUDENT, cluster=cluster), "--out", run)
-        assert done.returncode == 0, done.stderr
-        tables.append((read_parts(run / "rounds/000/candidates", CANDIDATES), read_table(run / "rounds/000/decisions.parquet")))
-    assert tables[0][0].equals(tables[1][0]) and tables[0][1].equals(tables[1][1])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        pytest.param({"critics": {"cpus_per_worker": 0.5}, "parts_in_flight": 3}, id="critics of their own"),
+        pytest.param({"workers": 2}, id="two workers", marks=pytest.mark.slow),
+        pytest.param({"workers": 2, "parts_in_flight": 2}, id="parts in flight", marks=pytest.mark.slow),
+    ],
+)
+def test_the_rows_do_not_depend_on_where_they_are_computed(home: Path, reference: Path, layout: dict[str, object]) -> None:
+    run = run_with(home, f"run-{len(list(home.iterdir()))}", **layout)
+    for folder in ("candidates", "scores/pmi", "scores/length"):
+        mine, theirs = (read_parts(place / "rounds/000" / folder) for place in (run, reference))
+        assert mine.equals(theirs), folder
+    for table in ("decisions.parquet", "dataset/data/train-00000-of-00001.parquet"):
+        assert read_table(run / "rounds/000" / table).equals(read_table(reference / "rounds/000" / table))
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    stages = [event for event in events if event["event"] == "stage_done"]
+    assert all(0 <= stage["model_seconds"] <= stage["seconds"] for stage in stages)
+    took = events[-1]["time"] - events[0]["time"]
+    assert sum(stage["seconds"] for stage in stages) <= took + 0.1 * len(stages), "side by side, yet no more than the clock"
