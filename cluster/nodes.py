@@ -28,7 +28,7 @@ def this_machine() -> Node:
 
     gpus = gpu_memory_bytes()
     memory = psutil.virtual_memory().available
-    return Node("this machine", float(os.cpu_count() or 1), len(gpus), memory, min((size for size in gpus if size), default=None))
+    return Node("this machine", float(os.cpu_count() or 1), len(gpus), memory, _least(gpus))
 
 
 def gpu_memory_bytes() -> list[int]:
@@ -65,8 +65,12 @@ def _joined() -> list[Node]:
 
 def _node(entry: dict[str, Any], gpus: list[int]) -> Node:
     has, name = entry["Resources"], str(entry.get("NodeManagerHostname") or entry["NodeID"][:8])
-    sizes = [size for size in gpus if size]
-    return Node(name, float(has.get("CPU", 0)), int(has.get("GPU", 0)), int(has.get("memory", 0)), min(sizes, default=None))
+    return Node(name, float(has.get("CPU", 0)), int(has.get("GPU", 0)), int(has.get("memory", 0)), _least(gpus))
+
+
+def _least(gpus: list[int]) -> int | None:
+    """The memory that every one of these GPUs has; None where one does not say."""
+    return min(gpus, default=0) or None
 
 
 def _answer(call: Any) -> list[int]:

@@ -210,25 +210,27 @@ def _heaviest(pool: Pool, room: Room, turns: Mapping[str, list[list[Step]]], kee
 
 
 def _too_large(demand: Demand, pool: Pool, room: Room) -> list[str]:
-    """Models that do not fit a worker even alone."""
-    found = []
+    """Models that do not fit a worker even alone; of those that one key stands for, the first."""
+    found: dict[str, str] = {}
     for model in demand.models(pool.name):
+        if model.key in found:
+            continue
         scarce = shortage([model], room, 1)
         budget, ours = room.gpu_budget_bytes, on_gpu(model, room)
         if scarce == "memory":
             need = load([model], room, 1).memory_bytes
-            found.append(
+            found[model.key] = (
                 f"{model.key} {model.name} needs about {gigabytes(need)} of memory and a worker of {pool.key} has "
                 f"{gigabytes(room.memory_bytes)}; lower {pool.key}.workers, or use a smaller model"
             )
         elif ours and budget is not None and (scarce or least_bytes(model) > budget):
             need = max(least_bytes(model), load([model], room, 1).gpu_memory_bytes)
-            found.append(
+            found[model.key] = (
                 f"{model.key} {model.name} needs about {gigabytes(need)} of GPU memory and a worker of {pool.key} has "
                 f"{gigabytes(budget)} of each GPU; raise {pool.key}.gpus_per_worker (over several GPUs: kind vllm with "
                 "tensor_parallel_size), or use a smaller model"
             )
-    return found
+    return list(found.values())
 
 
 def _crowded(pool: Pool, pools: Sequence[Pool], placed: int) -> str:

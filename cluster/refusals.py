@@ -90,8 +90,8 @@ def _spread(model: Model, pool: Pool, nodes: Sequence[Node]) -> list[str]:
     if model.attention_heads and model.attention_heads % model.tensor_parallel:
         divisors = ", ".join(str(n) for n in range(1, 17) if model.attention_heads % n == 0)
         problems.append(
-            f"{tensor} {model.tensor_parallel} does not divide the {model.attention_heads} attention heads of {model.name}; "
-            f"choose one of {divisors}, and {pipeline} for the rest"
+            f"{tensor} {model.tensor_parallel} does not divide the model's {model.attention_heads} attention heads; choose one "
+            f"of {divisors}, and {pipeline} for the rest"
         )
     share = min(1.0, pool.gpus)
     if pool.gpus and model.gpu_share is not None and model.gpu_share > share + 1e-9:

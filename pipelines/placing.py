@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.demand import Demand, Model, Node, Pool, Step, Trainer
-from cluster.engines.config import TransformersConfig
-from cluster.engines.endpoint_config import EndpointConfig
+from cluster.engines.config import for_student
 from cluster.engines.models import describe, resolve
 from cluster.nodes import cluster_nodes
 from cluster.placement import Plan, make_plan
@@ -147,11 +146,7 @@ def _filter_configs(part: Any) -> list[tuple[str, Any]]:
 
 def _student(recipe: Recipe, teacher: Model, number: int) -> Model:
     """A round's student as workers will load it: with the teacher's engine, but behind no server."""
-    if isinstance(recipe.teacher, EndpointConfig):
-        config: Any = TransformersConfig(model=_base(recipe))
-    else:
-        config = recipe.teacher.model_copy(update={"model": _base(recipe)})
-    like, share = model_of("student", config), _layers_kept(recipe)
+    like, share = model_of("student", for_student(recipe.teacher, _base(recipe))), _layers_kept(recipe)
     return Model(
         **{
             **vars(like),

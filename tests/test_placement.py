@@ -24,7 +24,7 @@ def models(draw: st.DrawFn, number: int, spread: tuple[int, int]) -> Model:
         name=f"model-{number}",
         identity=f"{kind} {draw(st.integers(0, 4))}",
         kind=kind,
-        weights_bytes=draw(st.sampled_from([0, 1, 5, 14, 30, 140])) * GB,
+        weights_bytes=draw(st.sampled_from([0, 1, 3, 5, 8, 14, 70])) * GB,
         work_bytes=draw(st.sampled_from([0, 1, 3])) * GB if kind in ("transformers", "critic") else 0,
         cache_bytes=2 * GB if kind == "vllm" else 0,
         device=draw(st.sampled_from(["auto", "auto", "cpu"])) if kind != "vllm" else "auto",
@@ -40,7 +40,7 @@ def demands(draw: st.DrawFn) -> tuple[Demand, list[Node]]:
     gpu_bytes = draw(st.sampled_from([None, 24 * GB, 80 * GB]))
     gpus = draw(st.sampled_from([0, 1, 8]))
     nodes = [
-        Node(f"node-{i}", draw(st.sampled_from([2, 16, 64])), gpus, draw(st.sampled_from([8, 64, 512])) * GB, gpu_bytes)
+        Node(f"node-{i}", draw(st.sampled_from([2, 16, 64])), gpus, draw(st.sampled_from([24, 64, 512])) * GB, gpu_bytes)
         for i in range(draw(st.integers(1, 3)))
     ]
     spread = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (4, 1), (2, 2)]))
@@ -241,7 +241,7 @@ def test_half_gpu_workers() -> None:
 @pytest.mark.parametrize(
     ("teacher", "pool", "node", "said"),
     [
-        (engine(attention_heads=9, tensor_parallel=4), workers(1, 4), EIGHT, "does not divide the 9 attention heads"),
+        (engine(attention_heads=9, tensor_parallel=4), workers(1, 4), EIGHT, "does not divide the model's 9 attention heads"),
         (engine(kind="transformers"), workers(1, 1.5), EIGHT, "neither a share of one GPU nor a whole number"),
         (engine(kind="transformers"), workers(1, 1), Node("cpu", 8, 0, 64 * GB), "no node of the cluster has a GPU"),
         (engine(kind="transformers", device="cuda"), workers(1, 0), Node("cpu", 8, 0, 64 * GB), "teacher.device is cuda"),
