@@ -63,6 +63,7 @@ def test_a_row_that_ends_its_worker_beside_others_costs_that_row(tmp_path: Path,
         assert all(ends[other["call"]] <= call["time"] for other in before), "the suspect is taken again alone"
 
 
+@pytest.mark.slow
 def test_an_innocent_part_beside_a_death_is_not_bisected(tmp_path: Path) -> None:
     job = NotingJob(tmp_path, victim=("part-00000", 0), strikes=2)
     with pool_of(tmp_path, parts_in_flight=4) as pool:
