@@ -146,7 +146,9 @@ def _filter_configs(part: Any) -> list[tuple[str, Any]]:
 
 def _student(recipe: Recipe, teacher: Model, number: int) -> Model:
     """A round's student as workers will load it: with the teacher's engine, but behind no server."""
-    like, share = model_of("student", for_student(recipe.teacher, _base(recipe))), _layers_kept(recipe)
+    engine = for_student(recipe.teacher, _base(recipe))
+    like = model_of("teacher" if engine.kind == recipe.teacher.kind else "student", engine)  # whose section says how it is loaded
+    share = _layers_kept(recipe)
     return Model(
         **{
             **vars(like),
