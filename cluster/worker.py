@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import pyarrow as pa
 
-from cluster.engines.memory import memory_watched
+from cluster.engines.deaths import deaths_told
 
 if TYPE_CHECKING:
     from cluster.engines.provider import Engines, Lease
@@ -148,7 +148,7 @@ class Worker:
             return self._in_turn(job, lambda: job.compute(part, start, stop, engines)), _told(engines)
 
     def _in_turn(self, job: PartJob, work: Callable[[], Result]) -> Result:
-        with memory_watched():
+        with deaths_told():
             return work() if job.concurrent else self._alone.submit(work).result()
 
     @contextlib.contextmanager
@@ -200,7 +200,10 @@ def heartbeat(folder: Path, driver: str, name: str, progress: Callable[[], float
 
 
 def _log_to(path: Path) -> None:
-    """Send the process's warnings, log records and, where it crashes, every thread's stack to a file in the run folder."""
+    """Send what the process tells to a file in the run folder: log records, warnings, every thread's stack where it crashes.
+
+    So does what it and the processes that it starts (vLLM's) write to standard output and error: last words are found there.
+    """
     import faulthandler
     import logging
 
@@ -209,3 +212,5 @@ def _log_to(path: Path) -> None:
     logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(process)d %(name)s: %(message)s", force=True)
     logging.captureWarnings(True)
     faulthandler.enable(stream)
+    for standard in (1, 2):
+        os.dup2(stream.fileno(), standard)

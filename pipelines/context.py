@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.demand import Step
-from cluster.engines.config import EngineConfig, TransformersConfig
+from cluster.engines.config import EngineConfig, for_student
 from cluster.engines.endpoint_config import EndpointConfig
 from cluster.placement import Plan
 from corpus.parts import done, mark_done, part_names, read_json
@@ -75,9 +75,7 @@ class Context:
     def student(self, round_number: int) -> EngineConfig:
         """The engine of the round's student."""
         folder = str(self.folder.student(round_number).resolve())
-        if isinstance(self.recipe.teacher, EndpointConfig):  # its server does not serve our students
-            return TransformersConfig(model=folder)
-        return self.recipe.teacher.model_copy(update={"model": folder})
+        return for_student(self.recipe.teacher, folder)
 
     def fingerprint(self, stage: str, *more: Any) -> str:
         """Of everything that determines a stage: its inputs, those of the stages before it, and `more`."""
@@ -212,6 +210,8 @@ def stream(
                 context.events.emit("note", words=f"{words}: {'; '.join(dict.fromkeys(report.deaths))}")
             for reason in report.failed_rows:
                 context.events.emit("note", words=f"{report.stage}: {reason}")
+            while pool.notes:
+                context.events.emit("note", words=pool.notes.pop())
             if on_report is not None:
                 on_report(report)
             total = totals.setdefault(report.stage, {"seconds": 0.0, "model_seconds": 0.0, "load_seconds": 0.0, "rows": 0})

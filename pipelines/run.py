@@ -161,6 +161,7 @@ def plan(recipe: Recipe, filters: Sequence[Any], set_filters: Sequence[Any], tea
             "generator": _plain(recipe.generator),
             "teacher": _plain(recipe.teacher),
             "model": model_fingerprint(teacher_folder),
+            **_adapter(recipe.teacher),
             "next_teacher": recipe.next_teacher,
         },
         "scores": {part.name: {**scoring(part), "lazy": getattr(part, "lazy", False)} for part in filters},
@@ -195,6 +196,12 @@ def _open(
     text = text if text is not None else yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
     open_run(folder, stages, facts, text)
     return Context(recipe, folder, every, sets, events, stages, teacher_folder, placement)
+
+
+def _adapter(teacher: Any) -> dict[str, str]:
+    """What adapter a teacher has, where it has one."""
+    lora = getattr(teacher, "lora", None)
+    return {"lora": model_fingerprint(Path(lora).expanduser())} if lora else {}
 
 
 def scoring(part: Any) -> dict[str, Any]:

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +34,12 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 MODEL = "embedded:smollm2-135m-instruct"
 CONFIG = VllmConfig(model=MODEL, context_tokens=1024, cache_bytes=1 << 30)
 SUBJECTS = ("rain", "bread", "maps", "steam engines", "bees", "glass", "tides", "copper", "paper", "lighthouses")
+DOCUMENT = "It was raining in the valley, and the miller's wheel turned faster than it had all year. " * 12
+PAIRS = [
+    *(Pair(f"A page about {subject} says:", " It was known to people in every land, naïve or not.") for subject in SUBJECTS),
+    *(Pair(DOCUMENT.strip(), f" The {subject} came to the mill.") for subject in SUBJECTS),
+    *(Pair("", "Nothing stands before this."), Pair("One", " two three four", ((5, 10),)), Pair("Empty", "")),
+]
 SAMPLED = Sampling(24, temperature=1.0, top_p=0.9, top_k=50)
 
 
@@ -79,13 +87,17 @@ def plain_model() -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(resolve(MODEL), dtype=torch.float32).eval()
 
 
-def test_greedy_text_in_float32_is_mostly_that_of_the_engine_here() -> None:
+def test_in_float32_both_say_the_same() -> None:
     wide = build(CONFIG.model_copy(update={"dtype": "float32"}))
     try:
-        there = greedy_answers(wide)
+        there, values = greedy_answers(wide), [wide.logprobs(PAIRS) for _ in range(2)]
     finally:
         wide.close()
-    expected = greedy_answers(build_here(TransformersConfig(model=MODEL, device="cpu", dtype="float32", context_tokens=1024)))
+    wide_here = build_here(TransformersConfig(model=MODEL, device="cpu", dtype="float32", context_tokens=1024))
+    expected, scores = greedy_answers(wide_here), wide_here.logprobs(PAIRS)
+    for found in values:
+        for one, other in zip(found, scores, strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-3)
     equal = sum(there[name] == answer for name, answer in expected.items())
     print(f"float32: {equal} of {len(expected)} greedy texts are equal")
     assert equal >= 18
@@ -103,18 +115,12 @@ def gap_where_they_part(here: TransformersEngine, name: str, one: Completion, ot
 
 
 def test_log_probabilities_are_those_of_the_engine_here(engine: VllmEngine, here: TransformersEngine) -> None:
-    document = "It was raining in the valley, and the miller's wheel turned faster than it had all year. " * 12
-    pairs = [
-        Pair(f"A page about {subject} says:", " It was known to people in every land, naïve or not.") for subject in SUBJECTS
-    ]
-    pairs += [Pair(document.strip(), f" The {subject} came to the mill.") for subject in SUBJECTS]
-    pairs += [Pair("", "Nothing stands before this."), Pair("One", " two three four", ((5, 10),)), Pair("Empty", "")]
     for round_number in range(2):  # the second time the cache holds every pair whole, targets and all
-        for there, expected in zip(engine.logprobs(pairs), here.logprobs(pairs), strict=True):
+        for there, expected in zip(engine.logprobs(PAIRS), here.logprobs(PAIRS), strict=True):
             assert there.shape == expected.shape, round_number
-            np.testing.assert_allclose(there, expected, atol=0.25, rtol=0.05)
+            np.testing.assert_allclose(there, expected, atol=0.3, rtol=0.05)
             if len(there) >= 5:  # a single token of an improbable one moves by more in bfloat16
-                assert abs(float(there.mean() - expected.mean())) < 0.05
+                assert abs(float(there.mean() - expected.mean())) < 0.1
 
 
 def test_candidates_of_a_document_share_its_tokens(engine: VllmEngine) -> None:
@@ -198,8 +204,9 @@ def test_a_model_or_setting_that_vllm_does_not_take_is_one_sentence() -> None:
 
 
 def test_its_process_killed_is_told_to_every_caller_and_leaves_nothing_behind() -> None:
+    others = set(psutil.Process().children(recursive=True))
     engine = build(CONFIG)
-    children = psutil.Process().children(recursive=True)
+    children = [child for child in psutil.Process().children(recursive=True) if child not in others]
     cores = [child for child in children if "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline())]
     told: list[BaseException] = []
 
@@ -225,18 +232,15 @@ def test_its_process_killed_is_told_to_every_caller_and_leaves_nothing_behind() 
     assert not alive
 
 
-def test_processes_end_with_the_one_that_started_them(tmp_path: object) -> None:
-    import subprocess
-    import sys
-
+def test_processes_end_with_the_one_that_started_them() -> None:
     program = (
         "import os, time\nfrom cluster.engines.vllm import build\nfrom cluster.engines.vllm_config import VllmConfig\n"
         f"if __name__ == '__main__':\n    engine = build(VllmConfig.model_validate({CONFIG.model_dump()!r}))\n"
-        "    print('up', flush=True)\n    time.sleep(600)\n"
+        "    print('it is running', flush=True)\n    time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as started:
         assert started.stdout is not None
-        while b"up" not in started.stdout.readline():
+        while b"it is running" not in started.stdout.readline():
             assert started.poll() is None
         children = psutil.Process(started.pid).children(recursive=True)
         assert len(children) >= 2

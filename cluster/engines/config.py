@@ -29,3 +29,12 @@ class TransformersConfig(Config):
 
 EngineConfig = Annotated[TransformersConfig | EndpointConfig | VllmConfig, Field(discriminator="kind")]
 """Every engine's config. `model` means the same in each: which weights, so whose tokenizer, chat template and context."""
+
+
+def for_student(teacher: EngineConfig, folder: str) -> EngineConfig:
+    """The engine of a student, whole in its folder: the teacher's engine with other weights; in this process behind a server."""
+    if isinstance(teacher, EndpointConfig):  # its server does not serve our students
+        return TransformersConfig(model=folder)
+    if isinstance(teacher, VllmConfig):  # an adapter and a quantization are of the teacher's weights alone
+        return teacher.model_copy(update={"model": folder, "lora": None, "quantization": None})
+    return teacher.model_copy(update={"model": folder})

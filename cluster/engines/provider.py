@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from cluster.engines.config import EngineConfig, TransformersConfig
@@ -15,6 +16,7 @@ from cluster.engines.endpoint_prompts import locate
 from cluster.engines.models import fingerprint, resolve
 from cluster.engines.protocol import Engine, Usage
 from cluster.engines.transformers_engine import TransformersEngine, build
+from cluster.engines.vllm_config import VllmConfig
 
 Held = TypeVar("Held", covariant=True)
 Key = tuple[Hashable, ...]
@@ -52,7 +54,8 @@ class Engines:
         A folder whose weights have changed since counts as another model.
         """
         folder = locate(config.model) if isinstance(config, EndpointConfig) else resolve(config.model)
-        key = (config.model_dump_json(), fingerprint(folder))
+        adapter = config.lora if isinstance(config, VllmConfig) else None
+        key = (config.model_dump_json(), fingerprint(folder), adapter and fingerprint(Path(adapter).expanduser()))
         engine: Engine = self._ask(self._engines, key, lambda left: _start(config, left), not isinstance(config, EndpointConfig))
         return engine
 

@@ -23,6 +23,7 @@ from cluster.engines.vllm_config import VllmConfig
 from corpus.errors import LimbeckError, last_line
 
 CPU_CACHE_BYTES = 2 << 30
+CPU_BATCH_TOKENS = 2048  # vLLM's own choice, 4,096 and more, holds a row of the vocabulary for each token that is scored
 GPU_SHARE = 0.9
 PROGRESS_TOKENS = 64  # how often a long answer shows that it gets on
 _TAIL_BYTES = 200_000
@@ -105,7 +106,7 @@ async def _launch(config: VllmConfig, folder: Path, context: int) -> Any:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     on_cpu = current_platform.is_cpu()
-    memory = _cpu_memory(config) if on_cpu else _gpu_memory(config)
+    particulars = _on_cpu(config, context) if on_cpu else _on_gpu(config)
     arguments: dict[str, Any] = {
         "model": str(folder),
         "dtype": config.dtype,
@@ -122,23 +123,30 @@ async def _launch(config: VllmConfig, folder: Path, context: int) -> Any:
         "generation_config": "vllm",  # sampling is the recipe's; none of the model's own defaults
         "stream_interval": PROGRESS_TOKENS,
         "disable_log_stats": True,
-        **memory,
+        "max_num_batched_tokens": config.batch_tokens,
+        **particulars,
     }
-    if config.batch_tokens is not None:
-        arguments["max_num_batched_tokens"] = config.batch_tokens
     if config.lora is not None:
         arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _lora_rank(config.lora)}
     return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
 
 
-def _cpu_memory(config: VllmConfig) -> dict[str, Any]:
-    """The cache, and as many threads as this worker has: Ray tells processes to take one."""
+def _on_cpu(config: VllmConfig, context: int) -> dict[str, Any]:
+    """The cache, as many threads as this worker has (Ray tells processes to take one), and every prompt in one step.
+
+    A prompt that is spread over steps, with a seed, ends the CPU build (0.32): it turns back the offset of the request's random
+    generator, and on a CPU generators have none.
+    """
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     os.environ["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // config.processes))
-    return {"kv_cache_memory_bytes": config.cache_bytes or CPU_CACHE_BYTES}
+    return {
+        "kv_cache_memory_bytes": config.cache_bytes or CPU_CACHE_BYTES,
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(context + 1, config.batch_tokens or CPU_BATCH_TOKENS),
+    }
 
 
-def _gpu_memory(config: VllmConfig) -> dict[str, Any]:
+def _on_gpu(config: VllmConfig) -> dict[str, Any]:
     share = config.gpu_memory_utilization or GPU_SHARE * min(1.0, _reserved_gpus() or 1.0)
     found: dict[str, Any] = {"gpu_memory_utilization": share}
     return found if config.cache_bytes is None else {**found, "kv_cache_memory_bytes": config.cache_bytes}
