@@ -41,7 +41,8 @@ def _show_placement(plan: dict[str, Any]) -> None:
         console.print(f"node {node['name']}: {node['cpus']:g} CPUs, {_size(node['memory_bytes'])} of memory{gpus}")
     for pool in plan["pools"]:
         gpus = f", {pool['gpus']:g} GPU" if pool["gpus"] else ""
-        console.print(f"{pool['name']}: {pool['workers']} × ({pool['cpus']:g} CPU{gpus}) on {', '.join(pool['nodes'])}")
+        where = ", ".join(f"{pool['nodes'].count(name)} on {name}" for name in dict.fromkeys(pool["nodes"]))
+        console.print(f"{pool['name']}: {pool['workers']} × ({pool['cpus']:g} CPU{gpus}): {where or 'no place'}")
     turns = [max((stage["turn"] for stage in phase["stages"]), default=1) for phase in plan["phases"]]
     for phase, count in zip(plan["phases"], turns, strict=True):
         if phase is plan["phases"][0] or count > 1:
@@ -80,7 +81,8 @@ def _held(model: dict[str, Any]) -> str:
         return "the server's"
     if model["on"] == "CPU":
         return f"{_size(model['memory_bytes'])}, CPU"
-    return f"{_size(model['gpu_memory_bytes'])} of {'one GPU' if model['gpus'] == 1 else str(model['gpus']) + ' GPUs each'}"
+    spread = "of the GPU" if model["gpus"] == 1 else f"of each of {model['gpus']} GPUs"
+    return f"{_size(model['gpu_memory_bytes'])} {spread}"
 
 
 def _training(training: dict[str, Any]) -> str:
