@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from cluster.demand import Demand, Model, Node, Pool, Step, Trainer, distinct, gigabytes
 from cluster.refusals import cannot_be, least_bytes
-from cluster.residency import PROCESS_BYTES, USABLE, Room, load, needed, on_gpu, shortage, take_turns
+from cluster.residency import PROCESS_BYTES, USABLE, Room, device_bytes, load, needed, on_gpu, shortage, take_turns
 
 
 @dataclass(frozen=True)
@@ -223,12 +223,18 @@ def _too_large(demand: Demand, pool: Pool, room: Room) -> list[str]:
                 f"{model.key} {model.name} needs about {gigabytes(need)} of memory and a worker of {pool.key} has "
                 f"{gigabytes(room.memory_bytes)}; lower {pool.key}.workers, or use a smaller model"
             )
-        elif ours and budget is not None and (scarce or least_bytes(model) > budget):
-            need = max(least_bytes(model), load([model], room, 1).gpu_memory_bytes)
+        elif ours and budget is not None and scarce:
+            need = load([model], room, 1).gpu_memory_bytes
             found[model.key] = (
                 f"{model.key} {model.name} needs about {gigabytes(need)} of GPU memory and a worker of {pool.key} has "
                 f"{gigabytes(budget)} of each GPU; raise {pool.key}.gpus_per_worker (over several GPUs: kind vllm with "
                 "tensor_parallel_size), or use a smaller model"
+            )
+        elif ours and budget is not None and least_bytes(model) > device_bytes(model, room):
+            found[model.key] = (
+                f"{model.key} {model.name} needs about {gigabytes(least_bytes(model))} of each GPU to start, vLLM's share is "
+                f"{gigabytes(device_bytes(model, room))}; raise {model.key}.gpu_memory_utilization, or {pool.key}.gpus_per_worker"
+                f" with {model.key}.tensor_parallel_size, or use a smaller model"
             )
     return list(found.values())
 

@@ -233,7 +233,10 @@ def test_half_gpu_workers() -> None:
     (problem,) = run(engine(tensor_parallel=2), pool=workers(2, 0.5), node=EIGHT).problems
     assert "share of one GPU" in problem and "set it to 2" in problem
     (problem,) = run(engine("32B", 65), pool=workers(2, 0.5), node=H100).problems
-    assert "needs about" in problem and "cluster.gpus_per_worker" in problem
+    assert "needs about 66.1 GB of each GPU to start" in problem and "cluster.gpus_per_worker" in problem
+    assert not run(engine(gpu_share=0.2), pool=workers(1, 1.0), node=H100).problems
+    (problem,) = run(engine(gpu_share=0.15), pool=workers(1, 1.0), node=H100).problems
+    assert "vLLM's share is 12.8 GB; raise teacher.gpu_memory_utilization" in problem
     plan = run(engine(gigabytes=1), pool=workers(3, 0.6), node=Node("two", 16, 2, 99 * GB, 24 * GB))
     assert "only 2 workers" in plan.problems[0]  # 1.8 GPUs of two, yet no GPU has a second 0.6
 
