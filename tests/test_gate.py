@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    with connected(ClusterConfig()):
+    with connected(ClusterConfig(address="local")):
         yield
 
 
