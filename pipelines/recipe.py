@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from cluster.engines.config import EngineConfig
+from cluster.engines.config import AutoConfig, EngineConfig
 from cluster.session import ClusterConfig
 from corpus.config import Config
 from corpus.errors import LimbeckError
@@ -121,12 +121,23 @@ class Recipe(Config):
         return self
 
     def resolved(self) -> "Recipe":
-        """The recipe with every `null` filled in that stands for another section: a critic's engine is the round-0 teacher."""
+        """The recipe with every engine chosen that is `auto`, and every `null` filled in that stands for another section.
+
+        A critic's engine, where it names none, is the round-0 teacher.
+        """
+        teacher = _chosen(self.teacher, self.cluster.gpus_per_worker)
+        gpus = (self.cluster.critics or self.cluster).gpus_per_worker
         filters = tuple(
-            part.model_copy(update={"engine": self.teacher}) if getattr(part, "engine", self.teacher) is None else part
+            part.model_copy(update={"engine": _chosen(part.engine, gpus) if part.engine else teacher})
+            if hasattr(part, "engine")
+            else part
             for part in self.filters
         )
-        return self.model_copy(update={"filters": filters})
+        return self.model_copy(update={"teacher": teacher, "filters": filters})
+
+
+def _chosen(engine: EngineConfig, gpus_per_worker: float) -> EngineConfig:
+    return engine.choose(gpus_per_worker) if isinstance(engine, AutoConfig) else engine
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:

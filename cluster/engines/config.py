@@ -1,5 +1,6 @@
 """Which engine to build, and with what limits; read on the driver, so it imports nothing heavy."""
 
+import importlib.util
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -27,7 +28,27 @@ class TransformersConfig(Config):
     trust_remote_code: bool = False
 
 
-EngineConfig = Annotated[TransformersConfig | EndpointConfig | VllmConfig, Field(discriminator="kind")]
+class AutoConfig(Config):
+    """Whichever engine is the fastest where the run computes, as measured in docs/benchmarks.md.
+
+    vllm where the workers have GPUs and vLLM is installed; else transformers, which on CPUs is the faster one.
+    """
+
+    kind: Literal["auto"] = "auto"
+    model: str
+    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    context_tokens: int | None = Field(default=None, ge=2)
+    trust_remote_code: bool = False
+
+    def choose(self, gpus_per_worker: float) -> TransformersConfig | VllmConfig:
+        """The engine for workers with so many GPUs each; a vLLM with more than one GPU spreads the model over all of them."""
+        settings = self.model_dump(exclude={"kind"})
+        if gpus_per_worker and importlib.util.find_spec("vllm") is not None:
+            return VllmConfig(**settings, tensor_parallel_size=max(1, int(gpus_per_worker)))
+        return TransformersConfig(**settings)
+
+
+EngineConfig = Annotated[AutoConfig | TransformersConfig | EndpointConfig | VllmConfig, Field(discriminator="kind")]
 """Every engine's config. `model` means the same in each: which weights, so whose tokenizer, chat template and context."""
 
 

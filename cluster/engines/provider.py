@@ -215,6 +215,7 @@ def _start(config: EngineConfig, left: list[Any]) -> Any:
     _free(left)
     if isinstance(config, EndpointConfig):
         return connect(config)
+    assert isinstance(config, VllmConfig), "`auto` is decided when the recipe is resolved"
     from cluster.engines.vllm import build as launch
 
     return launch(config)
