@@ -9,17 +9,18 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from cluster.owned import OwnedWorker, WorkerDied
+from cluster.owned import JobRaised, OwnedWorker, WorkerDied
 from cluster.sharing import SharedSeconds, Turns
 from cluster.worker import PartJob, PartReport, PoolName
 from corpus.errors import LimbeckError
 
 DEATHS_BEFORE_BISECTION = 2
+RAISING_ROWS = 8  # alone, and none computed yet: the job itself is at fault
 
 
 class Gate:
@@ -50,7 +51,7 @@ class Gate:
         return {**row, "reports": json.dumps(reports), "error": error}
 
     def _take(self, job: PartJob, part: str) -> PartReport:
-        """Run a job on a part, beside others; where the worker dies, alone; after two deaths alone, by bisection."""
+        """Run a job on a part, beside others; where the worker dies, alone; after two deaths alone, or an error, by bisection."""
         report, deaths = PartReport(job.stage, part, self._pool), 0
         with self._turn(self._turns.beside_others(job.concurrent), report):
             try:
@@ -58,6 +59,8 @@ class Gate:
             except WorkerDied as death:
                 deaths += death.alone
                 self._note(death, report)
+            except JobRaised:
+                deaths = DEATHS_BEFORE_BISECTION  # as sure to happen again
         with self._turn(self._turns.alone(), report):
             while deaths < DEATHS_BEFORE_BISECTION:
                 try:
@@ -65,7 +68,10 @@ class Gate:
                 except WorkerDied as death:
                     deaths += 1
                     self._note(death, report)
-            report.rows = job.publish(part, self._by_halves(job, part, 0, job.rows(part), report))
+                except JobRaised:
+                    break
+            rows = job.rows(part)
+            report.rows = job.publish(part, self._by_halves(Search(job, part, report, rows), 0, rows))
             return report
 
     @contextlib.contextmanager
@@ -87,22 +93,48 @@ class Gate:
         if death.first:  # one death, one note, however many parts were in flight
             report.deaths.append(str(death))
 
-    def _compute(self, job: PartJob, part: str, start: int, stop: int, report: PartReport) -> pa.Table:
-        """Compute rows together, or by halves where that kills the worker: only a row that kills it alone is given up."""
+    def _compute(self, search: "Search", start: int, stop: int) -> pa.Table:
+        """Compute rows together, or by halves where that fails: only a row that fails alone is given up."""
+        job, part, report = search.job, search.part, search.report
         try:
             table, done = self._worker.call("compute", job, part, start, stop)
-        except WorkerDied as death:
-            self._note(death, report)
+        except (WorkerDied, JobRaised) as failure:
+            if isinstance(failure, WorkerDied):
+                self._note(failure, report)
             if stop - start > 1:
-                return self._by_halves(job, part, start, stop, report)
-            reason = f"the worker died each time it worked on this row ({death})"
+                return self._by_halves(search, start, stop)
+            reason = search.give_up(failure)
             report.failed_rows.append(f"{part} row {start}: {reason}")
             return job.failure(part, start, reason)
+        search.computed = True
         report.take(done)
         return table
 
-    def _by_halves(self, job: PartJob, part: str, start: int, stop: int, report: PartReport) -> pa.Table:
+    def _by_halves(self, search: "Search", start: int, stop: int) -> pa.Table:
         middle = (start + stop + 1) // 2
         halves = [(low, high) for low, high in ((start, middle), (middle, stop)) if low < high]
-        tables = [self._compute(job, part, low, high, report) for low, high in halves]
-        return pa.concat_tables(tables, promote_options="default")
+        return pa.concat_tables([self._compute(search, low, high) for low, high in halves], promote_options="default")
+
+
+@dataclass
+class Search:
+    """The bisection of a part: what is known of its rows so far."""
+
+    job: PartJob
+    part: str
+    report: PartReport
+    rows: int
+    computed: bool = False  # whether any could be
+    raised: int = 0
+
+    def give_up(self, failure: "WorkerDied | JobRaised") -> str:
+        """The reason of a row that failed alone.
+
+        Raises JobRaised where all raise, or the first few and none can be computed: that is no fault of theirs.
+        """
+        if isinstance(failure, WorkerDied):
+            return f"the worker died each time it worked on this row ({failure})"
+        self.raised += 1
+        if self.raised >= min(RAISING_ROWS, self.rows) and not self.computed:
+            raise failure
+        return f"it raised an error on this row ({failure.words})"

@@ -32,6 +32,15 @@ class WorkerLost(Exception):
     """A worker's process ended, and no other is started in its place: its node is gone, and there is no room elsewhere."""
 
 
+class JobRaised(LimbeckError):
+    """A job raised an error of its own, and its worker lives; `words` are the error's."""
+
+    def __init__(self, sentence: str, words: str) -> None:
+        """Keep the error's words beside the sentence that the run ends with if no row is at fault."""
+        super().__init__(sentence)
+        self.words = words
+
+
 class OwnedWorker:
     """A worker that only one gate calls; Ray starts it again where it dies."""
 
@@ -125,7 +134,7 @@ class OwnedWorker:
             if isinstance(cause, EngineDied):
                 raise self._end(life, f"its engine ended: {cause}") from failure
             where = f" on {arguments[0]}" if arguments else ""
-            raise LimbeckError(f"{job.stage} failed{where}: {last_line(failure)}") from failure
+            raise JobRaised(f"{job.stage} failed{where}: {last_line(failure)}", last_line(failure)) from failure
 
     def _answer(self, life: int, call: Any) -> Any:
         """Wait for a call for as long as the worker gets on; ends the worker where it does not."""

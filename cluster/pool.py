@@ -22,6 +22,7 @@ from cluster.worker import PartJob, PartReport, PoolName, Worker
 from corpus.errors import LimbeckError, last_line
 
 STREAM_ATTEMPTS = 3
+AWAY_SECONDS = 3.0  # for a worker that no node has room for
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class WorkerPool:
         self._config, self._keep = config, keep
         self._workers_folder, self._driver = str(workers_folder), driver
         self._workers: dict[PoolName, list[Any]] = {}
+        self._away: set[int] = set()  # workers that did not answer when a stream began
+        self.notes: list[str] = []  # what happened to workers, for whoever tells it
         self.start()
 
     def start(self) -> None:
@@ -154,7 +157,7 @@ class WorkerPool:
             )
 
     def _answering(self, workers: list[Any]) -> list[Any]:
-        """Free the workers, once they have done what an earlier stream asked; leaves out those that stay away.
+        """Free the workers, once they have done what an earlier stream asked; leaves out those that stay away, and notes it.
 
         Raises LimbeckError where none answers.
         """
@@ -162,7 +165,7 @@ class WorkerPool:
 
         began, ready = time.monotonic(), list[Any]()
         calls = {worker.claim.remote(""): worker for worker in workers}
-        while calls and time.monotonic() - began < (RESTART_SECONDS if ready else self._config.stall_seconds):
+        while calls and time.monotonic() - began < self._patience_seconds(ready, list(calls.values())):
             for call in ray.wait(list(calls), timeout=1.0)[0]:
                 worker = calls.pop(call)
                 try:
@@ -179,7 +182,21 @@ class WorkerPool:
                 "no worker answers: the cluster has no room for one, or its nodes are gone; see `ray status`, and run the same "
                 "command again when it is whole"
             )
+        self._away = (self._away | {id(worker) for worker in workers}) - {id(worker) for worker in ready}
+        if len(ready) < len(workers):
+            gone = f"{len(workers) - len(ready)} of {len(workers)} workers"
+            self.notes.append(f"{gone} died and no node has room for them, or are still being started; the others go on")
         return ready
+
+    def _patience_seconds(self, ready: list[Any], missing: list[Any]) -> float:
+        """How long to wait for workers that do not answer: short where they stayed away before, or nobody has room for them."""
+        import ray
+
+        if not ready:
+            return self._config.stall_seconds
+        total = ray.cluster_resources()
+        no_room = total.get("CPU", 0.0) < self._config.cpus or total.get("GPU", 0.0) < self._config.gpus
+        return AWAY_SECONDS if no_room or {id(worker) for worker in missing} <= self._away else RESTART_SECONDS
 
     def _pool_of(self, job: PartJob) -> PoolName:
         return job.pool if job.pool in self._workers else "teachers"

@@ -211,7 +211,7 @@ def stream(
             for reason in report.failed_rows:
                 context.events.emit("note", words=f"{report.stage}: {reason}")
             while pool.notes:
-                context.events.emit("note", words=pool.notes.pop())
+                context.events.emit("note", words=pool.notes.pop(0))
             if on_report is not None:
                 on_report(report)
             total = totals.setdefault(report.stage, {"seconds": 0.0, "model_seconds": 0.0, "load_seconds": 0.0, "rows": 0})

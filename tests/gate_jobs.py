@@ -53,7 +53,7 @@ class NotingJob:
     concurrent: bool = True
     pool: PoolName = "teachers"
     seconds: float = 0.3
-    victim: tuple[str, int] | None = None  # part and row that end the worker
+    victim: tuple[str, int | None] | None = None  # part and row (None: each) that end the worker
     fault: str = "kill"
     strikes: int = 1000  # how often it does so
     loads: bool = True
@@ -78,7 +78,7 @@ class NotingJob:
         self._note("begin", call, stop - start)
         engines.hold(Model()).answer(stop - start)
         time.sleep(self.seconds)
-        if self.victim is not None and self.victim[0] == part and start <= self.victim[1] < stop:
+        if self.victim is not None and self.victim[0] == part and (self.victim[1] is None or start <= self.victim[1] < stop):
             self._strike()
         self._note("end", call, stop - start)
         return pa.table({"row": list(range(start, stop)), "error": pa.nulls(stop - start, pa.string())})
@@ -122,6 +122,8 @@ class NotingJob:
             time.sleep(3600)
         if self.fault == "engine":
             raise EngineDied("an illegal memory access")
+        if self.fault == "raise":
+            raise KeyError("a token that no vocabulary has")
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cluster.engines.memory import memory_watched, ran_out_of_memory
+from cluster.engines.deaths import broke_its_device, deaths_told, ran_out_of_memory
 from cluster.engines.protocol import EngineDied
 from corpus.parts import read_parts
 from corpus.schemas import CANDIDATES
@@ -79,10 +79,13 @@ def test_a_load_that_does_not_fit_once_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_what_running_out_of_memory_looks_like() -> None:
-    with pytest.raises(EngineDied, match="out of memory: .*allocate memory"), memory_watched():
+    with pytest.raises(EngineDied, match="out of memory: .*allocate memory"), deaths_told():
         torch.empty(HUGE, dtype=torch.uint8)
-    with pytest.raises(EngineDied, match="out of memory: MemoryError"), memory_watched():
+    with pytest.raises(EngineDied, match="out of memory: MemoryError"), deaths_told():
         raise MemoryError
-    with pytest.raises(RuntimeError, match="shape"), memory_watched():
+    with pytest.raises(RuntimeError, match="shape"), deaths_told():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(EngineDied, match="its device failed: CUDA error: an illegal memory access"), deaths_told():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    assert broke_its_device(torch.AcceleratorError("", 700))
     assert ran_out_of_memory(torch.OutOfMemoryError("")) and not ran_out_of_memory(ValueError("out of memory"))
