@@ -37,15 +37,14 @@ class Plan:
 def make_plan(demand: Demand, nodes: Sequence[Node]) -> Plan:
     """Place what is demanded on the nodes, or say why that cannot be, one sentence a problem."""
     problems = cannot_be(demand, nodes)
-    slots = [_Slot(node) for node in nodes]
-    places = {
-        pool.name: _places(slots, pool.workers, pool.cpus, pool.gpus)
-        for pool in sorted(demand.pools, key=lambda pool: (-pool.gpus, -pool.cpus))
-    }
+    bare = _bare_rooms(demand, nodes)
+    slots, places = _placed(demand.pools, nodes, {name: _least(demand, name, room) for name, room in bare.items()})
+    if any(len(places[pool.name]) < pool.workers for pool in demand.pools):  # which it is, processors or memory, is told below
+        slots, places = _placed(demand.pools, nodes, {})
     for pool in demand.pools:
         if not problems and len(places[pool.name]) < pool.workers:
             problems.append(_crowded(pool, demand.pools, len(places[pool.name])))
-    rooms = _rooms(demand, nodes, places)
+    rooms = _rooms(demand, nodes, places, bare)
     keep, turns = _fitting_turns(demand, rooms)
     if not problems:
         problems += dict.fromkeys(sentence for pool in demand.pools for sentence in _too_large(demand, pool, rooms[pool.name]))
@@ -54,7 +53,8 @@ def make_plan(demand: Demand, nodes: Sequence[Node]) -> Plan:
     if demand.trainer is not None and not problems:
         held = {pool.name: _heaviest(pool, rooms[pool.name], turns, keep) for pool in demand.pools}
         for place, slot in enumerate(slots):
-            slot.memory -= sum(found.count(place) * held[name] for name, found in places.items())
+            used = sum(found.count(place) * held[name] for name, found in places.items())
+            slot.memory = nodes[place].memory_bytes * USABLE - used
         training_places = _training_places(slots, demand.trainer)
         training = "beside the workers"
         if len(training_places) < demand.trainer.workers or any(_unreserved(demand, pool, nodes) for pool in demand.pools):
@@ -152,17 +152,36 @@ def _training_places(slots: Sequence[_Slot], trainer: Trainer) -> tuple[int, ...
 NOTHING = Node("", 0, 0, 0)
 
 
-def _rooms(demand: Demand, nodes: Sequence[Node], places: Mapping[str, tuple[int, ...]]) -> dict[str, Room]:
-    """A worker's share of its node: what its largest model needs, and of the rest in proportion to what all its models need."""
+def _placed(
+    pools: Sequence[Pool], nodes: Sequence[Node], memory_bytes: Mapping[str, int]
+) -> tuple[list["_Slot"], dict[str, tuple[int, ...]]]:
+    """The node of every pool's workers, those that reserve most first, and what is left of the nodes."""
+    slots, places = [_Slot(node) for node in nodes], {}
+    for pool in sorted(pools, key=lambda pool: (-pool.gpus, -pool.cpus)):
+        places[pool.name] = _places(slots, pool.workers, pool.cpus, pool.gpus, memory_bytes.get(pool.name, 0))
+    return slots, places
+
+
+def _bare_rooms(demand: Demand, nodes: Sequence[Node]) -> dict[str, Room]:
+    """What workers use of GPUs, before their share of a node's memory is known."""
     gpu_sizes = [node.gpu_memory_bytes for node in nodes if node.gpus]
     known = [size for size in gpu_sizes if size is not None]
     gpu_bytes = min(known) if known and len(known) == len(gpu_sizes) else None
-    bare = {pool.name: Room(0, _gpus(demand, pool, nodes), gpu_bytes) for pool in demand.pools}
-    least, most, shares = dict[str, int](), dict[str, int](), dict[str, float]()
-    for name, room in bare.items():
-        models = demand.models(name)
-        least[name] = max((load([model], room, 1).memory_bytes for model in models), default=PROCESS_BYTES)
-        most[name] = load(models, room, max(1, len(models))).memory_bytes
+    return {pool.name: Room(0, _gpus(demand, pool, nodes), gpu_bytes) for pool in demand.pools}
+
+
+def _least(demand: Demand, name: str, room: Room) -> int:
+    """Memory that a worker of a pool needs for the largest of its models."""
+    return max((load([model], room, 1).memory_bytes for model in demand.models(name)), default=PROCESS_BYTES)
+
+
+def _rooms(
+    demand: Demand, nodes: Sequence[Node], places: Mapping[str, tuple[int, ...]], bare: Mapping[str, Room]
+) -> dict[str, Room]:
+    """A worker's share of its node: what its largest model needs, and of the rest in proportion to what all its models need."""
+    shares: dict[str, float] = {}
+    least = {name: _least(demand, name, room) for name, room in bare.items()}
+    most = {name: load(demand.models(name), room, max(1, len(demand.models(name)))).memory_bytes for name, room in bare.items()}
     for place, node in enumerate(nodes):
         count = {name: found.count(place) for name, found in places.items()}
         left = node.memory_bytes * USABLE - sum(count[name] * least[name] for name in count)

@@ -224,6 +224,13 @@ def test_two_nodes_of_eight() -> None:
     assert "set it to 6" in problem
 
 
+def test_a_small_node_is_not_where_a_large_model_goes() -> None:
+    nodes = [Node("head", 4, 0, 8 * GB), Node("large", 4, 0, 64 * GB)]
+    plan = run(engine(kind="transformers"), pool=workers(2, 0), node=nodes)
+    assert not plan.problems and plan.places["teachers"] == (1, 1)
+    assert "of memory and a worker" in run(engine(kind="transformers"), pool=workers(5, 0), node=nodes).problems[0]
+
+
 def test_half_gpu_workers() -> None:
     plan = run(engine(), pool=workers(2, 0.5), node=H100)
     assert not plan.problems and plan.places["teachers"] == (0, 0)
