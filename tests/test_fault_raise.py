@@ -15,7 +15,7 @@ PARTS = 4
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    with connected(ClusterConfig()):
+    with connected(ClusterConfig(address="local")):
         yield
 
 
