@@ -22,6 +22,7 @@ from cluster.worker import PartJob, PartReport, PoolName, Worker
 from corpus.errors import LimbeckError, last_line
 
 STREAM_ATTEMPTS = 3
+START_SECONDS = 1800.0  # with no worker at all there is nothing to do but wait: for a busy cluster, or a slow disk
 AWAY_SECONDS = 3.0  # for a worker that no node has room for
 
 
@@ -193,7 +194,7 @@ class WorkerPool:
         import ray
 
         if not ready:
-            return self._config.stall_seconds
+            return START_SECONDS
         total = ray.cluster_resources()
         no_room = total.get("CPU", 0.0) < self._config.cpus or total.get("GPU", 0.0) < self._config.gpus
         return AWAY_SECONDS if no_room or {id(worker) for worker in missing} <= self._away else RESTART_SECONDS
