@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cluster.demand import Demand, Model, Node, Pool, Step, Trainer
 from cluster.engines.config import for_student
 from cluster.engines.models import describe, resolve
+from cluster.engines.vllm_config import VllmConfig
 from cluster.nodes import cluster_nodes
 from cluster.placement import Plan, make_plan
 from cluster.residency import PROCESS_BYTES, fits, take_turns
@@ -37,12 +38,17 @@ def plan_for(recipe: Recipe, nodes: Sequence[Node] | None = None) -> Plan:
 
 
 def vllm_problems(recipe: Recipe) -> list[str]:
-    """That an engine of kind vllm is asked for where there is no vLLM."""
-    asked = [key for key, config in configs(recipe) if getattr(config, "kind", "") == "vllm"]
-    if not asked or importlib.util.find_spec("vllm") is not None:
-        return []
-    way_out = "run `pip install 'limbeck[vllm]'`, or `make test-vllm`, which sets up its CPU build"
-    return [f"{asked[0]}.kind is vllm, which is not installed; {way_out}"]
+    """That an engine of kind vllm is asked for where there is no vLLM, or with an adapter where there is none."""
+    asked = [(key, config) for key, config in configs(recipe) if isinstance(config, VllmConfig)]
+    problems = [
+        f"{key}.lora: {config.lora} has no adapter_config.json; name a folder that PEFT saved an adapter to"
+        for key, config in asked
+        if config.lora is not None and not (Path(config.lora).expanduser() / "adapter_config.json").exists()
+    ]
+    if asked and importlib.util.find_spec("vllm") is None:
+        way_out = "run `pip install 'limbeck[vllm]'`, or `make vllm` for its CPU build in .venv-vllm"
+        problems.append(f"{asked[0][0]}.kind is vllm, which is not installed; {way_out}")
+    return problems
 
 
 def demand(recipe: Recipe, gpus: bool) -> Demand:

@@ -172,7 +172,7 @@ def test_vllm_where_it_is_not_installed(home: Path, monkeypatch: pytest.MonkeyPa
     found = tiny(home, teacher={"kind": "vllm", "model": str(home / "model"), "tensor_parallel_size": 4})
     monkeypatch.setattr("pipelines.placing.importlib.util.find_spec", lambda name: None)
     (problem,) = placing.vllm_problems(found)
-    assert problem.startswith("teacher.kind is vllm") and "limbeck[vllm]" in problem and "make test-vllm" in problem
+    assert problem.startswith("teacher.kind is vllm") and "limbeck[vllm]" in problem and "make vllm" in problem
     monkeypatch.setattr("pipelines.placing.importlib.util.find_spec", lambda name: object())
     assert placing.vllm_problems(found) == []
     eight = node(gpus=8, gpu_memory_bytes=80 * GB)

@@ -25,9 +25,11 @@ from corpus.errors import LimbeckError, last_line
 CPU_CACHE_BYTES = 2 << 30
 CPU_BATCH_TOKENS = 2048  # vLLM's own choice, 4,096 and more, holds a row of the vocabulary for each token that is scored
 GPU_SHARE = 0.9
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 PROGRESS_TOKENS = 64  # how often a long answer shows that it gets on
 _TAIL_BYTES = 200_000
 _ERROR = re.compile(r"\b(\w*(?:Error|Exception)\b.*|.*[Oo]ut of memory.*)")
+_CONSEQUENCE = re.compile("EngineDeadError|core initialization failed|See root cause")
 _QUIET = {
     "VLLM_NO_USAGE_STATS": "1",  # no telemetry
     "VLLM_DO_NOT_TRACK": "1",
@@ -117,7 +119,7 @@ async def _launch(config: VllmConfig, folder: Path, context: int) -> Any:
         "pipeline_parallel_size": config.pipeline_parallel_size,
         "distributed_executor_backend": "mp" if config.processes > 1 else "uni",
         "enable_prefix_caching": config.prefix_caching,
-        "enforce_eager": on_cpu if config.enforce_eager is None else config.enforce_eager,
+        "enforce_eager": _eager_on_cpu(config) if on_cpu else bool(config.enforce_eager),
         "quantization": config.quantization,
         "trust_remote_code": config.trust_remote_code,
         "generation_config": "vllm",  # sampling is the recipe's; none of the model's own defaults
@@ -127,7 +129,7 @@ async def _launch(config: VllmConfig, folder: Path, context: int) -> Any:
         **particulars,
     }
     if config.lora is not None:
-        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _lora_rank(config.lora)}
+        arguments |= _adapter(config.lora)
     return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
 
 
@@ -181,13 +183,28 @@ def _lora(config: VllmConfig) -> Any:
     return LoRARequest("adapter", 1, str(Path(config.lora).expanduser().resolve()))
 
 
-def _lora_rank(folder: str) -> int:
-    """The rank of an adapter, rounded up to one that vLLM has kernels for; raises LimbeckError where there is no adapter."""
+def _adapter(folder: str) -> dict[str, Any]:
+    """What vLLM must know of an adapter before it starts; raises LimbeckError where there is none.
+
+    The rank is rounded up to one that it has kernels for. Only the modules that are adapted are made ready for it: an output
+    layer that was made ready for nothing fails on the log-probabilities of prompts.
+    """
     file = Path(folder).expanduser() / "adapter_config.json"
     if not file.exists():
         raise LimbeckError(f"{folder} has no adapter_config.json; `lora` names a folder that PEFT saved an adapter to")
-    rank = int(json.loads(file.read_text(encoding="utf-8"))["r"])
-    return next((kernel for kernel in (1, 8, 16, 32, 64, 128, 256, 320, 512) if kernel >= rank), rank)
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    rank, modules = int(settings["r"]), settings.get("target_modules")
+    return {
+        "enable_lora": True,
+        "max_loras": 1,
+        "max_lora_rank": next((kernel for kernel in LORA_RANKS if kernel >= rank), rank),
+        "lora_target_modules": sorted(modules) if isinstance(modules, list) else None,
+    }
+
+
+def _eager_on_cpu(config: VllmConfig) -> bool:
+    """Eager, as compiling takes two minutes; but stages of a pipeline are only made ready for one another by compiling (0.32)."""
+    return config.pipeline_parallel_size == 1 if config.enforce_eager is None else config.enforce_eager
 
 
 def _end_configs(folder: Path, config: VllmConfig) -> list[Any]:
@@ -210,7 +227,8 @@ def _told() -> str:
     except OSError:
         return ""
     errors = [match[1] for match in (_ERROR.search(line) for line in lines if "vllm" in line or "EngineCore" in line) if match]
-    return errors[-1][:300] if errors else ""
+    causes = [error for error in errors if not _CONSEQUENCE.search(error)]
+    return (causes or errors or [""])[-1][:300]
 
 
 async def _shut(llm: Any) -> None:
