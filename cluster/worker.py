@@ -180,18 +180,19 @@ def heartbeat_file(folder: Path, name: str) -> Path:
 
 
 def heartbeat(folder: Path, driver: str, name: str, progress: Callable[[], float] = time.time) -> None:
-    """Write how far the work is to a file every second, and end the process once its driver's run lock is gone.
+    """Write how far the work is to a file every second, and end the process once its driver's run lock or its raylet is gone.
 
+    Ray counts a process whose raylet died as dead, and may start another in its place: this one would keep memory and GPU.
     A restarted driver waits until the workers of the killed one have fallen silent; a gate reads whether its worker gets on.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mine, lock = heartbeat_file(folder, name), folder.parent / "run.lock"
+    mine, lock, raylet = heartbeat_file(folder, name), folder.parent / "run.lock", os.getppid()
     while True:
         try:
             owner = json.loads(lock.read_text())["driver"]
         except (OSError, ValueError, KeyError):
             owner = None
-        if owner != driver:
+        if owner != driver or os.getppid() != raylet:
             mine.unlink(missing_ok=True)
             os._exit(1)
         with contextlib.suppress(OSError):  # a full disk must not end the beat

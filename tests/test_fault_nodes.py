@@ -92,12 +92,14 @@ def test_a_node_that_dies_in_the_middle_of_a_run(tmp_path: Path, another_comes: 
             assert driver.poll() is None and driver.stdout is not None, driver.stdout.read() if driver.stdout else ""
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        there = [" ".join(child.cmdline()) for child in psutil.Process(cluster.raylet).children(recursive=True)]
-        assert any("ray::Worker" in title for title in there), there
+        there = {child: " ".join(child.cmdline()) for child in psutil.Process(cluster.raylet).children(recursive=True)}
+        workers = [child for child, title in there.items() if "ray::Worker" in title]
+        assert workers, there
         assert len(part_names(out / "rounds/000/candidates")) < 12, "the run is in the middle"
         os.kill(cluster.raylet, signal.SIGKILL)
         if another_comes:
             cluster.add_node()
+        assert not psutil.wait_procs(workers, timeout=30)[1], "what was on the node ends with it"
         try:
             words, _ = driver.communicate(timeout=400)
         finally:
@@ -107,3 +109,24 @@ def test_a_node_that_dies_in_the_middle_of_a_run(tmp_path: Path, another_comes: 
     assert "died" in words, "what happened is said"
     assert_same_outcome(out, reference, rounds=1)
     assert parts_done(out) <= parts_done(reference)
+
+
+def test_a_process_ends_once_what_started_it_is_gone(tmp_path: Path) -> None:
+    """Ray takes it for dead by then, and it would keep its memory."""
+    (tmp_path / "run.lock").write_text(json.dumps({"driver": "me"}))
+    beats = str(tmp_path / "workers")
+    child = f"from pathlib import Path; from cluster.worker import heartbeat; heartbeat(Path({beats!r}), 'me', 'w')"
+    script = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(600)"
+    parent = subprocess.Popen([sys.executable, "-c", script], env=settings())
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("workers/w-*")):
+        assert parent.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    beating = psutil.Process(parent.pid).children()
+    assert len(beating) == 1
+    time.sleep(1.5)
+    assert beating[0].is_running(), "its parent lives"
+    parent.kill()
+    parent.wait()
+    assert not psutil.wait_procs(beating, timeout=30)[1]
+    assert not list(tmp_path.glob("workers/w-*")), "and it has fallen silent"
