@@ -24,9 +24,9 @@ import numpy as np
 import psutil
 import torch
 
-from benchmarks.generate import TASK, Run, alternate, documents, plain
+from benchmarks.generate import TASK, Run, alternate, complete, documents, plain
 from cluster.engines.config import TransformersConfig
-from cluster.engines.protocol import Engine, Message, Pair, Request, Sampling
+from cluster.engines.protocol import Engine, Pair, Sampling
 from cluster.engines.transformers_engine import TransformersEngine
 from cluster.engines.transformers_engine import build as build_ours
 from cluster.engines.vllm_config import VllmConfig
@@ -34,18 +34,6 @@ from cluster.engines.vllm_config import VllmConfig
 BATCHES = (16, 32, 64, 128)
 SCORE_BATCHES = (1, 8, 32)
 CONTEXT_TOKENS = 2048
-
-
-def complete(engine: Engine, prompts: Sequence[str], samples: int, sampling: Sampling) -> Run:
-    """Time an engine's `complete`."""
-    requests = [
-        Request(f"{i}.{j}", (Message("user", prompt),), sampling, 1000 * i + j)
-        for i, prompt in enumerate(prompts)
-        for j in range(samples)
-    ]
-    start = time.perf_counter()
-    tokens = sum(len(answer.token_ids) + (answer.finish_reason == "stop") for answer in engine.complete(requests))
-    return Run(tokens, time.perf_counter() - start)
 
 
 def score(engine: Engine, pairs: Sequence[Pair], tokens: int) -> Run:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from cluster.engines.config import TransformersConfig
-from cluster.engines.protocol import Message, Request, Sampling
+from cluster.engines.protocol import Engine, Message, Request, Sampling
 from cluster.engines.transformers_engine import TransformersEngine, build
 
 TASK = "Summarize the following text in one sentence.\n\n"
@@ -52,8 +52,8 @@ def documents(engine: TransformersEngine, count: int, tokens: int) -> list[str]:
     return found[:count]
 
 
-def ours(engine: TransformersEngine, prompts: Sequence[str], samples: int, sampling: Sampling) -> Run:
-    """Time `complete`."""
+def complete(engine: Engine, prompts: Sequence[str], samples: int, sampling: Sampling) -> Run:
+    """Time an engine's `complete`."""
     requests = [
         Request(f"{i}.{j}", (Message("user", prompt),), sampling, 1000 * i + j)
         for i, prompt in enumerate(prompts)
@@ -125,7 +125,7 @@ def main() -> None:
     slow.loaded.model.set_attn_implementation("sdpa")
     prompts = [TASK + document for document in documents(fast, arguments.prompts, arguments.document_tokens)]
     torch.manual_seed(0)
-    ours(fast, prompts[:4], arguments.samples, sampling)  # warm up
+    complete(fast, prompts[:4], arguments.samples, sampling)  # warm up
     plain(slow, prompts[:4], arguments.samples, sampling, 8)
     probe = prompts[: max(arguments.probe_prompts, max(arguments.batches) // arguments.samples)]
     tried = {b: plain(slow, probe, arguments.samples, sampling, b).tokens_per_second for b in arguments.batches}
@@ -133,7 +133,7 @@ def main() -> None:
     runs = alternate(
         {
             "plain generate": lambda: plain(slow, prompts, arguments.samples, sampling, best),
-            "complete": lambda: ours(fast, prompts, arguments.samples, sampling),
+            "complete": lambda: complete(fast, prompts, arguments.samples, sampling),
         },
         arguments.repeats,
     )
