@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ENGINES = ("transformers", "vllm", "endpoint")
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 VLLM_CPU_CACHE_BYTES = 2 << 30
+VLLM_CPU_LOGITS = 3 * 2048  # rows of the vocabulary, in float32, that the CPU build was seen to keep once it had scored prompts
 ACTIVATIONS = 32  # numbers of the hidden size that a critic's model holds for each token of a forward pass
 LORA_STATE_BYTES = 6  # of a frozen weight, adapters and all
 
@@ -89,7 +90,7 @@ def model_of(key: str, config: Any) -> Model:
             identity,
             "vllm",
             weights_bytes=shape["bytes"] if config.quantization else weights,
-            cache_bytes=config.cache_bytes or VLLM_CPU_CACHE_BYTES,
+            cache_bytes=(config.cache_bytes or VLLM_CPU_CACHE_BYTES) + VLLM_CPU_LOGITS * shape["vocabulary"] * 4,
             gpu_share=config.gpu_memory_utilization,
             tensor_parallel=config.tensor_parallel_size,
             pipeline_parallel=config.pipeline_parallel_size,
