@@ -87,7 +87,7 @@ class OwnedWorker:
                 return WorkerDied(words, first=False, alone=False)
             self._mending = True
         try:
-            self._revive(job, part)
+            self._revive(job, part, words)
             return WorkerDied(words, first=True, alone=alone)
         except (LimbeckError, WorkerLost) as error:
             self._over = error
@@ -97,14 +97,13 @@ class OwnedWorker:
                 self._mending = False
                 self._changed.notify_all()
 
-    def _revive(self, job: PartJob, part: str) -> None:
-        """Return once the worker is up again with what the job takes.
+    def _revive(self, job: PartJob, part: str, words: str) -> None:
+        """Return once the worker, whose last words were `words`, is up again with what the job takes.
 
         Raises LimbeckError where Ray gives it up or where it dies each time it loads its models, WorkerLost where it stays away.
         """
-        words = ""
         for _ in range(STARTS_WITHOUT_SUCCESS):
-            self._await_restart(job.stage, part)
+            self._await_restart(job.stage, part, words)
             with self._changed:
                 self._life += 1
             try:
@@ -163,7 +162,7 @@ class OwnedWorker:
                 ray.kill(self._worker, no_restart=False)
         return WorkerDied(words)
 
-    def _await_restart(self, stage: str, part: str) -> None:
+    def _await_restart(self, stage: str, part: str, words: str) -> None:
         """Return once the worker answers again; raises WorkerLost where it does not, LimbeckError where Ray gives it up."""
         import ray
 
@@ -178,8 +177,8 @@ class OwnedWorker:
                 pass
             except ray.exceptions.ActorDiedError as death:
                 raise LimbeckError(
-                    f"a worker died more often than cluster.max_restarts allows, at last on {stage} {part}: "
-                    f"{' '.join(str(death).split())[:400]}"
+                    f"a worker died more often than cluster.max_restarts allows, at last on {stage} {part}: {words} "
+                    f"({' '.join(str(death).split())[:200]})"
                 ) from death
             time.sleep(0.2)
         raise WorkerLost(f"a worker died on {stage} {part} and was not up again after {RESTART_SECONDS:.0f} s")

@@ -144,7 +144,7 @@ def test_a_cut_off_part_is_named_and_made_again(home: Path, tmp_path: Path) -> N
 
 
 def test_ctrl_c_and_stop_and_a_second_driver(home: Path, tmp_path: Path) -> None:
-    long_enough = {"generator": {"kind": "summaries", "samples": 10, "max_new_tokens": 40}}  # not to end before it is stopped
+    long_enough = {"generator": {"kind": "summaries", "samples": 300, "max_new_tokens": 40}}  # not to end before it is stopped
     path, run = write_recipe(home, **NO_STUDENT, **long_enough), tmp_path / "run"
     driver = subprocess.Popen(command("run", path, "--out", run), env=settings(), stderr=subprocess.PIPE, text=True)
     wait_for(lambda: (run / "events.jsonl").exists(), driver)
