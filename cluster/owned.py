@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.engines.protocol import EngineDied
+from cluster.engines.protocol import EngineDied, ServerGone
 from cluster.worker import PartJob
 from corpus.errors import LimbeckError, last_line
 
@@ -57,6 +57,7 @@ class OwnedWorker:
         self._last_words: dict[int, tuple[str, bool]] = {}  # life → how it ended, and whether one call alone was under way then
         self._killed: Path | None = None  # the heartbeat of a process that was ended from here, and may answer a moment longer
         self._under_way, self._mending = 0, False
+        self._gone: set[int] = set()  # lives that ended for want of a server, since a call was last answered
         self._over: LimbeckError | WorkerLost | None = None  # why it will not start again
 
     def call(self, method: str, job: PartJob, part: str, *rows: int) -> Any:
@@ -120,7 +121,10 @@ class OwnedWorker:
         import ray
 
         try:
-            return self._answer(life, getattr(self._worker, method).remote(job, *arguments))
+            answer = self._answer(life, getattr(self._worker, method).remote(job, *arguments))
+            if method != "warm":
+                self._gone.clear()
+            return answer
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as death:
             memory = isinstance(death, ray.exceptions.OutOfMemoryError)
             raise WorkerDied(
@@ -130,10 +134,23 @@ class OwnedWorker:
             cause = failure.cause
             if isinstance(cause, LimbeckError):
                 raise cause from failure
+            if isinstance(cause, ServerGone):
+                self._count_gone(life, job.stage, cause)
             if isinstance(cause, EngineDied):
                 raise self._end(life, f"its engine ended: {cause}") from failure
             where = f" on {arguments[0]}" if arguments else ""
             raise JobRaised(f"{job.stage} failed{where}: {last_line(failure)}", last_line(failure)) from failure
+
+    def _count_gone(self, life: int, stage: str, cause: ServerGone) -> None:
+        """Raise LimbeckError, from now on for every call, where the server was gone so often without an answer in between."""
+        with self._changed:
+            self._gone.add(life)
+            if len(self._gone) >= STARTS_WITHOUT_SUCCESS:
+                self._over = self._over or LimbeckError(
+                    f"the engine of {stage} was started {STARTS_WITHOUT_SUCCESS} times, and its server answered nothing, at "
+                    f"last: {cause}; the same command goes on once it is back"
+                )
+                raise self._over
 
     def _answer(self, life: int, call: Any) -> Any:
         """Wait for a call for as long as the worker gets on; ends the worker where it does not."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from cluster.engines.endpoint_answers import Answer, Counts
 from cluster.engines.endpoint_budget import Tokens
 from cluster.engines.endpoint_dialect import Payload
-from cluster.engines.protocol import EngineDied
+from cluster.engines.protocol import EngineDied, ServerGone
 from corpus.errors import LimbeckError
 
 
@@ -101,5 +101,5 @@ def settled(worst: Tokens, counts: Counts, text_tokens: int) -> tuple[Tokens, bo
 
 def copied(error: Exception) -> Exception:
     """The same error for another thread to raise: one object must not collect the tracebacks of several."""
-    kind = LimbeckError if isinstance(error, LimbeckError) else EngineDied if isinstance(error, EngineDied) else type(error)
+    kind = next((known for known in (LimbeckError, ServerGone, EngineDied) if isinstance(error, known)), type(error))
     return kind(*error.args)

@@ -21,7 +21,7 @@ from cluster.engines.endpoint_dialect import Payload
 from cluster.engines.endpoint_pacing import Pacing, backoff
 from cluster.engines.endpoint_server import Key
 from cluster.engines.endpoint_verdicts import Decision, Judge, Reply
-from cluster.engines.protocol import EngineDied, Usage
+from cluster.engines.protocol import EngineDied, ServerGone, Usage
 from corpus.errors import LimbeckError
 
 PROBE_SECONDS = 10.0
@@ -225,7 +225,7 @@ class Client:
             self._judge.alive_at = self._loop.time()
         except (TimeoutError, httpx.RequestError):
             silent = self._loop.time() - self._judge.alive_at
-            self._end(EngineDied(f"{self._config.base_url} has said nothing for {silent:.0f} s: {words}"))
+            self._end(ServerGone(f"{self._config.base_url} has said nothing for {silent:.0f} s: {words}"))
         finally:
             self._probe = None
 

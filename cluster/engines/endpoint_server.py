@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from cluster.engines.endpoint_answers import BUSY, error_words
 from cluster.engines.endpoint_config import EndpointConfig
-from cluster.engines.protocol import EngineDied
+from cluster.engines.protocol import EngineDied, ServerGone
 from corpus.errors import LimbeckError
 
 Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
@@ -73,10 +73,10 @@ def ask_what_is_served(config: EndpointConfig, key: Key) -> Served:
             response = http.get(f"{config.base_url}/models", timeout=ASK_SECONDS)
     except httpx.RequestError as error:
         words = key.hide(str(error)) or type(error).__name__
-        raise EngineDied(f"nothing answers at {config.base_url}: {words}") from error
+        raise ServerGone(f"nothing answers at {config.base_url}: {words}") from error
     words = f"{response.status_code}: {key.hide(error_words(response.content))}"
     if response.status_code in BUSY or response.status_code >= 500:
-        raise EngineDied(f"{config.base_url}/models answers {words}")
+        raise ServerGone(f"{config.base_url}/models answers {words}")
     models = _listed(response) if response.status_code == 200 else None
     if config.served_name is not None and response.status_code not in (401, 403):  # not every server lists its models, nor all
         known = next((model for model in models or [] if model["id"] == config.served_name), {})
@@ -100,7 +100,7 @@ def wait_for_server(config: EndpointConfig, key: Key) -> Served:
         except EngineDied as died:
             waited = time.monotonic() - started
             if waited + pause > config.patience_seconds:
-                raise EngineDied(f"{died} (waited {waited:.0f} s)") from died
+                raise ServerGone(f"{died} (waited {waited:.0f} s)") from died
         time.sleep(pause)
 
 

@@ -16,7 +16,7 @@ from cluster.engines.endpoint_config import EndpointConfig
 from cluster.engines.endpoint_dialect import Dialect, Payload
 from cluster.engines.endpoint_pacing import Pacing, backoff, retry_after_seconds
 from cluster.engines.endpoint_server import Key, user_words
-from cluster.engines.protocol import EngineDied
+from cluster.engines.protocol import EngineDied, ServerGone
 from corpus.errors import LimbeckError
 
 LONGEST_PAUSE = 5.0  # between looks at a server that refuses connections
@@ -97,7 +97,7 @@ class Judge:
         self.pacing.failed(job.sent_at, now)
         self.pacing.pause(now + min(LONGEST_PAUSE, pause))
         if (silent := now - self.answered_at) > self.config.patience_seconds:
-            raise EngineDied(f"nothing has listened at {self.config.base_url} for {silent:.0f} s: {self.key.hide(words)}")
+            raise ServerGone(f"nothing has listened at {self.config.base_url} for {silent:.0f} s: {self.key.hide(words)}")
         return Decision((0, 0))
 
     def _read(self, job: Job, body: bytes, now: float, in_flight: int) -> Decision:
@@ -133,7 +133,7 @@ class Judge:
         """The server said: not now."""
         silent = now - self.answered_at - self._asked_to_wait
         if silent > self.config.patience_seconds:
-            raise EngineDied(f"{self.config.base_url} has answered nothing for {silent:.0f} s but {words}")
+            raise ServerGone(f"{self.config.base_url} has answered nothing for {silent:.0f} s but {words}")
         if job.failures >= REFUSALS:
             return _done(Outcome(job, None, error=f"the server would not take it {REFUSALS} times, at last: {words}"))
         return Decision((0, 0))
@@ -147,7 +147,7 @@ class Judge:
         if job.faults >= config.attempts:
             self._suspects.add(job)
         if silent > config.patience_seconds and len(self._suspects) >= SUSPECTS:
-            self.doubt = EngineDied(
+            self.doubt = ServerGone(
                 f"{config.base_url} has answered nothing for {silent:.0f} s, and {len(self._suspects)} requests got: {words}"
             )
             return Decision(tokens)

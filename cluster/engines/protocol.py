@@ -93,6 +93,10 @@ class EngineDied(Exception):
     """
 
 
+class ServerGone(EngineDied):
+    """The server behind an engine answers nothing: no row of ours is to blame, and none is to be looked for."""
+
+
 class Engine(Protocol):
     """A loaded language model."""
 
