@@ -1,6 +1,6 @@
 """Tokens per second of the engines, for completion and for log-probabilities: plain transformers, ours, and vLLM, in one run.
 
-    .venv-vllm/bin/python -m benchmarks.engines --prompts 32 --samples 4 --threads 2
+    .venv-vllm/bin/python -m benchmarks.engines --compiled --prompts 16 --scored-documents 3
 
 The same prompts (descriptions of installed packages), model, dtype and sampling. Plain transformers is measured at the best of
 several batch sizes, for completion as in benchmarks/generate.py; its log-probabilities are a forward pass over padded batches,
