@@ -100,6 +100,8 @@ class WorkerPool:
                     raise LimbeckError(
                         f"Ray lost the stream {STREAM_ATTEMPTS} times, at last with: {last_line(death)}"
                     ) from death
+                words = f"a node or a process that hands out parts died ({type(death).__name__})"
+                self.notes.append(f"{words}; the stream began again with what was not published yet")
 
     def _stream(self, lanes: Sequence[Lane]) -> Generator[PartReport]:
         items: list[dict[str, Any]] = [
