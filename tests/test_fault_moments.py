@@ -22,7 +22,8 @@ from tests.test_crash import assert_same_outcome
 from tests.tiny_run import command, limbeck, settings, write_recipe
 
 SEED = int(os.environ.get("LIMBECK_SEED", "20261122"))
-MOMENTS = [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 5))]
+pytestmark = pytest.mark.slow  # test_crash.py kills a driver and a worker for `make test`
+MOMENTS = range(5)
 # a run says these once, however often it is taken up again, and with one worker always in the same order
 MILESTONES = ("part_done", "calibrated", "selected", "training_started", "trained", "evaluated")
 NOT_OURS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE")

@@ -41,7 +41,7 @@ def test_it_tells_how_far_it_is(tmp_path: Path) -> None:
         assert step == "tokenise" or told[-1][0] == told[-1][1]
 
 
-@pytest.mark.parametrize("memory", [None, 200_000])
+@pytest.mark.parametrize("memory", [None, pytest.param(200_000, marks=pytest.mark.slow)])
 def test_kill_at_every_step_of_a_build_and_resume(tmp_path: Path, memory: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each life of the build dies a step later than the last one; what stands at the end is what one life makes."""
     monkeypatch.setattr("infinigram.encode._BATCH_DOCUMENTS", 20)
