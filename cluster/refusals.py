@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from cluster.demand import Demand, Model, Node, Pool
-from cluster.residency import VLLM_SHARE
+from cluster.engines.vllm_config import GPU_SHARE
 
 VLLM_LEAST_BYTES = 1 << 30  # activations and a cache, without which vLLM does not start
 OVER_NODES = "serve the model with `vllm serve` over several nodes and use kind endpoint"
@@ -97,7 +97,7 @@ def _spread(model: Model, pool: Pool, nodes: Sequence[Node]) -> list[str]:
     if pool.gpus and model.gpu_share is not None and model.gpu_share > share + 1e-9:
         problems.append(
             f"{model.key}.gpu_memory_utilization {model.gpu_share:g} is more than the {share:g} of a GPU that "
-            f"{pool.key}.gpus_per_worker reserves; lower it to {VLLM_SHARE * share:g}, or leave it null, which means that"
+            f"{pool.key}.gpus_per_worker reserves; lower it to {GPU_SHARE * share:g}, or leave it null, which means that"
         )
     return problems
 

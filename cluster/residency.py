@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.demand import Model, Step, distinct
+from cluster.engines.vllm_config import GPU_SHARE
 
 PROCESS_BYTES = 700 << 20  # a Python process with torch and transformers
 CONTEXT_BYTES = 500 << 20  # of GPU memory, which CUDA takes for a process
-VLLM_SHARE = 0.9  # of the worker's share of a GPU, where the recipe says nothing
 USABLE = 0.95  # of a node's and of a GPU's memory
 
 
@@ -94,7 +94,7 @@ def on_gpu(model: Model, room: Room) -> bool:
 def device_bytes(model: Model, room: Room) -> int:
     """What a model holds of each of its GPUs for as long as it is loaded; what weights leave of vLLM's share is its cache."""
     if model.kind == "vllm" and room.gpu_memory_bytes is not None:
-        return int((model.gpu_share or VLLM_SHARE * min(1.0, room.gpus)) * room.gpu_memory_bytes)
+        return int((model.gpu_share or GPU_SHARE * min(1.0, room.gpus)) * room.gpu_memory_bytes)
     return model.weights_bytes // model.devices
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from cluster.demand import Demand, Model, Node, Pool, Step, Trainer
 from cluster.engines.config import for_student
 from cluster.engines.models import describe, resolve
-from cluster.engines.vllm_config import VllmConfig
+from cluster.engines.vllm_config import CPU_BATCH_TOKENS, CPU_CACHE_BYTES, VllmConfig
 from cluster.nodes import cluster_nodes
 from cluster.placement import Plan, make_plan
 from cluster.residency import PROCESS_BYTES, fits, take_turns
+from corpus.errors import LimbeckError
 from filters.limits import Cost
 from pipelines.recipe import Recipe
 
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("transformers", "vllm", "endpoint")
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
-VLLM_CPU_CACHE_BYTES = 2 << 30
-VLLM_CPU_LOGITS = 3 * 2048  # rows of the vocabulary, in float32, that the CPU build was seen to keep once it had scored prompts
+VLLM_CPU_LOGITS = 3 * CPU_BATCH_TOKENS  # rows of the vocabulary, in float32, that the CPU build keeps once it has scored prompts
 ACTIVATIONS = 32  # numbers of the hidden size that a critic's model holds for each token of a forward pass
 LORA_STATE_BYTES = 6  # of a frozen weight, adapters and all
 
@@ -41,11 +41,12 @@ def plan_for(recipe: Recipe, nodes: Sequence[Node] | None = None) -> Plan:
 def vllm_problems(recipe: Recipe) -> list[str]:
     """That an engine of kind vllm is asked for where there is no vLLM, or with an adapter where there is none."""
     asked = [(key, config) for key, config in configs(recipe) if isinstance(config, VllmConfig)]
-    problems = [
-        f"{key}.lora: {config.lora} has no adapter_config.json; name a folder that PEFT saved an adapter to"
-        for key, config in asked
-        if config.lora is not None and not (Path(config.lora).expanduser() / "adapter_config.json").exists()
-    ]
+    problems = []
+    for key, config in asked:
+        try:
+            config.adapter()
+        except LimbeckError as error:
+            problems.append(f"{key}.lora: {error}")
     if asked and importlib.util.find_spec("vllm") is None:
         way_out = "run `pip install 'limbeck[vllm]'`, or `make vllm` for its CPU build in .venv-vllm"
         problems.append(f"{asked[0][0]}.kind is vllm, which is not installed; {way_out}")
@@ -90,7 +91,7 @@ def model_of(key: str, config: Any) -> Model:
             identity,
             "vllm",
             weights_bytes=shape["bytes"] if config.quantization else weights,
-            cache_bytes=(config.cache_bytes or VLLM_CPU_CACHE_BYTES) + VLLM_CPU_LOGITS * shape["vocabulary"] * 4,
+            cache_bytes=(config.cache_bytes or CPU_CACHE_BYTES) + VLLM_CPU_LOGITS * shape["vocabulary"] * 4,
             gpu_share=config.gpu_memory_utilization,
             tensor_parallel=config.tensor_parallel_size,
             pipeline_parallel=config.pipeline_parallel_size,

@@ -12,6 +12,7 @@ import yaml
 
 from cluster.engines.models import fingerprint as model_fingerprint
 from cluster.engines.models import resolve
+from cluster.engines.vllm_config import VllmConfig
 from corpus.errors import LimbeckError
 from corpus.parts import done, part_names, write_parts
 from corpus.schemas import SOURCES
@@ -200,8 +201,8 @@ def _open(
 
 def _adapter(teacher: Any) -> dict[str, str]:
     """What adapter a teacher has, where it has one."""
-    lora = getattr(teacher, "lora", None)
-    return {"lora": model_fingerprint(Path(lora).expanduser())} if lora else {}
+    folder = teacher.adapter() if isinstance(teacher, VllmConfig) else None
+    return {"lora": model_fingerprint(folder)} if folder else {}
 
 
 def scoring(part: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cluster.engines.endpoint_answers import Answer, read_chat, read_echo, read_text
 from cluster.engines.endpoint_budget import Ledger
@@ -16,11 +15,9 @@ from cluster.engines.endpoint_client import Client
 from cluster.engines.endpoint_config import EndpointConfig
 from cluster.engines.endpoint_prompts import Prompts
 from cluster.engines.endpoint_server import Key, Served, wait_for_server
-from cluster.engines.pairs import Query
+from cluster.engines.pairs import Logprobs, Query, sort_out
 from cluster.engines.protocol import Completion, Message, Pair, Request, Usage, refusal
 from corpus.errors import LimbeckError
-
-Logprobs = npt.NDArray[np.float32]
 
 SEED_BITS = 31  # some servers keep seeds in 32 bits
 PROBE = "The quick brown fox jumps over the lazy dog near the river bank."
@@ -77,15 +74,10 @@ class EndpointEngine:
         does not tell the log-probabilities of a prompt (hosted services do not), or reads tokens otherwise than `model`.
         """
         queries = [query if query else Query((), (-1,)) for query in self._tokenised(pairs)]
-        found: dict[Query, Logprobs] = {}
+        found, asked = sort_out(queries, self.context_tokens)
         jobs: dict[Job, Query] = {}
-        for query in sorted(dict.fromkeys(queries), key=lambda query: query.tokens):
-            if not query.wanted:
-                found[query] = np.zeros(0, np.float32)
-            elif not query.tokens or len(query.tokens) > self.context_tokens:
-                found[query] = np.full(1, np.nan, np.float32)
-            else:
-                jobs[self._echo_job(query.tokens, self._way_to_score())] = query
+        for query in sorted(asked, key=lambda query: query.tokens):
+            jobs[self._echo_job(query.tokens, self._way_to_score())] = query
         for outcome in self._outcomes(list(jobs)):
             query = jobs[outcome.job]
             found[query] = np.full(1, np.nan, np.float32)
@@ -108,10 +100,9 @@ class EndpointEngine:
     def _count(self, prompt: tuple[Message, ...] | str) -> int | str:
         """The tokens of a prompt, or the reason why it cannot be sent."""
         try:
-            count = self.prompts.count(prompt)
+            return self.prompts.count(prompt)
         except (UnicodeEncodeError, TypeError):  # a lone surrogate, which tokenizers cannot read nor servers
             return "the prompt is not valid Unicode"
-        return count
 
     def _job(self, request: Request, count: int | str) -> Job | Completion:
         """What to send for a request, or its completion where it cannot be sent."""

@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from cluster.engines.protocol import Pair
+
+Logprobs = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -12,6 +17,23 @@ class Query:
 
     tokens: tuple[int, ...]
     wanted: tuple[int, ...]
+
+
+def sort_out(queries: Sequence[Query], context_tokens: int) -> tuple[dict[Query, Logprobs], list[Query]]:
+    """Return the answers that need no model, and the queries that do, each once.
+
+    Nothing wanted is an empty array; one NaN where there is nothing to read, or more than the context holds.
+    """
+    found: dict[Query, Logprobs] = {}
+    asked = []
+    for query in dict.fromkeys(queries):
+        if not query.wanted:
+            found[query] = np.zeros(0, np.float32)
+        elif not query.tokens or len(query.tokens) > context_tokens:
+            found[query] = np.full(1, np.nan, np.float32)
+        else:
+            asked.append(query)
+    return found, asked
 
 
 def query(pair: Pair, tokens: Sequence[int], offsets: Sequence[tuple[int, int]], first: int) -> Query:

@@ -6,7 +6,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from cluster.engines.config import EngineConfig, TransformersConfig
@@ -54,8 +53,8 @@ class Engines:
         A folder whose weights have changed since counts as another model.
         """
         folder = locate(config.model) if isinstance(config, EndpointConfig) else resolve(config.model)
-        adapter = config.lora if isinstance(config, VllmConfig) else None
-        key = (config.model_dump_json(), fingerprint(folder), adapter and fingerprint(Path(adapter).expanduser()))
+        adapter = config.adapter() if isinstance(config, VllmConfig) else None
+        key = (config.model_dump_json(), fingerprint(folder), adapter and fingerprint(adapter))
         engine: Engine = self._ask(self._engines, key, lambda left: _start(config, left), not isinstance(config, EndpointConfig))
         return engine
 

@@ -4,33 +4,23 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from cluster.engines import attention, plain
 from cluster.engines.loading import Loaded
 from cluster.engines.packing import Pack, packs
-from cluster.engines.pairs import Query
+from cluster.engines.pairs import Logprobs, Query, sort_out
 from cluster.engines.protocol import Usage
-
-Logprobs = npt.NDArray[np.float32]
 
 _CHUNK_ROWS = 32  # rows turned to float32 at once, so that the copy stays in the CPU's cache
 
 
 def logprobs(loaded: Loaded, queries: Sequence[Query], pack_tokens: int, usage: Usage) -> list[Logprobs]:
     """Return one array a query, in order; a query that does not fit the context yields one NaN."""
-    found: dict[Query, Logprobs] = {}
-    asked = []
-    for query in dict.fromkeys(queries):
-        if not query.wanted:
-            found[query] = np.zeros(0, np.float32)
-        elif len(query.tokens) > loaded.context_tokens:
-            found[query] = np.full(1, np.nan, np.float32)
-        elif loaded.packed:
-            asked.append(query)
-        else:
-            found[query] = plain.logprobs(loaded, query.tokens, query.wanted, usage)
+    found, asked = sort_out(queries, loaded.context_tokens)
+    if not loaded.packed:
+        found.update((query, plain.logprobs(loaded, query.tokens, query.wanted, usage)) for query in asked)
+        return [found[query] for query in queries]
     _score_all(loaded, asked, pack_tokens, usage, found)
     for query in [query for query in asked if np.isnan(found[query]).any()]:
         _score_all(loaded, [query], pack_tokens, usage, found)  # alone: a neighbour's NaN shows through an additive mask

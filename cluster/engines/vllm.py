@@ -8,18 +8,14 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cluster.engines import chat
-from cluster.engines.pairs import Query
+from cluster.engines.pairs import Logprobs, Query, sort_out
 from cluster.engines.protocol import Completion, EngineDied, Pair, Request, Usage, refusal
 from cluster.engines.vllm_config import VllmConfig
 from cluster.engines.vllm_process import Started, start
 
-Logprobs = npt.NDArray[np.float32]
-
 SEED_BITS = 63
-_NOTHING = np.full(1, np.nan, np.float32)
 
 
 class VllmEngine:
@@ -65,16 +61,8 @@ class VllmEngine:
         without the cache.
         """
         queries = chat.tokenise(pairs, self._tokenizer)
-        found: dict[Query, Logprobs] = {}
-        asked = []
-        for query in sorted(dict.fromkeys(queries), key=lambda query: query.tokens):
-            if not query.wanted:
-                found[query] = np.zeros(0, np.float32)
-            elif len(query.tokens) > self.context_tokens:
-                found[query] = _NOTHING
-            else:
-                asked.append(query)
-        found.update(self._answers([self._score(query) for query in asked]))
+        found, asked = sort_out(queries, self.context_tokens)
+        found.update(self._answers([self._score(query) for query in sorted(asked, key=lambda query: query.tokens)]))
         return [found[query] for query in queries]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:

@@ -1,10 +1,16 @@
 """How vLLM is to hold a model; read on the driver, so it imports nothing heavy."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from corpus.config import Config
+from corpus.errors import LimbeckError
+
+CPU_CACHE_BYTES = 2 << 30
+CPU_BATCH_TOKENS = 2048  # vLLM's own choice, 4,096 and more, holds a row of the vocabulary for each token that is scored
+GPU_SHARE = 0.9  # of what the worker reserved of a GPU, where the recipe says nothing
 
 
 class VllmConfig(Config):
@@ -39,3 +45,12 @@ class VllmConfig(Config):
     def processes(self) -> int:
         """How many processes, on a GPU cluster GPUs, hold the model together."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    def adapter(self) -> Path | None:
+        """The folder of `lora`; raises LimbeckError where it holds no adapter."""
+        if self.lora is None:
+            return None
+        folder = Path(self.lora).expanduser()
+        if not (folder / "adapter_config.json").exists():
+            raise LimbeckError(f"{self.lora} has no adapter_config.json; `lora` names a folder that PEFT saved an adapter to")
+        return folder

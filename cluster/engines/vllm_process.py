@@ -19,12 +19,9 @@ from cluster.engines.chat import end_tokens, load_tokenizer
 from cluster.engines.guardian import Guardian
 from cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
 from cluster.engines.protocol import EngineDied
-from cluster.engines.vllm_config import VllmConfig
+from cluster.engines.vllm_config import CPU_BATCH_TOKENS, CPU_CACHE_BYTES, GPU_SHARE, VllmConfig
 from corpus.errors import LimbeckError, last_line
 
-CPU_CACHE_BYTES = 2 << 30
-CPU_BATCH_TOKENS = 2048  # vLLM's own choice, 4,096 and more, holds a row of the vocabulary for each token that is scored
-GPU_SHARE = 0.9
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 PROGRESS_TOKENS = 64  # how often a long answer shows that it gets on
 _TAIL_BYTES = 200_000
@@ -128,8 +125,8 @@ async def _launch(config: VllmConfig, folder: Path, context: int) -> Any:
         "max_num_batched_tokens": config.batch_tokens,
         **particulars,
     }
-    if config.lora is not None:
-        arguments |= _adapter(config.lora)
+    if (adapter := config.adapter()) is not None:
+        arguments |= _adapter(adapter)
     return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
 
 
@@ -176,23 +173,20 @@ def _result(future: "Future[Any]", config: VllmConfig) -> Any:
 
 
 def _lora(config: VllmConfig) -> Any:
-    if config.lora is None:
+    if (adapter := config.adapter()) is None:
         return None
     from vllm.lora.request import LoRARequest
 
-    return LoRARequest("adapter", 1, str(Path(config.lora).expanduser().resolve()))
+    return LoRARequest("adapter", 1, str(adapter.resolve()))
 
 
-def _adapter(folder: str) -> dict[str, Any]:
-    """What vLLM must know of an adapter before it starts; raises LimbeckError where there is none.
+def _adapter(folder: Path) -> dict[str, Any]:
+    """What vLLM must know of an adapter before it starts.
 
     The rank is rounded up to one that it has kernels for. Only the modules that are adapted are made ready for it: an output
     layer that was made ready for nothing fails on the log-probabilities of prompts.
     """
-    file = Path(folder).expanduser() / "adapter_config.json"
-    if not file.exists():
-        raise LimbeckError(f"{folder} has no adapter_config.json; `lora` names a folder that PEFT saved an adapter to")
-    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     rank, modules = int(settings["r"]), settings.get("target_modules")
     return {
         "enable_lora": True,
