@@ -27,24 +27,32 @@ check: $(VENV)/.ready $(VENV)/.extension
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# the n-gram engine's tests with a build of it that stops at the first wrong access or undefined operation; Python itself leaks
+# The n-gram engine's tests with a build of the extension that stops at the first wrong access or undefined operation. A copy of the
+# package's links beside that build puts it where the ordinary one would be, and tests/conftest.py asserts that it is the one loaded.
 SANITIZED := build/sanitized
-# a browser, services in processes of their own and torch have nothing to find there
-UNSANITIZED := tests/test_ngram_page.py tests/test_ngram_service.py tests/test_ngram_cli.py tests/test_ngram_model.py
+# a browser, services in processes of their own and torch have nothing to find there; Python itself leaks
+UNSANITIZED := tests/infinigram/service/test_page.py tests/infinigram/service/test_service.py tests/infinigram/test_model.py
 sanitize: $(VENV)/.ready
-	LIMBECK_SANITIZE=address $(BIN)/python setup.py -q build_ext --build-lib $(SANITIZED)/lib --build-temp $(SANITIZED)/objects
+	$(call sanitized_package,address,$(SANITIZED)/address)
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(BIN)/python -m pytest -q --capture=sys -m "not slow" -o "pythonpath=$(SANITIZED)/lib ." $(filter-out $(UNSANITIZED),$(wildcard tests/test_ngram_*.py))
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 LIMBECK_TEST_EXTENSION=$(SANITIZED)/address/limbeck \
+	$(BIN)/python -m pytest -q --capture=sys -m "not slow" -o "pythonpath=$(SANITIZED)/address tests" \
+	$(filter-out $(UNSANITIZED),$(wildcard tests/infinigram/test_*.py tests/infinigram/service/test_*.py))
 
-# the same for races between threads: the pool's batches, the threads that sort, rank and encode. Python and numpy are not
-# instrumented, but what they lock is seen; the tokenizers' own threads lock without. setarch: addresses must be where they always are
-THREADED := tests/test_ngram_threads.py tests/test_ngram_sais.py tests/test_ngram_words.py::test_threads_share_what_is_remembered
+# The same for races between threads: the pool's batches, the threads that sort, rank and encode. Python and numpy are not
+# instrumented, but what they lock is seen; the tokenizers' own threads lock without. setarch fixes the addresses.
+THREADED := tests/infinigram/test_threads.py tests/infinigram/test_sais.py tests/infinigram/test_words.py::test_threads_share_what_is_remembered
 sanitize-threads: $(VENV)/.ready
-	LIMBECK_SANITIZE=thread $(BIN)/python setup.py -q build_ext --build-lib $(SANITIZED)/thread_lib --build-temp $(SANITIZED)/thread_objects
+	$(call sanitized_package,thread,$(SANITIZED)/thread)
 	echo called_from_lib:tokenizers > $(SANITIZED)/suppressions
 	LD_PRELOAD="$$($(CXX) -print-file-name=libtsan.so) $$($(CXX) -print-file-name=libstdc++.so)" TSAN_OPTIONS="halt_on_error=1 exitcode=66 suppressions=$(SANITIZED)/suppressions" \
-	setarch -R $(BIN)/python -m pytest -q --capture=sys -m "not slow" -o "pythonpath=$(SANITIZED)/thread_lib ." $(THREADED)
+	LIMBECK_TEST_EXTENSION=$(SANITIZED)/thread/limbeck \
+	setarch -R $(BIN)/python -m pytest -q --capture=sys -m "not slow" -o "pythonpath=$(SANITIZED)/thread tests" $(THREADED)
+
+define sanitized_package
+	LIMBECK_SANITIZE=$(1) $(BIN)/python setup.py -q build_ext --build-lib $(2) --build-temp $(2)-objects
+	for entry in src/limbeck/*; do case $$entry in *.so) ;; *) ln -sfn "$$PWD/$$entry" $(2)/limbeck/ ;; esac; done
+endef
 
 setup: $(VENV)/.ready $(VENV)/.extension
 
@@ -57,7 +65,7 @@ $(VENV)/.ready: pyproject.toml setup.py
 	touch $@ $(VENV)/.extension
 
 # the C++ module _infinigram: pip built it just now, or its source has changed since
-$(VENV)/.extension: $(VENV)/.ready $(wildcard infinigram/csrc/*)
+$(VENV)/.extension: $(VENV)/.ready $(shell find infinigram/csrc -type f)
 	test -f $@ && test -z "$$(find infinigram/csrc -newer $@)" || $(BIN)/python setup.py -q build_ext --inplace
 	touch $@
 
@@ -80,4 +88,4 @@ $(VLLM)/.ready: pyproject.toml setup.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM) _infinigram.*.so build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM) src/limbeck/_infinigram.*.so build src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""The C++ extension `_infinigram`; everything else is declared in pyproject.toml."""
+"""The C++ extension `limbeck._infinigram`; everything else is declared in pyproject.toml."""
 
 import os
 from glob import glob
@@ -12,15 +12,17 @@ SANITIZERS = {
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g", "-O1"],
     "thread": ["-fsanitize=thread", "-g", "-O1"],
 }
+SOURCES = "src/limbeck/infinigram/csrc"
 chosen = SANITIZERS[os.environ.get("LIMBECK_SANITIZE", "")]
 
 ParallelCompile("LIMBECK_COMPILE_JOBS", default=0).install()
 setup(
     ext_modules=[
         Pybind11Extension(
-            "_infinigram",
-            sorted(glob("infinigram/csrc/*.cpp")),
-            depends=sorted(glob("infinigram/csrc/*.hpp")),
+            "limbeck._infinigram",
+            sorted(glob(f"{SOURCES}/**/*.cpp", recursive=True)),
+            depends=sorted(glob(f"{SOURCES}/**/*.hpp", recursive=True)),
+            include_dirs=[SOURCES],
             cxx_std=20,
             extra_compile_args=[*FLAGS, *chosen],
             extra_link_args=["-pthread", *chosen],

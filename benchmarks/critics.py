@@ -25,18 +25,18 @@ from pydantic import TypeAdapter
 
 from benchmarks.corruptions import CORRUPTIONS, spoil
 from benchmarks.critics_plots import plot
-from cluster.engines.classifier import ClassifierConfig
-from cluster.engines.models import resolve
-from cluster.engines.provider import Engines
-from corpus.parts import read_parts, read_table
-from corpus.schemas import CANDIDATES, SOURCES
-from corpus.tokenizer import Tokenizer
-from filters.rouge_index import RougeIndex
-from infinigram.build import Settings, build
-from pipelines.folder import existing
-from pipelines.jobs import with_sources
-from pipelines.recipe import FilterConfig
-from pipelines.whatif import recorded_recipe
+from limbeck.cluster.engines.model_cache import Engines
+from limbeck.cluster.engines.models import resolve
+from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig
+from limbeck.corpus.parts import read_parts, read_table
+from limbeck.corpus.schemas import CANDIDATES, SOURCES
+from limbeck.corpus.text.rouge.index import RougeIndex
+from limbeck.corpus.tokenizer import Tokenizer
+from limbeck.infinigram.build import Settings, build
+from limbeck.pipelines.driver.jobs import with_sources
+from limbeck.pipelines.recipe import FilterConfig
+from limbeck.pipelines.runs.folder import existing
+from limbeck.pipelines.runs.whatif import recorded_recipe
 
 Scores = dict[str, npt.NDArray[np.float64]]  # column → one value a pair
 

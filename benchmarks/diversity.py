@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from cluster.engines.classifier import ClassifierConfig
-from corpus.sentences import split_sentences
-from filters.edit_distance import ParserConfig, Tree, tree_distance
-from filters.entailment_graph import GraphConfig, Node, Question, entailment_graph
+from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig
+from limbeck.corpus.sentences import split_sentences
+from limbeck.filters.models.edit_distance import ParserConfig, Tree, tree_distance
+from limbeck.filters.models.entailment_graph import GraphConfig, Node, Question, entailment_graph
 
 Answer = Callable[[Sequence[Question]], list[float]]
 TAU = 0.5

@@ -25,9 +25,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.sentences import split_sentences
-from filters.cosine import similar_vectors, unit
-from filters.duplicates import DuplicatesConfig
+from limbeck.corpus.sentences import split_sentences
+from limbeck.filters.sets.cosine import similar_vectors, unit
+from limbeck.filters.sets.duplicates import DuplicatesConfig
 
 THRESHOLD = 0.7
 COPIES = 0.3
@@ -256,8 +256,8 @@ def compare_encoder(arguments: argparse.Namespace) -> dict[str, Any]:
     """all-MiniLM-L6-v2 in float32 on the CPU, both with their own batching, in turns."""
     from sentence_transformers import SentenceTransformer
 
-    from cluster.engines.encoder import EncoderConfig
-    from cluster.engines.models import resolve
+    from limbeck.cluster.engines.models import resolve
+    from limbeck.cluster.engines.scoring_models.encoder import EncoderConfig
 
     rows = arguments.rows or 2000
     texts = real_sentences(arguments.corpus, rows) if arguments.corpus else zipf_sentences(np.random.default_rng(3), rows)

@@ -25,11 +25,11 @@ import psutil
 import torch
 
 from benchmarks.generate import TASK, Run, alternate, complete, documents, plain
-from cluster.engines.config import TransformersConfig
-from cluster.engines.protocol import Engine, Pair, Sampling
-from cluster.engines.transformers_engine import TransformersEngine
-from cluster.engines.transformers_engine import build as build_ours
-from cluster.engines.vllm_config import VllmConfig
+from limbeck.cluster.engines.config import TransformersConfig
+from limbeck.cluster.engines.local.engine import TransformersEngine
+from limbeck.cluster.engines.local.engine import build as build_ours
+from limbeck.cluster.engines.protocol import Engine, Pair, Sampling
+from limbeck.cluster.engines.vllm.config import VllmConfig
 
 BATCHES = (16, 32, 64, 128)
 SCORE_BATCHES = (1, 8, 32)
@@ -61,7 +61,7 @@ def plain_score(engine: TransformersEngine, pairs: Sequence[Pair], tokens: int, 
 
 def critic_pairs(engine: TransformersEngine, texts: Sequence[str]) -> list[Pair]:
     """What the PMI critic asks about sentences of the documents: each as a summary of its own, and alone."""
-    from corpus.sentences import split_sentences
+    from limbeck.corpus.sentences import split_sentences
 
     pairs = []
     for text in texts:
@@ -78,7 +78,7 @@ class Vllm:
 
     def __init__(self, model: str, dtype: Any, eager: bool) -> None:
         """Start vLLM and stop its processes."""
-        from cluster.engines.vllm import build
+        from limbeck.cluster.engines.vllm.engine import build
 
         before = set(psutil.Process().children(recursive=True))
         self.engine = build(VllmConfig(model=model, dtype=dtype, context_tokens=CONTEXT_TOKENS, enforce_eager=eager))

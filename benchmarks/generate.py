@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import torch
 
-from cluster.engines.config import TransformersConfig
-from cluster.engines.protocol import Engine, Message, Request, Sampling
-from cluster.engines.transformers_engine import TransformersEngine, build
+from limbeck.cluster.engines.config import TransformersConfig
+from limbeck.cluster.engines.local.engine import TransformersEngine, build
+from limbeck.cluster.engines.protocol import Engine, Message, Request, Sampling
 
 TASK = "Summarize the following text in one sentence.\n\n"
 

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import ngram_builds, ngram_corpus
-from cluster.engines.models import resolve
-from infinigram.tokenizers import Tokenizer, load_tokenizer
+from limbeck.cluster.engines.models import resolve
+from limbeck.infinigram.tokenizers import Tokenizer, load_tokenizer
 
 STEPS = ("ours", "our_table", "official")
 PEER = ("infini-gram==2.6.0", "transformers==5.23.0", "flask")

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from infinigram.build import Settings, build
+from limbeck.infinigram.build import Settings, build
 
 MIB = 1 << 20
 _OFFICIAL = """
@@ -32,7 +32,7 @@ indexing.main()
 """
 _OURS = """
 import json, os, resource, sys, time
-from infinigram.build import Settings, build
+from limbeck.infinigram.build import Settings, build
 corpus, index, tokenizer, memory = json.loads(sys.argv[1])
 def limit():
     groups = dict(line.strip().split(":", 2)[1:] for line in open("/proc/self/cgroup"))
@@ -59,7 +59,7 @@ print(json.dumps({"seconds": time.perf_counter() - begin, "steps": steps, "limit
 _OUR_TABLE = """
 import json, sys, time
 from pathlib import Path
-from infinigram.tables import make_table
+from limbeck.infinigram.tables import make_table
 text, table, width, memory, threads = json.loads(sys.argv[1])
 begin = time.perf_counter()
 make_table(Path(text), width, Path(table), memory, threads, lambda *_: None)

@@ -76,7 +76,7 @@ def evict(folder: Path) -> None:
 
 def _opened(engine: str, folder: Path) -> Any:
     if engine == "ours":
-        from infinigram.index import Index
+        from limbeck.infinigram.index import Index
 
         return Index.open(folder).count
     from infini_gram.engine import InfiniGramEngine

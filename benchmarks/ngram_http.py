@@ -47,8 +47,8 @@ app.run(host="127.0.0.1", port=int(sys.argv[2]), threaded=False, processes=10)
 """
 _OURS = """
 import sys
-from infinigram.served import IndexSpec
-from infinigram.service import ServiceConfig, serve
+from limbeck.infinigram.service.served import IndexSpec
+from limbeck.infinigram.service.app import ServiceConfig, serve
 if __name__ == "__main__":
     serve(ServiceConfig((IndexSpec(name="bench", paths=(sys.argv[1],)),)), "127.0.0.1", int(sys.argv[2]), 2, lambda address: None)
 """

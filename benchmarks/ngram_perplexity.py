@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cluster.engines.config import TransformersConfig
-from cluster.engines.protocol import Engine, Pair
-from cluster.engines.provider import Engines
-from infinigram.build import Settings, build
-from infinigram.index import Index
-from infinigram.maintain import remove
-from infinigram.model import contaminated, contaminated_share, fit, perplexity, relative_improvement, sparse_flags
+from limbeck.cluster.engines.config import TransformersConfig
+from limbeck.cluster.engines.model_cache import Engines
+from limbeck.cluster.engines.protocol import Engine, Pair
+from limbeck.infinigram.build import Settings, build
+from limbeck.infinigram.index import Index
+from limbeck.infinigram.maintain import remove
+from limbeck.infinigram.model import contaminated, contaminated_share, fit, perplexity, relative_improvement, sparse_flags
 
 _CHARACTERS = 3000  # of each document: within the model's context
 _SPLITS = ("validation", "test")

@@ -71,9 +71,9 @@ def continued(found: dict[str, Any]) -> int:
 
 def ours(index: str, many: str, workload: dict[str, Any]) -> dict[str, Figures]:
     """Our rows; what takes arrays is timed with lists too."""
-    import _infinigram
-    from infinigram.compat import InfiniGramEngine
-    from infinigram.index import Index
+    from limbeck import _infinigram
+    from limbeck.infinigram.compat import InfiniGramEngine
+    from limbeck.infinigram.index import Index
 
     opened = Index.open(index)
     warm(opened.count, workload)

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
 
-    from filters.indexes import open_index
+    from limbeck.filters.ngram.indexes import open_index
 
     index = open_index(arguments.index)
     texts = sentences(arguments.rows)
@@ -66,8 +66,8 @@ def main() -> None:
 
 def sentences(number: int) -> list[str]:
     """Sentences of installed packages' descriptions, drawn with a fixed seed (again and again where there are too few)."""
-    from corpus.packages import read_packages
-    from corpus.sentences import split_sentences
+    from limbeck.corpus.packages import read_packages
+    from limbeck.corpus.sentences import split_sentences
 
     found = {" ".join(sentence.split()) for row in read_packages() for sentence in split_sentences(row.text)}
     some = sorted(sentence for sentence in found if 20 <= len(sentence) <= 400)
@@ -78,7 +78,7 @@ def critic(index: str, texts: list[str]) -> tuple[float, list[list[float]]]:
     """Seconds of the whole critic, and its three figures a row."""
     import pyarrow as pa
 
-    from filters.ngrams import NgramsConfig
+    from limbeck.filters.ngram.ngrams import NgramsConfig
 
     filter_ = NgramsConfig(index=index, span_tokens=SPAN_TOKENS, floor_probability=FLOOR).build(engines=None)  # type: ignore[arg-type]
     parts = [texts[at : at + PART_ROWS] for at in range(0, len(texts), PART_ROWS)]

@@ -28,10 +28,10 @@ from transformers import (
 )
 from transformers import logging as transformers_logging
 
-from cluster.engines.classifier import LABELS, Classifier, ClassifierConfig
-from cluster.engines.models import resolve
-from corpus.packages import read_packages
-from corpus.sentences import split_sentences
+from limbeck.cluster.engines.models import resolve
+from limbeck.cluster.engines.scoring_models.classifier import LABELS, Classifier, ClassifierConfig
+from limbeck.corpus.packages import read_packages
+from limbeck.corpus.sentences import split_sentences
 
 Pairs = list[tuple[str, str]]
 

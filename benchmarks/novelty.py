@@ -28,8 +28,8 @@ from rapidfuzz.distance import Indel, LCSseq
 from rapidfuzz.process import cdist
 from rouge_score.rouge_scorer import RougeScorer, _score_lcs
 
-from filters.rouge_index import Judged, RougeIndex, rouge_l
-from filters.rouge_tokens import Vocabulary, words
+from limbeck.corpus.text.rouge.index import Judged, RougeIndex, rouge_l
+from limbeck.corpus.text.rouge.words import Vocabulary, words
 
 LIMIT = 0.7
 BLOCK_TEXTS = 128

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corpus.packages import read_packages
+from limbeck.corpus.packages import read_packages
 
 _VOCABULARY = 30_000
 _COPIES = 0.45  # the share of texts that are changed copies of an earlier one

@@ -11,7 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-from pipelines.events import read_events, seconds_by_stage
+from limbeck.pipelines.runs.events import read_events, seconds_by_stage
 
 
 def main() -> None:

@@ -32,20 +32,20 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from cluster.engines.config import TransformersConfig
-from cluster.engines.masked import Infill, MaskedConfig, MaskedModel
-from cluster.engines.models import resolve
-from cluster.engines.protocol import Engine, Pair
-from cluster.engines.provider import Engines
-from corpus.schemas import SCORED_INPUT, SOURCES
-from corpus.sentences import split_sentences
-from corpus.sources import PackagesSources, read_sources
-from corpus.tokenizer import Tokenizer
-from filters.masked_pmi import TERMS as MASKED_TERMS
-from filters.masked_pmi import MaskedPmiFilter
-from filters.masked_pmi import terms as masked_terms
-from filters.pmi import TERMS, PmiFilter, terms
-from generators.summaries import SummariesConfig
+from limbeck.cluster.engines.config import TransformersConfig
+from limbeck.cluster.engines.model_cache import Engines
+from limbeck.cluster.engines.models import resolve
+from limbeck.cluster.engines.protocol import Engine, Pair
+from limbeck.cluster.engines.scoring_models.masked import Infill, MaskedConfig, MaskedModel
+from limbeck.corpus.schemas import SCORED_INPUT, SOURCES
+from limbeck.corpus.sentences import split_sentences
+from limbeck.corpus.sources import PackagesSources, read_sources
+from limbeck.corpus.tokenizer import Tokenizer
+from limbeck.filters.models.masked_pmi import TERMS as MASKED_TERMS
+from limbeck.filters.models.masked_pmi import MaskedPmiFilter
+from limbeck.filters.models.masked_pmi import terms as masked_terms
+from limbeck.filters.models.pmi import TERMS, PmiFilter, terms
+from limbeck.generators.summaries import SummariesConfig
 
 
 def main() -> None:

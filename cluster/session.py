@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import Field
 
-from corpus.config import Config
-from corpus.errors import LimbeckError
+from limbeck.corpus.config import Config
+from limbeck.corpus.errors import LimbeckError
 
 PARTS_IN_FLIGHT = 8  # where an engine batches across callers
 
@@ -195,7 +195,7 @@ def code_fingerprints() -> dict[str, str]:
 
     home, found = Path(__file__).resolve().parent.parent, {}
     for name in PACKAGES:
-        spec = importlib.util.find_spec(name)
+        spec = importlib.util.find_spec(f"limbeck.{name}")
         place = Path(next(iter(spec.submodule_search_locations or [""]), "")).resolve() if spec else Path("nowhere")
         if place != home / name:
             found[name] = f"elsewhere: {place}"

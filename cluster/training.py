@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpus.errors import LimbeckError, last_line
+from limbeck.corpus.errors import LimbeckError, last_line
 
 Loop = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -123,7 +123,7 @@ def _guarded(wrapped: dict[str, Any]) -> dict[str, Any]:
     """Run the loop on a worker; what a user can mend comes back as a value, so that Ray does not try it again."""
     placement: Placement = wrapped["placement"]
     if placement.workers_folder is not None:
-        from cluster.worker import heartbeat
+        from limbeck.cluster.workers.worker import heartbeat
 
         beat = (placement.workers_folder, placement.driver, "trainer")
         threading.Thread(target=heartbeat, args=beat, daemon=True).start()

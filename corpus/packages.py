@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from importlib import metadata
 
-from corpus.cleaning import clean_markup, clean_text, without_verbatim
-from corpus.readers import RawRow
+from limbeck.corpus.markup.cleaning import clean_markup, clean_text, without_verbatim
+from limbeck.corpus.readers import RawRow
 
 _MIN_REFERENCE_WORDS = 2
 

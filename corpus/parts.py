@@ -17,8 +17,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.errors import LimbeckError
-from corpus.files import flush, flush_contents, json_text, replace_text
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.files import flush, flush_contents, json_text, replace_text
 
 DONE = "_done.json"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import jinja2
 from jinja2.sandbox import SandboxedEnvironment
 
-from corpus.errors import LimbeckError
+from limbeck.corpus.errors import LimbeckError
 
 
 def prompt_path(prompt: str, own: Path) -> Path:

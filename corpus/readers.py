@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus.cleaning import clean_text
-from corpus.errors import LimbeckError
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.markup.cleaning import clean_text
 
 _ROWS_PER_BATCH = 1024
 

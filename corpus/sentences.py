@@ -3,7 +3,7 @@
 import re
 from bisect import bisect_right
 
-from corpus.tokenizer import Tokenizer
+from limbeck.corpus.tokenizer import Tokenizer
 
 _END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)")
 _PARAGRAPH_END = re.compile(r"\n\s*\n|\n(?=- )")

@@ -8,16 +8,16 @@ from typing import Annotated, Literal, assert_never
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from corpus.config import Config
-from corpus.errors import LimbeckError
-from corpus.packages import read_packages
-from corpus.readers import RawRow, read_huggingface, read_jsonl, read_parquet, read_text
-from corpus.salience import document_frequencies, salient_spans
-from corpus.schemas import SOURCES
-from corpus.seeds import derive_seed
-from corpus.sentences import cut
-from corpus.split import Split, assign_splits, near_duplicate_groups
-from corpus.tokenizer import Tokenizer
+from limbeck.corpus.config import Config
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.packages import read_packages
+from limbeck.corpus.readers import RawRow, read_huggingface, read_jsonl, read_parquet, read_text
+from limbeck.corpus.salience import document_frequencies, salient_spans
+from limbeck.corpus.schemas import SOURCES
+from limbeck.corpus.seeds import derive_seed
+from limbeck.corpus.sentences import cut
+from limbeck.corpus.split import Split, assign_splits, near_duplicate_groups
+from limbeck.corpus.tokenizer import Tokenizer
 
 FOLLOWING_TOKENS = 50
 """How much is kept of the text behind a cut: what a summary of the part before it should help to foresee."""
@@ -106,7 +106,7 @@ class _Source:
 
 
 def read_sources(config: SourcesConfig, tokenizer: Tokenizer, seed: int) -> pa.Table:
-    """Read every input row into a table of `corpus.schemas.SOURCES`, used rows first, each part by source_id.
+    """Read every input row into a table of `limbeck.corpus.schemas.SOURCES`, used rows first, each part by source_id.
 
     Every row is there exactly once: in a split, or rejected with a reason. The result depends on the rows, the configuration and
     `seed`, not on the order of the rows. Raises LimbeckError where an input is missing or broken, or no document is usable.

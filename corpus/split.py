@@ -5,9 +5,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from corpus.config import Config
-from corpus.errors import LimbeckError
-from corpus.seeds import derive_seed
+from limbeck.corpus.config import Config
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.seeds import derive_seed
 
 SPLITS = ("train", "dev", "test")
 SHINGLE_WORDS = 2

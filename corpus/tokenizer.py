@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as Backend
 
-from corpus.errors import LimbeckError
+from limbeck.corpus.errors import LimbeckError
 
 
 def read_backend(content: bytes, where: str, raises: type[LimbeckError] = LimbeckError) -> Backend:

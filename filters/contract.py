@@ -31,7 +31,7 @@ class Bound:
 
 @runtime_checkable
 class Filter(Protocol):
-    """Scores candidates. Anything with these three can be passed to `pipelines.run.run(..., filters=[...])`."""
+    """Scores candidates. Anything with these three can be passed to `limbeck.pipelines.run.run(..., filters=[...])`."""
 
     @property
     def name(self) -> str:
@@ -46,7 +46,7 @@ class Filter(Protocol):
     def score(self, candidates: pa.Table) -> pa.Table:
         """Return one row per candidate, in order: `candidate_id`, numeric score columns, and columns of evidence.
 
-        `candidates` has the columns of `corpus.schemas.SCORED_INPUT`, and may have no rows. A score that cannot be computed is
+        `candidates` has the columns of `SCORED_INPUT` (corpus/schemas.py), and may have no rows. A score that cannot be computed is
         NaN. Evidence (text, lists) is kept and shown; no bound can be on it.
         """
         ...

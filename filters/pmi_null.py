@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corpus.seeds import derive_seed
+from limbeck.corpus.seeds import derive_seed
 
 NO_OTHER = -1
 

@@ -8,12 +8,12 @@ import jinja2
 import pyarrow as pa
 from pydantic import Field
 
-from cluster.engines.protocol import Completion, Engine, Message, Request, Sampling
-from corpus.config import Config
-from corpus.errors import LimbeckError
-from corpus.prompts import load_template
-from corpus.schemas import CANDIDATES
-from corpus.seeds import derive_id, derive_seed
+from limbeck.cluster.engines.protocol import Completion, Engine, Message, Request, Sampling
+from limbeck.corpus.config import Config
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.prompts import load_template
+from limbeck.corpus.schemas import CANDIDATES
+from limbeck.corpus.seeds import derive_id, derive_seed
 
 PROMPTS = Path(__file__).parent / "prompts"
 
@@ -59,7 +59,7 @@ class Summaries:
             raise LimbeckError(f"the prompt {self._config.prompt} does not render: {error}; it may use `document`") from error
 
     def generate(self, sources: pa.Table, engine: Engine) -> pa.Table:
-        """Return one row of `corpus.schemas.CANDIDATES` for each source and sample, in that order.
+        """Return one row of `limbeck.corpus.schemas.CANDIDATES` for each source and sample, in that order.
 
         A request that the engine could not answer becomes a row with an `error` and an empty output. `sources` needs `source_id`
         and `document`. Token counts are those of the stripped output.

@@ -15,17 +15,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from _infinigram import sampled_keys
-from corpus.files import publish, replace_json
-from infinigram import manifest as manifests
-from infinigram.documents import Source, find_sources
-from infinigram.encode import Encoding
-from infinigram.encode_apart import Encoder
-from infinigram.errors import BadIndex
-from infinigram.memory import free_memory_bytes, give_back
-from infinigram.tables import Report, make_table
-from infinigram.tokenizers import FILE_NAME, HuggingFaceTokenizer, load_tokenizer
-from infinigram.words import MOST_BYTES
+from limbeck._infinigram import sampled_keys
+from limbeck.corpus.files import publish, replace_json
+from limbeck.infinigram import manifest as manifests
+from limbeck.infinigram.documents import Source, find_sources
+from limbeck.infinigram.encode import Encoding
+from limbeck.infinigram.encode_apart import Encoder
+from limbeck.infinigram.errors import BadIndex
+from limbeck.infinigram.memory import free_memory_bytes, give_back
+from limbeck.infinigram.tables import Report, make_table
+from limbeck.infinigram.tokenizers import FILE_NAME, HuggingFaceTokenizer, load_tokenizer
+from limbeck.infinigram.words import MOST_BYTES
 
 WORK = ".building"
 SETTINGS = "settings.json"

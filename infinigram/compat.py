@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from infinigram.compat_documents import Answer, CompatDocuments, bad_display, filled, natural, positive
-from infinigram.errors import BadIndex
-from infinigram.index import Index
-from infinigram.layout import Layout, locate
-from infinigram.manifest import WIDTH_BYTES
+from limbeck.infinigram.compat_documents import Answer, CompatDocuments, bad_display, filled, natural, positive
+from limbeck.infinigram.errors import BadIndex
+from limbeck.infinigram.index import Index
+from limbeck.infinigram.layout import Layout, locate
+from limbeck.infinigram.manifest import WIDTH_BYTES
 
 _UNKNOWN_LOG = -10000.0  # of the probability of a token that does not occur
 

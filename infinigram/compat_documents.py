@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from infinigram.manifest import WIDTH_BYTES
+from limbeck.infinigram.manifest import WIDTH_BYTES
 
 if TYPE_CHECKING:
-    from infinigram.index import Index
+    from limbeck.infinigram.index import Index
 
 Answer = dict[str, Any]
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from infinigram.errors import BadIndex
+from limbeck.infinigram.errors import BadIndex
 
 _JSON = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")
 _TEXT = (".txt", ".md", ".rst", ".text")

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infinigram.errors import BadIndex, BadQuery
-from infinigram.manifest import WIDTH_BYTES
-from infinigram.results import Document, Integers, Matches, MatchesBatch
+from limbeck.infinigram.errors import BadIndex, BadQuery
+from limbeck.infinigram.manifest import WIDTH_BYTES
+from limbeck.infinigram.results import Document, Integers, Matches, MatchesBatch
 
 if TYPE_CHECKING:
-    from infinigram.index import Index
+    from limbeck.infinigram.index import Index
 
 _LARGEST = (1 << 63) - 1
 

@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from corpus.files import flush, replace_json
-from infinigram.documents import Document
-from infinigram.errors import BadIndex
-from infinigram.tokenizers import HuggingFaceTokenizer, Tokenizer, load_tokenizer, open_tokenizer
-from infinigram.words import MOST_BYTES
+from limbeck.corpus.files import flush, replace_json
+from limbeck.infinigram.documents import Document
+from limbeck.infinigram.errors import BadIndex
+from limbeck.infinigram.tokenizers import HuggingFaceTokenizer, Tokenizer, load_tokenizer, open_tokenizer
+from limbeck.infinigram.words import MOST_BYTES
 
 _STATE = "encoded.json"
 _BATCH_CHARACTERS = 1 << 19

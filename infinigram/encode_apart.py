@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from corpus.errors import LimbeckError
-from infinigram.documents import Source, read_documents
-from infinigram.encode import Encoding, encode_shards, read_state
-from infinigram.errors import BadIndex
-from infinigram.manifest import writing
-from infinigram.tables import Report
+from limbeck.corpus.errors import LimbeckError
+from limbeck.infinigram.documents import Source, read_documents
+from limbeck.infinigram.encode import Encoding, encode_shards, read_state
+from limbeck.infinigram.errors import BadIndex
+from limbeck.infinigram.manifest import writing
+from limbeck.infinigram.tables import Report
 
 _PR_SET_PDEATHSIG = 1
 _SORTED_BYTES_PER_INPUT_BYTE = 20  # what sorting may need; files of text may be compressed
@@ -60,7 +60,7 @@ class Encoder:
         """Encode in a child process; raises as `run` does, and BadIndex where the child is killed."""
         order = json.dumps({**asdict(self), "folder": str(folder), "parent": os.getpid()}, default=str)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))}
-        command = [sys.executable, "-c", "from infinigram.encode_apart import main; main()"]
+        command = [sys.executable, "-c", "from limbeck.infinigram.encode_apart import main; main()"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as child:
             try:
                 assert child.stdin is not None and child.stdout is not None

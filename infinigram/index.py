@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-import _infinigram
-from infinigram import documents_view, trace, variants
-from infinigram.errors import BadIndex, BadQuery
-from infinigram.layout import Layout, locate, steadily
-from infinigram.manifest import WIDTH_BYTES
-from infinigram.results import (
+from limbeck import _infinigram
+from limbeck.infinigram import documents_view, trace, variants
+from limbeck.infinigram.errors import BadIndex, BadQuery
+from limbeck.infinigram.layout import Layout, locate, steadily
+from limbeck.infinigram.manifest import WIDTH_BYTES
+from limbeck.infinigram.results import (
     Document,
     Found,
     Integers,
@@ -87,7 +87,7 @@ class Index:
         index.tokenizer = tokenizer
         recorded = index.layout.manifest.get("tokenizer")
         if tokenizer is None and recorded:
-            from infinigram.tokenizers import open_tokenizer
+            from limbeck.infinigram.tokenizers import open_tokenizer
 
             index.tokenizer = open_tokenizer(recorded, index.layout.shards[0].folder)
         return index
@@ -211,17 +211,17 @@ class Index:
         return self.engine.longest_matches_batch(ids, offsets)
 
     def trace(self, text: Query, **options: Any) -> tuple[TracedSpan, ...]:
-        """The rarest maximal spans of a text that occur here, with documents; options as `infinigram.trace.trace`."""
+        """The rarest maximal spans of a text that occur here, with documents; options as `limbeck.infinigram.trace.trace`."""
         return trace.trace(self, self.ids(text), **options)
 
     # --- documents ---
 
     def search(self, query: Query, **options: Any) -> Matches:
-        """Draw occurrences of a query; options as `infinigram.documents_view.search`."""
+        """Draw occurrences of a query; options as `limbeck.infinigram.documents_view.search`."""
         return documents_view.search(self, self.ids(query), **options)
 
     def search_batch(self, ids: Ids, offsets: Ids, **options: Any) -> MatchesBatch:
-        """Draw occurrences of every query, as arrays; options as `infinigram.documents_view.search_batch`."""
+        """Draw occurrences of every query, as arrays; options as `limbeck.infinigram.documents_view.search_batch`."""
         return documents_view.search_batch(self, ids, offsets, **options)
 
     def search_cnf(self, clauses: Sequence[Sequence[Query]], **options: Any) -> Matches:

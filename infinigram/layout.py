@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from infinigram import manifest as manifests
-from infinigram.errors import BadIndex
-from infinigram.taken_down import REMOVED, taken_down
+from limbeck.infinigram import manifest as manifests
+from limbeck.infinigram.errors import BadIndex
+from limbeck.infinigram.taken_down import REMOVED, taken_down
 
 _NAME = re.compile(r"(tokenized|table|offset|metadata|metaoff)(?:\.(\d+))?")
 _NEEDED = ("tokenized", "table", "offset")

@@ -14,24 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from corpus.files import flush, publish, replace_json
-from infinigram import manifest as manifests
-from infinigram.build import (
-    SETTINGS,
-    WORK,
-    Settings,
-    add_shards,
-    clear_built,
-    finish_shard,
-    move_in,
-    no_report,
-)
-from infinigram.documents import find_sources
-from infinigram.encode import Encoding
-from infinigram.errors import BadIndex
-from infinigram.memory import free_memory_bytes
-from infinigram.tables import Report
-from infinigram.taken_down import PAIRS, REMOVED, read_pairs
+from limbeck.corpus.files import flush, publish, replace_json
+from limbeck.infinigram import manifest as manifests
+from limbeck.infinigram.build import SETTINGS, WORK, Settings, add_shards, clear_built, finish_shard, move_in, no_report
+from limbeck.infinigram.documents import find_sources
+from limbeck.infinigram.encode import Encoding
+from limbeck.infinigram.errors import BadIndex
+from limbeck.infinigram.memory import free_memory_bytes
+from limbeck.infinigram.tables import Report
+from limbeck.infinigram.taken_down import PAIRS, REMOVED, read_pairs
 
 
 def append(folder: str | Path, paths: Iterable[str | Path], settings: Settings, report: Report = no_report) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from infinigram.errors import BadIndex
+from limbeck.infinigram.errors import BadIndex
 
 NAME = "manifest.json"
 FORMAT = 1

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from infinigram.errors import BadQuery
-from infinigram.results import Scores
+from limbeck.infinigram.errors import BadQuery
+from limbeck.infinigram.results import Scores
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

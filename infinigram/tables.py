@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from _infinigram import build_table, count_gaps, merge_parts, sort_part
-from corpus.files import publish
+from limbeck._infinigram import build_table, count_gaps, merge_parts, sort_part
+from limbeck.corpus.files import publish
 
 # Sorting takes a copy of the tokens, four bytes a position, and buckets for names (0.5 bytes a token in prose, 2 at worst).
 _BYTES_PER_POSITION = 6

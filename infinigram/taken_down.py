@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infinigram.errors import BadIndex
+from limbeck.infinigram.errors import BadIndex
 
 if TYPE_CHECKING:
-    from infinigram.layout import ShardFiles
+    from limbeck.infinigram.layout import ShardFiles
 
 REMOVED = "removed"  # the index of the copies
 PAIRS = "removed.ig"  # the list

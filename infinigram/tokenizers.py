@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from infinigram.errors import BadIndex
-from infinigram.words import WordEncoder, word_encoder
+from limbeck.infinigram.errors import BadIndex
+from limbeck.infinigram.words import WordEncoder, word_encoder
 
 FILE_NAME = "tokenizer.json"  # where an index keeps its Hugging Face tokenizer
 
@@ -183,7 +183,7 @@ def _tiktoken(name: str) -> TiktokenTokenizer:
 
 
 def _huggingface(content: bytes, where: str, eos_text: str | None) -> HuggingFaceTokenizer:
-    from corpus.tokenizer import read_backend  # takes a while to import
+    from limbeck.corpus.tokenizer import read_backend  # takes a while to import
 
     backend = read_backend(content, where, BadIndex)
     names = [eos_text] if eos_text else ["<|endoftext|>", "</s>", "<eos>"]

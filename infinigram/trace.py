@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infinigram import documents_view
-from infinigram.errors import BadQuery
-from infinigram.results import Document, Floats, Integers, TracedDocument, TracedSpan
+from limbeck.infinigram import documents_view
+from limbeck.infinigram.errors import BadQuery
+from limbeck.infinigram.results import Document, Floats, Integers, TracedDocument, TracedSpan
 
 if TYPE_CHECKING:
-    from infinigram.index import Index
+    from limbeck.infinigram.index import Index
 
 _K1, _B = 1.5, 0.75  # of BM25, as Robertson and Zaragoza (2009) and the service of OLMoTrace have them
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from infinigram.errors import BadQuery
+from limbeck.infinigram.errors import BadQuery
 
 
 def variants(tokenizer: Any, text: str, *, word_start: bool = False, any_case: bool = False) -> list[list[int]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import _infinigram
+from limbeck import _infinigram
 
 _PAGE = 256
 _LETTER, _NUMBER, _SPACE, _OTHER = 1, 2, 3, 4

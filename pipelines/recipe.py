@@ -9,34 +9,34 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from cluster.engines.config import AutoConfig, EngineConfig
-from cluster.session import ClusterConfig
-from corpus.config import Config
-from corpus.errors import LimbeckError
-from corpus.sources import SourcesConfig
-from filters.attributes import AttributesConfig
-from filters.bottleneck import BottleneckConfig
-from filters.distinct import BestConfig
-from filters.diversity import DiversityConfig
-from filters.duplicates import DuplicatesConfig
-from filters.embedding import EmbeddingConfig
-from filters.equivalence import EquivalenceConfig
-from filters.fluency import FluencyConfig
-from filters.heuristics import HeuristicsConfig
-from filters.instructions import InstructionsConfig
-from filters.judge import JudgeConfig
-from filters.language import LanguageConfig
-from filters.length import LengthConfig
-from filters.masked_pmi import MaskedPmiConfig
-from filters.ngrams import NgramsConfig
-from filters.nli import NliConfig
-from filters.novelty import NoveltyConfig
-from filters.pmi import PmiConfig
-from filters.privacy import PrivacyConfig
-from filters.repetition import RepetitionConfig
-from filters.toxicity import ToxicityConfig
-from generators.summaries import SummariesConfig
-from students.config import SftConfig
+from limbeck.cluster.engines.config import AutoConfig, EngineConfig
+from limbeck.cluster.session import ClusterConfig
+from limbeck.corpus.config import Config
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.sources import SourcesConfig
+from limbeck.filters.models.bottleneck import BottleneckConfig
+from limbeck.filters.models.embedding import EmbeddingConfig
+from limbeck.filters.models.equivalence import EquivalenceConfig
+from limbeck.filters.models.fluency import FluencyConfig
+from limbeck.filters.models.judge import JudgeConfig
+from limbeck.filters.models.masked_pmi import MaskedPmiConfig
+from limbeck.filters.models.nli import NliConfig
+from limbeck.filters.models.pmi import PmiConfig
+from limbeck.filters.ngram.ngrams import NgramsConfig
+from limbeck.filters.sets.distinct import BestConfig
+from limbeck.filters.sets.diversity import DiversityConfig
+from limbeck.filters.sets.duplicates import DuplicatesConfig
+from limbeck.filters.sets.novelty import NoveltyConfig
+from limbeck.filters.text.attributes import AttributesConfig
+from limbeck.filters.text.heuristics import HeuristicsConfig
+from limbeck.filters.text.instructions import InstructionsConfig
+from limbeck.filters.text.language import LanguageConfig
+from limbeck.filters.text.length import LengthConfig
+from limbeck.filters.text.privacy import PrivacyConfig
+from limbeck.filters.text.repetition import RepetitionConfig
+from limbeck.filters.text.toxicity import ToxicityConfig
+from limbeck.generators.summaries import SummariesConfig
+from limbeck.students.config import SftConfig
 
 # One member today; a further generator or student joins here with its own literal `kind`.
 GeneratorConfig = SummariesConfig

@@ -10,21 +10,21 @@ from typing import Any
 
 import yaml
 
-from cluster.engines.models import fingerprint as model_fingerprint
-from cluster.engines.models import resolve
-from cluster.engines.vllm_config import VllmConfig
-from corpus.errors import LimbeckError
-from corpus.parts import done, part_names, write_parts
-from corpus.schemas import SOURCES
-from pipelines import evaluate as measuring
-from pipelines import target
-from pipelines.check import refuse_what_cannot_run
-from pipelines.context import Context, held_out_lane, stream, train_lane
-from pipelines.events import Events, Listener
-from pipelines.folder import RunFolder, driving, open_run
-from pipelines.recipe import Recipe
-from pipelines.report import write_report
-from pipelines.round import judged, select, train_student
+from limbeck.cluster.engines.models import fingerprint as model_fingerprint
+from limbeck.cluster.engines.models import resolve
+from limbeck.cluster.engines.vllm.config import VllmConfig
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import done, part_names, write_parts
+from limbeck.corpus.schemas import SOURCES
+from limbeck.pipelines.driver import evaluate as measuring
+from limbeck.pipelines.driver import target
+from limbeck.pipelines.driver.check import refuse_what_cannot_run
+from limbeck.pipelines.driver.context import Context, held_out_lane, stream, train_lane
+from limbeck.pipelines.driver.round import judged, select, train_student
+from limbeck.pipelines.recipe import Recipe
+from limbeck.pipelines.report.build import write_report
+from limbeck.pipelines.runs.events import Events, Listener
+from limbeck.pipelines.runs.folder import RunFolder, driving, open_run, scoring
 
 PACKAGES = ("limbeck", "torch", "transformers", "tokenizers", "ray", "trl", "peft", "deepspeed", "datasets", "pyarrow", "numpy")
 
@@ -41,7 +41,7 @@ def run(
 ) -> RunFolder:
     """Run a recipe to its end in the folder `out`, going on where an earlier run of it stopped; returns the folder.
 
-    `filters` and `set_filters` are objects of the user's own that satisfy `filters.contract.Filter` and `SetFilter`; they come
+    `filters` and `set_filters` are objects of the user's own that satisfy `Filter` and `SetFilter` of filters/contract.py; they come
     after the recipe's. Raises LimbeckError with one sentence for whatever a user can mend; what is finished by then stays.
     """
     began = started or time.time()
@@ -64,9 +64,9 @@ def run(
 
 
 def _rounds(context: Context, driver: str) -> None:
-    from cluster.pool import WorkerPool
-    from cluster.session import connected
-    from cluster.training import Placement, warm_up
+    from limbeck.cluster.session import connected
+    from limbeck.cluster.training import Placement, warm_up
+    from limbeck.cluster.workers.pool import WorkerPool
 
     recipe, folder = context.recipe, context.folder
     with ExitStack() as stack:
@@ -131,8 +131,8 @@ def _final(context: Context, pool: Any, held_out: measuring.HeldOut, pending: li
 
 def read_documents(context: Context) -> None:
     """Read, cut and split the sources into parts, once a run."""
-    from corpus.sources import read_sources
-    from corpus.tokenizer import Tokenizer
+    from limbeck.corpus.sources import read_sources
+    from limbeck.corpus.tokenizer import Tokenizer
 
     place = context.folder.sources("train").parent
     found = done(place)
@@ -203,13 +203,6 @@ def _adapter(teacher: Any) -> dict[str, str]:
     """What adapter a teacher has, where it has one."""
     folder = teacher.adapter() if isinstance(teacher, VllmConfig) else None
     return {"lora": model_fingerprint(folder)} if folder else {}
-
-
-def scoring(part: Any) -> dict[str, Any]:
-    """What a filter's scores depend on, as plain data; of a user's object only its class is known."""
-    if hasattr(part, "scoring"):
-        return dict(part.scoring())
-    return {"class": f"{type(part).__module__}.{type(part).__qualname__}"}
 
 
 def _plain(part: Any) -> dict[str, Any]:

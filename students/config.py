@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from corpus.config import Config
+from limbeck.corpus.config import Config
 
 
 class LoraConfig(Config):

@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from cluster.engines.models import fingerprint, resolve
-from cluster.training import Placement, fit
-from corpus.errors import LimbeckError
-from corpus.parts import check_whole, read_json, read_table, write_json
-from students import layers, loop
-from students.config import LayersBase, ModelBase, SftConfig
+from limbeck.cluster.engines.models import fingerprint, resolve
+from limbeck.cluster.training import Placement, fit
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import check_whole, read_json, read_table, write_json
+from limbeck.students.base import layers
+from limbeck.students.config import LayersBase, ModelBase, SftConfig
+from limbeck.students.training import loop
 
 
 def train(

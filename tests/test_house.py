@@ -10,10 +10,11 @@ import jsonschema
 import pytest
 import yaml
 
-from cluster.session import PACKAGES, code_fingerprints
-from corpus.errors import LimbeckError
-from pipelines import recipe as recipes
-from tests.tiny_run import ROOT, limbeck
+from helpers.paths import ROOT
+from helpers.tiny_run import limbeck
+from limbeck.cluster.session import PACKAGES, code_fingerprints
+from limbeck.corpus.errors import LimbeckError
+from limbeck.pipelines import recipe as recipes
 
 SHIPPED = sorted((ROOT / "pipelines" / "recipes").glob("*.yaml"))
 
@@ -32,13 +33,13 @@ def test_a_stranger_s_package_is_told_from_ours() -> None:
     [
         "filters.pmi",
         "infinigram",
-        "infinigram.service",
-        "pipelines.cli",
-        "pipelines.recipe",
-        "pipelines.run",
-        "cluster.pool",
-        "corpus.sources",
-        "students.config",
+        "limbeck.infinigram.service.app",
+        "limbeck.pipelines.cli.main",
+        "limbeck.pipelines.recipe",
+        "limbeck.pipelines.run",
+        "limbeck.cluster.workers.pool",
+        "limbeck.corpus.sources",
+        "limbeck.students.config",
     ],
 )
 def test_the_driver_s_modules_load_no_torch(module: str) -> None:
@@ -49,7 +50,7 @@ def test_the_driver_s_modules_load_no_torch(module: str) -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "pipelines.cli", "--help"],
+        [sys.executable, "-X", "importtime", "-m", "limbeck", "--help"],
         capture_output=True,
         text=True,
         cwd=ROOT,

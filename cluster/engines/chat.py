@@ -6,9 +6,9 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from cluster.engines.pairs import Query, query
-from cluster.engines.protocol import Message, Pair
-from corpus.errors import LimbeckError
+from limbeck.cluster.engines.pairs import Query, query
+from limbeck.cluster.engines.protocol import Message, Pair
+from limbeck.corpus.errors import LimbeckError
 
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>")
 

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cluster.engines.endpoint_config import EndpointConfig
-from cluster.engines.vllm_config import VllmConfig
-from corpus.config import Config
+from limbeck.cluster.engines.endpoint.config import EndpointConfig
+from limbeck.cluster.engines.vllm.config import VllmConfig
+from limbeck.corpus.config import Config
 
 
 class TransformersConfig(Config):

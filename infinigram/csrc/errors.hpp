@@ -1,4 +1,4 @@
-// What a caller can mend, as exceptions; the module turns them into infinigram.errors.BadIndex and BadQuery.
+// What a caller can mend, as exceptions; the module turns them into limbeck.infinigram.errors.BadIndex and BadQuery.
 #pragma once
 
 #include <stdexcept>

@@ -1,0 +1,74 @@
+"""Which OpenAI-compatible server to ask, how hard, and for how much; read on the driver, so it imports nothing heavy."""
+
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from limbeck.corpus.config import Config
+
+
+class EndpointBudget(Config):
+    """What may be spent on a server: no request is sent that could exceed it. `money` is in the currency of the prices.
+
+    `ledger` names a file in which every engine that names it counts together: the workers of a run, and all its sittings.
+    Without one, each engine process counts for itself.
+    """
+
+    tokens: int | None = Field(default=None, ge=1)
+    money: float | None = Field(default=None, gt=0)
+    price_per_million_input: float = Field(default=0.0, ge=0)
+    price_per_million_output: float = Field(default=0.0, ge=0)
+    ledger: str | None = None
+
+    @model_validator(mode="after")
+    def _money_needs_a_price(self) -> Self:
+        if self.money is not None and not (self.price_per_million_input or self.price_per_million_output):
+            raise ValueError("budget.money needs price_per_million_input or price_per_million_output")
+        return self
+
+
+class EndpointConfig(Config):
+    """An engine behind HTTP: any server with OpenAI's /v1/chat/completions, /v1/completions and /v1/models.
+
+    `model` names the weights whose tokenizer counts tokens here (a folder, an `embedded:` name or a Hugging Face id, of which
+    only the tokenizer is fetched); `served_name` is what the server calls them, null its only model. `api_key_env` names the
+    environment variable that holds the key. `attempts` bounds how often a row may fail while other rows are answered;
+    `patience_seconds` how long a server may go without answering anything before it counts as gone. `latency_factor` is how
+    far seconds per token may grow beyond their own minimum before fewer requests are sent at once.
+    """
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # of a URL that holds a key
+
+    kind: Literal["endpoint"] = "endpoint"
+    model: str
+    base_url: str = "http://127.0.0.1:8000/v1"
+    served_name: str | None = None
+    api_key_env: str | None = None
+    max_concurrency: int = Field(default=64, ge=1)
+    latency_factor: float = Field(default=8.0, gt=1)
+    timeout_seconds: float = Field(default=300.0, gt=0)
+    patience_seconds: float = Field(default=120.0, gt=0)
+    backoff_seconds: float = Field(default=0.5, gt=0)
+    attempts: int = Field(default=5, ge=1)
+    context_tokens: int | None = Field(default=None, ge=2)
+    budget: EndpointBudget = EndpointBudget()
+
+    @field_validator("base_url")
+    @classmethod
+    def _without_slash(cls, url: str) -> str:
+        return url.rstrip("/")
+
+    @model_validator(mode="after")  # of the whole: an error on a field alone would show the field, and so the key in it
+    def _bare_url(self) -> Self:
+        try:
+            parts = urlsplit(self.base_url)
+            secret, known = bool(parts.username or parts.password or parts.query or parts.fragment), parts.hostname
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError("base_url is no URL; write for example http://127.0.0.1:8000/v1") from error
+        if secret:
+            raise ValueError("base_url must hold no user, key or query; put the key into an environment variable: api_key_env")
+        if parts.scheme not in ("http", "https") or not known:
+            raise ValueError(f"base_url {self.base_url!r} must be like http://127.0.0.1:8000/v1")
+        return self

@@ -1,0 +1,221 @@
+"""The engine behind an OpenAI-compatible server; see endpoint_client.py for pacing, budget and faults."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from limbeck.cluster.engines.endpoint.answers import Answer, read_chat, read_echo, read_text
+from limbeck.cluster.engines.endpoint.budget import Ledger
+from limbeck.cluster.engines.endpoint.calls import Call, Job, Outcome
+from limbeck.cluster.engines.endpoint.client import Client
+from limbeck.cluster.engines.endpoint.config import EndpointConfig
+from limbeck.cluster.engines.endpoint.prompts import Prompts
+from limbeck.cluster.engines.endpoint.server import Key, Served, wait_for_server
+from limbeck.cluster.engines.pairs import Logprobs, Query, sort_out
+from limbeck.cluster.engines.protocol import Completion, Message, Pair, Request, Usage, refusal
+from limbeck.corpus.errors import LimbeckError
+
+SEED_BITS = 31  # some servers keep seeds in 32 bits
+PROBE = "The quick brown fox jumps over the lazy dog near the river bank."
+ECHOES = ((0, 0), (1, 0), (0, 1), (1, 1))
+"""(max_tokens, logprobs) in the order in which they are tried; vLLM and SGLang take the first."""
+
+
+class EndpointEngine:
+    """Completes prompts and scores targets on a server; satisfies `protocol.Engine`, and may be asked from several threads."""
+
+    def __init__(self, config: EndpointConfig, prompts: Prompts, served: Served, key: Key) -> None:
+        """Start the client; use `build`, which asks the server what it serves."""
+        self.config, self.prompts, self.served = config, prompts, served
+        limits = (prompts.context_tokens, config.context_tokens, served.context_tokens)
+        self.context_tokens = min(limit for limit in limits if limit is not None)
+        self.usage = Usage()
+        self._client = Client(config, key, Ledger(config.budget), self.usage, lambda text: len(prompts.encode(text)))
+        self._echo: tuple[int, int] | None = None  # how this server is asked for log-probabilities
+        self._echo_lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        """The config: it holds no key."""
+        return f"EndpointEngine({self.config!r})"
+
+    def close(self) -> None:
+        """End the connections; callers that still wait get EngineDied."""
+        self._client.close()
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[Completion]:
+        """Yield one completion a request, as they finish; requests of other threads are in flight beside them.
+
+        A prompt that is over-long, or that the server will not answer, yields an error. Raises LimbeckError where the key, the
+        model or the budget ends the work, and EngineDied where the server is gone.
+        """
+        jobs: list[Job] = []
+        requests_of: dict[Job, Request] = {}
+        counted: dict[tuple[Message, ...] | str, int | str] = {}
+        for request in requests:
+            if request.prompt not in counted:
+                counted[request.prompt] = self._count(request.prompt)
+            job = self._job(request, counted[request.prompt])
+            if isinstance(job, Job):
+                jobs.append(job)
+                requests_of[job] = request
+            else:
+                yield job
+        for outcome in self._outcomes(jobs):
+            yield self._completion(requests_of[outcome.job], outcome)
+
+    def logprobs(self, pairs: Sequence[Pair]) -> list[Logprobs]:
+        """Return one natural log-probability per wanted target token of each pair; one NaN where there are none to be had.
+
+        Equal pairs are asked once, and those with a common beginning one after the other. Raises LimbeckError where the server
+        does not tell the log-probabilities of a prompt (hosted services do not), or reads tokens otherwise than `model`.
+        """
+        queries = [query if query else Query((), (-1,)) for query in self._tokenised(pairs)]
+        found, asked = sort_out(queries, self.context_tokens)
+        jobs: dict[Job, Query] = {}
+        for query in sorted(asked, key=lambda query: query.tokens):
+            jobs[self._echo_job(query.tokens, self._way_to_score())] = query
+        for outcome in self._outcomes(list(jobs)):
+            query = jobs[outcome.job]
+            found[query] = np.full(1, np.nan, np.float32)
+            if outcome.answer is not None:
+                values = (outcome.answer.logprobs[place] for place in query.wanted)
+                found[query] = np.array([np.nan if value is None else value for value in values], np.float32)
+        return [found[query] for query in queries]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens each text has, without special tokens, by the tokenizer on this side."""
+        return self.prompts.tokenizer.count(texts) if texts else []
+
+    def _outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        call: Call = self._client.submit(jobs)
+        try:
+            yield from call.results()
+        finally:
+            self._client.cancel(call)
+
+    def _count(self, prompt: tuple[Message, ...] | str) -> int | str:
+        """The tokens of a prompt, or the reason why it cannot be sent."""
+        try:
+            return self.prompts.count(prompt)
+        except (UnicodeEncodeError, TypeError):  # a lone surrogate, which tokenizers cannot read nor servers
+            return "the prompt is not valid Unicode"
+
+    def _job(self, request: Request, count: int | str) -> Job | Completion:
+        """What to send for a request, or its completion where it cannot be sent."""
+        sampling, tokens = request.sampling, 0 if isinstance(count, str) else count
+        error = count if isinstance(count, str) else refusal(count, sampling, self.context_tokens)
+        if sampling.regex:
+            error = "OpenAI's protocol has no field for a regular expression; use an engine of kind vllm"
+        if error:
+            return Completion(request.request_id, "", (), "error", tokens, error)
+        payload: dict[str, Any] = {
+            "model": self.served.name,
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,  # 0 too: vLLM takes what is not said from the model's own generation config
+            "seed": request.seed & ((1 << SEED_BITS) - 1),
+            "n": 1,
+        }
+        if sampling.json_schema:
+            schema = {"name": "output", "strict": True, "schema": json.loads(sampling.json_schema)}
+            payload["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if sampling.stop:
+            payload["stop"] = list(sampling.stop)
+        chat = not isinstance(request.prompt, str)
+        if isinstance(request.prompt, str):
+            payload["prompt"] = request.prompt
+        else:
+            payload["messages"] = [{"role": message.role, "content": message.content} for message in request.prompt]
+        path, read = ("/chat/completions", read_chat) if chat else ("/completions", read_text)
+        return Job(path, payload, read, (tokens, sampling.max_new_tokens), request.seed)
+
+    def _completion(self, request: Request, outcome: Outcome) -> Completion:
+        """An outcome as a completion: the text is cut at the first stop string, its tokens are those of the text here."""
+        answer, prompt_tokens = outcome.answer, outcome.tokens[0] or outcome.job.worst[0]
+        if answer is None:
+            return Completion(request.request_id, "", (), "error", prompt_tokens, outcome.error)
+        text, reason = answer.text, answer.finish_reason
+        for stop in request.sampling.stop:
+            if stop in text:
+                text, reason = text.split(stop, 1)[0], "stop"
+        return Completion(request.request_id, text, self.prompts.encode(text), reason, prompt_tokens)
+
+    def _tokenised(self, pairs: Sequence[Pair]) -> list[Query | None]:
+        """The tokens of each pair; None where it is not valid Unicode."""
+        valid = [_is_unicode(pair.context + pair.target) for pair in pairs]
+        queries = iter(self.prompts.tokenise([pair for pair, good in zip(pairs, valid, strict=True) if good]))
+        return [next(queries) if good else None for good in valid]
+
+    def _way_to_score(self) -> tuple[int, int]:
+        """How this server is asked for the log-probabilities of a prompt, tried out on the first call."""
+        with self._echo_lock:
+            if self._echo is None:
+                self._echo = self._find_way_to_score()
+            return self._echo
+
+    def _find_way_to_score(self) -> tuple[int, int]:
+        tokens = (self.prompts.first, *self.prompts.encode(PROBE))
+        words = ""
+        for way in ECHOES:
+            (outcome,) = self._outcomes([self._echo_job(tokens, way, tentative=True)])
+            if outcome.answer is not None and None not in outcome.answer.logprobs[1:]:
+                self._check_tokenizer(tokens, outcome.answer)
+                return way
+            words = words or outcome.error or "log-probabilities are missing"
+        raise LimbeckError(
+            f"{self.config.base_url} does not tell the log-probabilities of a prompt, as vLLM does on /completions with echo and "
+            f"logprobs ({words}); score with an engine of kind vllm or transformers"
+        )
+
+    def _check_tokenizer(self, tokens: Sequence[int], answer: Answer) -> None:
+        """Raise LimbeckError where the server reads the tokens sent as another text."""
+        readings = {"".join(self.prompts.decode(tokens, skip).split()) for skip in (True, False)}
+        echoed = "".join(answer.text.split())
+        if not any(reading and reading in echoed for reading in readings):
+            raise LimbeckError(
+                f"{self.config.base_url} reads the tokens of {self.config.model} as {answer.text[:60]!r}, so what it serves has "
+                "another tokenizer; set model to the one that it serves"
+            )
+
+    def _echo_job(self, tokens: Sequence[int], way: tuple[int, int], tentative: bool = False) -> Job:
+        max_tokens, logprobs = way
+        payload = {
+            "model": self.served.name,
+            "prompt": list(tokens),
+            "echo": True,
+            "logprobs": logprobs,
+            "max_tokens": max_tokens,
+            "temperature": 1.0,
+        }
+
+        def read(body: bytes) -> Answer:
+            return read_echo(body, len(tokens), exact=max_tokens == 0)
+
+        # one token drawn at the worst, max_tokens 0 or not: vLLM draws one and throws it away
+        return Job("/completions", payload, read, (len(tokens), 1), sum(tokens), tentative)
+
+
+def build(config: EndpointConfig) -> EndpointEngine:
+    """Ask the server what it serves and read the tokenizer; the server may take `patience_seconds` to come up.
+
+    Raises LimbeckError where the key is missing or refused, or the model is not the server's only one; EngineDied where
+    nothing answers.
+    """
+    start = time.perf_counter()
+    prompts, key = Prompts.load(config.model), Key.of(config)
+    engine = EndpointEngine(config, prompts, wait_for_server(config, key), key)
+    engine.usage.load_seconds = time.perf_counter() - start
+    return engine
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

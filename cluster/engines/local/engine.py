@@ -1,0 +1,63 @@
+"""The engine that runs a transformers model in this process; see generation.py and scoring.py for how it is fast."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from limbeck.cluster.engines import chat
+from limbeck.cluster.engines.config import TransformersConfig
+from limbeck.cluster.engines.local import generation, plain, scoring
+from limbeck.cluster.engines.local.loading import Loaded, load, reload
+from limbeck.cluster.engines.local.samples import Sample, completion, refuse
+from limbeck.cluster.engines.protocol import Completion, Pair, Request, Usage
+
+
+class TransformersEngine:
+    """A causal language model that completes prompts and scores targets; satisfies `protocol.Engine`."""
+
+    def __init__(self, config: TransformersConfig, loaded: Loaded, load_seconds: float = 0.0) -> None:
+        """Wrap a loaded model; use `build` to load one."""
+        self.config = config
+        self.loaded = loaded
+        self.context_tokens = loaded.context_tokens  # the most that a prompt and its completion may have together
+        self.usage = Usage(load_seconds=load_seconds)
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[Completion]:
+        """Yield one completion a request, as they finish; requests with an equal prompt share its work.
+
+        An over-long prompt or a NaN yields an error. Raises LimbeckError for a conversation without a chat template.
+        """
+        rendered = {
+            prompt: chat.render(prompt, self.loaded.tokenizer) for prompt in dict.fromkeys(request.prompt for request in requests)
+        }
+        samples = [Sample(request, rendered[request.prompt]) for request in requests]
+        for sample in samples:
+            refuse(sample, self.context_tokens)
+        ready = [sample for sample in samples if sample.finish_reason is None]
+        if self.loaded.packed:
+            ended = generation.decode(self.loaded, ready, self.config, self.usage)
+        else:
+            ended = plain.decode(self.loaded, ready, self.config.batch_sequences, self.usage)
+        yield from (completion(sample, self.loaded) for sample in samples if sample.finish_reason == "error")
+        for sample in ended:
+            self.usage.output_tokens += len(sample.tokens)
+            yield completion(sample, self.loaded)
+
+    def logprobs(self, pairs: Sequence[Pair]) -> list[npt.NDArray[np.float32]]:
+        """Return one natural log-probability per wanted target token of each pair; one NaN where it exceeds the context."""
+        return scoring.logprobs(self.loaded, chat.tokenise(pairs, self.loaded.tokenizer), self.config.pack_tokens, self.usage)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens each text has, without special tokens."""
+        return chat.count_tokens(texts, self.loaded.tokenizer)
+
+
+def build(config: TransformersConfig, evicted: TransformersEngine | None = None) -> TransformersEngine:
+    """Load a model, into the memory of an evicted engine of the same architecture where there is one (that one is dead then)."""
+    start = time.perf_counter()
+    loaded = reload(evicted.loaded, config) if evicted else None
+    if loaded is None:
+        loaded = load(config)
+    return TransformersEngine(config, loaded, time.perf_counter() - start)

@@ -1,0 +1,110 @@
+"""Requests on their way to completions, and how they share prompts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from limbeck.cluster.engines.local.loading import Loaded
+from limbeck.cluster.engines.local.sampling import NOT_A_NUMBER, Draw
+from limbeck.cluster.engines.protocol import Completion, FinishReason, Request, refusal
+
+_FOLD_TOKENS = 256  # a group's own tokens may take this many places of its slot, or as many as its prompt
+NAN_ERROR = "the model returned no finite logits (NaN); its weights or its dtype are broken"
+
+
+@dataclass
+class Sample:
+    """One request on its way: `tokens` so far, and once it is over `finish_reason` (and `error`)."""
+
+    request: Request
+    prompt: tuple[int, ...]
+    tokens: list[int] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+
+    def next_draw(self) -> Draw:
+        """What its next token is drawn with."""
+        return Draw(self.request.sampling, self.request.seed, len(self.tokens))
+
+
+@dataclass
+class Group:
+    """Samples that share a slot; `width` is the most places they can need."""
+
+    samples: list[Sample]
+    slot: int = -1
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """The tokens that all its samples begin with."""
+        return self.samples[0].prompt
+
+    @property
+    def width(self) -> int:
+        """Places for the prompt and for every token that may be forwarded."""
+        return len(self.prompt) + len(self.samples) * max(s.request.sampling.max_new_tokens for s in self.samples)
+
+    def live(self) -> list[tuple[int, Sample]]:
+        """Its unfinished samples with their number within the group."""
+        return [(i, sample) for i, sample in enumerate(self.samples) if sample.finish_reason is None]
+
+    def used(self) -> int:
+        """Places in use."""
+        return len(self.prompt) + len(self.samples) * max(len(s.tokens) for s in self.samples)
+
+
+def accept(sample: Sample, token: int, loaded: Loaded) -> None:
+    """Take a drawn token: it ends the sample, or joins its tokens (and may complete a stop string or reach the limit)."""
+    sampling = sample.request.sampling
+    if token == NOT_A_NUMBER:
+        sample.finish_reason, sample.error = "error", NAN_ERROR
+    elif token in loaded.end_tokens:
+        sample.finish_reason = "stop"
+    else:
+        sample.tokens.append(token)
+        if sampling.stop and holds_stop(sample, loaded):
+            sample.finish_reason = "stop"
+        elif len(sample.tokens) >= sampling.max_new_tokens:
+            sample.finish_reason = "length"
+
+
+def holds_stop(sample: Sample, loaded: Loaded) -> bool:
+    """Whether the newest token completed a stop string; only as many tokens are decoded as its bytes can span."""
+    stop = sample.request.sampling.stop
+    tail = sample.tokens[-(max(len(s.encode()) for s in stop) + 4) :]
+    text = loaded.tokenizer.decode(tail, skip_special_tokens=True)
+    return any(s in text for s in stop)
+
+
+def group_samples(samples: Sequence[Sample], batch_sequences: int) -> list[Group]:
+    """Return the samples by prompt, in groups small enough that a slot is not mostly other samples' tokens; widest first."""
+    by_prompt: dict[tuple[int, ...], list[Sample]] = {}
+    for sample in samples:
+        by_prompt.setdefault(sample.prompt, []).append(sample)
+    groups = []
+    for prompt, alike in by_prompt.items():
+        longest = max(s.request.sampling.max_new_tokens for s in alike)
+        size = max(1, min(batch_sequences, max(len(prompt), _FOLD_TOKENS) // longest))
+        groups += [Group(alike[start : start + size]) for start in range(0, len(alike), size)]
+    return sorted(groups, key=lambda group: -group.width)
+
+
+def refuse(sample: Sample, context_tokens: int) -> None:
+    """End a sample that cannot run: its prompt is empty or leaves no room for its new tokens, or it wants a structure."""
+    sampling = sample.request.sampling
+    sample.error = refusal(len(sample.prompt), sampling, context_tokens)
+    if sampling.json_schema or sampling.regex:
+        sample.error = "structured output (json_schema, regex) needs an engine of kind vllm, or endpoint for json_schema"
+    if sample.error:
+        sample.finish_reason = "error"
+
+
+def completion(sample: Sample, loaded: Loaded) -> Completion:
+    """Return what a finished sample became; its text is cut at the first stop string, its tokens are all that were drawn."""
+    assert sample.finish_reason is not None
+    text = ""
+    if sample.finish_reason != "error":
+        text = loaded.tokenizer.decode(sample.tokens, skip_special_tokens=True)
+        for stop in sample.request.sampling.stop:
+            text = text.split(stop, 1)[0]
+    tokens = tuple(sample.tokens) if sample.finish_reason != "error" else ()
+    return Completion(sample.request.request_id, text, tokens, sample.finish_reason, len(sample.prompt), sample.error)

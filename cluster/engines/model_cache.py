@@ -1,0 +1,249 @@
+"""The engines of one process: built when first asked for, kept while there is room, weights swapped where the build is alike."""
+
+import contextlib
+import gc
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from limbeck.cluster.engines.config import EngineConfig, TransformersConfig
+from limbeck.cluster.engines.endpoint.config import EndpointConfig
+from limbeck.cluster.engines.endpoint.engine import build as connect
+from limbeck.cluster.engines.endpoint.prompts import locate
+from limbeck.cluster.engines.local.engine import TransformersEngine, build
+from limbeck.cluster.engines.models import fingerprint, resolve
+from limbeck.cluster.engines.protocol import Engine, Usage
+from limbeck.cluster.engines.vllm.config import VllmConfig
+
+Held = TypeVar("Held", covariant=True)
+Key = tuple[Hashable, ...]
+Load = Callable[[list[Any]], Any]
+"""Loads a model, given those that leave for it; it takes them out of the list, so that nothing else keeps their memory."""
+
+
+class HeldConfig(Protocol[Held]):
+    """The config of a critic's own model (a classifier, an encoder): names it, and loads it."""
+
+    def load(self) -> Held:
+        """Return the loaded model, with a `usage: Usage`."""
+        ...
+
+    def model_dump_json(self) -> str:
+        """The config as text: one model a text."""
+        ...
+
+
+class Engines:
+    """Engines, and critics' own models, at most `keep` of each; the least recently used leaves first. Safe to ask from threads.
+
+    What a lease has asked for stays until it ends; what was asked for outside of one must not be used any more once it has left.
+    Engines that hold no model here (kind endpoint) stay, and are not counted.
+    """
+
+    def __init__(self, keep: int = 2) -> None:
+        """Start empty; nothing is loaded before it is asked for."""
+        assert keep >= 1
+        self._engines, self._held = Shelf(keep), Shelf(keep)
+
+    def get(self, config: EngineConfig) -> Engine:
+        """Return the engine of a config, loading it if need be; raises LimbeckError where its model cannot be loaded.
+
+        A folder whose weights have changed since counts as another model.
+        """
+        folder = locate(config.model) if isinstance(config, EndpointConfig) else resolve(config.model)
+        adapter = config.adapter() if isinstance(config, VllmConfig) else None
+        key = (config.model_dump_json(), fingerprint(folder), adapter and fingerprint(adapter))
+        engine: Engine = self._ask(self._engines, key, lambda left: _start(config, left), not isinstance(config, EndpointConfig))
+        return engine
+
+    def hold(self, config: HeldConfig[Held]) -> Held:
+        """Return what `config` loads, kept as engines are."""
+
+        def load(left: list[Any]) -> Held:
+            _free(left)
+            return config.load()
+
+        held: Held = self._ask(self._held, (type(config).__name__, config.model_dump_json()), load, True)
+        return held
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator["Lease"]:
+        """For the length of a job: engines that it asks for stay, and what they did is counted as its own."""
+        lease = Lease(self._engines, self._held)
+        try:
+            yield lease
+        finally:
+            lease.end()
+
+    def usage(self) -> Usage:
+        """What all engines of this process have done, those that have left included."""
+        return add(self._engines.usage(), self._held.usage())
+
+    def _ask(self, shelf: "Shelf", key: Key, load: Load, counted: bool) -> Any:
+        return shelf.ask(key, load, counted)
+
+
+class Lease(Engines):
+    """The same engines, as one job asks for them."""
+
+    def __init__(self, engines: "Shelf", held: "Shelf") -> None:
+        """Ask for nothing yet."""
+        self._engines, self._held = engines, held
+        self._asked: list[tuple[Shelf, Key]] = []
+
+    def take_usage(self) -> Usage:
+        """What the engines that this job asked for have done since somebody was last told: told once, to one job."""
+        total = Usage()
+        for shelf, key in self._asked:
+            add(total, shelf.take_usage(key))
+        return total
+
+    def end(self) -> None:
+        """Let the engines go."""
+        while self._asked:
+            shelf, key = self._asked.pop()
+            shelf.release(key)
+
+    def _ask(self, shelf: "Shelf", key: Key, load: Load, counted: bool) -> Any:
+        if (shelf, key) in self._asked:
+            return shelf.ask(key, load, counted)
+        found = shelf.ask(key, load, counted, pin=True, may_wait=not self._asked)
+        self._asked.append((shelf, key))
+        return found
+
+
+class Shelf:
+    """Loaded models by key, at most `keep` of those counted; one is loaded at a time, whichever thread asks."""
+
+    def __init__(self, keep: int) -> None:
+        """Start empty."""
+        self._keep = keep
+        self._changed = threading.Condition()
+        self._loaded: OrderedDict[Key, Any] = OrderedDict()
+        self._pins: dict[Key, int] = {}
+        self._uncounted: set[Key] = set()
+        self._loading = False
+        self._past, self._told = Usage(), dict[Key, Usage]()
+
+    def ask(self, key: Key, load: Load, counted: bool, pin: bool = False, may_wait: bool = False) -> Any:
+        """Return the model of a key, loading it where it is not there.
+
+        Where every model is in use, waits for one to be let go; a job that uses another one already does not wait, since two
+        such jobs would wait for each other: then there is one more than `keep` until one is let go.
+        """
+        with self._changed:
+            if pin:
+                self._pins[key] = self._pins.get(key, 0) + 1
+            self._changed.wait_for(lambda: key in self._loaded or self._may_load(counted, may_wait))
+            if key in self._loaded:
+                self._loaded.move_to_end(key)
+                return self._loaded[key]
+            self._loading = True
+            left = self._make_room() if counted else []
+        loaded = None
+        try:
+            loaded = load(left)
+        finally:
+            with self._changed:
+                self._loading = False
+                if loaded is not None:
+                    self._loaded[key], self._told[key] = loaded, Usage()
+                    if not counted:
+                        self._uncounted.add(key)
+                elif pin:
+                    self._unpin(key)
+                self._changed.notify_all()
+        return loaded
+
+    def release(self, key: Key) -> None:
+        """Let a model go that was asked for with a pin."""
+        with self._changed:
+            self._unpin(key)
+            self._changed.notify_all()
+
+    def usage(self) -> Usage:
+        """What all models have done, those that have left included."""
+        with self._changed:
+            total = add(Usage(), self._past)
+            for model in self._loaded.values():
+                add(total, model.usage)
+            return total
+
+    def take_usage(self, key: Key) -> Usage:
+        """What a model has done since this was last asked."""
+        with self._changed:
+            now = _snapshot(self._loaded[key].usage)
+            before, self._told[key] = self._told[key], now
+            return add(_snapshot(now), before, -1)
+
+    def _may_load(self, counted: bool, may_wait: bool) -> bool:
+        if self._loading:
+            return False
+        return not counted or not may_wait or self._count() < self._keep or self._idle() is not None
+
+    def _count(self) -> int:
+        return len(self._loaded) - len(self._uncounted)
+
+    def _idle(self) -> Key | None:
+        """The least recently used model that no job uses."""
+        return next((key for key in self._loaded if key not in self._pins and key not in self._uncounted), None)
+
+    def _make_room(self) -> list[Any]:
+        """Take idle models off until one more fits, or none is idle; returns them."""
+        left = []
+        while self._count() >= self._keep and (key := self._idle()) is not None:
+            left.append(self._loaded.pop(key))
+            del self._told[key]
+            add(self._past, left[-1].usage)
+        return left
+
+    def _unpin(self, key: Key) -> None:
+        self._pins[key] -= 1
+        if not self._pins[key]:
+            del self._pins[key]
+
+
+def _start(config: EngineConfig, left: list[Any]) -> Any:
+    """Load or connect an engine; the memory of one that has left is used again where both are built alike."""
+    if isinstance(config, TransformersConfig):
+        alike = left.pop() if left and isinstance(left[-1], TransformersEngine) else None
+        _free(left)
+        return build(config, alike)
+    _free(left)
+    if isinstance(config, EndpointConfig):
+        return connect(config)
+    assert isinstance(config, VllmConfig), "`auto` is decided when the recipe is resolved"
+    from limbeck.cluster.engines.vllm.engine import build as launch
+
+    return launch(config)
+
+
+def _free(left: list[Any]) -> None:
+    """End what models that have left keep: processes, connections, memory of a GPU."""
+    if not left:
+        return
+    while left:
+        model = left.pop()
+        if hasattr(model, "close"):
+            model.close()
+        del model
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()  # nothing happens where no GPU is in use
+
+
+def add(total: Usage, usage: Usage, sign: int = 1) -> Usage:
+    """Add a usage to `total`, which is returned; a negative `sign` takes it away."""
+    for name, value in vars(usage).items():
+        if name != "extra":
+            setattr(total, name, getattr(total, name) + sign * value)
+    for key, amount in dict(usage.extra).items():  # copied: another thread may be adding to it
+        total.extra[key] = total.extra.get(key, 0.0) + sign * amount
+    return total
+
+
+def _snapshot(usage: Usage) -> Usage:
+    return replace(usage, extra=dict(usage.extra))

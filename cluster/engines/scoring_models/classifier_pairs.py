@@ -1,0 +1,142 @@
+"""From pairs of texts to rows of tokens: each text is tokenised once, pairs are joined as ids, rows are batched by length."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from limbeck.corpus.errors import LimbeckError
+
+Ids = npt.NDArray[np.int64]
+
+_PROBE = ("a cat", "the dog")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of tokens end to end, longest row first.  # ids, types: [sum of lengths]; lengths: [rows]"""
+
+    ids: Ids
+    types: Ids
+    lengths: Ids
+
+
+@dataclass(frozen=True)
+class Template:
+    """What a tokenizer puts before, between and behind two texts, and their token types."""
+
+    before: Ids
+    between: Ids
+    behind: Ids
+    types: tuple[Ids, int, Ids, int, Ids]  # of `before`, the premise, `between`, the hypothesis, `behind`
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it adds to a pair."""
+        return len(self.before) + len(self.between) + len(self.behind)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Pairs as ids: premise (its first `kept` tokens) and hypothesis of each pair; `lengths` 0: does not fit."""
+
+    template: Template
+    premises: list[Ids]
+    hypotheses: list[Ids]
+    kept: Ids  # [pairs]
+    lengths: Ids  # [pairs], tokens of the whole row
+    cut_tokens: npt.NDArray[np.int32]  # [pairs]
+
+    def rows(self, places: Ids) -> Rows:
+        """Return the rows of some pairs, in the order given."""
+        template = self.template
+        ids: list[Ids] = []
+        for place in places.tolist():
+            premise = self.premises[place][: self.kept[place]]
+            ids += (template.before, premise, template.between, self.hypotheses[place], template.behind)
+        return Rows(np.concatenate(ids), self._types(places), self.lengths[places])
+
+    def _types(self, places: Ids) -> Ids:
+        before, premise, between, hypothesis, behind = self.template.types
+        types: list[Ids] = []
+        for place in places.tolist():
+            own = len(self.hypotheses[place])
+            types += (before, np.full(self.kept[place], premise), between, np.full(own, hypothesis), behind)
+        return np.concatenate(types)
+
+
+class Joiner:
+    """Joins pairs for one model of at most `max_tokens` a row."""
+
+    def __init__(self, tokenizer: Any, max_tokens: int) -> None:
+        """Take a fast tokenizer of transformers; raises LimbeckError where it does not join two texts in one known way."""
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._template = _template(self._backend, tokenizer)
+        self._max_tokens = max_tokens
+
+    def join(self, pairs: Sequence[tuple[str, str]]) -> Joined:
+        """Tokenise each distinct text once (in parallel) and join; premises lose their end where a row would be too long."""
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        ids = dict(zip(texts, self._encode(texts), strict=True))
+        premises = [ids[premise] for premise, _ in pairs]
+        hypotheses = [ids[hypothesis] for _, hypothesis in pairs]
+        whole = np.array([len(premise) for premise in premises], dtype=np.int64)
+        fixed = np.array([len(hypothesis) for hypothesis in hypotheses], dtype=np.int64) + self._template.tokens
+        kept = np.minimum(whole, np.maximum(self._max_tokens - fixed, 0))
+        fits = (fixed <= self._max_tokens) & ((kept > 0) | (whole == 0))
+        lengths = np.where(fits, fixed + kept, 0)
+        return Joined(self._template, premises, hypotheses, kept, lengths, (whole - kept).astype(np.int32))
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens each text has, without special ones."""
+        return [len(ids) for ids in self._encode(texts)]
+
+    def _encode(self, texts: Sequence[str]) -> list[Ids]:
+        sound = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]  # half a surrogate pair is no text
+        encoded = self._backend.encode_batch_fast(sound, add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in encoded]
+
+
+def batches(lengths: Ids, batch_tokens: int) -> Iterator[Ids]:
+    """Yield the places of rows that go through the model together: longest first, at most `batch_tokens` in sum, or one row.
+
+    Rows of length 0 are left out. Equal lengths stand side by side, in the order given.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    start, tokens = 0, 0
+    for end, length in enumerate(lengths[order].tolist()):
+        if tokens and tokens + length > batch_tokens:
+            yield order[start:end]
+            start, tokens = end, 0
+        tokens += length
+    if tokens:
+        yield order[start:]
+
+
+def _template(backend: Any, tokenizer: Any) -> Template:
+    """Find the template by joining two texts whose own tokens are known."""
+    premise, hypothesis = (backend.encode(text, add_special_tokens=False).ids for text in _PROBE)
+    whole = backend.encode(*_PROBE)
+    ids, types = np.array(whole.ids, dtype=np.int64), np.array(whole.type_ids, dtype=np.int64)
+    start = _find(whole.ids, premise, 0)
+    end = start + len(premise)
+    second = _find(whole.ids, hypothesis, end)
+    last = second + len(hypothesis)
+    if not premise or not hypothesis or start < 0 or second < 0:
+        name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+        raise LimbeckError(f"the tokenizer {name} does not join two texts as they are; use a model of the BERT family or DeBERTa")
+    if "token_type_ids" not in tokenizer.model_input_names:
+        types[:] = 0
+    parts = (types[:start], int(types[start]), types[end:second], int(types[second]), types[last:])
+    return Template(ids[:start], ids[end:second], ids[last:], parts)
+
+
+def _find(row: list[int], part: list[int], start: int) -> int:
+    """The place of `part` in `row` at or behind `start`, -1 where there is none."""
+    places = range(start, len(row) - len(part) + 1)
+    return next((place for place in places if row[place : place + len(part)] == part), -1)

@@ -1,0 +1,196 @@
+"""The engine that runs vLLM: requests of all callers are in one continuous batch; see vllm_process.py for how it is started."""
+
+import asyncio
+import queue
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+
+from limbeck.cluster.engines import chat
+from limbeck.cluster.engines.pairs import Logprobs, Query, sort_out
+from limbeck.cluster.engines.protocol import Completion, EngineDied, Pair, Request, Usage, refusal
+from limbeck.cluster.engines.vllm.config import VllmConfig
+from limbeck.cluster.engines.vllm.process import Started, start
+
+SEED_BITS = 63
+
+
+class VllmEngine:
+    """Completes prompts and scores targets in vLLM's processes; satisfies `protocol.Engine`, from several threads at once."""
+
+    def __init__(self, config: VllmConfig, started: Started, load_seconds: float = 0.0) -> None:
+        """Wrap a started vLLM; use `build` to start one."""
+        self.config, self.context_tokens = config, started.context_tokens
+        self.usage = Usage(load_seconds=load_seconds)
+        self._started, self._tokenizer = started, started.tokenizer
+        self._numbers = 0
+        self._active, self._marked = 0, 0.0  # requests under way, and until when their time is counted
+
+    def close(self) -> None:
+        """End vLLM's processes and free their memory; callers that still wait get EngineDied."""
+        self._started.close()
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[Completion]:
+        """Yield one completion a request, as they finish; requests with an equal beginning share its work through the cache.
+
+        A prompt that is over-long, or that vLLM refuses, yields an error. Raises LimbeckError for a conversation without a chat
+        template, and EngineDied where vLLM's processes have ended.
+        """
+        rendered: dict[Any, tuple[int, ...] | str] = {}
+        for prompt in dict.fromkeys(request.prompt for request in requests):
+            rendered[prompt] = self._render(prompt)
+        work = []
+        for request in requests:
+            tokens = rendered[request.prompt]
+            error = tokens if isinstance(tokens, str) else refusal(len(tokens), request.sampling, self.context_tokens)
+            if error is None:
+                assert not isinstance(tokens, str)
+                work.append(self._complete(request, tokens))
+            else:
+                yield _refused(request, 0 if isinstance(tokens, str) else len(tokens), error)
+        yield from self._answers(work)
+
+    def logprobs(self, pairs: Sequence[Pair]) -> list[Logprobs]:
+        """Return one natural log-probability per wanted target token of each pair; one NaN where it exceeds the context.
+
+        Pairs are asked in the order of their tokens, so that those with a common beginning (candidates of one document) find it
+        in the prefix cache. Where the cache reaches into a target, which then has no log-probabilities, the pair is asked again
+        without the cache.
+        """
+        queries = chat.tokenise(pairs, self._tokenizer)
+        found, asked = sort_out(queries, self.context_tokens)
+        found.update(self._answers([self._score(query) for query in sorted(asked, key=lambda query: query.tokens)]))
+        return [found[query] for query in queries]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens each text has, without special tokens."""
+        return chat.count_tokens(texts, self._tokenizer)
+
+    def _render(self, prompt: Any) -> tuple[int, ...] | str:
+        """The tokens of a prompt, or why there are none."""
+        try:
+            return chat.render(prompt, self._tokenizer)
+        except (UnicodeEncodeError, TypeError):  # a lone surrogate, which the tokenizer cannot read
+            return "the prompt is not valid Unicode"
+
+    def _answers(self, work: Sequence[Coroutine[Any, Any, Any]]) -> Iterator[Any]:
+        """Run coroutines in vLLM's loop; yield what they return, as they end."""
+        ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        futures = [asyncio.run_coroutine_threadsafe(one, self._started.loop) for one in work]
+        for future in futures:
+            future.add_done_callback(ended.put)
+        try:
+            for _ in futures:
+                try:
+                    yield ended.get().result()
+                except asyncio.CancelledError as gone:  # the loop was ended under the request
+                    raise EngineDied("vLLM was ended") from gone
+        finally:
+            for future in futures:
+                future.cancel()
+
+    async def _complete(self, request: Request, prompt: tuple[int, ...]) -> Completion:
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        sampling = request.sampling
+        structure = None
+        if sampling.json_schema or sampling.regex:
+            structure = StructuredOutputsParams(json=sampling.json_schema, regex=sampling.regex)
+        try:
+            parameters = SamplingParams(
+                max_tokens=sampling.max_new_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+                seed=request.seed & ((1 << SEED_BITS) - 1),
+                stop=list(sampling.stop),
+                stop_token_ids=sorted(self._started.end_tokens),
+                detokenize=bool(sampling.stop),
+                structured_outputs=structure,
+            )
+            output = await self._ask(prompt, parameters)
+        except EngineDied:
+            raise
+        except Exception as error:  # of this request alone: vLLM has a class of its own for each, and new ones in each version
+            return _refused(request, len(prompt), f"vLLM failed on the request: {' '.join(str(error).split())[:300]}")
+        return self._completion(request, prompt, output.outputs[0])
+
+    def _completion(self, request: Request, prompt: tuple[int, ...], answer: Any) -> Completion:
+        """An answer in our words: no end token, the text as our own tokenizer reads it, cut at the first stop string."""
+        tokens, ended = tuple(answer.token_ids), answer.finish_reason
+        if ended not in ("stop", "length"):
+            return _refused(request, len(prompt), f"vLLM ended the request early ({ended})")
+        if tokens and tokens[-1] in self._started.end_tokens:
+            tokens = tokens[:-1]
+        text = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        for stop in request.sampling.stop:
+            text = text.split(stop, 1)[0]
+        return Completion(request.request_id, text, tokens, ended, len(prompt))
+
+    async def _score(self, query: Query, read_cache: bool = True) -> tuple[Query, Logprobs]:
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(
+            max_tokens=1,  # the least there is; what is drawn is thrown away
+            temperature=0.0,
+            prompt_logprobs=0,  # of the prompt's own tokens alone
+            detokenize=False,
+            flat_logprobs=True,
+            skip_reading_prefix_cache=not (read_cache and self.config.prefix_caching),
+        )
+        output = await self._ask(query.tokens, parameters)
+        if (output.num_cached_tokens or 0) >= query.wanted[0]:
+            return await self._score(query, read_cache=False)
+        known = output.prompt_logprobs
+        values = [known.logprobs[known.start_indices[place]] for place in query.wanted]
+        return query, np.array(values, np.float32)
+
+    async def _ask(self, prompt: Sequence[int], parameters: Any) -> Any:
+        """The whole answer to a request; counts what it took."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        self._numbers += 1
+        self._mark(+1)
+        written, output = 0, None
+        try:
+            arguments = {"prompt_token_ids": list(prompt)}, parameters, f"{self._numbers}"
+            async for output in self._started.llm.generate(*arguments, lora_request=self._started.lora):
+                now = len(output.outputs[0].token_ids)
+                self.usage.output_tokens += now - written
+                self.usage.forwarded_tokens += now - written
+                written = now
+                self._mark(0)
+        except EngineDeadError as death:
+            raise EngineDied(self._started.last_words()) from death
+        finally:
+            self._mark(-1)
+        assert output is not None and output.finished
+        self.usage.forwarded_tokens += max(0, len(prompt) - 1 - (output.num_cached_tokens or 0))
+        if parameters.prompt_logprobs is not None:
+            self.usage.output_tokens -= written  # drawn, but not wanted
+        return output
+
+    def _mark(self, change: int) -> None:
+        """Count the time since the last mark if a request was under way; called in the loop's thread alone."""
+        now = time.perf_counter()
+        if self._active:
+            self.usage.model_seconds += now - self._marked
+        self._active, self._marked = self._active + change, now
+
+
+def build(config: VllmConfig) -> VllmEngine:
+    """Start vLLM with a model.
+
+    Raises LimbeckError where vLLM is not installed, or the model or a setting is not one it takes, and EngineDied where its
+    processes end while they start (out of memory, for one).
+    """
+    began = time.perf_counter()
+    return VllmEngine(config, start(config), time.perf_counter() - began)
+
+
+def _refused(request: Request, prompt_tokens: int, error: str) -> Completion:
+    return Completion(request.request_id, "", (), "error", prompt_tokens, error)

@@ -1,0 +1,226 @@
+"""Part names streamed through Ray Data actor pools, in front of workers that hold the models.
+
+A row in Ray is `{"lane": ..., "part": "part-00007", ...}`; the data stays in Parquet. The actors of Ray Data (gates, see gate.py)
+are light and live for one stream; each owns one worker, a plain Ray actor that outlives streams, stages and rounds, because
+importing the model stack costs more than most stages of a small run. Where critics have workers of their own, a part goes on to
+them once its candidates are published.
+"""
+
+import contextlib
+import json
+import time
+import warnings
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from limbeck.cluster.session import PARTS_IN_FLIGHT, ClusterConfig, Session, wait_for_room
+from limbeck.cluster.workers.dispatcher import Gate
+from limbeck.cluster.workers.supervisor import RESTART_SECONDS
+from limbeck.cluster.workers.worker import PartJob, PartReport, PoolName, Worker
+from limbeck.corpus.errors import LimbeckError, last_line
+
+STREAM_ATTEMPTS = 3
+START_SECONDS = 1800.0  # with no worker at all there is nothing to do but wait: for a busy cluster, or a slow disk
+AWAY_SECONDS = 3.0  # for a worker that no node has room for
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A chain of jobs that each of `parts` goes through in order; the teachers' pool has its jobs before the critics'."""
+
+    jobs: Sequence[PartJob]
+    parts: Sequence[str]
+
+
+class WorkerPool:
+    """The workers of a run, started at once and kept until `close`."""
+
+    def __init__(self, config: ClusterConfig, workers_folder: Path, driver: str, keep: int = 2) -> None:
+        """Start the workers; each holds at most `keep` engines."""
+        self._config, self._keep = config, keep
+        self._workers_folder, self._driver = str(workers_folder), driver
+        self._workers: dict[PoolName, list[Any]] = {}
+        self._away: set[int] = set()  # workers that did not answer when a stream began
+        self.notes: list[str] = []  # what happened to workers, for whoever tells it
+        self.start()
+
+    def start(self) -> None:
+        """Start the workers where they are not running; they come up in the background."""
+        if self._workers:
+            return
+        config = self._config
+        self._workers = {"teachers": self._started("teacher", config.workers, config.cpus_per_worker, config.gpus_per_worker)}
+        if config.critics is not None:
+            own = config.critics
+            self._workers["critics"] = self._started("critic", own.workers, own.cpus_per_worker, own.gpus_per_worker)
+
+    def _started(self, name: str, workers: int, cpus: float, gpus: float) -> list[Any]:
+        import ray
+
+        remote = ray.remote(Worker).options(
+            num_cpus=cpus,
+            num_gpus=gpus,
+            max_restarts=self._config.max_restarts,
+            max_task_retries=0,
+            max_concurrency=self._config.parts_in_flight or PARTS_IN_FLIGHT,
+            scheduling_strategy="DEFAULT" if gpus else "SPREAD",
+        )
+        arguments = (self._config.threads(), self._keep, self._workers_folder, self._driver)
+        return [remote.remote(f"{name}-{index}", *arguments) for index in range(workers)]
+
+    def make_room(self, session: Session, cpus: float, gpus: float) -> None:
+        """End the workers if the cluster cannot hold them beside something that reserves so much; `stream` starts them again."""
+        if session.cpus - self._config.cpus < cpus or session.gpus - self._config.gpus < gpus:
+            self.close()
+            if not wait_for_room(cpus, gpus):
+                raise LimbeckError(
+                    f"training wants {cpus:g} CPUs and {gpus:g} GPUs, and the cluster has {session.cpus:g} and "
+                    f"{session.gpus:g} in all, or others hold them; lower student.workers or free the cluster"
+                )
+
+    def stream(self, lanes: Sequence[Lane]) -> Generator[PartReport]:
+        """Take every part of every lane through its jobs; yield what each job did, as parts finish.
+
+        Raises LimbeckError with the worker's last words where a job fails or a worker is out of restarts.
+        """
+        import ray
+
+        attempts = 0
+        while True:
+            try:
+                for report in self._stream(lanes):
+                    attempts = 0
+                    yield report
+                return
+            except ray.exceptions.RayError as death:  # a gate, or a worker for good: what was published is skipped next time
+                attempts += 1
+                if attempts == STREAM_ATTEMPTS:
+                    raise LimbeckError(
+                        f"Ray lost the stream {STREAM_ATTEMPTS} times, at last with: {last_line(death)}"
+                    ) from death
+                words = f"a node or a process that hands out parts died ({type(death).__name__})"
+                self.notes.append(f"{words}; the stream began again with what was not published yet")
+
+    def _stream(self, lanes: Sequence[Lane]) -> Generator[PartReport]:
+        items: list[dict[str, Any]] = [
+            {"lane": i, "part": part, "reports": "[]", "error": ""}
+            for i, lane in enumerate(lanes)
+            for part in lane.parts
+            if not _finished(lane.jobs, part)
+        ]
+        if not items:
+            return
+        import ray
+        import ray.data
+
+        _quiet(ray.data.DataContext.get_current())
+        self.start()
+        stream = ray.data.from_items(items, override_num_blocks=len(items))
+        for pool, workers in self._workers.items():
+            chains = [[job for job in lane.jobs if self._pool_of(job) == pool] for lane in lanes]
+            at_work = sum(not _finished(chains[item["lane"]], item["part"]) for item in items)
+            if at_work:
+                stream = self._through(stream, pool, self._answering(workers)[:at_work], chains)
+        # without prefetching: iter_rows would hold each part's report back until the next part is done
+        batches = stream.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
+        # closed at once after a failure: Ray's executor is a thread, and one that meets a Ray shut down ends the process
+        with contextlib.closing(iter(batches)) as open_batches:
+            for batch in open_batches:
+                for row in batch.to_pylist():
+                    yield from (PartReport(**report) for report in json.loads(row["reports"]))
+                    if row["error"]:
+                        raise LimbeckError(row["error"])
+
+    def _through(self, stream: Any, pool: PoolName, workers: list[Any], chains: list[list[PartJob]]) -> Any:
+        """The stream, going through gates in front of these workers."""
+        import ray
+        import ray.data
+
+        config = self._config
+        batches_across_callers = any(job.concurrent for chain in chains for job in chain)
+        in_flight = config.parts_in_flight or (PARTS_IN_FLIGHT if batches_across_callers else 1)
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        with warnings.catch_warnings():  # Ray has no other way to bound an actor's restarts, and warns of this one
+            warnings.simplefilter("ignore")
+            return stream.map(
+                Gate,
+                fn_constructor_args=(workers, chains, pool, config.stall_seconds),
+                compute=ray.data.ActorPoolStrategy(
+                    size=len(workers),
+                    max_tasks_in_flight_per_actor=in_flight,
+                    max_concurrent_calls_per_actor=in_flight,
+                    enable_true_multi_threading=True,
+                ),
+                num_cpus=0,
+                scheduling_strategy=here,  # gates are light, and this node outlives all others
+                max_restarts=0,
+                max_task_retries=0,
+            )
+
+    def _answering(self, workers: list[Any]) -> list[Any]:
+        """Free the workers, once they have done what an earlier stream asked; leaves out those that stay away, and notes it.
+
+        Raises LimbeckError where none answers.
+        """
+        import ray
+
+        began, ready = time.monotonic(), list[Any]()
+        calls = {worker.claim.remote(""): worker for worker in workers}
+        while calls and time.monotonic() - began < self._patience_seconds(ready, list(calls.values())):
+            for call in ray.wait(list(calls), timeout=1.0)[0]:
+                worker = calls.pop(call)
+                try:
+                    ray.get(call)
+                    ready.append(worker)
+                except ray.exceptions.ActorUnavailableError:  # being started again
+                    time.sleep(0.2)
+                    calls[worker.claim.remote("")] = worker
+                except ray.exceptions.ActorDiedError as death:
+                    if len(workers) == 1:
+                        raise LimbeckError(f"the worker is gone: {last_line(death)}") from death
+        if not ready:
+            raise LimbeckError(
+                "no worker answers: the cluster has no room for one, or its nodes are gone; see `ray status`, and run the same "
+                "command again when it is whole"
+            )
+        self._away = (self._away | {id(worker) for worker in workers}) - {id(worker) for worker in ready}
+        if len(ready) < len(workers):
+            gone = f"{len(workers) - len(ready)} of {len(workers)} workers"
+            self.notes.append(f"{gone} died and no node has room for them, or are still being started; the others go on")
+        return ready
+
+    def _patience_seconds(self, ready: list[Any], missing: list[Any]) -> float:
+        """How long to wait for workers that do not answer: short where they stayed away before, or nobody has room for them."""
+        import ray
+
+        if not ready:
+            return START_SECONDS
+        total = ray.cluster_resources()
+        no_room = total.get("CPU", 0.0) < self._config.cpus or total.get("GPU", 0.0) < self._config.gpus
+        return AWAY_SECONDS if no_room or {id(worker) for worker in missing} <= self._away else RESTART_SECONDS
+
+    def _pool_of(self, job: PartJob) -> PoolName:
+        return job.pool if job.pool in self._workers else "teachers"
+
+    def close(self) -> None:
+        """End the workers and free what they reserved."""
+        import ray
+
+        for worker in [worker for workers in self._workers.values() for worker in workers]:
+            ray.kill(worker, no_restart=True)
+        self._workers = {}
+
+
+def _finished(jobs: Sequence[PartJob], part: str) -> bool:
+    return all(job.finished(part) for job in jobs)
+
+
+def _quiet(context: Any) -> None:
+    import logging
+
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = 0
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a stream is raised, too

@@ -1,0 +1,217 @@
+"""The process that holds models and computes parts, and the contract of the work it is given."""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+import pyarrow as pa
+
+from limbeck.cluster.engines.fatal_errors import deaths_told
+
+if TYPE_CHECKING:
+    from limbeck.cluster.engines.model_cache import Engines, Lease
+
+PoolName = Literal["teachers", "critics"]
+Result = TypeVar("Result")
+
+
+class PartJob(Protocol):
+    """One step of a part's journey, carried to the worker by pickle. It reads and writes Parquet itself."""
+
+    @property
+    def stage(self) -> str:
+        """What events call it, e.g. "round-0/candidates"."""
+        ...
+
+    @property
+    def pool(self) -> PoolName:
+        """Whose workers compute it, where the critics have workers of their own."""
+        ...
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether it may run beside other jobs of the same process."""
+        ...
+
+    def finished(self, part: str) -> bool:
+        """Whether the part's output is published."""
+        ...
+
+    def rows(self, part: str) -> int:
+        """How many rows the part's input has."""
+        ...
+
+    def warm(self, engines: "Engines") -> None:
+        """Load what the job computes with."""
+        ...
+
+    def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
+        """The output of input rows `start` to `stop`, not yet published."""
+        ...
+
+    def failure(self, part: str, row: int, reason: str) -> pa.Table:
+        """The output of a row that cannot be computed: its reason, in the output's own columns."""
+        ...
+
+    def publish(self, part: str, table: pa.Table) -> int:
+        """Write the part's output; returns its number of rows. A no-op where it exists."""
+        ...
+
+
+@dataclass
+class PartReport:
+    """What a job did to a part.
+
+    `seconds` of jobs that ran side by side on a worker are shared out among them, so that they add up to the worker's time. What
+    the engines did is told once: of jobs that asked one engine side by side, the first to end reports what it did until then.
+    """
+
+    stage: str
+    part: str
+    pool: PoolName = "teachers"
+    rows: int = 0
+    seconds: float = 0.0
+    model_seconds: float = 0.0
+    load_seconds: float = 0.0
+    output_tokens: int = 0
+    forwarded_tokens: int = 0
+    deaths: list[str] = field(default_factory=list)  # the last words of each death of the worker on this part
+    failed_rows: list[str] = field(default_factory=list)
+
+    def take(self, done: dict[str, Any]) -> None:
+        """Add what engines did: some of MEASURES."""
+        for name in MEASURES:
+            setattr(self, name, getattr(self, name) + done[name])
+
+
+MEASURES = ("model_seconds", "load_seconds", "output_tokens", "forwarded_tokens")
+
+
+class Worker:
+    """A process that holds models and computes parts; wrapped by `ray.remote` in `WorkerPool`, and called from several threads.
+
+    Jobs that are not `concurrent` all compute on one thread of its own, one after the other.
+    """
+
+    def __init__(self, name: str, threads: int, keep: int, workers_folder: str, driver: str) -> None:
+        """Import the model stack, with so many threads a model and at most `keep` engines."""
+        import torch
+
+        from limbeck.cluster.engines.model_cache import Engines
+
+        torch.set_num_threads(threads)
+        self._alone = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,))
+        _log_to(Path(workers_folder).parent / "logs" / f"{name}.log")
+        self._engines = Engines(keep)
+        self._owner, self._calls, self._ended = "", 0, threading.Condition()
+        self._beat = str(heartbeat_file(Path(workers_folder), name))
+        beat = threading.Thread(target=heartbeat, args=(Path(workers_folder), driver, name, self._progress), daemon=True)
+        beat.start()
+
+    def claim(self, gate: str) -> str:
+        """Let the first gate that asks own this worker, and say where its heartbeat lies; "" for any other.
+
+        Gate "" frees it, once what an earlier gate has asked for is done.
+        """
+        with self._ended:
+            if not gate:
+                self._ended.wait_for(lambda: not self._calls)
+            elif self._owner not in ("", gate):
+                return ""
+            self._owner = gate
+            return self._beat
+
+    def warm(self, job: PartJob) -> None:
+        """Load what a job computes with."""
+        with self._lease() as engines:
+            self._in_turn(job, lambda: job.warm(engines))
+
+    def run(self, job: PartJob, part: str) -> dict[str, Any]:
+        """Compute and publish a whole part; returns its rows and what its engines did."""
+
+        def compute() -> int:
+            return job.publish(part, job.compute(part, 0, job.rows(part), engines))
+
+        with self._lease() as engines:
+            return {"rows": self._in_turn(job, compute), **_told(engines)}
+
+    def compute(self, job: PartJob, part: str, start: int, stop: int) -> tuple[pa.Table, dict[str, Any]]:
+        """Compute some rows of a part without publishing them (for bisection); returns them and what the engines did."""
+        with self._lease() as engines:
+            return self._in_turn(job, lambda: job.compute(part, start, stop, engines)), _told(engines)
+
+    def _in_turn(self, job: PartJob, work: Callable[[], Result]) -> Result:
+        with deaths_told():
+            return work() if job.concurrent else self._alone.submit(work).result()
+
+    @contextlib.contextmanager
+    def _lease(self) -> Iterator["Lease"]:
+        with self._ended:
+            self._calls += 1
+        try:
+            with self._engines.lease() as lease:
+                yield lease
+        finally:
+            with self._ended:
+                self._calls -= 1
+                self._ended.notify_all()
+
+    def _progress(self) -> float:
+        """A number that changes for as long as a model computes."""
+        usage = self._engines.usage()
+        return usage.forwarded_tokens + usage.output_tokens + usage.model_seconds
+
+
+def _told(engines: "Lease") -> dict[str, Any]:
+    usage = engines.take_usage()
+    return {name: getattr(usage, name) for name in MEASURES}
+
+
+def heartbeat_file(folder: Path, name: str) -> Path:
+    """Where this process leaves its heartbeat."""
+    return folder / f"{name}-{os.getpid()}"
+
+
+def heartbeat(folder: Path, driver: str, name: str, progress: Callable[[], float] = time.time) -> None:
+    """Write how far the work is to a file every second, and end the process once its driver's run lock or its raylet is gone.
+
+    Ray counts a process whose raylet died as dead, and may start another in its place: this one would keep memory and GPU.
+    A restarted driver waits until the workers of the killed one have fallen silent; a gate reads whether its worker gets on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mine, lock, raylet = heartbeat_file(folder, name), folder.parent / "run.lock", os.getppid()
+    while True:
+        try:
+            owner = json.loads(lock.read_text())["driver"]
+        except (OSError, ValueError, KeyError):
+            owner = None
+        if owner != driver or os.getppid() != raylet:
+            mine.unlink(missing_ok=True)
+            os._exit(1)
+        with contextlib.suppress(OSError):  # a full disk must not end the beat
+            mine.write_text(str(progress()))
+        time.sleep(1.0)
+
+
+def _log_to(path: Path) -> None:
+    """Send what the process tells to a file in the run folder: log records, warnings, every thread's stack where it crashes.
+
+    So does what it and the processes that it starts (vLLM's) write to standard output and error: last words are found there.
+    """
+    import faulthandler
+    import logging
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stream = path.open("a", buffering=1)  # open for the length of the process
+    logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(process)d %(name)s: %(message)s", force=True)
+    logging.captureWarnings(True)
+    faulthandler.enable(stream)
+    for standard in (1, 2):
+        os.dup2(stream.fileno(), standard)

@@ -1,0 +1,48 @@
+"""Seed texts from files: what counts as accepted before anything is judged."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.markup.cleaning import clean_text
+from limbeck.corpus.readers import read_jsonl
+
+_JSONL = (".jsonl", ".ndjson")
+
+
+def pool_problems(paths: Sequence[str]) -> list[str]:
+    """What is wrong with the paths, one sentence each; the files are not opened."""
+    problems = []
+    for path in paths:
+        file = Path(path).expanduser()
+        if not file.is_file():
+            problems.append(f"there is no pool file {path}; correct the path (it is relative to the folder you run in)")
+        elif file.suffix.lower() not in (*_JSONL, ".txt"):
+            problems.append(f"the pool file {path} is neither .txt (one text a line) nor .jsonl; convert or rename it")
+    return problems
+
+
+def read_pool(paths: Sequence[str], column: str) -> list[tuple[str, str]]:
+    """The (`file:line`, text) of every line of .txt files and of every `column` of .jsonl files; blank lines are left out.
+
+    Raises LimbeckError where a file is missing or of another kind, or a line holds no text.
+    """
+    for problem in pool_problems(paths):
+        raise LimbeckError(problem)
+    return [row for path in paths for row in _read(Path(path).expanduser(), column)]
+
+
+def _read(file: Path, column: str) -> Iterator[tuple[str, str]]:
+    if file.suffix.lower() in _JSONL:
+        for row in list(read_jsonl(str(file), column, None)):  # to its end first: it then says what columns there are
+            if row.reason is not None:
+                raise LimbeckError(f"{row.origin} of the pool {file}: {row.reason}; mend or delete the line")
+            yield row.origin, row.text
+        return
+    try:
+        lines = file.read_text("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise LimbeckError(f"the pool file {file} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
+    for number, line in enumerate(lines, 1):
+        if text := clean_text(line):
+            yield f"{file.name}:{number}", text

@@ -1,0 +1,127 @@
+"""Fluency as Referee measures it (Sclar et al., 2022): does the output read as well as its document to a language model?
+
+The score is the output's negative log-likelihood a token over the document's, each text by itself and with the end token behind
+it: below 1 the output is the likelier text. A text that stops in the middle of a sentence pays for its end token.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from limbeck.cluster.engines.config import EngineConfig
+from limbeck.cluster.engines.models import resolve
+from limbeck.cluster.engines.protocol import Engine, Pair
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.tokenizer import Tokenizer
+from limbeck.filters.config import Cost, CriticConfig, Limit, Name
+from limbeck.filters.contract import Bound
+
+if TYPE_CHECKING:
+    from limbeck.cluster.engines.model_cache import Engines
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("candidate_id", pa.string()),
+        pa.field("fluency", pa.float64(), metadata={"unit": "nats a token / nats a token"}),
+        pa.field("output_nats_per_token", pa.float64(), metadata={"unit": "nats / token"}),
+        pa.field("document_nats_per_token", pa.float64(), metadata={"unit": "nats / token"}),
+    ]
+)
+
+
+class FluencyConfig(CriticConfig):
+    """The fluency critic with its engine (null: the teacher of round 0) and its limit.
+
+    The paper's limit is 1.0, for single sentences and GPT2-large; beside a document of many sentences hardly any text reaches it.
+    """
+
+    cost: ClassVar[Cost] = Cost.MODEL
+    reasons: ClassVar[Mapping[str, str]] = {"max_fluency": "the output reads worse than its document"}
+
+    also: ClassVar[tuple[str, ...]] = ("output_nats_per_token", "document_nats_per_token")
+
+    kind: Literal["fluency"] = "fluency"
+    name: Name = "fluency"
+    engine: EngineConfig | None = None
+    max_fluency: Limit = "calibrated"
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """The engine's model, where one is named."""
+        return {"engine.model": self.engine.model} if self.engine else {}
+
+    def build(self, engines: "Engines") -> "FluencyFilter":
+        """Return the filter over a loaded engine.
+
+        Raises LimbeckError where no engine was named or filled in, or its model has no end token.
+        """
+        if self.engine is None:
+            raise LimbeckError(f"filter {self.name} has no engine; name one under `engine:`, or use a recipe that has a teacher")
+        tokenizer = Tokenizer.load(resolve(self.engine.model))
+        return FluencyFilter(engines.get(self.engine), tokenizer, end_token(tokenizer), self.name, self.bounds)
+
+
+class FluencyFilter:
+    """Scores candidates by how likely a language model finds the output, and the document, as texts by themselves."""
+
+    def __init__(
+        self, engine: Engine, tokenizer: Tokenizer, end: str, name: str = "fluency", bounds: Sequence[Bound] = ()
+    ) -> None:
+        """Score with `engine`, whose `tokenizer` it is and whose texts end with the token `end`."""
+        self.name = name
+        self.bounds = tuple(bounds)
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._end = end
+
+    def score(self, candidates: pa.Table) -> pa.Table:
+        """Return `fluency` and the negative log-likelihoods a token that it divides, one row a candidate.
+
+        A mean is over all tokens but the first, end token included: transformers' own loss of the text. What stands before the
+        first token differs from model to model (nothing, or a beginning token where its tokenizer puts one), so that token is
+        read and not scored. NaN for an empty text or one that does not fit the engine's context. Each distinct text is scored
+        once.
+        """
+        outputs = [" ".join(text.split()) for text in candidates["output"].to_pylist()]
+        documents = [text.strip() for text in candidates["document"].to_pylist()]
+        texts = [text for text in dict.fromkeys(outputs + documents) if text]
+        arrays = self._engine.logprobs([self._pair(text) for text in texts]) if texts else []
+        nats = {text: -float(array.mean(dtype=np.float64)) for text, array in zip(texts, arrays, strict=True)}
+        output, document = (_column(nats, chosen) for chosen in (outputs, documents))
+        fluency = output / np.where(document > 0, document, np.nan)
+        return pa.table([candidates["candidate_id"], fluency, output, document], schema=_SCHEMA)
+
+    def _pair(self, text: str) -> Pair:
+        """What stands behind the first token, with the end token, given that one."""
+        first = next((end for start, end in self._tokenizer.encode_with_offsets(text)[1] if end > start), 0)
+        return Pair(text[:first], text[first:] + self._end)
+
+
+def end_token(tokenizer: Tokenizer) -> str:
+    """Return the token that ends a text, as the tokenizer's or the model's config names it; raises LimbeckError without."""
+    named = _json(tokenizer.folder / "tokenizer_config.json").get("eos_token")
+    if isinstance(named, dict):
+        named = named.get("content")
+    if named is None:
+        number = _json(tokenizer.folder / "config.json").get("eos_token_id")
+        number = number[0] if isinstance(number, list) and number else number
+        named = tokenizer.backend.id_to_token(number) if isinstance(number, int) else None
+    if not isinstance(named, str) or tokenizer.backend.token_to_id(named) is None:
+        raise LimbeckError(f"{tokenizer.folder} names no end token (eos_token in tokenizer_config.json); use another model")
+    return named
+
+
+def _json(path: Path) -> dict[str, object]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except ValueError as error:
+        raise LimbeckError(f"{path} is not whole JSON ({error}); copy or download the model again") from error
+
+
+def _column(nats: Mapping[str, float], texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    return np.array([nats.get(text, np.nan) for text in texts], dtype=np.float64)

@@ -1,0 +1,153 @@
+"""The NLI critic: does the document entail the output, and the output the document?
+
+The filter of Impossible Distillation (Jung et al., 2023) and Referee (Sclar et al., 2022): a model trained for natural-language
+inference, RoBERTa-large on WANLI in both papers, reads premise and hypothesis together; a pair passes at 0.75.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from limbeck.cluster.engines.scoring_models.classifier import LABELS, Classifier, ClassifierConfig
+from limbeck.corpus.errors import LimbeckError
+from limbeck.filters.config import Cost, CriticConfig, Limit, Name
+from limbeck.filters.contract import Bound
+from limbeck.filters.models.premises import Answer, Question, answer, sentence_windows
+from limbeck.filters.null import next_other
+
+if TYPE_CHECKING:
+    from limbeck.cluster.engines.model_cache import Engines
+
+_PROBABILITY = {b"unit": b"probability"}
+
+
+class NliConfig(CriticConfig):
+    """The NLI critic: its classifier, which way to ask, how to cut long documents, and its limits."""
+
+    cost: ClassVar[Cost] = Cost.MODEL
+    nullable: ClassVar[bool] = True
+    reasons: ClassVar[Mapping[str, str]] = {
+        "min_entailment": "the document does not entail the output",
+        "max_contradiction": "the output contradicts the document",
+        "max_neutral": "the output says what the document does not",
+        "min_reverse_entailment": "the output does not entail the document",
+    }
+
+    also: ClassVar[tuple[str, ...]] = (*LABELS, "cut_tokens", "least_entailed")
+
+    kind: Literal["nli"] = "nli"
+    name: Name = "nli"
+    classifier: ClassifierConfig = ClassifierConfig()
+    direction: Literal["forward", "both"] = Field("forward", description="both: also whether the output entails the document")
+    windows: Literal["document", "sentences"] = Field(
+        "document", description="sentences: each sentence of the hypothesis against its best window of the premise, averaged"
+    )
+    window_tokens: int | None = Field(None, ge=1, description="tokens of a window of neighbouring sentences; null: one sentence")
+    min_entailment: Limit = 0.75
+    max_contradiction: Limit = None
+    max_neutral: Limit = None
+    min_reverse_entailment: Limit = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "NliConfig":
+        if self.min_reverse_entailment is not None and self.direction == "forward":
+            raise ValueError("min_reverse_entailment needs direction: both")
+        if self.window_tokens is not None and self.windows == "document":
+            raise ValueError("window_tokens needs windows: sentences")
+        return self
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """The classifier's model."""
+        return {"classifier.model": self.classifier.model}
+
+    def scoring(self) -> dict[str, Any]:
+        """What its scores depend on; a limit stated as a false-acceptance rate asks for the scores of mismatched pairs too."""
+        return super().scoring() | {"null_columns": list(self.null_columns)}
+
+    def build(self, engines: "Engines") -> "NliFilter":
+        """Return the filter over a loaded classifier; raises LimbeckError for a limit on what its model cannot tell."""
+        classifier = engines.hold(self.classifier)
+        limited = [bound.column for bound in self.bounds if bound.column in LABELS[1:]]
+        if classifier.two_class and limited:
+            raise LimbeckError(
+                f"filter {self.name}: the model {self.classifier.model} tells entailment from the rest only, so there is no "
+                f"{limited[0]} to limit; set min_entailment alone, or name a model of three classes"
+            )
+        return NliFilter(classifier, self)
+
+
+class NliFilter:
+    """Scores candidates by what an NLI model says of document and output."""
+
+    def __init__(self, classifier: Classifier, config: NliConfig) -> None:
+        """Ask `classifier`, as the config says."""
+        self.name = config.name
+        self.bounds: Sequence[Bound] = config.bounds
+        self._classifier = classifier
+        self._config = config
+
+    def score(self, candidates: pa.Table) -> pa.Table:
+        """Return entailment, neutral and contradiction, one row a candidate.
+
+        With `direction: both` also `reverse_entailment`. `cut_tokens`: how much of the premises the model's limit cut off. With
+        windows of sentences, `least_entailed` is the output's sentence that the document supports least. Under a limit stated as
+        a false-acceptance rate, `entailment_null` and its like are each output against the next document of the part. An empty
+        output or document, and a hypothesis that does not fit the model, score NaN. Every distinct pair of texts goes through
+        the model once, all in one call.
+        """
+        documents, outputs = (_texts(candidates, column) for column in ("document", "output"))
+        sides = {"": (documents, outputs)}
+        if self._config.direction == "both":
+            sides["reverse"] = (outputs, documents)
+        if self._config.null_columns:
+            sides["null"] = ([documents[row] if row >= 0 else "" for row in next_other(documents)], outputs)
+        cut = {text: self._cut(text) for text in dict.fromkeys(["", *documents, *outputs])}
+        asked = [Question(cut[p][0], cut[h][1]) for pair in sides.values() for p, h in zip(*pair, strict=True)]
+        answers, cut_tokens = self._ask(asked)
+        rows = len(documents)
+        by_side = {side: answers[start * rows : (start + 1) * rows] for start, side in enumerate(sides)}
+        columns = {label: _column(by_side[""], label) for label in LABELS}
+        if "reverse" in sides:
+            columns["reverse_entailment"] = _column(by_side["reverse"], "entailment")
+            cut_tokens[:rows] += cut_tokens[rows : 2 * rows]
+        if "null" in sides:
+            columns |= {f"{label}_null": _column(by_side["null"], label) for label in LABELS}
+        fields = [pa.field(name, pa.float64(), metadata=_PROBABILITY) for name in columns]
+        table = pa.table(list(columns.values()), schema=pa.schema(fields))
+        table = table.add_column(0, candidates.schema.field("candidate_id"), candidates["candidate_id"])
+        table = table.append_column(pa.field("cut_tokens", pa.int32(), metadata={b"unit": b"tokens"}), [cut_tokens[:rows]])
+        if self._config.windows == "sentences":
+            table = table.append_column("least_entailed", [pa.array([a.least_entailed for a in answers[:rows]], pa.string())])
+        return table
+
+    def _ask(self, questions: Sequence[Question]) -> tuple[list[Answer], np.ndarray]:
+        """Ask all at once; return the answers, and how many tokens of each question's premises were cut off."""
+        pairs = [question.pairs for question in questions]
+        judged = self._classifier.judge([pair for some in pairs for pair in some])
+        ends = np.cumsum([len(some) for some in pairs], dtype=np.int64)
+        parts = np.split(judged.probabilities, ends[:-1]) if questions else []
+        answers = [answer(question, part) for question, part in zip(questions, parts, strict=True)]
+        cut = [int(part.sum()) for part in np.split(judged.cut_tokens, ends[:-1])] if questions else []
+        return answers, np.array(cut, dtype=np.int32)
+
+    def _cut(self, text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """A text as a premise (its windows) and as a hypothesis (its sentences)."""
+        if self._config.windows == "document":
+            whole = (text,) if text else ()
+            return whole, whole
+        windows = sentence_windows(text, self._config.window_tokens, self._classifier.count_tokens)
+        return windows, windows if self._config.window_tokens is None else sentence_windows(
+            text, None, self._classifier.count_tokens
+        )
+
+
+def _texts(candidates: pa.Table, column: str) -> list[str]:
+    return [(text or "").strip() for text in candidates[column].to_pylist()]
+
+
+def _column(answers: Sequence[Answer], label: str) -> pa.Array:
+    return pa.array([getattr(answer, label) for answer in answers], pa.float64())

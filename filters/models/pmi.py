@@ -1,0 +1,189 @@
+"""The PMI critic: does the document make the output more likely, and does the output give the document's content away?
+
+A reconstruction in the style of InfoSumm (Jung et al., 2024) for a causal language model. Pointwise mutual information can be
+read from either side: log p(y|x) - log p(y) says how much of the output y follows from the document x (faithfulness), and log
+p(x|y) - log p(x), summed over the document's salient tokens, says how much of the document the output carries (saliency). A
+causal model is no coherent joint distribution, so these are two estimates and both are stored. Each is divided by the
+self-information that the condition could explain at best, so 1 means fully determined, 0 means no help, and less than 0 means
+that the condition misleads.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from limbeck.cluster.engines.config import EngineConfig
+from limbeck.cluster.engines.protocol import Engine, Pair
+from limbeck.corpus.errors import LimbeckError
+from limbeck.filters.config import Cost, CriticConfig, Limit, Name
+from limbeck.filters.contract import Bound
+from limbeck.filters.pmi_null import NO_OTHER, other_documents
+
+if TYPE_CHECKING:
+    from limbeck.cluster.engines.model_cache import Engines
+
+# Both contexts of a term end in the same words, and without white space, so that the target's first token is the same in both.
+OUTPUT_GIVEN_DOCUMENT = "{document}\nTL;DR:"
+OUTPUT_ALONE = "TL;DR:"
+DOCUMENT_GIVEN_OUTPUT = "Summary: {output}\nArticle:"
+DOCUMENT_ALONE = "Article:"
+
+TERMS = ("log_p_output_given_document", "log_p_output", "log_p_salient_given_output", "log_p_salient")
+SHARE = {"unit": "share of self-information"}
+NATS = {"unit": "nats"}
+
+Sums = npt.NDArray[np.float64]
+"""The four terms of each row: output given document, output alone, document given output, document alone.  # [rows, 4]"""
+Scores = npt.NDArray[np.float64]
+
+UNFAITHFUL = "too little of the output follows from the document"
+UNINFORMATIVE = "the output tells too little of what the document says"
+
+
+class PmiLimits(CriticConfig):
+    """What both forms of the critic share: two limits, and whether each output is scored beside another document too.
+
+    `null` asks for the columns `<column>_null` even where no limit is stated as a false-acceptance rate yet.
+    """
+
+    cost: ClassVar[Cost] = Cost.MODEL
+    nullable: ClassVar[bool] = True
+    reasons: ClassVar[Mapping[str, str]] = {"min_faithfulness": UNFAITHFUL, "min_saliency": UNINFORMATIVE}
+
+    null: bool = False
+    min_faithfulness: Limit = "calibrated"
+    min_saliency: Limit = "calibrated"
+
+    @property
+    def needs_null(self) -> bool:
+        """Whether each output is scored beside another document too."""
+        return self.null or bool(self.null_columns)
+
+    def scoring(self) -> dict[str, Any]:
+        """What the scores depend on: with the null there are more columns."""
+        return {**super().scoring(), "null": self.needs_null}
+
+
+class PmiConfig(PmiLimits):
+    """The PMI critic of a causal language model, with its engine (null: the teacher of round 0) and its two limits."""
+
+    also: ClassVar[tuple[str, ...]] = ("pmi", *TERMS)
+
+    kind: Literal["pmi"] = "pmi"
+    name: Name = "pmi"
+    engine: EngineConfig | None = None
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """The engine's model, where one is named."""
+        return {"engine.model": self.engine.model} if self.engine else {}
+
+    def build(self, engines: "Engines") -> "PmiFilter":
+        """Return the filter over a loaded engine; raises LimbeckError where no engine was named or filled in."""
+        if self.engine is None:
+            raise LimbeckError(f"filter {self.name} has no engine; name one under `engine:`, or use a recipe that has a teacher")
+        return PmiFilter(engines.get(self.engine), self.name, self.bounds, null=self.needs_null)
+
+
+class PmiFilter:
+    """Scores candidates by pointwise mutual information; log-probabilities are natural, summed over tokens."""
+
+    def __init__(self, engine: Engine, name: str = "pmi", bounds: Sequence[Bound] = (), *, null: bool = False) -> None:
+        """Score with `engine`; `bounds` are what selection will apply; `null` adds scores beside another document."""
+        self.name = name
+        self.bounds = tuple(bounds)
+        self._engine = engine
+        self._null = null
+
+    def score(self, candidates: pa.Table) -> pa.Table:
+        """Return faithfulness, saliency, their mean `pmi`, and the four summed log-probabilities, one row a candidate.
+
+        An empty output scores 0. A candidate that does not fit the engine's context, whose document has no salient words, or
+        whose target was cut into different tokens under the two contexts, scores NaN. The terms of all candidates go to
+        the engine in one call, each distinct pair once, so work on a shared document or prefix is done once. With the null there
+        are `faithfulness_null` and `saliency_null` as well (see `pmi_null`), for two more terms a candidate; NaN for an empty
+        output, or where all documents at hand are near-duplicates.
+        """
+        rows = candidates.select(["document", "output", "salient"]).to_pylist()
+        asked = [terms(row) for row in rows]
+        if self._null:
+            asked += [terms(pair) for pair in mismatched(candidates, rows)]
+        sums = self._sums(asked)
+        empty = np.array([not four for four in asked[: len(rows)]], dtype=bool)
+        table = scored(candidates["candidate_id"], sums[: len(rows)], empty, TERMS)
+        return with_null(table, sums[len(rows) :]) if self._null else table
+
+    def _sums(self, asked: Sequence[tuple[Pair, ...]]) -> Sums:
+        """The four summed log-probabilities of each row, 0 where it asks for none.  # [rows, terms]"""
+        pairs = list(dict.fromkeys(pair for pairs in asked for pair in pairs))
+        arrays = self._engine.logprobs(pairs) if pairs else []
+        logprobs = dict(zip(pairs, arrays, strict=True))
+        sums = np.zeros((len(asked), 4))
+        for row, four in zip(sums, asked, strict=True):
+            if four:
+                given_document, output, given_output, salient = (logprobs[pair] for pair in four)
+                row[:2] = comparable_sums(given_document, output)
+                row[2:] = comparable_sums(given_output, salient)
+        return sums
+
+
+def terms(row: Mapping[str, Any]) -> tuple[Pair, ...]:
+    """The four pairs of a candidate, in the order of the stored columns, or none where the output is empty."""
+    output = " ".join(row["output"].split())  # a context must not end in white space, nor a target begin with two
+    if not output:
+        return ()
+    document, edges = row["document"], row["salient"]
+    spans = tuple((start + 1, end + 1) for start, end in zip(edges[::2], edges[1::2], strict=True))  # + 1: the leading space
+    return (
+        Pair(OUTPUT_GIVEN_DOCUMENT.format(document=document), f" {output}"),
+        Pair(OUTPUT_ALONE, f" {output}"),
+        Pair(DOCUMENT_GIVEN_OUTPUT.format(output=output), f" {document}", spans),
+        Pair(DOCUMENT_ALONE, f" {document}", spans),
+    )
+
+
+def mismatched(candidates: pa.Table, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each output beside another document of the table; an empty output where there is no other document."""
+    pairs = []
+    for row, other in zip(rows, other_documents(candidates), strict=True):
+        output = {name: value for name, value in row.items() if name in ("output", "output_tokens")}
+        pairs.append({**rows[other], **output} if other != NO_OTHER else {**row, "output": ""})
+    return pairs
+
+
+def scored(candidate_ids: pa.ChunkedArray, sums: Sums, empty: npt.NDArray[np.bool_], names: Sequence[str]) -> pa.Table:
+    """The scores that follow from the four terms of each row, 0 where `empty`, and the terms as the columns `names`."""
+    faithfulness, saliency = (np.where(empty, 0.0, share) for share in shares(sums))
+    columns = {"faithfulness": faithfulness, "saliency": saliency, "pmi": (faithfulness + saliency) / 2}
+    fields = [pa.field(name, pa.float64(), metadata=SHARE) for name in columns]
+    fields += [pa.field(name, pa.float64(), metadata=NATS) for name in names]
+    ids = pa.field("candidate_id", pa.string())
+    return pa.table([candidate_ids, *columns.values(), *sums.T], schema=pa.schema([ids, *fields]))
+
+
+def with_null(table: pa.Table, sums: Sums) -> pa.Table:
+    """The table with what follows from the four terms of each mismatched pair."""
+    for name, values in zip(("faithfulness_null", "saliency_null"), shares(sums), strict=True):
+        table = table.append_column(pa.field(name, pa.float64(), metadata=SHARE), [values])
+    return table
+
+
+def shares(sums: Sums) -> tuple[Scores, Scores]:
+    """Faithfulness and saliency: the share of the self-information -`alone` that the condition explains; NaN where it is 0."""
+    output_given, output, salient_given, salient = sums.T
+    return _share(output_given, output), _share(salient_given, salient)
+
+
+def _share(given: Scores, alone: Scores) -> Scores:
+    share: Scores = (given - alone) / np.where(alone < 0, -alone, np.nan)
+    return share
+
+
+def comparable_sums(given: npt.NDArray[np.float32], alone: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Sum both in float64; NaN where they cover different tokens, since their difference would then mean nothing."""
+    if len(given) != len(alone):
+        return float("nan"), float("nan")
+    return float(given.sum(dtype=np.float64)), float(alone.sum(dtype=np.float64))

@@ -1,0 +1,42 @@
+"""The documents that NLI pairs are made from: the installed packages' descriptions, or any files that the corpus readers take."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.packages import read_packages
+from limbeck.corpus.readers import RawRow, find_files, read_jsonl, read_parquet, read_text
+
+_SUFFIXES = (".txt", ".md", ".jsonl", ".ndjson", ".parquet")
+_MOST_CHARACTERS = 30_000_000  # read of all files together; a few thousand pairs need far less
+
+
+def read_documents(paths: Sequence[str], text_column: str) -> tuple[list[str], str]:
+    """Return the documents of some files, folders or globs (of none: the installed packages), and what to call them.
+
+    At most 30 million characters are read. Raises LimbeckError where a path or the column is missing, or there is no text.
+    """
+    if not paths:
+        documents = [row.text for row in read_packages() if row.text]
+        return documents, "the descriptions of the installed Python packages"
+    documents, characters = [], 0
+    for row in _rows(paths, text_column):
+        if row.text:
+            documents.append(row.text)
+            characters += len(row.text)
+        if characters > _MOST_CHARACTERS:
+            break
+    if not documents:
+        raise LimbeckError(f"there is no text in {', '.join(paths)}; name another --corpus")
+    return documents, ", ".join(Path(path).name for path in paths)
+
+
+def _rows(paths: Sequence[str], text_column: str) -> Iterator[RawRow]:
+    for path in paths:
+        for file, _ in find_files(path, _SUFFIXES):
+            if file.suffix.lower() == ".parquet":
+                yield from read_parquet(str(file), text_column, None)
+            elif file.suffix.lower() in (".jsonl", ".ndjson"):
+                yield from read_jsonl(str(file), text_column, None)
+            else:
+                yield from read_text(str(file))

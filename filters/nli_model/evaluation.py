@@ -1,0 +1,131 @@
+"""The quality of an NLI model: accuracy by label and phenomenon on the hand-written test set, beside a bag-of-words baseline."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from limbeck.filters.nli_model.pairs import LABELS
+from limbeck.filters.nli_model.rules import NliPair
+
+TEST_SET = Path(__file__).with_name("nli_test_set.jsonl")
+
+_BUCKETS = 4096  # of hashed words, for each of: in both, in the premise alone, in the hypothesis alone
+_EPOCHS = 12
+_NEGATION = {"not", "no", "never", "none", "neither", "nor", "nobody", "without", "cannot"}
+
+Judge = Callable[[Sequence[tuple[str, str]]], npt.NDArray[np.float32]]
+"""Pairs → probabilities [pairs, 3] of entailment, neutral and contradiction."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Accuracy over all pairs, by label, and by (label, phenomenon); `confusion[truth][answer]` are numbers of pairs."""
+
+    pairs: int
+    accuracy: float
+    by_label: Mapping[str, float]
+    by_phenomenon: Mapping[tuple[str, str], tuple[float, int]]  # accuracy, pairs
+    confusion: npt.NDArray[np.int64]  # [3, 3]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        rows = [
+            {"label": label, "phenomenon": phenomenon, "accuracy": round(accuracy, 4), "pairs": pairs}
+            for (label, phenomenon), (accuracy, pairs) in self.by_phenomenon.items()
+        ]
+        by_label = {label: round(accuracy, 4) for label, accuracy in self.by_label.items()}
+        return {
+            "pairs": self.pairs,
+            "accuracy": round(self.accuracy, 4),
+            "by_label": by_label,
+            "by_phenomenon": rows,
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def test_pairs() -> list[NliPair]:
+    """The hand-written pairs, in the order of the file."""
+    return [NliPair(**json.loads(line)) for line in TEST_SET.read_text(encoding="utf-8").splitlines()]
+
+
+def measure(judge: Judge, pairs: Sequence[NliPair]) -> Quality:
+    """Return how often the label of the highest probability is the right one; a row that is not a number is wrong."""
+    found = judge([(pair.premise, pair.hypothesis) for pair in pairs])
+    answers = np.where(np.isnan(found).any(axis=1), -1, np.nan_to_num(found).argmax(axis=1))
+    truth = np.array([LABELS.index(pair.label) for pair in pairs])
+    right = answers == truth
+    kinds: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for pair, hit in zip(pairs, right.tolist(), strict=True):
+        kinds[pair.label, pair.phenomenon].append(hit)
+    confusion = np.zeros((len(LABELS), len(LABELS)), dtype=np.int64)
+    np.add.at(confusion, (truth[answers >= 0], answers[answers >= 0]), 1)
+    return Quality(
+        pairs=len(pairs),
+        accuracy=float(right.mean()),
+        by_label={label: float(right[truth == number].mean()) for number, label in enumerate(LABELS) if (truth == number).any()},
+        by_phenomenon={kind: (sum(hits) / len(hits), len(hits)) for kind, hits in sorted(kinds.items())},
+        confusion=confusion,
+    )
+
+
+def bag_of_words(pairs: Sequence[NliPair], seed: int) -> Judge:
+    """Fit a softmax regression on words shared and unshared, overlap and negation (hand-rolled in torch; seconds)."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(seed)
+    bags, dense = _features([(pair.premise, pair.hypothesis) for pair in pairs])
+    labels = torch.tensor([LABELS.index(pair.label) for pair in pairs])
+    words = nn.EmbeddingBag(3 * _BUCKETS, len(LABELS), mode="sum")
+    nn.init.zeros_(words.weight)
+    rest = nn.Linear(dense.shape[1], len(LABELS))
+    optimizer = torch.optim.Adam([*words.parameters(), *rest.parameters()], lr=5e-3, weight_decay=1e-5)
+
+    def logits(bags: list[list[int]], dense: npt.NDArray[np.float32]) -> torch.Tensor:
+        offsets = np.cumsum([0, *map(len, bags[:-1])])
+        flat = torch.tensor([place for bag in bags for place in bag], dtype=torch.long)
+        out: torch.Tensor = words(flat, torch.from_numpy(offsets)) + rest(torch.from_numpy(dense))
+        return out
+
+    for _ in range(_EPOCHS):
+        for rows in torch.split(torch.randperm(len(pairs)), 64):
+            batch = rows.tolist()
+            loss = nn.functional.cross_entropy(logits([bags[row] for row in batch], dense[batch]), labels[rows])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    def judge(asked: Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
+        with torch.no_grad():
+            found: npt.NDArray[np.float32] = torch.softmax(logits(*_features(asked)), -1).numpy()
+        return found
+
+    return judge
+
+
+def _features(pairs: Iterable[tuple[str, str]]) -> tuple[list[list[int]], npt.NDArray[np.float32]]:
+    """Hashed words by where they stand, and five numbers, of each pair."""
+    bags, dense = [], []
+    for texts in pairs:
+        premise, hypothesis = (re.findall(r"\w+|n['’]t", text.lower()) for text in texts)
+        left, right = set(premise), set(hypothesis)
+        parts = (left & right, left - right, right - left)
+        bags.append([number * _BUCKETS + _hash(word) % _BUCKETS for number, part in enumerate(parts) for word in sorted(part)])
+        denied = [float(bool(words & _NEGATION) or any("n't" in word for word in words)) for words in (left, right)]
+        digits = [{word for word in words if word.isdigit()} for words in (left, right)]
+        overlap = len(parts[0]) / max(1, len(right))
+        lengths = len(hypothesis) / max(1, len(premise))
+        dense.append([overlap, overlap == 1.0, min(lengths, 3.0), abs(denied[0] - denied[1]), bool(digits[1] - digits[0])])
+    return bags, np.array(dense, dtype=np.float32)
+
+
+def _hash(word: str) -> int:
+    """The same in every process, as Python's own is not."""
+    return int.from_bytes(word.encode("utf-8", "replace")[:8].ljust(8, b"\0"), "little") * 0x9E3779B97F4A7C15 >> 20

@@ -1,0 +1,277 @@
+"""Fine-tuning a small sentence encoder into a three-way NLI classifier on a CPU, in minutes."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from limbeck.cluster.engines.models import resolve
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import publishing
+from limbeck.corpus.seeds import derive_id
+from limbeck.filters.nli_model import card as nli_card
+from limbeck.filters.nli_model import evaluation as nli_evaluation
+from limbeck.filters.nli_model.pairs import LABELS, counts, make_pairs
+from limbeck.filters.nli_model.rules import NliPair
+
+_MAX_TOKENS = 256  # of a row; the encoder has positions for 512, and what it is made for is short
+_NEW_RATE = 4  # how much faster the new layers learn
+_CHECKPOINT_SECONDS = 20.0
+_HELD_OUT = 12  # every so many documents one is kept for the measure on made pairs
+
+
+@dataclass(frozen=True)
+class NliTraining:
+    """What is trained and for how long; `pairs` is a wish, the corpus may hold fewer."""
+
+    encoder: str = "embedded:all-minilm-l6-v2"
+    pairs: int = 12_000
+    epochs: int = 2
+    batch: int = 16
+    learning_rate: float = 2e-4
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    max_steps: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a watcher is told: pairs done of all, the loss (mean of the last steps), and pairs a second."""
+
+    done: int
+    total: int
+    loss: float
+    pairs_per_second: float
+
+
+Report = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where an unfinished training keeps its state beside its output; `fingerprint` says whose it is."""
+
+    path: Path
+    fingerprint: str
+
+    def save(self, state: Mapping[str, Any], step: int, loss: float, seconds: float) -> None:
+        """Write the state after `step` steps, `seconds` of training, whole or not at all."""
+        import torch
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        states = {name: part.state_dict() for name, part in state.items()}
+        torch.save({"fingerprint": self.fingerprint, "step": step, "loss": loss, "seconds": seconds, **states}, temporary)
+        os.replace(temporary, self.path)
+
+    def load(self, state: Mapping[str, Any]) -> tuple[int, float, float]:
+        """Put the saved state of the same training in place; return its steps, loss and seconds, or 0, NaN, 0."""
+        import torch
+
+        if not self.path.exists():
+            return 0, float("nan"), 0.0
+        saved = torch.load(self.path, weights_only=True)
+        if saved["fingerprint"] != self.fingerprint:
+            return 0, float("nan"), 0.0
+        for name, part in state.items():
+            part.load_state_dict(saved[name])
+        return int(saved["step"]), float(saved["loss"]), float(saved["seconds"])
+
+
+def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out: Path, report: Report) -> dict[str, Any]:
+    """Make pairs from documents, fine-tune, measure, and publish the model folder whole or not at all; return the figures.
+
+    `origin` says in the model card where the documents come from. The same call after an interruption goes on where the last
+    checkpoint beside `out` stands (one every 20 s). Raises LimbeckError where `out` exists, the encoder is missing,
+    or the documents are too few. Memory: the model four times over in float32 (360 MB for MiniLM).
+    """
+    check_out(out)
+    encoder = resolve(training.encoder)
+    several = len(documents) >= 2 * _HELD_OUT
+    held_out = documents[::_HELD_OUT] if several else []
+    kept = [document for place, document in enumerate(documents) if place % _HELD_OUT or not several]
+    pairs = make_pairs(kept, training.pairs, training.seed)
+    held = _held_out(held_out, pairs, training)
+    model, tokenizer = _load(encoder, training.seed)
+    checkpoint = Checkpoint(out.with_name(f".{out.name}.checkpoint.pt"), derive_id(repr(training), repr(pairs)))
+    loss, seconds = _fit(model, tokenizer, pairs, training, checkpoint, report)
+    figures: dict[str, Any] = {
+        "encoder": training.encoder,
+        "corpus": origin,
+        "documents": len(documents),
+        "training": asdict(training),
+        "pairs": counts(pairs),
+        "final_loss": round(loss, 4),
+        "train_seconds": round(seconds, 1),
+    }
+    with publishing(out) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        figures |= _measures(folder, pairs, held, training.seed)
+        (folder / "README.md").write_text(nli_card.model_card(figures), encoding="utf-8")
+    checkpoint.path.unlink(missing_ok=True)
+    return figures
+
+
+def check_out(out: Path) -> None:
+    """Raise LimbeckError where there is something at `out`: a finished model is never overwritten."""
+    if out.exists():
+        raise LimbeckError(f"{out} exists already; use it as it is, delete it, or choose another --out")
+
+
+def _held_out(documents: Sequence[str], pairs: Sequence[NliPair], training: NliTraining) -> list[NliPair]:
+    """Pairs made from documents that are not trained on, without the texts that are; none where they are too few."""
+    known = {text for pair in pairs for text in (pair.premise, pair.hypothesis)}
+    try:
+        made = make_pairs(documents, max(60, len(pairs) // 10), training.seed)
+    except LimbeckError:
+        return []
+    return [pair for pair in made if pair.premise not in known and pair.hypothesis not in known]
+
+
+def _measures(folder: Path, pairs: Sequence[NliPair], held: Sequence[NliPair], seed: int) -> dict[str, Any]:
+    """The saved model and the baseline on the test set, and the model on pairs made from documents that were held out."""
+    from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig
+
+    judge = ClassifierConfig(model=str(folder), dtype="float32", device="cpu").load().probabilities
+    test = nli_evaluation.test_pairs()
+    found = {
+        "test": nli_evaluation.measure(judge, test).as_json(),
+        "baseline": nli_evaluation.measure(nli_evaluation.bag_of_words(pairs, seed), test).as_json(),
+    }
+    if held:
+        found["held_out"] = nli_evaluation.measure(judge, held).as_json()
+    return found
+
+
+def _load(encoder: Path, seed: int) -> tuple[Any, Any]:
+    """The encoder with a new head of three named classes, in float32, and its tokenizer without truncation or padding.
+
+    Word embeddings stay as they are, and nothing is dropped out: each would nearly double a step on a CPU, and words that no pair
+    holds keep their place among those that were trained.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from limbeck.cluster.engines.scoring_models.classifier_loading import quietly
+
+    torch.manual_seed(seed)
+    names = dict(enumerate(LABELS))
+    settings = {"id2label": names, "label2id": {label: number for number, label in names.items()}, "num_labels": len(names)}
+    settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    try:
+        with quietly():
+            model = AutoModelForSequenceClassification.from_pretrained(
+                encoder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **settings
+            )
+        tokenizer = AutoTokenizer.from_pretrained(encoder, local_files_only=True)
+    except (ValueError, OSError, KeyError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LimbeckError(f"{encoder} cannot be trained as a classifier: {first_line}") from error
+    model.get_input_embeddings().requires_grad_(False)
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.model_max_length = min(_MAX_TOKENS, model.config.max_position_embeddings)
+    return model, tokenizer
+
+
+def _fit(
+    model: Any, tokenizer: Any, pairs: Sequence[NliPair], training: NliTraining, checkpoint: Checkpoint, report: Report
+) -> tuple[float, float]:
+    """Train with AdamW on float32 weights under bfloat16 autocast; return the last mean loss, and seconds."""
+    import torch
+
+    rows = _encode(tokenizer, pairs)
+    batches = [batch for epoch in range(training.epochs) for batch in _batches(rows, training, epoch)][: training.max_steps]
+    total = sum(map(len, batches))
+    share = torch.tensor([sum(pair.label == label for pair in pairs) / len(pairs) for label in LABELS])
+    loss_of = torch.nn.CrossEntropyLoss(weight=1 / (len(LABELS) * share.clamp(min=1e-3)), label_smoothing=0.05)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(_groups(model, training), fused=True)
+    warmup = max(1, math.ceil(training.warmup * len(batches)))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, (len(batches) - step) / max(1, len(batches) - warmup))
+    )
+    bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    model.train()
+    state = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    begun, smooth, earlier = checkpoint.load(state)
+    before = done = sum(map(len, batches[:begun]))
+    started = saved = time.perf_counter()
+    for step, batch in enumerate(batches[begun:], begun + 1):
+        given, labels = _tensors([rows[place] for place in batch], tokenizer.pad_token_id)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            logits = model(**given).logits
+        loss = loss_of(logits.float(), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        schedule.step()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise LimbeckError(f"the loss is {value} after {done} pairs; use a lower --learning-rate")
+        smooth = value if math.isnan(smooth) else 0.95 * smooth + 0.05 * value
+        done += len(batch)
+        if (now := time.perf_counter()) - saved > _CHECKPOINT_SECONDS:
+            checkpoint.save(state, step, smooth, earlier + now - started)
+            saved = now
+        report(Step(done, total, smooth, (done - before) / (now - started)))
+    model.eval()
+    return smooth, earlier + time.perf_counter() - started
+
+
+def _groups(model: Any, training: NliTraining) -> list[dict[str, Any]]:
+    """Matrices decay, the rest does not; what stands above the encoder is new and learns faster."""
+    groups: dict[tuple[bool, bool], list[Any]] = {}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            new = name.startswith("classifier") or ".pooler." in name
+            groups.setdefault((new, weight.dim() > 1), []).append(weight)
+    return [
+        {
+            "params": weights,
+            "lr": training.learning_rate * (_NEW_RATE if new else 1),
+            "weight_decay": training.weight_decay if decays else 0.0,
+        }
+        for (new, decays), weights in groups.items()
+    ]
+
+
+@dataclass(frozen=True)
+class _Row:
+    ids: list[int]
+    types: list[int]
+    label: int
+
+
+def _encode(tokenizer: Any, pairs: Sequence[NliPair]) -> list[_Row]:
+    texts = [(pair.premise, pair.hypothesis) for pair in pairs]
+    encoded = tokenizer(texts, truncation="longest_first", max_length=tokenizer.model_max_length, return_token_type_ids=True)
+    labels = [LABELS.index(pair.label) for pair in pairs]
+    return [_Row(*row) for row in zip(encoded["input_ids"], encoded["token_type_ids"], labels, strict=True)]
+
+
+def _batches(rows: Sequence[_Row], training: NliTraining, epoch: int) -> Iterator[list[int]]:
+    """The rows of one epoch in batches of like length, in an order drawn anew."""
+    draw = Random(training.seed * 1000 + epoch)
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids) + 6 * draw.random())
+    batches = [order[start : start + training.batch] for start in range(0, len(order), training.batch)]
+    draw.shuffle(batches)
+    yield from batches
+
+
+def _tensors(rows: Sequence[_Row], padding: int) -> tuple[dict[str, Any], Any]:
+    import torch
+
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.tensor([row.ids + [padding] * (longest - len(row.ids)) for row in rows])
+    types = torch.tensor([row.types + [0] * (longest - len(row.types)) for row in rows])
+    mask = torch.tensor([[1] * len(row.ids) + [0] * (longest - len(row.ids)) for row in rows])
+    labels = torch.tensor([row.label for row in rows])
+    return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}, labels

@@ -1,0 +1,177 @@
+"""Duplicates among survivors: exact, near by shingles (MinHash), near by meaning (vectors); one of each group stays."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, model_validator
+
+from limbeck.corpus.config import Config
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.near_duplicates.groups import Places, representatives
+from limbeck.corpus.near_duplicates.minhash import bands_for, jaccard, near_duplicates, sketch
+from limbeck.filters.config import Name
+from limbeck.filters.sets.cosine import cosine, similar_vectors, unit
+from limbeck.filters.sets.ranking import codes, ranks
+
+DUPLICATES = pa.schema(
+    [
+        pa.field("candidate_id", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("undecided", pa.bool_(), nullable=False),
+        pa.field("duplicate_of", pa.string()),
+        pa.field("similarity", pa.float64(), metadata={"unit": "Jaccard similarity or cosine, 0 to 1"}),
+    ]
+)
+
+Similarity = Callable[[Places, Places], npt.NDArray[np.float64]]
+
+_THRESHOLDS = {"exact": 1.0, "minhash": 0.7, "embedding": 0.9}
+_USED_BY = {
+    "text": ("exact", "minhash"),
+    "min_similarity": ("minhash", "embedding"),
+    **dict.fromkeys(("shingle", "shingle_size", "permutations", "recall"), ("minhash",)),
+    "vectors": ("embedding",),
+}
+
+
+class DuplicatesConfig(Config):
+    """Keep one of the survivors that say the same: by score where `by` names one (`filter.column`), else the first.
+
+    `exact`: equal but for case, white space and the final stop. `minhash`: Jaccard similarity of word or character n-grams at
+    least `min_similarity` (null: 0.7); pairs are found with chance `recall` or more, and checked exactly. `embedding`: cosine of
+    the vectors in the column `vectors` at least `min_similarity` (null: 0.9). Rows joined by a chain of similar pairs are one
+    group. `text` says which text is compared; `within_source`: only rows of the same source can be duplicates.
+    """
+
+    kind: Literal["duplicates"] = "duplicates"
+    name: Name = "duplicates"
+    method: Literal["exact", "minhash", "embedding"] = "exact"
+    by: str | None = None
+    within_source: bool = False
+    text: Literal["output", "document"] = "output"
+    min_similarity: float | None = Field(default=None, gt=0, le=1)
+    shingle: Literal["word", "character"] = "word"
+    shingle_size: int = Field(default=2, ge=1, le=50)
+    permutations: int = Field(default=256, ge=1, le=4096)
+    recall: float = Field(default=0.99, gt=0, lt=1)
+    vectors: str = "embedding.vector"
+
+    @model_validator(mode="after")
+    def _refuse_what_the_method_ignores(self) -> "DuplicatesConfig":
+        for key, methods in _USED_BY.items():
+            if self.method not in methods and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} means nothing to method {self.method}, only to {' and '.join(methods)}; remove it")
+        if self.method == "minhash":
+            bands_for(self.threshold, self.permutations, self.recall)
+        return self
+
+    @property
+    def threshold(self) -> float:
+        """The least similarity of near duplicates."""
+        return self.min_similarity if self.min_similarity is not None else _THRESHOLDS[self.method]
+
+    def build(self) -> "DuplicatesFilter":
+        """Return the filter."""
+        return DuplicatesFilter(self)
+
+
+class DuplicatesFilter:
+    """Drops rows that say the same as a better one; which one stays depends on nothing but the rows."""
+
+    def __init__(self, config: DuplicatesConfig) -> None:
+        """Take the config."""
+        self.name = config.name
+        self._config = config
+
+    def select(self, survivors: pa.Table) -> pa.Table:
+        """Return `candidate_id`, `reason`, `duplicate_of` and `similarity` (to that row, 0 to 1) of each duplicate.
+
+        Of each group the row with the highest `by` stays; missing scores rank last, ties go to the lower (source_id, sample).
+        `undecided` is true, and the reason null, where a row's vector is null, and where a row that is not alone has a null `by`.
+        """
+        if not survivors.num_rows:
+            return DUPLICATES.empty_table()
+        places = ranks(survivors, self._config.by, self.name)
+        labels, similarity, undecided = self._groups(survivors)
+        kept = representatives(labels, places)
+        if self._config.by is not None:
+            alone = np.bincount(labels, minlength=len(labels))[labels] == 1
+            undecided |= survivors[self._config.by].is_null().to_numpy() & ~alone
+        told = np.flatnonzero((kept != np.arange(len(kept))) | undecided)
+        ids = survivors["candidate_id"]
+        others = ids.take(kept[told]).combine_chunks()
+        unclear = pa.array(undecided[told])
+        similarities = similarity(told, kept[told])
+        columns = {
+            "candidate_id": ids.take(told),
+            "reason": pc.if_else(unclear, None, self._reasons(others, similarities)),
+            "undecided": unclear,
+            "duplicate_of": pc.if_else(unclear, None, others),
+            "similarity": pc.if_else(unclear, None, pa.array(similarities)),
+        }
+        return pa.table(columns).cast(DUPLICATES)
+
+    def _groups(self, survivors: pa.Table) -> tuple[Places, Similarity, npt.NDArray[np.bool_]]:
+        """The group of each row, the similarity of two rows of a group, and which rows cannot be judged."""
+        config = self._config
+        rows = survivors.num_rows
+        scopes = codes(survivors["source_id"]) if config.within_source else np.zeros(rows, np.int64)
+        if config.method == "embedding":
+            vectors = _vectors(survivors, config.vectors, self.name)
+            missing = survivors[config.vectors].is_null().to_numpy()
+            return similar_vectors(vectors, scopes, config.threshold), partial(cosine, vectors), missing
+        judged = np.zeros(rows, bool)
+        if config.method == "exact":
+            return _equal(survivors[config.text], scopes), _all_alike, judged
+        bands = bands_for(config.threshold, config.permutations, config.recall)
+        sketches = sketch(survivors[config.text], config.shingle, config.shingle_size, bands)
+        labels = near_duplicates(sketches, scopes, config.threshold)
+        wordless = np.flatnonzero(sketches.shingles.counts == 0)
+        labels[wordless] = wordless[_equal(survivors[config.text].take(wordless), scopes[wordless])]
+        return labels, partial(jaccard, sketches.shingles), judged
+
+    def _reasons(self, others: pa.Array, similarities: npt.NDArray[np.float64]) -> pa.Array:
+        """One sentence a row that names the row which stays."""
+        if self._config.method == "exact":
+            return pc.binary_join_element_wise("says the same as candidate", others, " ")
+        chain = pa.array(similarities < self._config.threshold)
+        starts = pc.if_else(chain, "joined by a chain of near duplicates to candidate", "a near duplicate of candidate")
+        shown = pa.array([f"(similarity {value:.2f})" for value in similarities.tolist()], pa.string())
+        return pc.binary_join_element_wise(starts, others, shown, " ")
+
+
+def _equal(texts: pa.ChunkedArray, scopes: Places) -> Places:
+    """The first row that equals each row in its scope, but for case, white space and the final stop.  # [rows]"""
+    keys = pa.array([" ".join((text or "").lower().split()).rstrip(".!") for text in texts.to_pylist()], pa.large_string())
+    same = codes(pa.chunked_array([keys])) * (scopes.max(initial=0) + 1) + scopes
+    _, firsts, inverse = np.unique(same, return_index=True, return_inverse=True)
+    labels: Places = firsts[inverse]
+    return labels
+
+
+def _all_alike(first: Places, _: Places) -> npt.NDArray[np.float64]:
+    return np.ones(len(first))
+
+
+def _vectors(survivors: pa.Table, column: str, name: str) -> npt.NDArray[np.float32]:
+    """The unit vectors of a list column, zeros where null or not finite; raises LimbeckError for what is no column of vectors."""
+    if column not in survivors.column_names:
+        raise LimbeckError(f"filter {name}: no column {column!r} of vectors; add the filter embedding, or name its column")
+    lists = survivors[column].combine_chunks()
+    if not (pa.types.is_list(lists.type) or pa.types.is_fixed_size_list(lists.type) or pa.types.is_large_list(lists.type)):
+        raise LimbeckError(
+            f"filter {name}: the column {column!r} holds no vectors but {lists.type}; name the embedding's `vector`"
+        )
+    lengths = set(pc.unique(pc.list_value_length(lists)).drop_null().to_pylist())
+    if len(lengths) > 1:
+        raise LimbeckError(f"filter {name}: the vectors of {column!r} have {len(lengths)} different lengths; score them again")
+    vectors = np.zeros((len(lists), max(lengths, default=1)), np.float32)
+    vectors[lists.is_valid().to_numpy(zero_copy_only=False)] = (
+        lists.drop_null().flatten().cast(pa.float32()).to_numpy(zero_copy_only=False).reshape(-1, vectors.shape[1])
+    )
+    return unit(vectors)

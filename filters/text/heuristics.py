@@ -1,0 +1,104 @@
+"""Cheap checks of the text itself: empty, echoing the prompt, copied, cut off, refusing, repeating itself."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from limbeck.filters.columns import FLAG, SHARE, score_table
+from limbeck.filters.config import CriticConfig, Limit, Name
+from limbeck.filters.contract import Bound
+from limbeck.filters.text.fragments import Runs, runs_of, words_of
+
+if TYPE_CHECKING:
+    from limbeck.cluster.engines.model_cache import Engines
+
+REASONS = {
+    "empty": "the output is empty",
+    "cut_off": "the output is cut off before its sentence ends",
+    "refusal": "the output refuses or speaks about itself",
+    "echo_of_prompt": "the output repeats the instructions",
+    "repeated": "the output repeats itself",
+    "copied": "the output is copied from the document",
+}
+
+UNITS = {name: FLAG if name in ("empty", "cut_off", "refusal") else SHARE for name in REASONS}
+
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]`*_]*$")
+_REFUSAL = re.compile(
+    r"(?:^|[.!?]\s+)(?:"
+    r"i(?:[’']m| am) (?:sorry|afraid|unable|not able|an ai)|i apologi[sz]e|sorry,|unfortunately, i|please provide"
+    r"|i (?:can(?:not|[’']t)|do(?: not|n[’']t) have)|as an? (?:ai|assistant|language model)"
+    r")|\b(?:as an ai|(?:ai|large) language model)\b",
+    re.IGNORECASE,
+)
+_GRAM_WORDS = 3
+
+
+class HeuristicsConfig(CriticConfig):
+    """The highest value allowed in each column of `HeuristicsFilter.score`; null: measured, but rejects nothing."""
+
+    reasons: ClassVar[Mapping[str, str]] = {f"max_{column}": reason for column, reason in REASONS.items()}
+
+    kind: Literal["heuristics"] = "heuristics"
+    name: Name = "heuristics"
+    max_empty: Limit = 0.0
+    max_cut_off: Limit = 0.0
+    max_refusal: Limit = 0.0
+    max_echo_of_prompt: Limit = 0.5
+    max_repeated: Limit = 0.2
+    max_copied: Limit = 0.8
+
+    def build(self, engines: "Engines") -> "HeuristicsFilter":
+        """Return the filter; it needs no engine."""
+        return HeuristicsFilter(self.name, self.bounds)
+
+
+class HeuristicsFilter:
+    """Scores the text itself; no model is asked."""
+
+    def __init__(self, name: str = "heuristics", bounds: Sequence[Bound] = ()) -> None:
+        """Take the limits that selection will apply."""
+        self.name = name
+        self.bounds = tuple(bounds)
+
+    def score(self, candidates: pa.Table) -> pa.Table:
+        """Return six columns in [0, 1], one row a candidate; an empty output scores 0 in all but `empty`.
+
+        `empty`, `cut_off` and `refusal` are 0 or 1. `echo_of_prompt` and `copied` are the longest run of words that stands
+        verbatim in the prompt without its document, or in the document, as a share of the output's words. `repeated` is the share
+        of word 3-grams that occurred before in the output.
+        """
+        rows = candidates.select(["prompt", "document", "output", "finish_reason"]).to_pylist()
+        scores = [_checks(row) for row in rows]
+        columns = {name: np.array([score.get(name, 0.0) for score in scores], dtype=np.float64) for name in REASONS}
+        return score_table(candidates, columns, UNITS)
+
+
+def _checks(row: dict[str, Any]) -> dict[str, float]:
+    output, document, prompt = ((row[name] or "") for name in ("output", "document", "prompt"))
+    output = output.strip()
+    if not output:
+        return {"empty": 1.0}
+    words = words_of(output)
+    instructions = prompt.replace(document, " ") if document else prompt
+    return {
+        "cut_off": float(row["finish_reason"] == "length" or _SENTENCE_END.search(output) is None),
+        "refusal": float(_REFUSAL.search(output) is not None),
+        "echo_of_prompt": copied_share(words, runs_of(instructions)),
+        "repeated": repeated_share(words),
+        "copied": copied_share(words, runs_of(document)),
+    }
+
+
+def copied_share(words: Sequence[str], text: Runs) -> float:
+    """The longest run of `words` that stands verbatim in `text`, as a share of `words`; 0 where there are none. O(words)."""
+    return max(text.matches(words), default=0) / max(1, len(words))
+
+
+def repeated_share(words: Sequence[str]) -> float:
+    """The share of word 3-grams that occurred before; 0 where there are fewer than two."""
+    grams = [tuple(words[start : start + _GRAM_WORDS]) for start in range(len(words) - _GRAM_WORDS + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -1,0 +1,183 @@
+"""The rules with which self-instruct and Alpaca clean what their models invent: one column, one limit and one reason a rule.
+
+Self-Instruct (Wang et al., 2023) and Stanford Alpaca (Taori et al., 2023) drop instructions and instances by the same short list
+of checks, but for the words that they forbid and for how they tidy an instruction first. The functions are those rules, pure, for
+whatever makes instructions; the critic applies them to candidates. The comparison with every earlier instruction (ROUGE-L above
+0.7) is the set-wise filter `novelty`, and equal instances are dropped by `duplicates`.
+"""
+
+import re
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from limbeck.filters.columns import FLAG, score_table
+from limbeck.filters.config import CriticConfig, Limit, Name
+from limbeck.filters.contract import Bound
+
+if TYPE_CHECKING:
+    from limbeck.cluster.engines.model_cache import Engines
+
+Rules = Literal["self-instruct", "alpaca"]
+
+_SELF_INSTRUCT_TERMS = (
+    *("image", "images", "graph", "graphs", "picture", "pictures", "file", "files", "map", "maps"),
+    *("draw", "plot", "go to"),
+)
+FORBIDDEN_TERMS: Mapping[Rules, tuple[str, ...]] = {
+    "self-instruct": _SELF_INSTRUCT_TERMS,
+    "alpaca": (*_SELF_INSTRUCT_TERMS, "video", "audio", "music", "flowchart", "diagram"),
+}
+"""What a language model cannot do: whole words, in any case. Plurals count only where they are listed."""
+
+MIN_WORDS = 4
+MAX_WORDS = 150
+NO_INPUT = "<noinput>"  # how Alpaca's prompt spells an empty input
+
+_FORBIDDEN = {rules: re.compile(rf"\b(?:{'|'.join(terms)})\b", re.IGNORECASE) for rules, terms in FORBIDDEN_TERMS.items()}
+_PUNCTUATION = frozenset(string.punctuation)
+
+UNITS = {
+    "words": "words",
+    "truncated": FLAG,
+    "forbidden_terms": "terms",
+    "write_a_program": FLAG,
+    "starts_with_punctuation": FLAG,
+    "starts_non_ascii": FLAG,
+    "input_is_output": FLAG,
+    "empty_output": FLAG,
+    "ends_with_colon": FLAG,
+    "contradicted": FLAG,
+}
+COLUMNS = tuple(UNITS)
+
+
+class InstructionsConfig(CriticConfig):
+    """Which list of rules, where the instruction stands, and a limit a rule (null: measured, but rejects nothing).
+
+    `instruction` names the column that is the instruction: `prompt`, answered by the output, with the document as its input where
+    `input` says so; or `output`, where the candidates themselves are new instructions and there is no instance to judge.
+    """
+
+    reasons: ClassVar[Mapping[str, str]] = {
+        "min_words": "the instruction has too few words",
+        "max_words": "the instruction has too many words",
+        "max_truncated": "the text was cut off by the token limit",
+        "max_forbidden_terms": "the instruction asks for what a language model cannot do",
+        "max_write_a_program": "the instruction asks for a program",
+        "max_starts_with_punctuation": "the instruction begins with punctuation",
+        "max_starts_non_ascii": "the instruction begins with a character outside ASCII",
+        "max_input_is_output": "the output repeats the input",
+        "max_empty_output": "the output is empty",
+        "max_ends_with_colon": "the input or the output ends with a colon, so it is unfinished",
+        "max_contradicted": "the task has one input with several outputs",
+    }
+
+    also: ClassVar[tuple[str, ...]] = COLUMNS
+
+    kind: Literal["instructions"] = "instructions"
+    name: Name = "instructions"
+    rules: Rules = "self-instruct"
+    instruction: Literal["prompt", "output"] = "output"
+    input: Literal["document"] | None = None
+    min_words: Limit = float(MIN_WORDS)
+    max_words: Limit = float(MAX_WORDS)
+    max_truncated: Limit = 0.0
+    max_forbidden_terms: Limit = 0.0
+    max_write_a_program: Limit = 0.0
+    max_starts_with_punctuation: Limit = 0.0
+    max_starts_non_ascii: Limit = 0.0
+    max_input_is_output: Limit = 0.0
+    max_empty_output: Limit = 0.0
+    max_ends_with_colon: Limit = 0.0
+    max_contradicted: Limit = None
+
+    def build(self, engines: "Engines") -> "InstructionsFilter":
+        """Return the filter; it needs no engine."""
+        return InstructionsFilter(self)
+
+
+class InstructionsFilter:
+    """Applies every rule to every candidate; no rule hides another."""
+
+    def __init__(self, config: InstructionsConfig) -> None:
+        """Take the config."""
+        self.name = config.name
+        self.bounds: tuple[Bound, ...] = config.bounds
+        self._config = config
+
+    def score(self, candidates: pa.Table) -> pa.Table:
+        """Return `COLUMNS`, one row a candidate: `words` and `forbidden_terms` are counts, the others 0 or 1.
+
+        The candidates of one source are the instances of one task. Where the output is the instruction, the columns of instances
+        are 0 but for `empty_output`. O(characters).
+        """
+        config = self._config
+        rows = candidates.select(["source_id", "prompt", "document", "output", "finish_reason"]).to_pylist()
+        columns = {name: np.zeros(len(rows)) for name in COLUMNS}
+        inputs = [_input(row, config) for row in rows]
+        outputs = [str(row["output"] or "").strip() for row in rows]
+        for at, row in enumerate(rows):
+            instruction = outputs[at] if config.instruction == "output" else str(row["prompt"] or "")
+            scores = {"truncated": float(row["finish_reason"] == "length"), **instruction_rules(instruction, config.rules)}
+            if config.instruction == "prompt":
+                scores |= instance_rules(inputs[at], outputs[at])
+            else:
+                scores["empty_output"] = float(not outputs[at])
+            for name, value in scores.items():
+                columns[name][at] = value
+        if config.instruction == "prompt":
+            columns["contradicted"] = _contradicted([row["source_id"] for row in rows], inputs, outputs)
+        return score_table(candidates, columns, UNITS)
+
+
+def tidy(instruction: str, rules: Rules = "self-instruct") -> str:
+    """The instruction as its rules see it: self-instruct collapses white space and capitalises (the first letter alone stays or
+    becomes a capital), Alpaca only strips."""
+    return " ".join(instruction.split()).capitalize() if rules == "self-instruct" else instruction.strip()
+
+
+def instruction_rules(instruction: str, rules: Rules = "self-instruct") -> dict[str, float]:
+    """The columns of the rules for an instruction, which is tidied first; one without words breaks the rule of `words` alone."""
+    text = tidy(instruction, rules)
+    first = text[:1]
+    return {
+        "words": float(len(text.split())),
+        "forbidden_terms": float(len(_FORBIDDEN[rules].findall(text))),
+        "write_a_program": float(text.startswith("Write a program")),
+        "starts_with_punctuation": float(first in _PUNCTUATION),
+        "starts_non_ascii": float(not first.isascii()),
+    }
+
+
+def instance_rules(input: str, output: str) -> dict[str, float]:
+    """The columns of the rules for one instance of a task; an input of "" is none."""
+    return {
+        "input_is_output": float(input == output),
+        "empty_output": float(output == ""),
+        "ends_with_colon": float(input.rstrip().endswith(":") or output.rstrip().endswith(":")),
+    }
+
+
+def is_contradicted(instances: Iterable[tuple[str, str]]) -> bool:
+    """Whether a task's instances (input, output) hold one input other than "" with two outputs; self-instruct then drops all."""
+    seen: dict[str, str] = {}
+    return any(input and seen.setdefault(input, output) != output for input, output in instances)
+
+
+def _input(row: Mapping[str, Any], config: InstructionsConfig) -> str:
+    if config.instruction == "output" or config.input is None:
+        return ""
+    text = str(row["document"] or "").strip()
+    return "" if text.lower() == NO_INPUT else text
+
+
+def _contradicted(tasks: Sequence[str], inputs: Sequence[str], outputs: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    instances: dict[str, list[tuple[str, str]]] = {}
+    for task, input, output in zip(tasks, inputs, outputs, strict=True):
+        instances.setdefault(task, []).append((input, output))
+    found = {task: is_contradicted(pairs) for task, pairs in instances.items()}
+    return np.array([found[task] for task in tasks], dtype=np.float64)

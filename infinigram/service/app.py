@@ -1,0 +1,265 @@
+"""The HTTP service: the official web API at `POST /`, typed routes under /v1, a search page, health and metrics.
+
+Every worker process opens the indexes by itself; mapped files lie in memory once, whoever reads them.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+from limbeck.infinigram.errors import BadIndex, BadQuery
+from limbeck.infinigram.service.limits import (
+    Application,
+    Guard,
+    Keys,
+    Limits,
+    Receive,
+    Refused,
+    Scope,
+    Send,
+    Threads,
+    extra_headers,
+)
+from limbeck.infinigram.service.metrics import Metrics
+from limbeck.infinigram.service.models import ErrorAnswer
+from limbeck.infinigram.service.official import QUERY_TYPES, OfficialApi, Refusal
+from limbeck.infinigram.service.page import add_page
+from limbeck.infinigram.service.routes import Routes
+from limbeck.infinigram.service.served import IndexSpec, Serving
+
+_VARIABLE = "LIMBECK_NGRAM_SERVICE"  # how workers learn what to serve
+_SWITCH_SECONDS = 0.0005  # how long a thread may keep Python's lock from short queries
+_log = logging.getLogger("limbeck.ngram")
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """What to serve, to whom, and within which limits."""
+
+    indexes: tuple[IndexSpec, ...]
+    keys: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+
+    def to_json(self) -> str:
+        """For the environment of the workers."""
+        indexes = [spec.model_dump() for spec in self.indexes]
+        return json.dumps({"indexes": indexes, "keys": self.keys, "limits": dataclasses.asdict(self.limits)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "ServiceConfig":
+        """What `to_json` wrote."""
+        data = json.loads(text)
+        specs = tuple(IndexSpec.model_validate(spec) for spec in data["indexes"])
+        return cls(specs, tuple(data["keys"]), Limits(**data["limits"]))
+
+
+def make_app(config: ServiceConfig) -> Application:
+    """The ASGI application; opens every index, and raises BadIndex where one cannot be opened."""
+    serving = Serving(config.indexes, config.limits)
+    threads = Threads(config.limits)
+    metrics = Metrics()
+    # the interactive pages of FastAPI load scripts from elsewhere; the schema itself is all here
+    app = FastAPI(title="Limbeck n-gram service", version="1", docs_url=None, redoc_url=None, openapi_url=None)
+    add_page(app, serving)
+    Routes(app, serving, threads)
+    _add_house(app, serving, metrics)
+    _add_handlers(app, metrics)
+    front = _official(OfficialApi(serving), threads, app)
+    return Guard(front, config.limits, Keys(config.keys), metrics)
+
+
+def _official(api: OfficialApi, threads: Threads, otherwise: Application) -> Application:
+    """`POST /` in plain ASGI before the application: its queries take less time than a framework's way to a handler."""
+
+    async def answer(scope: Scope) -> tuple[int, bytes]:
+        labels = scope["labels"]
+        labels[0] = "official"
+        try:
+            asked = api.read(scope["body"])
+            labels[:] = (f"official {asked.query_type}", asked.served.name)
+            found = await threads.run(asked.answer) if asked.is_long else asked.answer()
+        except Refusal as refusal:
+            return refusal.status, to_json({"error": str(refusal)})
+        except Refused:
+            raise
+        except Exception as error:
+            _log.error("a request failed", exc_info=error)
+            return 500, to_json({"error": _fault_words(error)})
+        return 200, to_json(found)
+
+    async def official(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "POST":
+            await otherwise(scope, receive, send)
+            return
+        status, body = await answer(scope)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return official
+
+
+_OFFICIAL_SCHEMA: dict[str, Any] = {
+    "tags": ["official"],
+    "summary": "The official infini-gram API",
+    "description": f"query_type is one of {', '.join(QUERY_TYPES)}; each may have options of its own. Faults come under `error`.",
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["index", "query_type"],
+                    "properties": {
+                        "index": {"type": "string"},
+                        "query_type": {"type": "string", "enum": list(QUERY_TYPES)},
+                        "query": {"type": "string", "description": "a text; AND and OR make clauses"},
+                        "query_ids": {"type": "array", "items": {}, "description": "token ids, or clauses of terms of them"},
+                    },
+                },
+                "example": {"index": "NAME", "query_type": "count", "query": "natural language processing"},
+            }
+        },
+    },
+    "responses": {"200": {"description": "the answer", "content": {"application/json": {"schema": {"type": "object"}}}}},
+}
+
+
+def _add_house(app: FastAPI, serving: Serving, metrics: Metrics) -> None:
+    @app.get("/healthz", tags=["house"], response_model=dict[str, Any])
+    async def healthz(request: Request) -> Response:
+        """Whether the service answers, and for which indexes."""
+        request.scope["labels"][0] = "healthz"
+        return _json({"status": "ok", "indexes": serving.names})
+
+    @app.get("/metrics", tags=["house"])
+    async def prometheus(request: Request) -> Response:
+        """Requests, seconds by route and index, requests in flight and refusals, for Prometheus."""
+        request.scope["labels"][0] = "metrics"
+        text, media_type = metrics.text()
+        return Response(text, media_type=media_type)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def schema(request: Request) -> Response:
+        request.scope["labels"][0] = "openapi"
+        found = get_openapi(title=app.title, version=app.version, description=__doc__, routes=app.routes)
+        found["paths"]["/"]["post"] = _OFFICIAL_SCHEMA
+        found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        found["security"] = [{}, {"key": []}]
+        return _json(found)
+
+
+def _add_handlers(app: FastAPI, metrics: Metrics) -> None:
+    def answer(status: int, words: str) -> Response:
+        headers = {name.decode(): value.decode() for name, value in extra_headers(status)}
+        return Response(ErrorAnswer(error=words).model_dump_json(), status, headers, "application/json")
+
+    @app.exception_handler(BadQuery)
+    async def bad_query(request: Request, error: BadQuery) -> Response:
+        status = error.status if isinstance(error, Refused) else 422
+        metrics.rejected(status)
+        return answer(status, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        metrics.rejected(422)
+        return answer(422, _sentence(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        metrics.rejected(error.status_code)
+        words = {404: "there is no such address; /openapi.json lists them", 405: "this address does not take that method"}
+        return answer(error.status_code, words.get(error.status_code, str(error.detail)))
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> Response:
+        _log.error("a request failed", exc_info=error)
+        return answer(500, _fault_words(error))
+
+
+def _sentence(errors: Sequence[Any]) -> str:
+    """The first fault of a request in one sentence; what was sent is not repeated, for it may be long or no text at all."""
+    first = errors[0]
+    where = ".".join(str(part) for part in first["loc"][:6] if part != "body")[:200]
+    if first["type"] == "json_invalid":
+        return "the request is not JSON"
+    words = str(first["msg"]).removeprefix("Value error, ")[:300]
+    text = f"{where}: {words}" if where else words
+    return text.encode("utf-8", "replace").decode()
+
+
+def _fault_words(error: Exception) -> str:
+    return str(error) if isinstance(error, BadIndex) else "the service failed; its log says where"
+
+
+def _json(value: Any) -> Response:
+    return Response(to_json(value), media_type="application/json")
+
+
+def from_environment() -> Application:
+    """The application of one worker process."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    return make_app(ServiceConfig.from_json(os.environ[_VARIABLE]))
+
+
+def serve(config: ServiceConfig, host: str, port: int, workers: int, ready: Callable[[str], None]) -> None:
+    """Serve until stopped; `ready` gets the address once the indexes are open. Workers add up their metrics in a folder."""
+    import uvicorn
+
+    _check_port(host, port)
+    with contextlib.ExitStack() as stack:
+        if workers > 1:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="limbeck-metrics-"))
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+            Serving(config.indexes, config.limits)  # what cannot be opened should be said once, here
+        os.environ[_VARIABLE] = config.to_json()
+        target: Any = "limbeck.infinigram.service.app:from_environment" if workers > 1 else from_environment()
+        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+        uvicorn.run(
+            target,
+            factory=workers > 1,
+            host=host,
+            port=port,
+            workers=workers,
+            access_log=False,
+            log_level="error",
+            lifespan="off",
+            server_header=False,
+            date_header=False,
+            backlog=2048,
+            timeout_graceful_shutdown=5,
+        )
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise BadQuery where the address cannot be listened on: the server's own words come as a log and an exit."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise BadQuery(f"cannot listen on {host}:{port} ({error.strerror or error}); choose another port or host") from error
+
+
+def keys_of(path: Path | None) -> tuple[str, ...]:
+    """The keys of a file and of LIMBECK_NGRAM_KEYS (separated by white space)."""
+    from limbeck.infinigram.service.limits import read_keys
+
+    return (*(read_keys(path) if path is not None else ()), *os.environ.get("LIMBECK_NGRAM_KEYS", "").split())

@@ -1,0 +1,260 @@
+"""The command line. Heavy libraries are imported by the command that needs them: `limbeck --help` must answer at once."""
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from limbeck.pipelines.cli.critic import app as critic
+from limbeck.pipelines.cli.ngram import app as ngram
+
+STARTED = time.time()
+
+app = typer.Typer(
+    name="limbeck",
+    help="Distil a language model and raw text into filtered synthetic data and a better student, round after round.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+app.add_typer(ngram)
+app.add_typer(critic)
+
+RecipeArgument = Annotated[Path, typer.Argument(help="a recipe, such as pipelines/recipes/quickstart.yaml", show_default=False)]
+RunArgument = Annotated[Path, typer.Argument(help="a run folder", show_default=False)]
+Overrides = Annotated[list[str], typer.Option("--set", help="override one key: --set generator.samples=8 (repeatable)")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value instead of text")]
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    out: Annotated[Path | None, typer.Option(help="the run folder [default: runs/<recipe's name>]")] = None,
+    overrides: Overrides = [],  # noqa: B006 (typer reads the default, nothing changes it)
+    panel: Annotated[bool | None, typer.Option("--panel/--no-panel", help="live panel [default: on a terminal]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe to its end, or go on where an earlier run of it stopped."""
+    from limbeck.pipelines import recipe as recipes
+    from limbeck.pipelines.console.panel import watching
+    from limbeck.pipelines.run import run as run_recipe
+
+    loaded = recipes.load(recipe, overrides)
+    folder = out or Path("runs") / loaded.name
+    with watching(panel=panel) as listener:
+        finished = run_recipe(loaded, folder, listener=listener, recipe_text=recipe.read_text(encoding="utf-8"), started=STARTED)
+    report = finished.path / "report.html"
+    if as_json:
+        typer.echo((finished.path / "report.json").read_text(encoding="utf-8"))
+    else:
+        typer.echo(_first_line(finished.path))
+        typer.echo(f"report: {report}")
+
+
+@app.command()
+def preview(
+    recipe: RecipeArgument,
+    overrides: Overrides = [],  # noqa: B006
+    sources: Annotated[int, typer.Option("--sources", "-n", min=1, help="how many documents")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Take a few documents through everything but training; print prompts, outputs, scores and verdicts."""
+    from limbeck.pipelines import recipe as recipes
+    from limbeck.pipelines.driver.preview import preview as take
+    from limbeck.pipelines.driver.preview import show
+
+    found = take(recipes.load(recipe, overrides), sources)
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
+
+
+@app.command()
+def check(
+    recipe: RecipeArgument,
+    out: Annotated[Path | None, typer.Option(help="the run folder that would be used")] = None,
+    overrides: Overrides = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Validate without running: models, contexts, memory, disk, cluster; estimate tokens and time."""
+    from limbeck.pipelines import recipe as recipes
+    from limbeck.pipelines.console.check import show
+    from limbeck.pipelines.driver.check import check as look
+
+    loaded = recipes.load(recipe, overrides)
+    found = look(loaded, out or Path("runs") / loaded.name)
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
+    if found["problems"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(run: RunArgument, as_json: AsJson = False) -> None:
+    """Say whether a run is going, how far it is, and what it kept."""
+    from limbeck.pipelines.runs.status import show
+    from limbeck.pipelines.runs.status import status as look
+
+    found = look(run)
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
+
+
+@app.command()
+def stop(run: RunArgument) -> None:
+    """Ask a run to stop; nothing that is finished is lost."""
+    from limbeck.pipelines.runs.status import stop as end
+
+    typer.echo(end(run))
+
+
+@app.command()
+def inspect(
+    run: RunArgument,
+    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last decided one]")] = None,
+    rejected_by: Annotated[str | None, typer.Option(help="only candidates that this filter rejected")] = None,
+    kept: Annotated[bool | None, typer.Option("--kept/--rejected", help="only kept, or only rejected, candidates")] = None,
+    source: Annotated[str | None, typer.Option(help="only candidates of this source_id")] = None,
+    sort: Annotated[str | None, typer.Option(help="a score column, such as saliency")] = None,
+    ascending: Annotated[bool, typer.Option("--ascending", help="lowest first")] = False,
+    limit: Annotated[int, typer.Option(min=1)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Print candidates with their scores and decisions."""
+    from limbeck.pipelines.runs.inspect import candidates, show
+
+    table = candidates(run, round_number, rejected_by, kept, source, sort, not ascending, limit)
+    if as_json:
+        typer.echo(json.dumps(table.to_pylist(), indent=2, ensure_ascii=False, default=str))
+    else:
+        show(table)
+
+
+@app.command("filter")
+def filter_run(
+    run: RunArgument,
+    overrides: Overrides = [],  # noqa: B006
+    sweep: Annotated[str | None, typer.Option(help="a limit over a range: filters.pmi.min_faithfulness=0.1:0.6:0.05")] = None,
+    apply: Annotated[str | None, typer.Option(help="write the new dataset beside the old one, under this name")] = None,
+    score: Annotated[bool, typer.Option("--score", help="compute what was never scored, with the model if need be")] = False,
+    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last decided one]")] = None,
+    examples: Annotated[int, typer.Option(min=0, help="how many rows to show each way")] = 20,
+    plot: Annotated[Path | None, typer.Option(help="write the curve of --sweep as a web page")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What other limits would keep, from the scores that a run has; no model is asked and the run is not changed."""
+    from limbeck.pipelines.console.whatif import plot_sweep, show, show_sweep
+    from limbeck.pipelines.driver.rescore import score_here
+    from limbeck.pipelines.runs import whatif as what
+
+    trial = what.WhatIf(run, round_number, score_here if score else None)
+    if sweep is not None:
+        swept = what.parse_sweep(sweep)
+        points = list(what.sweep(trial, overrides, swept))
+        if plot is not None:
+            plot_sweep(swept.key, points, plot)
+        typer.echo(json.dumps({"key": swept.key, "points": points}, indent=2)) if as_json else show_sweep(swept.key, points)
+        return
+    selection = trial.decide(overrides)
+    found = what.compare(trial, selection, examples)
+    if apply is not None:
+        found["written"] = str(what.apply(trial, selection, apply, overrides))
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
+    if apply is not None and not as_json:
+        typer.echo(f"wrote {found['written']}")
+
+
+@app.command()
+def report(run: RunArgument, as_json: AsJson = False) -> None:
+    """Write report.html and report.json again from what the run folder holds."""
+    from limbeck.pipelines.report.build import write_report
+
+    paths = write_report(run)
+    typer.echo(paths.json.read_text(encoding="utf-8") if as_json else f"{_first_line(run)}\nreport: {paths.html}")
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="where to write", show_default=False)],
+    format: Annotated[str, typer.Option(help="messages, alpaca or huggingface")] = "messages",
+    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last finished one]")] = None,
+) -> None:
+    """Write a round's dataset for other tools."""
+    from limbeck.pipelines.runs.export import export as write
+
+    typer.echo(f"wrote {write(run, round_number, format, out)}")
+
+
+@app.command()
+def schema(
+    report: Annotated[bool, typer.Option("--report", help="the schema of report.json instead of the recipe's")] = False,
+) -> None:
+    """Print the JSON Schema of a recipe."""
+    if report:
+        from limbeck.pipelines.runs.report_model import json_schema
+    else:
+        from limbeck.pipelines.recipe import json_schema
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def main() -> None:
+    """Run the command line: a fault a user can mend is one sentence on standard error and exit code 1 (3: short of
+    the target); Ctrl-C is 130."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    # a quiet house: no telemetry, and none of the libraries' notices among our lines
+    for name, value in {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+    code = _exit_code()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # everything is written and closed by now; an orderly teardown would only wait for the libraries and print their complaints
+    os._exit(code)
+
+
+def _exit_code() -> int:
+    from limbeck.corpus.errors import LimbeckError
+
+    try:
+        code = int(app(standalone_mode=False) or 0)
+        return _interrupted() if code == 130 else code  # typer turns Ctrl-C into this value
+    except LimbeckError as error:
+        print(f"limbeck: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the command line's own
+            error.show()
+            return int(error.exit_code)
+        traceback.print_exc()  # ours to mend, not the user's: show where
+        return 70
+
+
+def _interrupted() -> int:
+    print("limbeck: stopped; nothing finished is lost, run the same command again to go on", file=sys.stderr)
+    return 130
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _first_line(run: Path) -> str:
+    from limbeck.corpus.parts import read_json
+
+    return str(read_json(run / "report.json")["first_line"])
+
+
+if __name__ == "__main__":
+    main()

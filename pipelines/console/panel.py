@@ -1,0 +1,144 @@
+"""What a run shows while it works: a live panel on a terminal, plain lines elsewhere. Both only listen to events."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from limbeck.pipelines.runs.events import Listener, acceptance_words
+
+
+@contextlib.contextmanager
+def watching(*, panel: bool | None = None) -> Iterator[Listener]:
+    """Yield a listener for `Events`; `panel` None decides by whether standard error is a terminal."""
+    if panel is None:
+        panel = sys.stderr.isatty()
+    if not panel:
+        yield plain_lines
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    state = State()
+    with Live(get_renderable=state.render, console=Console(stderr=True), refresh_per_second=4, transient=False):
+        yield state.take
+
+
+def plain_lines(event: dict[str, Any]) -> None:
+    """Print one line an event that a person cares for, with the time of day."""
+    line = sentence(event)
+    if line:
+        print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+def sentence(event: dict[str, Any]) -> str:
+    """One event in words; "" where it is not worth a line."""
+    kind = event["event"]
+    if kind == "part_done":
+        rate = event["output_tokens"] / event["seconds"] if event["seconds"] else 0.0
+        speed = f", {rate:.0f} tokens/s" if event["output_tokens"] else ""
+        failed = f", {len(event['failed_rows'])} rows given up" if event["failed_rows"] else ""
+        return f"{event['stage']} {event['part']}: {event['rows']} rows in {event['seconds']:.1f} s{speed}{failed}"
+    if kind == "selected":
+        rejected = ", ".join(f"{name} {n}" for name, n in event["rejected_by"].items())
+        return (
+            f"round {event['round']}: kept {event['kept']} of {event['candidates']} candidates (rejected: {rejected or 'none'})"
+        )
+    if kind == "trained":
+        loss = f"loss {event['loss_first']:.3f} to {event['loss_last']:.3f}"
+        return f"round {event['round']}: student trained, {event['steps']} steps, {loss}"
+    if kind == "acceptance":
+        return acceptance_words(event)
+    templates = {
+        "run_started": "run {name} in {folder}",
+        "cluster": "{words}",
+        "sources_read": "{used} documents: {train} train, {dev} dev, {test} test; {rejected} not used",
+        "stage_started": "{stage}: {parts} parts",
+        "training_started": "round {round}: training a student on {rows} rows",
+        "calibrated": "bounds calibrated: {pass_rate:.0%} of {candidates} candidates pass all of them",
+        "note": "{words}",
+        "evaluated": "{model} on {split}: {pass_rate:.1%} of outputs pass",
+        "run_done": "done in {seconds:.0f} s; report: {report}",
+        "run_failed": "stopped: {words}",
+    }
+    return templates[kind].format(**event) if kind in templates else ""
+
+
+class State:
+    """What the panel shows, kept up to date by events."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._started = time.monotonic()
+        self._stage, self._stage_started = "starting", time.monotonic()
+        self._parts = self._parts_done = self._rows = 0
+        self._tokens, self._seconds = 0, 0.0
+        self._kept: list[str] = []
+        self._training: Path | None = None
+        self._lines: list[str] = []
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Take in one event."""
+        kind = event["event"]
+        if kind in ("stage_started", "training_started"):
+            self._stage = event.get("stage") or f"round-{event['round']}/student"
+            self._parts, self._parts_done, self._rows = event.get("parts", 0), 0, 0
+            self._tokens, self._seconds, self._stage_started = 0, 0.0, time.monotonic()
+            self._training = Path(event["progress"]) if kind == "training_started" else None
+        if kind == "part_done":
+            self._parts_done += 1
+            self._rows += event["rows"]
+            self._tokens += event["output_tokens"]
+            self._seconds += event["seconds"] if event["output_tokens"] else 0.0
+        if kind == "selected":
+            self._kept.append(f"round {event['round']}: {event['kept']} kept, {event['candidates'] - event['kept']} rejected")
+        if kind != "part_done" and (line := sentence(event)):
+            self._lines = [*self._lines[-5:], line]
+
+    def render(self) -> Any:
+        """The panel, for rich."""
+        from rich.panel import Panel
+        from rich.table import Table
+
+        elapsed = time.monotonic() - self._stage_started
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row("stage", self._stage)
+        if self._parts:
+            grid.add_row("progress", f"{_bar(self._parts_done, self._parts)} {self._parts_done} of {self._parts} jobs")
+        if self._training:
+            grid.add_row("training", training_progress(self._training))
+        grid.add_row("speed", f"{self._rows / elapsed if elapsed else 0:.1f} rows/s, {self._rate():.0f} tokens/s")
+        grid.add_row("kept", "; ".join(self._kept) or "not decided yet")
+        grid.add_row("time", f"{_clock(time.monotonic() - self._started)} so far, stage ETA {self._eta(elapsed)}")
+        for line in self._lines:
+            grid.add_row("", f"[dim]{line}[/dim]")
+        return Panel(grid, title="limbeck", expand=False)
+
+    def _rate(self) -> float:
+        return self._tokens / self._seconds if self._seconds else 0.0
+
+    def _eta(self, elapsed: float) -> str:
+        if not self._parts_done or not self._parts:
+            return "unknown"
+        return _clock(elapsed / self._parts_done * (self._parts - self._parts_done))
+
+
+def training_progress(path: Path) -> str:
+    """What the trainer last left in its progress file, in words."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return "starting"
+    return f"{_bar(found['step'], found['steps'])} {found['unit']} {found['step']} of {found['steps']}, loss {found['loss']:.3f}"
+
+
+def _bar(done: int, total: int, width: int = 24) -> str:
+    full = round(width * done / total) if total else 0
+    return "█" * full + "░" * (width - full)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

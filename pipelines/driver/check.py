@@ -1,0 +1,232 @@
+"""Find out before the hours are spent: models, contexts, memory, disk, cluster; and what the run will cost."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from limbeck.cluster.engines.endpoint.config import EndpointConfig
+from limbeck.cluster.engines.models import ModelInfo, describe, resolve
+from limbeck.cluster.placement.plan import Plan, as_plain
+from limbeck.cluster.session import running_cluster
+from limbeck.corpus.config import nearest
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.tokenizer import Tokenizer
+from limbeck.filters.config import Cost
+from limbeck.pipelines.driver.placing import plan_for, vllm_problems
+from limbeck.pipelines.recipe import Recipe
+from limbeck.pipelines.runs.events import read_events
+from limbeck.students.base.compatibility import compare
+
+PROMPT_TOKENS = 96  # a chat template's own words and the instruction, amply
+# what two CPU cores did with a 135M model in bfloat16: a scale for the estimate, nothing depends on it
+REFERENCE_PARAMETERS = 135e6
+TOKENS_PER_SECOND = {"complete": 200.0, "logprobs": 1200.0, "train": 250.0}
+REFERENCE_CORES = 2
+
+
+def refuse_what_cannot_run(recipe: Recipe, out: Path) -> tuple[Path, Plan]:
+    """Raise LimbeckError for whatever would stop the run; returns where the round-0 teacher lies, and the placement plan."""
+    problems = find_problems(recipe, out)
+    plan = None if problems else plan_for(recipe)
+    if plan is None or plan.problems:
+        raise LimbeckError("; ".join([*problems, *(plan.problems if plan else ())]))
+    return resolve(recipe.teacher.model), plan
+
+
+def find_problems(recipe: Recipe, out: Path) -> list[str]:
+    """Every reason why the recipe cannot run, but for those of placement, in one sentence each."""
+    problems: list[str] = []
+    models: dict[str, ModelInfo] = {}
+    for where, model in named_models(recipe).items():
+        try:
+            models[where] = describe(resolve(model))
+        except LimbeckError as error:
+            problems.append(f"{where}: {error}")
+    if "teacher.model" in models:
+        problems += _context_problems(recipe, models)
+        if recipe.generator.style == "chat" and not models["teacher.model"].has_chat_template:
+            problems.append(
+                f"teacher.model {recipe.teacher.model} has no chat template; set generator.style: plain, or use an instruct model"
+            )
+    try:
+        recipe.generator.build(recipe.seed, 0)
+    except LimbeckError as error:
+        problems.append(f"generator: {error}")
+    problems += [f"filters.{part.name}: {problem}" for part in recipe.filters for problem in part.problems()]
+    problems += [
+        f"filters.{part.name}: it scores no mismatched pairs, so {part.null_columns[0]} cannot be limited by false_acceptance; "
+        "state a number, or calibrated"
+        for part in recipe.filters
+        if part.null_columns and not part.nullable
+    ]
+    problems += [f"select.{part.name}: {problem}" for part in recipe.select for problem in getattr(part, "problems", list)()]
+    problems += _endpoint_problems(recipe)
+    problems += _student_problems(recipe, models)
+    problems += _score_problems(recipe)
+    problems += vllm_problems(recipe)
+    problems += _disk_problems(recipe, models, out)
+    return problems
+
+
+def named_models(recipe: Recipe) -> dict[str, str]:
+    """Every model that the recipe names, by its key; `recipe` may be resolved or not."""
+    found = {"teacher.model": recipe.teacher.model}
+    for part in recipe.filters:
+        found |= {f"filters.{part.name}.{key}": model for key, model in part.models.items() if model != recipe.teacher.model}
+    base = recipe.student.base if recipe.student else None
+    if base is not None and base.kind == "model":
+        found["student.base.model"] = base.model
+    return found
+
+
+def check(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Problems and estimate as plain data: {problems, models, cluster, placement, documents, estimate}; nothing is written."""
+    problems = find_problems(recipe, out)
+    found: dict[str, Any] = {"name": recipe.name, "problems": problems, "cluster": _cluster(recipe), "models": {}}
+    for where, model in named_models(recipe).items():
+        try:
+            info = describe(resolve(model))
+        except LimbeckError:
+            continue
+        facts = {"model": model, "parameters": info.parameters, "bytes": info.bytes, "context_tokens": info.context_tokens}
+        found["models"][where] = facts
+    if len(found["models"]) == len(named_models(recipe)):
+        plan = plan_for(recipe.resolved())
+        problems += plan.problems
+        found["placement"] = as_plain(plan)
+    if "teacher.model" in found["models"]:
+        try:
+            found["documents"] = _documents(recipe)
+            found["estimate"] = estimate(recipe, found["documents"], found["models"]["teacher.model"]["parameters"])
+        except LimbeckError as error:
+            problems.append(f"sources: {error}")
+    problems += _code_problems(recipe)
+    said = [event for event in read_events(out / "events.jsonl") if event["event"] == "acceptance"]
+    if said:
+        found["acceptance"] = {key: value for key, value in said[-1].items() if key not in ("time", "event")}
+    return found
+
+
+def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict[str, Any]:
+    """Tokens and seconds of the whole run, from counts alone: right within a factor of about two on CPUs, high on GPUs."""
+    split = {name: documents[name] for name in ("train", "dev", "test")}
+    length = documents["document_tokens"] / max(1, documents["used"])
+    new, samples, settings = recipe.generator.max_new_tokens * 0.6, recipe.generator.samples, recipe.evaluation
+    models = recipe.rounds + 1 if recipe.student else 1
+    drawn = recipe.rounds * split["train"] * samples + models * split["dev"] * settings.dev_samples
+    drawn += models * split["test"] * settings.samples
+    judged = drawn + split["test"] * (2 + settings.samples)
+    scored = judged * (length + 3 * new) * sum(part.cost >= Cost.MODEL for part in recipe.filters)
+    trained = 0.0
+    if recipe.student:
+        rows = recipe.calibration.pass_rate * split["train"] * samples
+        trained = recipe.rounds * recipe.student.epochs * rows * (length + PROMPT_TOKENS / 2 + new)
+    tokens = {"complete": drawn * new, "logprobs": scored, "train": trained}
+    speed = REFERENCE_PARAMETERS / max(parameters, 1) * (os.cpu_count() or 1) / REFERENCE_CORES
+    seconds = {name: round(count / (TOKENS_PER_SECOND[name] * speed), 1) for name, count in tokens.items()}
+    return {
+        "candidates": drawn,
+        "tokens": {name: round(count) for name, count in tokens.items()},
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
+    }
+
+
+def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
+    """A language model must hold the longest document with prompt and output; critics' own models cut what is too long."""
+    limit = recipe.sources.max_source_tokens
+    if limit is None:
+        return []  # a document that does not fit becomes a row with a reason
+    need = limit + PROMPT_TOKENS + recipe.generator.max_new_tokens
+    return [
+        f"{where} {named_models(recipe)[where]} has a context of {info.context_tokens} tokens, and documents of {limit} with "
+        f"prompt and output need {need}; lower sources.max_source_tokens or use a model with a longer context"
+        for where, info in models.items()
+        if info.context_tokens < need and (where == "teacher.model" or where.endswith(".engine.model"))
+    ]
+
+
+def _endpoint_problems(recipe: Recipe) -> list[str]:
+    """A server that an engine asks must answer, take the key and serve the model."""
+    from limbeck.cluster.engines.endpoint import server as endpoint_server
+
+    named = {
+        "teacher": recipe.teacher,
+        **{f"filters.{part.name}.engine": getattr(part, "engine", None) for part in recipe.filters},
+    }
+    found: dict[str, list[str]] = {}
+    for where, config in named.items():
+        if isinstance(config, EndpointConfig) and config.base_url not in found:
+            found[config.base_url] = [f"{where}: {problem}" for problem in endpoint_server.problems(config)]
+    return [problem for problems in found.values() for problem in problems]
+
+
+def _student_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
+    """A base of another family must read the teacher's conversations and end its turns; told before any training."""
+    if recipe.student is None or recipe.student.base.kind != "model" or len(models) < 2:
+        return []
+    teacher, base = models.get("teacher.model"), models.get("student.base.model")
+    try:
+        if teacher and base:
+            compare(teacher.folder, base.folder, conversational=recipe.generator.style == "chat")
+    except LimbeckError as error:
+        return [f"student.base.model: {error}"]
+    return []
+
+
+def _score_problems(recipe: Recipe) -> list[str]:
+    """A set-wise filter must rank by, or read, a column that some filter scores; written `filter.column`."""
+    known = {f"{part.name}.{column}" for part in recipe.filters for column in part.columns}
+    problems = []
+    for part in recipe.select:
+        for key in ("by", "graph", "vectors"):
+            column = getattr(part, key, None)
+            if key == "vectors" and getattr(part, "method", None) != "embedding":
+                continue  # a default that the other methods do not read
+            if column and column not in known:
+                hint = nearest(column, known)
+                told = f"; did you mean {hint!r}?" if hint else ""
+                problems.append(f"select {part.name}: no filter scores {column!r}, which {key} names{told}")
+    return problems
+
+
+def _disk_problems(recipe: Recipe, models: dict[str, ModelInfo], out: Path) -> list[str]:
+    """Disk for checkpoints and students."""
+    if not models:
+        return []
+    problems = []
+    teacher = models.get("teacher.model") or next(iter(models.values()))
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    disk = shutil.disk_usage(place).free
+    need_bytes = 20_000_000 + (teacher.parameters * (2 * recipe.rounds + 14) if recipe.student else 0)
+    if need_bytes > disk:
+        problems.append(
+            f"students and checkpoints need about {need_bytes / 1e9:.2f} GB and {place} has {disk / 1e9:.2f} GB free; "
+            "free some space or choose another --out"
+        )
+    return problems
+
+
+def _documents(recipe: Recipe) -> dict[str, int]:
+    from limbeck.corpus.sources import read_sources
+
+    table = read_sources(recipe.sources, Tokenizer.load(resolve(recipe.teacher.model)), recipe.seed)
+    splits = table["split"].to_pylist()
+    counts = {split: splits.count(split) for split in ("train", "dev", "test", "rejected")}
+    used = [count for count, split in zip(table["document_tokens"].to_pylist(), splits, strict=True) if split != "rejected"]
+    return {**counts, "used": len(used), "document_tokens": sum(used)}
+
+
+def _cluster(recipe: Recipe) -> str:
+    address = running_cluster(recipe.cluster)
+    return f"joins the Ray cluster at {address}" if address else f"starts a private Ray cluster on {os.cpu_count()} cores"
+
+
+def _code_problems(recipe: Recipe) -> list[str]:
+    """The driver's packages must be this distribution's; so must those of every worker of a cluster that is joined."""
+    from limbeck.cluster.session import foreign_packages
+
+    return [
+        f"{name} is imported from {place}, not from Limbeck; run in an environment of its own"
+        for name, place in foreign_packages(recipe.cluster)
+    ]

@@ -1,0 +1,227 @@
+"""What every stage of a run needs to know, and the lanes of work that a stage hands to the pool."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limbeck.cluster.engines.config import EngineConfig, for_student
+from limbeck.cluster.engines.endpoint.config import EndpointConfig
+from limbeck.cluster.placement.demand import Step
+from limbeck.cluster.placement.plan import Plan
+from limbeck.corpus.parts import done, mark_done, part_names, read_json
+from limbeck.filters.config import Cost
+from limbeck.filters.ngram.indexes import index_datasets
+from limbeck.filters.ngram.ngrams import EARLIER
+from limbeck.pipelines.driver.jobs import Cheaper, GenerateJob, ScoreJob
+from limbeck.pipelines.driver.placing import in_turns
+from limbeck.pipelines.recipe import Recipe
+from limbeck.pipelines.runs.calibrate import FrozenBounds, absolute, freeze
+from limbeck.pipelines.runs.events import Events
+from limbeck.pipelines.runs.folder import RunFolder, fingerprint
+
+if TYPE_CHECKING:
+    from limbeck.cluster.workers.pool import Lane, WorkerPool
+    from limbeck.cluster.workers.worker import PartReport
+
+HELD_OUT = -1  # the "round" from which seeds of held-out samples derive: every model is measured with the same ones
+
+
+@dataclass(frozen=True)
+class Context:
+    """A run under way. `filters` and `set_filters` are configs, or objects that a user passed."""
+
+    recipe: Recipe  # resolved
+    folder: RunFolder
+    filters: tuple[Any, ...]
+    set_filters: tuple[Any, ...]
+    events: Events
+    stages: dict[str, Any]  # stage → the plain data that determines it
+    teacher_folder: Path  # where the round-0 teacher lies on this machine
+    placement: Plan
+    loaded: list[Step] = field(default_factory=list)  # what the workers hold of the plan's steps
+
+    @property
+    def filter_bounds(self) -> list[tuple[str, Any]]:
+        """Filters in recipe order with their bounds, calibrated ones still open."""
+        return [(part.name, tuple(part.bounds)) for part in self.filters]
+
+    @property
+    def filter_names(self) -> list[str]:
+        """Filters in recipe order."""
+        return [part.name for part in self.filters]
+
+    def known_bounds(self) -> FrozenBounds:
+        """The filters' bounds without limits that are still to be calibrated: in round 0 those are open."""
+        if self.folder.calibration.exists():
+            return freeze(self.filter_bounds, read_json(self.folder.calibration))
+        return absolute(self.filter_bounds)
+
+    def teacher(self, round_number: int) -> EngineConfig:
+        """The engine of the round's teacher: the recipe's, or the student of the round before."""
+        if round_number == 0 or self.recipe.next_teacher == "teacher":
+            return self.counted(self.recipe.teacher)
+        return self.student(round_number - 1)
+
+    def counted(self, engine: EngineConfig) -> EngineConfig:
+        """The engine with its budget counted in the run folder: all workers and all sittings spend from the same one."""
+        if not isinstance(engine, EndpointConfig) or engine.budget.ledger or not (engine.budget.tokens or engine.budget.money):
+            return engine
+        ledger = str(self.folder.path / "endpoint-budget.json")
+        return engine.model_copy(update={"budget": engine.budget.model_copy(update={"ledger": ledger})})
+
+    def student(self, round_number: int) -> EngineConfig:
+        """The engine of the round's student."""
+        folder = str(self.folder.student(round_number).resolve())
+        return for_student(self.recipe.teacher, folder)
+
+    def fingerprint(self, stage: str, *more: Any) -> str:
+        """Of everything that determines a stage: its inputs, those of the stages before it, and `more`."""
+        upto = list(self.stages)[: list(self.stages).index(stage) + 1]
+        return fingerprint([{name: self.stages[name] for name in upto}, *more])
+
+    def finish(self, place: Path, stage: str, *more: Any, **counts: Any) -> None:
+        """Write a stage folder's `_done.json`, last, once."""
+        if done(place) is None:
+            mark_done(place, self.fingerprint(stage, *more), **counts)
+
+
+def train_lane(context: Context, round_number: int, parts: Sequence[str] | None = None) -> "Lane":
+    """Train parts (None: all) through generation and every filter."""
+    from limbeck.cluster.workers.pool import Lane
+
+    folder = context.folder
+    jobs: list[Any] = [
+        GenerateJob(
+            stage=f"round-{round_number}/candidates",
+            sources=folder.sources("train"),
+            out=folder.candidates(round_number),
+            generator=context.recipe.generator,
+            run_seed=context.recipe.seed,
+            round=round_number,
+            engine=context.teacher(round_number),
+        )
+    ]
+    jobs += score_jobs(
+        context,
+        f"round-{round_number}",
+        "train",
+        folder.candidates(round_number),
+        folder.round(round_number) / "scores",
+        earlier_index(context, round_number),
+    )
+    return Lane(jobs, part_names(folder.sources("train")) if parts is None else parts)
+
+
+def held_out_lane(context: Context, split: str, subject: str, engine: EngineConfig | None) -> "Lane":
+    """Every part of a held-out split through a model (None: a control, whose candidates are there) and every filter."""
+    from limbeck.cluster.workers.pool import Lane
+
+    place = context.folder.evaluation(split, subject)
+    jobs: list[Any] = []
+    if engine is not None:
+        settings = context.recipe.evaluation
+        samples = settings.samples if split == "test" else settings.dev_samples
+        jobs.append(
+            GenerateJob(
+                stage=f"{split}/candidates",
+                sources=context.folder.sources(split),
+                out=place / "candidates",
+                generator=context.recipe.generator.model_copy(update={"samples": samples}),
+                run_seed=context.recipe.seed,
+                round=HELD_OUT,
+                engine=context.counted(engine),
+            )
+        )
+    jobs += score_jobs(context, split, split, place / "candidates", place / "scores")
+    return Lane(jobs, part_names(context.folder.sources(split)))
+
+
+def earlier_index(context: Context, round_number: int) -> str | None:
+    """An n-gram index of what the rounds before kept, where a filter asks for it; None in round 0. Built once."""
+    if not round_number or all(getattr(part, "index", None) != EARLIER for part in context.filters):
+        return None
+    folder = context.folder
+    datasets = [folder.dataset(number) for number in range(round_number)]
+    out = folder.round(round_number) / "earlier"
+    return str(index_datasets(datasets, out, str(context.teacher_folder)))
+
+
+def score_jobs(
+    context: Context, stage: str, split: str, candidates: Path, out: Path, earlier: str | None = None
+) -> list[ScoreJob]:
+    """One job a filter, the cheap ones first; only on train candidates does a `lazy` filter skip what those reject.
+
+    Held-out candidates are all scored, since their measures are means over every row. `earlier` is the index that stands for the
+    rounds before; without it (round 0, held-out candidates) nothing is found there.
+    """
+    sources, done_before, jobs = context.folder.sources(split), list[Cheaper](), list[ScoreJob]()
+    known = dict(context.known_bounds())
+    for part in sorted(context.filters, key=lambda part: getattr(part, "cost", Cost.MODEL)):
+        lazy = split == "train" and getattr(part, "lazy", False)
+        jobs.append(
+            ScoreJob(
+                stage=f"{stage}/scores/{part.name}",
+                sources=sources,
+                candidates=candidates,
+                out=out / part.name,
+                filter=_for_run(context, part, earlier),
+                cheaper=tuple(done_before) if lazy else (),
+            )
+        )
+        if not getattr(part, "lazy", False):  # a lazy one leaves rows without a score: it cannot tell for them
+            done_before.append(Cheaper(part.name, out / part.name, known[part.name]))
+    return jobs
+
+
+def _for_run(context: Context, part: Any, earlier: str | None) -> Any:
+    """A filter's config with what only the run knows: the index of earlier rounds, where its endpoint's budget is counted."""
+    if getattr(part, "index", None) == EARLIER:
+        return part.against(earlier)
+    engine = getattr(part, "engine", None)
+    return part if engine is None else part.model_copy(update={"engine": context.counted(engine)})
+
+
+def stream(
+    context: Context,
+    pool: "WorkerPool",
+    stage: str,
+    lanes: Sequence["Lane"],
+    on_report: Callable[["PartReport"], None] | None = None,
+) -> None:
+    """Drive lanes through the pool, with an event for each part and, at the end, one for each stage's seconds.
+
+    `on_report` is told of each part once it is done; what it raises ends the stream.
+
+    What the wall clock shows beyond the jobs themselves is the stage's own line: the framework's overhead.
+    """
+    jobs = sum(len(lane.jobs) * len(lane.parts) for lane in lanes)
+    context.events.emit("stage_started", stage=stage, parts=jobs)
+    started, spent = time.monotonic(), 0.0
+    totals: dict[str, dict[str, float]] = {}
+    with closing(in_turns(context.placement, context.loaded, pool, lanes)) as reports:
+        for report in reports:
+            facts = {key: value for key, value in vars(report).items() if key != "stage"}
+            context.events.emit("part_done", stage=report.stage, **facts)
+            if report.deaths:
+                words = f"{report.stage} {report.part}: its worker died {len(report.deaths)} times and was started again"
+                context.events.emit("note", words=f"{words}: {'; '.join(dict.fromkeys(report.deaths))}")
+            for reason in report.failed_rows:
+                context.events.emit("note", words=f"{report.stage}: {reason}")
+            while pool.notes:
+                context.events.emit("note", words=pool.notes.pop(0))
+            if on_report is not None:
+                on_report(report)
+            total = totals.setdefault(report.stage, {"seconds": 0.0, "model_seconds": 0.0, "load_seconds": 0.0, "rows": 0})
+            for key in total:
+                total[key] += getattr(report, key)
+    workers = context.recipe.cluster.all_workers  # side by side: a second of each is a second of the run
+    for name, total in totals.items():
+        total["model_seconds"] = min(total["model_seconds"], total["seconds"])  # engines that worked side by side
+        shares = {key: round(value / workers if key != "rows" else value, 3) for key, value in total.items()}
+        spent += shares["seconds"]
+        context.events.emit("stage_done", stage=name, **shares)
+    rest = max(0.0, time.monotonic() - started - spent)
+    context.events.emit("stage_done", stage=f"{stage}/streaming", seconds=round(rest, 3), model_seconds=0.0)

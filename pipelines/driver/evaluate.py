@@ -1,0 +1,138 @@
+"""Measure teachers, students and controls on held-out documents, with the bounds frozen at round 0."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from limbeck.corpus.parts import part_names, read_json, read_part, read_parts, write_json, write_part
+from limbeck.corpus.schemas import CANDIDATES, SOURCES
+from limbeck.pipelines.driver.context import Context
+from limbeck.pipelines.runs.calibrate import freeze
+from limbeck.pipelines.runs.select import connect_parts, joined, passing
+from limbeck.students.evaluation.controls import controls
+from limbeck.students.evaluation.measures import EvaluationRow, Model, Split
+from limbeck.students.evaluation.statistics import CONTROLS, SCORES, Measured, evaluate, measure
+
+TEACHER = "teacher"
+
+
+def student_subject(round_number: int) -> str:
+    """What a student's held-out outputs are called on disk."""
+    return f"student-{round_number:03d}"
+
+
+def publish_controls(context: Context, split: str) -> list[str]:
+    """Write the controls' candidates, part by part beside the sources', and return the controls' names."""
+    from limbeck.corpus.tokenizer import Tokenizer
+
+    folder = context.folder
+    sources = read_parts(folder.sources(split), SOURCES)
+    outputs = read_parts(folder.evaluation(split, TEACHER) / "candidates", CANDIDATES)
+    found = controls(sources, outputs, Tokenizer.load(context.teacher_folder).count)
+    for name, table in found.items():
+        for part in part_names(folder.sources(split)):
+            members = set(read_part(folder.sources(split), part)["source_id"].to_pylist())
+            mask = pa.array([source_id in members for source_id in table["source_id"].to_pylist()], pa.bool_())
+            write_part(folder.evaluation(split, name) / "candidates", part, table.filter(mask), CANDIDATES)
+    return list(found)
+
+
+def outputs_of(context: Context, split: str, subject: str) -> pa.Table:
+    """One row a held-out candidate: its source, its scores, whether it passes, and whether it passes each filter."""
+    place = context.folder.evaluation(split, subject)
+    frozen = freeze(context.filter_bounds, read_json(context.folder.calibration))
+    with connect_parts(place / "candidates", {name: place / "scores" / name for name in context.filter_names}) as connection:
+        table = joined(connection, context.filter_names)
+    columns = {name: table[name] for name in ("source_id", "sample", "output")}
+    sources = {row["source_id"]: row for row in read_parts(context.folder.sources(split), SOURCES).to_pylist()}
+    for name in ("document", "reference", "salient"):
+        columns[name] = pa.array([sources[i][name] for i in table["source_id"].to_pylist()], SOURCES.field(name).type)
+    for score in SCORES:
+        owner = next((name for name in table.column_names if name.endswith(f".{score}")), None)
+        if owner:
+            columns[score] = table[owner]
+    columns["kept"] = pa.array(passing(table, frozen))
+    columns |= {f"pass_{name}": pa.array(passing(table, [(name, bounds)])) for name, bounds in frozen}
+    return pa.table(columns)
+
+
+class HeldOut:
+    """Measures every model and control of a run once a split, though a student is the next round's teacher too."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._first: dict[str, Measured] = {}  # split → the round-0 teacher
+        self._rows: dict[tuple[str, str], EvaluationRow] = {}  # (split, subject)
+
+    def row(self, split: Split, subject: str, model: Model) -> EvaluationRow:
+        """All measures of one subject, under the name that it goes by in this round; the listener is told once."""
+        if (split, subject) not in self._rows:
+            row = self._rows[split, subject] = self._measure(split, subject, model)
+            rate = row.pass_rate.mean if row.pass_rate else 0.0
+            self._context.events.emit("evaluated", model=subject, split=split, pass_rate=rate)
+        return self._rows[split, subject].model_copy(update={"model": model})
+
+    def round_rows(self, split: Split, number: int) -> list[EvaluationRow]:
+        """The round's teacher and student."""
+        follows = number > 0 and self._context.recipe.next_teacher == "student"
+        rows = [self.row(split, student_subject(number - 1) if follows else TEACHER, "teacher")]
+        if self._context.folder.student(number).exists():
+            rows.append(self.row(split, student_subject(number), "student"))
+        return rows
+
+    def _measure(self, split: Split, subject: str, model: Model) -> EvaluationRow:
+        if split not in self._first:
+            self._first[split] = measure(outputs_of(self._context, split, TEACHER))
+        if subject == TEACHER:
+            return evaluate(model, split, self._first[split])
+        return evaluate(model, split, measure(outputs_of(self._context, split, subject)), self._first[split])
+
+
+def evaluate_dev(context: Context, held_out: HeldOut, rounds: Sequence[int]) -> None:
+    """Write `rounds/NNN/evaluation.json` of rounds whose student's dev outputs are there."""
+    for number in rounds:
+        path = context.folder.round(number) / "evaluation.json"
+        if path.exists():
+            continue
+        has_dev = bool(part_names(context.folder.sources("dev")))
+        write_json(path, round_report(context, number, held_out.round_rows("dev", number) if has_dev else []))
+
+
+def evaluate_test(context: Context, held_out: HeldOut, rounds: int) -> None:
+    """Write `evaluation/test.json`: every round's teacher and student, and the controls, on the test documents."""
+    path = context.folder.path / "evaluation" / "test.json"
+    if path.exists() or not part_names(context.folder.sources("test")):
+        return
+    shared = [held_out.row("test", name, name) for name in CONTROLS if _has_rows(context, name)]
+    found = {number: [*held_out.round_rows("test", number), *shared] for number in range(rounds)}
+    write_json(path, {"rounds": {str(number): [row.model_dump() for row in rows] for number, rows in found.items()}})
+
+
+def round_report(context: Context, number: int, rows: Sequence[EvaluationRow]) -> dict[str, Any]:
+    """One round in the shape of `report_model.RoundReport`."""
+    from limbeck.cluster.engines.models import fingerprint, resolve
+
+    folder = context.folder
+    teacher = context.teacher(number)
+    report = {
+        "rows": read_json(folder.round(number) / "rows.json"),
+        "evaluation": [row.model_dump() for row in rows],
+        "teacher": {"name": _shown(context, teacher.model), "fingerprint": fingerprint(resolve(teacher.model))},
+    }
+    if folder.student(number).exists():
+        report["training"] = read_json(folder.training(number))
+        student = str(folder.student(number))
+        report["student"] = {"name": _shown(context, student), "fingerprint": fingerprint(resolve(student))}
+    return report
+
+
+def _has_rows(context: Context, control: str) -> bool:
+    place = context.folder.evaluation("test", control) / "candidates"
+    return any(read_part(place, part).num_rows for part in part_names(place))
+
+
+def _shown(context: Context, model: str) -> str:
+    """A model's name without the machine's path: students are named by their place in the run."""
+    root = str(context.folder.path.resolve())
+    return model[len(root) + 1 :] if model.startswith(root) else str(model)

@@ -1,0 +1,95 @@
+"""A few documents through everything but training, in this process and in memory: what would the run do?"""
+
+from typing import Any
+
+import pyarrow as pa
+
+from limbeck.corpus.tokenizer import Tokenizer
+from limbeck.pipelines.driver.jobs import with_sources
+from limbeck.pipelines.recipe import Recipe
+from limbeck.pipelines.runs.calibrate import calibrate, freeze
+from limbeck.pipelines.runs.select import connect, decide, joined
+
+
+def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
+    """Draw, score and judge candidates for the first `documents` train sources; nothing is written.
+
+    Bounds that the recipe leaves to calibration are calibrated on these few candidates: an impression, no more.
+    """
+    import torch
+
+    from limbeck.cluster.engines.model_cache import Engines
+    from limbeck.cluster.engines.models import resolve
+    from limbeck.corpus.sources import read_sources
+    from limbeck.pipelines.driver.check import find_problems
+
+    recipe = recipe.resolved()
+    problems = find_problems(recipe, _here())
+    if problems:
+        from limbeck.corpus.errors import LimbeckError
+
+        raise LimbeckError("; ".join(problems))
+    torch.set_num_threads(recipe.cluster.threads())
+    table = read_sources(recipe.sources, Tokenizer.load(resolve(recipe.teacher.model)), recipe.seed)
+    sources = table.filter(pa.array([split == "train" for split in table["split"].to_pylist()])).slice(0, documents)
+    engines = Engines()
+    candidates = recipe.generator.build(recipe.seed, 0).generate(sources, engines.get(recipe.teacher))
+    seen = with_sources(candidates, sources)
+    scores = {}
+    for part in recipe.filters:
+        scored = part.build(engines).score(seen)
+        names = [name for name in scored.column_names if name != "candidate_id"]
+        scores[part.name] = pa.table({"candidate_id": candidates["candidate_id"], **{name: scored[name] for name in names}})
+    connection = connect(candidates, scores, sources)
+    bounds = [(part.name, part.bounds) for part in recipe.filters]
+    rows = joined(connection, [part.name for part in recipe.filters])
+    calibration = calibrate(rows, bounds, recipe.calibration.pass_rate)
+    decisions = decide(connection, freeze(bounds, calibration), [part.build() for part in recipe.select])
+    texts = {row["source_id"]: row for row in sources.to_pylist()}
+    shown = [
+        {
+            "source_id": row["source_id"],
+            "document": texts[row["source_id"]]["document"],
+            "reference": texts[row["source_id"]]["reference"],
+            "prompt": row["prompt"],
+            "output": row["output"],
+            "scores": {name: value for name, value in row.items() if "." in name and isinstance(value, float)},
+            "kept": verdict["kept"],
+            "rejected_by": verdict["rejected_by"],
+            "reason": verdict["reason"],
+        }
+        for row, verdict in zip(rows.to_pylist(), decisions.to_pylist(), strict=True)
+    ]
+    return {"name": recipe.name, "bounds": calibration["bounds"], "note": calibration["note"], "candidates": shown}
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print a preview for a person."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console, last = Console(), ""
+    for row in found["candidates"]:
+        if row["source_id"] != last:
+            last = row["source_id"]
+            console.rule(Text(f"source {last}"))
+            console.print(Text(row["prompt"], style="dim"))
+            if row["reference"]:
+                console.print(Text(f"reference: {row['reference']}", style="italic"))
+        console.print(Text(f"\n  {row['output'] or '(nothing)'}"))
+        verdict = (
+            Text("  kept", style="green")
+            if row["kept"]
+            else Text(f"  rejected by {row['rejected_by']}: {row['reason']}", style="red")
+        )
+        console.print(verdict)
+        said = (f"{name.rpartition('.')[2]} {value:.3g}" for name, value in row["scores"].items() if "log_p" not in name)
+        console.print(Text("  " + ", ".join(said), style="dim"))
+    kept = sum(row["kept"] for row in found["candidates"])
+    console.print(f"\n{kept} of {len(found['candidates'])} candidates kept, with bounds calibrated on these few", highlight=False)
+
+
+def _here() -> Any:
+    from pathlib import Path
+
+    return Path.cwd()

@@ -1,0 +1,119 @@
+"""One round after its candidates are scored: calibrate once, decide, publish the dataset, train the student."""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from limbeck.cluster.engines.models import resolve
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import count_rows, part_names, read_json, read_table, write_json, write_table
+from limbeck.corpus.schemas import DECISIONS
+from limbeck.corpus.seeds import derive_seed
+from limbeck.pipelines.driver.context import Context
+from limbeck.pipelines.runs.calibrate import calibrate, freeze
+from limbeck.pipelines.runs.card import write_dataset
+from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows, funnel
+from limbeck.pipelines.runs.select import connect_parts, decide, in_order, joined, to_target
+
+if TYPE_CHECKING:
+    from limbeck.cluster.training import Placement
+
+
+def select(context: Context, number: int) -> None:
+    """From scores to `decisions.parquet`, `rows.json` and `dataset/`; in round 0 the bounds are calibrated first.
+
+    Raises LimbeckError where nothing was kept, with what rejected most.
+    """
+    started, folder = time.monotonic(), context.folder
+    parts = part_names(folder.sources("train") if context.recipe.target is None else folder.candidates(number))
+    scores = {name: folder.scores(number, name) for name in context.filter_names}
+    for place, stage in [(folder.candidates(number), "candidates"), *((place, "scores") for place in scores.values())]:
+        assert part_names(place) == parts, f"{place} lacks parts"
+        context.finish(place, stage, number, rows=count_rows(place))
+    if not folder.decisions(number).exists():
+        evidence: dict[str, pa.Table] = {}
+        found = judged(context, number, None, evidence)
+        if context.recipe.target is not None:
+            found = to_target(found, in_order(folder.candidates(number)), context.recipe.target)
+        for name, rows_found in evidence.items():
+            write_table(folder.choices(number, name), rows_found)
+        write_table(folder.decisions(number), found, DECISIONS)
+    decisions = read_table(folder.decisions(number))
+    rows = funnel(decisions, [*context.filter_names, *(part.name for part in context.set_filters)])
+    write_json(folder.round(number) / "rows.json", rows.model_dump())
+    with connect_parts(folder.candidates(number), scores) as connection:
+        table = joined(connection, context.filter_names, evidence=True)
+    kept = table.filter(pa.array(decisions["kept"].to_pylist(), pa.bool_()))
+    assert table["candidate_id"].equals(decisions["candidate_id"]), "decisions and candidates are in the same order"
+    context.events.emit("selected", round=number, **rows.model_dump())
+    if not rows.kept:
+        most = max(rows.rejected_by, key=lambda name: rows.rejected_by[name], default="nothing")
+        raise LimbeckError(
+            f"round {number} kept none of {rows.candidates} candidates ({most} rejected {rows.rejected_by.get(most, 0)}); look "
+            f"with `limbeck inspect {folder.path} --round {number} --rejected-by {most}`, and loosen that filter or better the "
+            "prompt in a new run"
+        )
+    facts = dataset_facts(context.recipe, number, rows, read_json(folder.calibration))
+    write_dataset(folder.dataset(number), dataset_rows(folder, context.recipe, kept), facts)
+    context.finish(folder.dataset(number), "decisions", number, rows_in=rows.candidates, rows_out=rows.kept)
+    seconds = round(time.monotonic() - started, 3)
+    context.events.emit("stage_done", stage=f"round-{number}/selection", seconds=seconds, model_seconds=0.0)
+
+
+def judged(
+    context: Context, number: int, parts: Sequence[str] | None = None, evidence: dict[str, pa.Table] | None = None
+) -> pa.Table:
+    """Decisions on a round's candidates of these parts (None: all), by limits that are calibrated where they are still open.
+
+    What set-wise filters found out goes into `evidence`.
+    """
+    folder = context.folder
+    scores = {name: folder.scores(number, name) for name in context.filter_names}
+    built = [part.build() if hasattr(part, "build") else part for part in context.set_filters]
+    with connect_parts(folder.candidates(number), scores, folder.sources("train"), parts) as connection:
+        bounds = freeze(context.filter_bounds, calibration(context, joined(connection, context.filter_names)))
+        return decide(connection, bounds, built, evidence.__setitem__ if evidence is not None else None)
+
+
+def calibration(context: Context, round_0: pa.Table) -> dict[str, Any]:
+    """The frozen bounds: those on disk, else found now on the train candidates of round 0."""
+    path = context.folder.calibration
+    if not path.exists():
+        found = calibrate(round_0, context.filter_bounds, context.recipe.calibration.pass_rate)
+        write_json(path, found)
+        context.events.emit("calibrated", pass_rate=found["pass_rate"], candidates=found["candidates"])
+        if found["note"]:
+            context.events.emit("note", words=found["note"])
+    return dict(read_json(path))
+
+
+def train_student(context: Context, number: int, placement: "Placement") -> None:
+    """Train the round's student on its dataset; a student that is published already is left as it is."""
+    from limbeck.students.sft import train
+
+    folder, recipe = context.folder, context.recipe
+    if recipe.student is None or folder.student(number).exists():
+        return
+    started = time.monotonic()
+    rows, progress = (
+        read_json(folder.round(number) / "rows.json")["kept"],
+        folder.student(number).parent / "training" / "progress.json",
+    )
+    context.events.emit("training_started", round=number, rows=rows, progress=str(progress))
+    metrics = train(
+        recipe.student,
+        dataset=folder.dataset(number),
+        teacher=resolve(context.teacher(number).model),
+        out=folder.student(number),
+        seed=derive_seed(recipe.seed, number, "student") % 2**31,
+        documents=folder.sources("train"),
+        placement=placement,
+    )
+    facts = {name: metrics[name] for name in ("steps", "loss_first", "loss_last")}
+    context.events.emit("trained", round=number, **facts)
+    for warning in metrics["warnings"]:
+        context.events.emit("note", words=warning)
+    seconds, model_seconds = round(time.monotonic() - started, 3), round(metrics["train_seconds"], 3)
+    context.events.emit("stage_done", stage=f"round-{number}/student", seconds=seconds, model_seconds=model_seconds)

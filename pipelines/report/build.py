@@ -1,0 +1,155 @@
+"""report.json and report.html of a run, made from the files of its folder alone; works while the run goes on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import DONE, done, read_json, read_table, write_json, write_text
+from limbeck.pipelines.runs.events import read_events, seconds_by_stage
+from limbeck.pipelines.runs.folder import RunFolder, existing
+from limbeck.pipelines.runs.report_model import Bounds, Report, RoundReport, Rows, Seconds, Sources
+from limbeck.students.evaluation.measures import EvaluationRow
+from limbeck.students.evaluation.statistics import beaten_by
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """Where the two reports lie."""
+
+    html: Path
+    json: Path
+
+
+def write_report(run: Path) -> ReportPaths:
+    """Write report.json and report.html into the run folder, replacing earlier ones; raises LimbeckError for a broken file."""
+    from limbeck.pipelines.report.page import render  # plotly and jinja2 are needed here alone
+
+    folder = existing(run)
+    report = collect(folder)
+    paths = ReportPaths(html=folder.path / "report.html", json=folder.path / "report.json")
+    write_json(paths.json, report.model_dump(mode="json"), replace=True)
+    write_text(paths.html, render(folder, report), replace=True)
+    return paths
+
+
+def collect(folder: RunFolder) -> Report:
+    """Gather what the run folder says so far."""
+    lock, events = read_json(folder.lock_file), read_events(folder.events)
+    finished = done(folder.path / "evaluation") is not None  # the last stage
+    rounds = _rounds(folder)
+    ended = events[-1]["time"] if events else folder.lock_file.stat().st_mtime
+    return Report(
+        name=_name(folder),
+        created=datetime.fromtimestamp(ended, UTC).isoformat(timespec="seconds"),
+        finished=finished,
+        first_line=first_line(rounds, finished),
+        rounds=rounds,
+        sources=_sources(folder),
+        seconds=_validated(Seconds, seconds_by_stage(events), folder.events),
+        bounds=_validated(Bounds, read_json(folder.calibration), folder.calibration) if folder.calibration.exists() else None,
+        versions={str(name): str(version) for name, version in lock.get("versions", {}).items()},
+    )
+
+
+def first_line(rounds: Sequence[RoundReport], finished: bool) -> str:
+    """The verdict: a control that beats the final student first, then the paired difference to the round-0 teacher."""
+    opening = "" if finished else "Unfinished run. "
+    row = final_student(rounds)
+    if row is None:
+        return f"{opening}No student has been evaluated yet."
+    judged = next(round for round in reversed(rounds) if any(r is row for r in round.evaluation))
+    sentences = beaten_by(judged.evaluation, row.split)
+    return opening + " ".join([*sentences, *_differences(row)])
+
+
+def final_student(rounds: Sequence[RoundReport]) -> EvaluationRow | None:
+    """The last student's row on test, or on dev while there is none on test."""
+    for split in ("test", "dev"):
+        for round in reversed(rounds):
+            for row in round.evaluation:
+                if row.model == "student" and row.split == split:
+                    return row
+    return None
+
+
+def _differences(row: EvaluationRow) -> list[str]:
+    where = f"the {row.documents} {row.split} documents"
+    difference = (row.difference_to_round_0_teacher or {}).get("pass_rate")
+    if row.pass_rate is None or difference is None:
+        return [f"The final student's pass rate on {where} could not be compared with the round-0 teacher's."]
+    teacher = row.pass_rate.mean - difference.mean
+    shown = f"{100 * difference.mean:+.1f} points, 95 % interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+    figures = f"{100 * row.pass_rate.mean:.1f} % of its candidates against {100 * teacher:.1f} % ({shown}, paired, {where})"
+    if difference.low > 0:
+        sentences = [f"The final student passes the frozen filters more often than the round-0 teacher: {figures}."]
+    elif difference.high < 0:
+        sentences = [f"The final student passes the frozen filters less often than the round-0 teacher: {figures}."]
+    else:
+        sentences = [f"No difference between the final student and the round-0 teacher is shown: {figures}."]
+    critic = (row.difference_to_round_0_teacher or {}).get("salient_recall")
+    if critic is not None and critic.high < 0:
+        shown = f"{critic.mean:+.3f}, 95 % interval {critic.low:+.3f} to {critic.high:+.3f}"
+        sentences.append(f"But the critic that took no part in filtering fell (salient recall {shown}).")
+    return sentences
+
+
+def _rounds(folder: RunFolder) -> list[RoundReport]:
+    """One report a round that has decisions: as evaluated, or the funnel alone while the round goes on."""
+    test_file = folder.path / "evaluation" / "test.json"
+    on_test: dict[str, Any] = read_json(test_file)["rounds"] if test_file.exists() else {}
+    rounds: list[RoundReport] = []
+    while (home := folder.round(len(rounds))).exists():
+        number, file = len(rounds), home / "evaluation.json"
+        if file.exists():
+            found = _validated(RoundReport, read_json(file), file)
+        elif folder.decisions(number).exists():
+            found = RoundReport(rows=_funnel(read_table(folder.decisions(number))), evaluation=[])
+        else:
+            break
+        test_rows = [_validated(EvaluationRow, row, test_file) for row in on_test.get(str(number), [])]
+        rounds.append(found.model_copy(update={"evaluation": [*found.evaluation, *test_rows]}))
+    return rounds
+
+
+def _funnel(decisions: pa.Table) -> Rows:
+    rejected: dict[str, int] = {}
+    for name in decisions["rejected_by"].to_pylist():
+        if name is not None:
+            rejected[name] = rejected.get(name, 0) + 1
+    kept = sum(decisions["kept"].to_pylist())
+    return Rows(sources=len(decisions["source_id"].unique()), candidates=decisions.num_rows, kept=kept, rejected_by=rejected)
+
+
+def _sources(folder: RunFolder) -> Sources | None:
+    """Counts that reading the sources left when it was done; None while they are being read."""
+    place = folder.sources("train").parent
+    found = done(place)
+    return None if found is None else _validated(Sources, {key: found.get(key) for key in Sources.model_fields}, place / DONE)
+
+
+def _name(folder: RunFolder) -> str:
+    if folder.recipe_file.exists():
+        recipe = yaml.safe_load(folder.recipe_file.read_text(encoding="utf-8"))
+        if isinstance(recipe, dict) and isinstance(recipe.get("name"), str):
+            return str(recipe["name"])
+    return folder.path.resolve().name
+
+
+def _validated(model: type[Model], value: Any, file: Path) -> Model:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(step) for step in fault["loc"])
+        raise LimbeckError(
+            f"{file} is not what this version writes ({where}: {fault['msg']}); delete it and run again"
+        ) from error

@@ -1,0 +1,165 @@
+"""report.html: one file with its script inside, that fetches nothing."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from limbeck.corpus.parts import part_names, read_parts
+from limbeck.pipelines.report import figures
+from limbeck.pipelines.runs.folder import RunFolder
+from limbeck.pipelines.runs.inspect import candidates, score_columns
+from limbeck.pipelines.runs.report_model import Limits, Report
+from limbeck.students.evaluation.measures import EvaluationRow, Measure
+
+TEMPLATES = Path(__file__).with_name("templates")
+MEASURES = {  # what the tables show, in order: heading, how a value is written
+    "pass_rate": ("pass rate", "percent"),
+    "rouge_1": ("ROUGE-1", "number"),
+    "rouge_2": ("ROUGE-2", "number"),
+    "rouge_l": ("ROUGE-L", "number"),
+    "faithfulness": ("faithfulness", "number"),
+    "saliency": ("saliency", "number"),
+    "pmi": ("PMI", "number"),
+    "salient_recall": ("salient recall", "number"),
+    "compression": ("compression", "number"),
+    "distinct_2": ("distinct-2", "number"),
+}
+KEPT_EXAMPLES, REJECTED_EXAMPLES = 6, 3  # of the round; for each filter
+
+
+def render(folder: RunFolder, report: Report) -> str:
+    """The whole page; every text of a model or a document is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "number": _number, "cell": _cell, "seconds": _seconds}
+    histograms, binary = _histograms(folder, report)
+    return environment.get_template("report.html.jinja").render(
+        report=report,
+        split=headline_split(report),
+        headline=headline(report),
+        measures=MEASURES,
+        histograms=histograms,
+        binary=binary,
+        figures=_figures(report),
+        examples=_examples(folder, report),
+        recipe=folder.recipe_file.read_text(encoding="utf-8") if folder.recipe_file.exists() else "",
+        plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),
+    )
+
+
+def headline_split(report: Report) -> str:
+    """`test` once anything has been evaluated on it, and `dev` until then."""
+    return "test" if any(row.split == "test" for round in report.rounds for row in round.evaluation) else "dev"
+
+
+def headline(report: Report) -> list[tuple[str, EvaluationRow]]:
+    """The first teacher, each student, and the controls of the last round that has them, each with its label."""
+    split = headline_split(report)
+    found: dict[str, EvaluationRow] = {}
+    controls: dict[str, EvaluationRow] = {}
+    for index, round in enumerate(report.rounds):
+        for row in (row for row in round.evaluation if row.split == split):
+            if row.model == "student" or (row.model == "teacher" and index == 0):
+                found[f"{row.model}, round {index}"] = row
+            elif row.model != "teacher":
+                controls[f"control: {row.model}"] = row
+    return [*found.items(), *controls.items()]
+
+
+def _figures(report: Report) -> dict[str, Markup]:
+    made = {}
+    if any(row.pass_rate for round in report.rounds for row in round.evaluation):
+        made["pass_rates"] = _embedded(figures.pass_rates(report.rounds))
+    if report.rounds:
+        made["funnel"] = _embedded(figures.funnel(report.rounds))
+    if report.seconds.by_stage:
+        made["seconds"] = _embedded(figures.seconds(report.seconds))
+    return made
+
+
+def _histograms(folder: RunFolder, report: Report) -> tuple[list[tuple[str, str, Markup]], list[str]]:
+    """One figure a bounded column that is more than 0 or 1, as (filter, column, figure), and the names of those that are not."""
+    made, binary = [], []
+    for name, columns in (report.bounds.bounds if report.bounds else {}).items():
+        rounds = [folder.scores(number, name) for number in range(len(report.rounds))]
+        tables = [read_parts(place) for place in rounds if part_names(place)]
+        for column, limit in columns.items():
+            by_round = [_values(table, column) for table in tables if column in table.column_names]
+            every = np.concatenate([np.empty(0), *by_round])
+            if not len(every) or limit == Limits():
+                continue
+            if set(np.unique(every)) <= {0.0, 1.0}:
+                binary.append(column)
+            else:
+                made.append((name, column, _embedded(figures.histogram(by_round, limit, column))))
+    return made, binary
+
+
+def _values(table: Any, column: str) -> Any:
+    values = np.array([np.nan if value is None else value for value in table[column].to_pylist()], dtype=np.float64)
+    return values[np.isfinite(values)]
+
+
+def _examples(folder: RunFolder, report: Report) -> dict[str, Any]:
+    """Kept and rejected candidates of the last round, in the order of their ids, which are hashes: nobody chose them."""
+    if not report.rounds:
+        return {"round": None, "kept": [], "rejected": []}
+    number, rows = len(report.rounds) - 1, report.rounds[-1].rows
+    kept = candidates(folder.path, number, kept=True, sort="candidate_id", descending=False, limit=KEPT_EXAMPLES)
+    rejected = [
+        candidates(folder.path, number, rejected_by=name, sort="candidate_id", descending=False, limit=REJECTED_EXAMPLES)
+        for name, count in rows.rejected_by.items()
+        if count
+    ]
+    return {"round": number, "kept": _rows([kept]), "rejected": _rows(rejected)}
+
+
+def _rows(tables: Sequence[Any]) -> list[dict[str, Any]]:
+    return [
+        {**row, "scores": {name: row[name] for name in score_columns(table) if row[name] is not None}}
+        for table in tables
+        for row in table.to_pylist()
+    ]
+
+
+def _embedded(figure: Any) -> Markup:
+    """A figure as JSON that cannot end the script element it stands in."""
+    return Markup(json.dumps(figure.to_plotly_json(), default=_plain).replace("<", "\\u003c"))
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else list(value)
+
+
+def _percent(value: float, signed: bool = False) -> str:
+    """A share, or (signed) a difference of shares, which is in points."""
+    return f"{100 * value:+.1f} pts" if signed else f"{100 * value:.1f} %"
+
+
+def _number(value: float, signed: bool = False) -> str:
+    return f"{value:{'+' if signed else ''}.3f}"
+
+
+def _cell(measure: Measure | None, form: str, signed: bool = False) -> Markup:
+    """A measure as its mean over its interval; a dash where nothing was measured."""
+    if measure is None:
+        return Markup('<span class="none">–</span>')
+    write = _percent if form == "percent" else _number
+    mean, low, high = (write(value, signed) for value in (measure.mean, measure.low, measure.high))
+    return Markup("{}<small>{} to {}</small>").format(mean, *(value.partition(" ")[0] for value in (low, high)))
+
+
+def _seconds(value: float) -> str:
+    whole = round(value)
+    return f"{value:.1f} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"

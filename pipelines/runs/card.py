@@ -1,0 +1,113 @@
+"""A round's dataset as a folder that `datasets.load_dataset` opens: one Parquet file and a card that says where it came from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from limbeck.corpus.config import Config
+from limbeck.corpus.parts import publishing
+from limbeck.pipelines.runs.report_model import Bounds, Rows, Sources
+
+DATA = "data/train-00000-of-00001.parquet"
+
+
+class DatasetFacts(Config):
+    """What the card says beside the rows; `licence` None: unknown, which the card states."""
+
+    name: str
+    round: int
+    rows: Rows
+    teacher: str
+    seed: int
+    bounds: Bounds | None = None
+    sources: Sources | None = None
+    licence: str | None = None
+
+
+def write_dataset(folder: Path, table: pa.Table, facts: DatasetFacts) -> None:
+    """Publish the kept candidates and their card as one folder, whole or not at all.
+
+    `table` has candidate_id, source_id, prompt and completion (lists of {role, content}), document, output, reference and the
+    score columns. A folder that exists is left as it is. Raises LimbeckError where it cannot be written.
+    """
+    assert table.num_rows == facts.rows.kept, f"{table.num_rows} rows to write, {facts.rows.kept} kept"
+    with publishing(folder) as temporary:
+        (temporary / "data").mkdir(parents=True)
+        pq.write_table(table, temporary / DATA)
+        (temporary / "README.md").write_text(card(table, facts), encoding="utf-8")
+
+
+def card(table: pa.Table, facts: DatasetFacts) -> str:
+    """The dataset card: YAML front matter that the Hugging Face loaders read, and the story in Markdown."""
+    front = {
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": DATA}]}],
+        "license": facts.licence or "unknown",
+        "pretty_name": f"{facts.name}, round {facts.round}",
+        "tags": ["synthetic", "distillation"],
+    }
+    kept, candidates = facts.rows.kept, facts.rows.candidates
+    share = f" ({kept / candidates:.1%})" if candidates else ""
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
+        f"# {facts.name}, round {facts.round}",
+        f"Synthetic data made by Limbeck: **{facts.teacher}** wrote {candidates} candidates for {facts.rows.sources} documents "
+        f"(run seed {facts.seed}), and the {kept} that passed every filter{share} are the rows here.",
+        "## What the filters rejected",
+        _table(["filter", "rejected"], [[name, count] for name, count in facts.rows.rejected_by.items()]) or "Nothing.",
+        "A candidate is counted with the first filter that rejected it.",
+        *_bounds(facts.bounds),
+        *_sources(facts.sources),
+        "## Columns",
+        _table(["column", "type"], [[f"`{field.name}`", f"`{field.type}`"] for field in table.schema]),
+        "## Licence",
+        f"{facts.licence}."
+        if facts.licence
+        else "Unknown: neither the documents' nor the teacher's licence is recorded here. "
+        "Find out both before you share this data.",
+        "## Limits",
+        "Every output was written by a language model and judged by automatic critics, not by a person; expect errors of fact.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _bounds(bounds: Bounds | None) -> list[str]:
+    if bounds is None:
+        return []
+    limits = [
+        [name, f"`{column}`", _limit(limit.minimum), _limit(limit.maximum)]
+        for name, columns in bounds.bounds.items()
+        for column, limit in columns.items()
+    ]
+    return [
+        "## Bounds, frozen at round 0",
+        _table(["filter", "column", "minimum", "maximum"], limits),
+        *([bounds.note] if bounds.note else []),
+    ]
+
+
+def _sources(sources: Sources | None) -> list[str]:
+    if sources is None:
+        return []
+    counts: Mapping[str, Any] = {"train": sources.train, "dev": sources.dev, "test": sources.test}
+    rejected = [[f"not used: {reason}", count] for reason, count in sources.rejected.items()]
+    text = "Rows here come from train documents alone; near-duplicates share a split."
+    return ["## Documents", text, _table(["documents", "number"], [*map(list, counts.items()), *rejected])]
+
+
+def _table(header: list[str], rows: list[list[Any]]) -> str:
+    if not rows:
+        return ""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return " ".join(str(value).replace("|", "\\|").split())
+
+
+def _limit(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,74 @@
+"""What happened in a run, one JSON line an event, and whoever listens."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from limbeck.corpus.errors import LimbeckError
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+class Events:
+    """Appends events to `events.jsonl` and hands each to a listener (the live panel, or plain lines)."""
+
+    def __init__(self, path: Path, listener: Listener | None = None) -> None:
+        self._path, self._listener = path, listener
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+
+    def emit(self, event: str, **facts: Any) -> None:
+        """Record one event with the time of day in seconds."""
+        line = {"time": round(time.time(), 3), "event": event, **facts}
+        try:
+            with open(self._path, "a", encoding="utf-8") as handle:
+                handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise LimbeckError(
+                f"cannot write {self._path}: {error.strerror}; free some space and run the same command again"
+            ) from error
+        if self._listener:
+            self._listener(line)
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of an events file; a last line that a crash cut off is left out."""
+    events = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                continue
+    return events
+
+
+def seconds_by_stage(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sum `seconds` and `model_seconds` of finished stages: {"total", "model", "by_stage": {stage: {"total", "model"}}}.
+
+    `total` is the time between the start and the end of each of the run's processes, added up, so that a resumed run counts the
+    time in which it ran and not the night in between.
+    """
+    stages: dict[str, dict[str, float]] = {}
+    total, opened, last = 0.0, None, None
+    for event in events:
+        if event["event"] == "run_started":
+            total += (last - opened) if opened is not None and last is not None else 0.0
+            opened = event["time"] - event.get("seconds_before", 0.0)
+        last = event["time"]
+        if event["event"] == "stage_done":
+            entry = stages.setdefault(event["stage"], {"total": 0.0, "model": 0.0})
+            entry["total"] += event["seconds"]
+            entry["model"] += event["model_seconds"]
+    total += (last - opened) if opened is not None and last is not None else 0.0
+    return {"total": total, "model": sum(stage["model"] for stage in stages.values()), "by_stage": stages}
+
+
+def acceptance_words(facts: Mapping[str, Any]) -> str:
+    """How far a round with a target is, in words."""
+    words = f"{facts['accepted']} of {facts['target']} rows accepted, {facts['rate']:.1%} of {facts['candidates']} candidates"
+    if not facts["accepted"]:
+        return words
+    left = f", about {facts['seconds_left'] / 60:.0f} min left" if facts["accepted"] < facts["target"] else ""
+    return f"{words}, {facts['tokens_per_accepted']:.0f} tokens a row{left}"

@@ -1,0 +1,80 @@
+"""A round's dataset in the formats that trainers read: messages, Alpaca, or a Hugging Face folder."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from limbeck.corpus.config import nearest
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import DONE, publishing, read_table
+from limbeck.pipelines.runs.card import DATA
+from limbeck.pipelines.runs.folder import existing
+from limbeck.pipelines.runs.inspect import last_round
+
+Turns = list[dict[str, str]]
+FORMATS = ("messages", "alpaca", "huggingface")
+
+
+def export(run: Path, round: int | None, format: str, out: Path) -> Path:
+    """Write the dataset of a round (None: the last finished one) and return where it lies.
+
+    messages: `out` is a JSONL file, one {"messages": [{role, content}, ...]} a row, which chat trainers take. alpaca: `out` is a
+    folder with dataset.json (instruction, input, output, and system where there is one) and the dataset_info.json that
+    LLaMA-Factory looks for. huggingface: `out` is a copy of the folder that `datasets.load_dataset` opens. Raises LimbeckError
+    where the round has no dataset, or `out` exists.
+    """
+    if format not in FORMATS:
+        near = nearest(format, FORMATS)
+        raise LimbeckError(
+            f"there is no format {format!r}; {f'did you mean {near}?' if near else 'known are ' + ', '.join(FORMATS)}"
+        )
+    folder = existing(run)
+    number = last_round(folder, f"dataset/{DONE}") if round is None else round
+    if number is None or not (folder.dataset(number) / DONE).exists():
+        last = last_round(folder, f"dataset/{DONE}")
+        which = "no round" if last is None else f"only rounds up to {last}"
+        raise LimbeckError(f"{run}: {which} has a finished dataset; run the same command again to go on with it")
+    if out.exists():
+        raise LimbeckError(f"{out} exists already; export to another name, or remove it first")
+    dataset = folder.dataset(number)
+    with publishing(out) as temporary:
+        if format == "huggingface":
+            shutil.copytree(dataset, temporary, ignore=shutil.ignore_patterns(DONE))
+        elif format == "alpaca":
+            temporary.mkdir()
+            _write_alpaca(temporary, f"{folder.path.resolve().name}-round-{number}", read_table(dataset / DATA))
+        else:
+            rows = _conversations(read_table(dataset / DATA))
+            lines = (json.dumps({"messages": prompt + completion}, ensure_ascii=False) + "\n" for _, prompt, completion in rows)
+            temporary.write_text("".join(lines), encoding="utf-8")
+    return out
+
+
+def _conversations(table: pa.Table) -> list[tuple[str, Turns, Turns]]:
+    """Candidate id, prompt and completion of each row as turns; plain text becomes one turn."""
+    rows = table.select(["candidate_id", "prompt", "completion"]).to_pylist()
+    return [(row["candidate_id"], _turns("user", row["prompt"]), _turns("assistant", row["completion"])) for row in rows]
+
+
+def _turns(role: str, said: Any) -> Turns:
+    return [{"role": role, "content": said.strip()}] if isinstance(said, str) else list(said)
+
+
+def _write_alpaca(folder: Path, name: str, table: pa.Table) -> None:
+    rows = [_alpaca(*row) for row in _conversations(table)]
+    columns = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
+    described = {name: {"file_name": "dataset.json", "formatting": "alpaca", "columns": columns}}
+    (folder / "dataset.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "dataset_info.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def _alpaca(candidate_id: str, prompt: Turns, completion: Turns) -> dict[str, str]:
+    """One Alpaca row; a conversation of several turns does not fit this format, and dropping turns would falsify it."""
+    by_role = {message["role"]: message["content"] for message in prompt}
+    if len(by_role) != len(prompt) or set(by_role) - {"system", "user"} or len(completion) != 1:
+        raise LimbeckError(f"candidate {candidate_id} has several turns, which Alpaca cannot hold; export it as messages")
+    said, answered = by_role.get("user", ""), completion[0]["content"]
+    return {"instruction": said, "input": "", "output": answered, "system": by_role.get("system", "")}

@@ -1,0 +1,261 @@
+"""The run folder: where everything lies, what made it, and who may write to it."""
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import read_json, write_json, write_text
+
+STALE_SECONDS = 5.0  # heartbeats come every second
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run. Stage folders of round 7 lie under `rounds/007`."""
+
+    path: Path
+
+    def sources(self, split: str) -> Path:
+        """Parts of one split; sources are read once and serve every round."""
+        return self.path / "rounds" / "000" / "sources" / split
+
+    def round(self, number: int) -> Path:
+        """Everything of one round."""
+        return self.path / "rounds" / f"{number:03d}"
+
+    def candidates(self, number: int) -> Path:
+        """The round's candidates for the train sources."""
+        return self.round(number) / "candidates"
+
+    def scores(self, number: int, filter_name: str) -> Path:
+        """One filter's scores of the round's candidates."""
+        return self.round(number) / "scores" / filter_name
+
+    def decisions(self, number: int) -> Path:
+        """The round's decisions, one row a candidate."""
+        return self.round(number) / "decisions.parquet"
+
+    def choices(self, number: int, filter_name: str) -> Path:
+        """What a set-wise filter found out about the round's survivors, beside its reasons."""
+        return self.round(number) / "choices" / f"{filter_name}.parquet"
+
+    def dataset(self, number: int) -> Path:
+        """What the round kept, with a card."""
+        return self.round(number) / "dataset"
+
+    def selection(self, number: int, name: str) -> Path:
+        """What other limits would have kept of the round."""
+        return self.round(number) / "selections" / name
+
+    def student(self, number: int) -> Path:
+        """The round's student, a Hugging Face model folder."""
+        return self.round(number) / "student"
+
+    def training(self, number: int) -> Path:
+        """The metrics of the student's training."""
+        return self.student(number) / "training.json"
+
+    def evaluation(self, split: str, subject: str) -> Path:
+        """Candidates and scores of one evaluated model or control on one held-out split."""
+        return self.path / "evaluation" / split / subject
+
+    @property
+    def calibration(self) -> Path:
+        """The frozen bounds."""
+        return self.path / "calibration.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """What the recipe resolved to."""
+        return self.path / "lock.json"
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe as given."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def events(self) -> Path:
+        """One JSON line an event."""
+        return self.path / "events.jsonl"
+
+    @property
+    def run_lock(self) -> Path:
+        """Which driver holds the run."""
+        return self.path / "run.lock"
+
+    @property
+    def workers(self) -> Path:
+        """Heartbeats of the processes that write here."""
+        return self.path / "workers"
+
+
+def existing(path: Path | str) -> RunFolder:
+    """A run folder that is there; raises LimbeckError where it is not one."""
+    folder = RunFolder(Path(path).resolve())
+    if not folder.lock_file.exists():
+        raise LimbeckError(f"{path} is not a run folder (it has no lock.json); name the folder given to `limbeck run --out`")
+    return folder
+
+
+def scoring(part: Any) -> dict[str, Any]:
+    """What a filter's scores depend on, as plain data; of a user's object only its class is known."""
+    if hasattr(part, "scoring"):
+        return dict(part.scoring())
+    return {"class": f"{type(part).__module__}.{type(part).__qualname__}"}
+
+
+def fingerprint(value: Any) -> str:
+    """A short hash of plain data, independent of key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def open_run(folder: RunFolder, stages: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any], recipe_text: str) -> None:
+    """Begin a run folder, or continue one that the same recipe made.
+
+    `stages` maps each stage, in order, to the plain data that determines its output. A folder where a stage that has begun was
+    made by other data is refused, with the stage, the first key that differs, and the two ways out.
+    """
+    lock = {"stages": {name: dict(inputs) for name, inputs in stages.items()}, **facts}
+    if not folder.lock_file.exists():
+        if folder.path.exists() and any(p.name not in ("run.lock", "workers", "logs") for p in folder.path.iterdir()):
+            raise LimbeckError(f"{folder.path} holds files but no lock.json, so it is no run folder; choose another --out")
+        write_text(folder.recipe_file, recipe_text, replace=True)
+        write_json(folder.lock_file, lock)
+        return
+    recorded = read_json(folder.lock_file)["stages"]
+    for name, inputs in json.loads(json.dumps(lock["stages"], default=str)).items():
+        if inputs != recorded.get(name) and _begun(folder, name):
+            difference = _first_difference(recorded.get(name, {}), inputs)
+            raise LimbeckError(
+                f"{folder.path} was made by another recipe: stage {name!r} differs ({difference}); run with the recipe in "
+                f"{folder.recipe_file}, or choose another --out for this one"
+            )
+    write_text(folder.recipe_file, recipe_text, replace=True)
+    write_json(folder.lock_file, lock, replace=True)
+
+
+def _begun(folder: RunFolder, stage: str) -> bool:
+    places = {
+        "sources": "rounds/000/sources/*",
+        "candidates": "rounds/*/candidates/*.parquet",
+        "scores": "rounds/*/scores/*/*.parquet",
+        "decisions": "calibration.json",
+        "student": "rounds/*/student",
+        "evaluation": "evaluation/test/*/*",
+    }
+    return any(folder.path.glob(places[stage]))
+
+
+def _first_difference(old: Any, new: Any, where: str = "") -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            if old.get(key) != new.get(key):
+                return _first_difference(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (left, right) in enumerate(zip(old, new, strict=True)):
+            if left != right:
+                return _first_difference(left, right, f"{where}.{index}")
+    return f"{where}: {json.dumps(old)} there, {json.dumps(new)} here"
+
+
+@contextlib.contextmanager
+def driving(folder: RunFolder) -> Iterator[str]:
+    """Hold the run for this process; yields its driver id. Refuses a run that another live driver holds.
+
+    Where an earlier driver was killed, waits until the last of its workers has fallen silent: until then they may still write.
+    """
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LimbeckError(f"cannot make the run folder {folder.path}: {error.strerror}; choose another --out") from error
+    driver = uuid.uuid4().hex[:12]
+    while not _take_lock(folder, driver):
+        holder = lock_holder(folder)
+        if holder is None:
+            folder.run_lock.unlink(missing_ok=True)  # its driver is dead, or it was cut off while written
+            continue
+        raise LimbeckError(
+            f"{folder.path} is being run by process {holder['process']} on {holder['host']}; wait for it, or end it with "
+            f"`limbeck stop {folder.path}`"
+        )
+    _wait_for_orphans(folder)
+    stop = threading.Event()
+    beat = threading.Thread(target=_beat, args=(folder.run_lock, stop), daemon=True)
+    beat.start()
+    try:
+        yield driver
+    finally:
+        stop.set()
+        beat.join()
+        folder.run_lock.unlink(missing_ok=True)
+
+
+def lock_holder(folder: RunFolder) -> dict[str, Any] | None:
+    """Who drives the run now ({driver, process, host}), or None where nobody that lives does."""
+    try:
+        holder: dict[str, Any] = json.loads(folder.run_lock.read_text())
+        age = time.time() - folder.run_lock.stat().st_mtime
+    except (OSError, ValueError):
+        return None
+    if holder["host"] == socket.gethostname():
+        return holder if _alive(holder["process"], holder["started"]) else None
+    return holder if age < 10 * STALE_SECONDS else None
+
+
+def _take_lock(folder: RunFolder, driver: str) -> bool:
+    mine = {"driver": driver, "process": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
+    temporary = folder.run_lock.with_name(f".run.lock.{driver}.tmp")
+    temporary.write_text(json.dumps(mine))
+    try:
+        os.link(temporary, folder.run_lock)  # fails where the lock exists: of two drivers one wins
+        return True
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise LimbeckError(f"cannot lock the run folder {folder.path}: {error.strerror}; choose another --out") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _wait_for_orphans(folder: RunFolder) -> None:
+    while folder.workers.exists():
+        beats = list(folder.workers.iterdir())
+        for beat in beats:
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - beat.stat().st_mtime > STALE_SECONDS:
+                    beat.unlink(missing_ok=True)
+        if not beats:
+            return
+        time.sleep(0.2)
+
+
+def _beat(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(1.0):
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def _alive(process: int, started: float) -> bool:
+    return started == _started(process)
+
+
+def _started(process: int) -> float:
+    """The process's start time in clock ticks since boot (0 where there is none): a process id alone may be used again."""
+    try:
+        return float(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        import psutil
+
+        return float(psutil.Process(process).create_time()) if psutil.pid_exists(process) else 0.0

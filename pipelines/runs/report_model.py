@@ -1,0 +1,117 @@
+"""The shape of report.json, which is an interface; `python -m limbeck.pipelines.runs.report_model` writes its JSON Schema."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from limbeck.corpus.config import Config
+from limbeck.students.evaluation.measures import EvaluationRow
+
+SCHEMA = Path(__file__).with_name("report.schema.json")
+
+
+class Rows(Config):
+    """The funnel of one round; kept + the sum of rejected_by = candidates."""
+
+    sources: int = Field(ge=0)
+    candidates: int = Field(ge=0)
+    kept: int = Field(ge=0)
+    rejected_by: dict[str, int]
+
+    @model_validator(mode="after")
+    def _nothing_vanishes(self) -> "Rows":
+        rejected = sum(self.rejected_by.values())
+        if self.kept + rejected != self.candidates:
+            raise ValueError(f"kept {self.kept} + rejected {rejected} is not candidates {self.candidates}: rows have vanished")
+        return self
+
+
+class ModelIdentity(Config):
+    """Which weights: an id or a folder of the run, and the fingerprint of its content."""
+
+    name: str
+    fingerprint: str | None = None
+
+
+class RoundReport(Config):
+    """One round; `teacher` and `student` tell the lineage, `training` is what the student's training measured."""
+
+    rows: Rows
+    evaluation: list[EvaluationRow]
+    training: dict[str, Any] | None = None
+    teacher: ModelIdentity | None = None
+    student: ModelIdentity | None = None
+
+
+class Sources(Config):
+    """How many documents were used, by split, and why the others were not."""
+
+    used: int = Field(ge=0)
+    train: int = Field(ge=0)
+    dev: int = Field(ge=0)
+    test: int = Field(ge=0)
+    rejected: dict[str, int]
+
+
+class StageSeconds(Config):
+    """Wall-clock seconds of a stage, and those inside forward, backward and sampling."""
+
+    total: float = Field(ge=0)
+    model: float = Field(ge=0)
+
+
+class Seconds(Config):
+    """Wall-clock seconds of the run, those inside models, and both by stage."""
+
+    total: float = Field(ge=0)
+    model: float = Field(ge=0)
+    by_stage: dict[str, StageSeconds]
+
+
+class Limits(Config):
+    """The frozen limits of one score column; null: none on that side."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class Bounds(Config):
+    """calibration.json: the bounds every later round and every evaluation is judged by."""
+
+    bounds: dict[str, dict[str, Limits]]  # filter -> column
+    pass_rate_target: float | None = None
+    pass_rate: float | None = None
+    candidates: int | None = None
+    level: float | None = Field(default=None, description="The common quantile of all calibrated bounds")
+    note: str | None = None
+
+
+class Report(Config):
+    """report.json."""
+
+    name: str
+    created: str = Field(description="ISO 8601, UTC")
+    finished: bool
+    first_line: str
+    rounds: list[RoundReport]
+    sources: Sources | None
+    seconds: Seconds
+    bounds: Bounds | None
+    versions: dict[str, str]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of report.json."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Report.model_json_schema()}
+
+
+def schema_text() -> str:
+    """What `report.schema.json` holds."""
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(schema_text(), encoding="utf-8")
+    print(SCHEMA)

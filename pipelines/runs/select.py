@@ -1,0 +1,273 @@
+"""Selection: from scores and bounds to one decision a candidate, in SQL over relations, without any model.
+
+It works on a DuckDB connection that knows the views `candidates` and `sources`, and `scores.NAME` for each filter: over parts
+(`connect_parts`) or over tables (`connect`). A joined table names its scores `filter.column`.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import part_names, read_part, register
+from limbeck.corpus.schemas import DECISIONS
+from limbeck.filters.contract import Bound, SetFilter
+
+CANDIDATES_VIEW = "candidates"
+SOURCES_VIEW = "sources"
+GENERATOR = "generator"
+"""What rejects a candidate that the engine could not make."""
+
+UNDECIDED = "undecided"
+"""What stands for a filter where a score that a bound needs was never computed, so that nobody can tell."""
+
+BEYOND_TARGET = "target"
+"""What stands for a filter where an accepted row has no room in a dataset of exactly N rows."""
+
+NOT_SCORES = ("candidate_id", "error", "skipped_by")
+"""Columns of a score part that are neither scores nor evidence."""
+
+_NUMBERS = {"DOUBLE", "FLOAT", "BOOLEAN", *(f"{sign}{size}INT" for sign in ("", "U") for size in ("", "BIG", "SMALL", "TINY"))}
+_NUMBERS |= {"INTEGER", "UINTEGER", "HUGEINT", '"NULL"'}
+
+FilterBounds = Sequence[tuple[str, Sequence[Bound]]]
+"""Filters in recipe order, each as its name and its bounds in the order in which they are tried."""
+
+
+def scores_view(name: str) -> str:
+    """The view that holds a filter's scores."""
+    return f"scores.{name}"
+
+
+def connect(candidates: pa.Table, scores: Mapping[str, pa.Table], sources: pa.Table | None = None) -> duckdb.DuckDBPyConnection:
+    """Return a connection whose views are these tables."""
+    connection = duckdb.connect()
+    connection.register(CANDIDATES_VIEW, candidates)
+    if sources is not None:
+        connection.register(SOURCES_VIEW, sources)
+    for name, table in scores.items():
+        connection.register(scores_view(name), table)
+    return connection
+
+
+def connect_parts(
+    candidates: Path, scores: Mapping[str, Path], sources: Path | None = None, parts: Sequence[str] | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Return a connection whose views are the parts in these folders (None: all); raises LimbeckError for one that is cut off."""
+    connection = duckdb.connect()
+    register(connection, CANDIDATES_VIEW, candidates, parts)
+    if sources is not None:
+        register(connection, SOURCES_VIEW, sources)
+    for name, folder in scores.items():
+        register(connection, scores_view(name), folder, parts)
+    return connection
+
+
+def joined(connection: duckdb.DuckDBPyConnection, names: Sequence[str], *, evidence: bool = False) -> pa.Table:
+    """Return the candidates with every score of the named filters as `filter.column`, sorted by (source_id, sample).
+
+    `evidence`: with the columns that are no numbers too (what a filter found, vectors, graphs), and with the `document` where the
+    connection knows the sources.
+    """
+    columns, source = ["c.*"], _from(names)
+    if evidence and connection.execute(f"select 1 from duckdb_views() where view_name = '{SOURCES_VIEW}'").fetchall():
+        columns.append("d.document")
+        source += f" left join {SOURCES_VIEW} as d on d.source_id = c.source_id"
+    for name in names:
+        scores, others = _columns(connection, name)
+        columns += [f"{_score(name, column)} as {_quoted(f'{name}.{column}')}" for column in scores]
+        if evidence:
+            columns += [f"{_quoted(f's.{name}')}.{_quoted(column)} as {_quoted(f'{name}.{column}')}" for column in others]
+    return _arrow(connection, f"select {', '.join(columns)} {source} order by c.source_id, c.sample")
+
+
+def passing(table: pa.Table, filters: FilterBounds) -> npt.NDArray[np.bool_]:
+    """Return which rows of a joined table every bound lets through; a generator's error passes nothing.  # [candidates]"""
+    passed = np.array([reason != "error" for reason in table["finish_reason"].to_pylist()], dtype=bool)
+    for name, bounds in filters:
+        for bound in bounds:
+            score = scores_of(table, name, bound.column)
+            passed &= np.isfinite(score)
+            if bound.minimum is not None:
+                passed &= score >= bound.minimum
+            if bound.maximum is not None:
+                passed &= score <= bound.maximum
+    return passed
+
+
+def scores_of(table: pa.Table, name: str, column: str) -> npt.NDArray[np.float64]:
+    """Return a score column of a joined table, NaN where null; raises LimbeckError where there is none.  # [candidates]"""
+    if f"{name}.{column}" not in table.column_names:
+        known = [known.removeprefix(f"{name}.") for known in table.column_names if known.startswith(f"{name}.")]
+        raise LimbeckError(_no_column(name, column, known))
+    scores: npt.NDArray[np.float64] = table[f"{name}.{column}"].cast(pa.float64()).to_numpy()
+    return scores
+
+
+def decide(
+    connection: duckdb.DuckDBPyConnection,
+    filters: FilterBounds,
+    set_filters: Sequence[SetFilter] = (),
+    on_evidence: Callable[[str, pa.Table], None] | None = None,
+) -> pa.Table:
+    """Return `limbeck.corpus.schemas.DECISIONS`: exactly one row a candidate, sorted by (source_id, sample).
+
+    A row is rejected by the first filter in recipe order that rejects it, for the first of that filter's bounds; then the
+    set-wise filters judge the survivors, each what the one before left. A score that is missing or no finite number rejects where
+    it is bound, but for one that was skipped because another filter rejects the row: that one decides, and where it no longer
+    does, the row is `UNDECIDED`. `on_evidence` is given what a set-wise filter found, beside its reasons. Raises LimbeckError
+    where a bound names no score column, or a set-wise filter drops what it was not given.
+    """
+    for name, bounds in filters:
+        known, _ = _columns(connection, name)
+        for bound in bounds:
+            assert bound.calibrate is None, f"{name}.{bound.column} is to be calibrated first"
+            if bound.column not in known:
+                raise LimbeckError(_no_column(name, bound.column, known))
+    known_columns = {name: connection.sql(f"select * from {_quoted(scores_view(name))} limit 0").columns for name, _ in filters}
+    decisions = _arrow(connection, _decision_query(filters, known_columns))
+    (candidates,) = connection.execute(f"select count(*) from {_quoted(CANDIDATES_VIEW)}").fetchall()[0]
+    ids, rejected_by, reasons = (decisions[name].to_pylist() for name in ("candidate_id", "rejected_by", "reason"))
+    assert len(ids) == len(set(ids)) == candidates, f"{candidates} candidates, {len(ids)} decisions on {len(set(ids))} of them"
+    kept = {id_ for id_, by in zip(ids, rejected_by, strict=True) if by is None}
+    drops: dict[str, tuple[str, str]] = {}
+    if set_filters:
+        table = joined(connection, [name for name, _ in filters], evidence=True)
+        drops = _set_wise_drops(table, kept, set_filters, on_evidence)
+    verdicts = [drops.get(id_, (by, reason)) for id_, by, reason in zip(ids, rejected_by, reasons, strict=True)]
+    columns = {
+        **{name: decisions[name] for name in ("candidate_id", "source_id", "sample")},
+        "kept": pa.array([by is None for by, _ in verdicts], pa.bool_()),
+        "rejected_by": pa.array([by for by, _ in verdicts], pa.string()),
+        "reason": pa.array([reason for _, reason in verdicts], pa.string()),
+    }
+    return pa.table(columns).select(DECISIONS.names).cast(DECISIONS)
+
+
+def _set_wise_drops(
+    table: pa.Table,
+    kept: set[str],
+    set_filters: Sequence[SetFilter],
+    on_evidence: Callable[[str, pa.Table], None] | None,
+) -> dict[str, tuple[str, str]]:
+    """Candidate → (who, reason) of every row of the joined table that is `kept` so far and that a set-wise filter drops."""
+    drops: dict[str, tuple[str, str]] = {}
+    for filter_ in set_filters:
+        table = table.filter(pa.array([id_ in kept for id_ in table["candidate_id"].to_pylist()], pa.bool_()))
+        judged = filter_.select(table)
+        ids = judged["candidate_id"].to_pylist()
+        if len(set(ids)) != len(ids) or not kept.issuperset(ids):
+            raise LimbeckError(f"filter {filter_.name} drops a candidate twice, or one that it was not given; mend its select()")
+        unclear = judged["undecided"].to_pylist() if "undecided" in judged.column_names else [False] * len(ids)
+        for id_, reason, undecided in zip(ids, judged["reason"].to_pylist(), unclear, strict=True):
+            if undecided:
+                drops[id_] = (UNDECIDED, f"{filter_.name} cannot judge it: {reason or 'what it takes was never scored'}")
+            elif reason is not None:
+                drops[id_] = (filter_.name, reason)
+        found = [name for name in judged.column_names if name not in ("candidate_id", "reason", "undecided")]
+        if found and on_evidence is not None:
+            on_evidence(filter_.name, judged.select(["candidate_id", *found]))
+        kept = kept - drops.keys()
+    return drops
+
+
+def _decision_query(filters: FilterBounds, columns: Mapping[str, Collection[str]]) -> str:
+    failed = _verdict(GENERATOR, "coalesce(c.error, 'the engine gave no reason')")
+    cases = [f"when c.finish_reason = 'error' then {failed}"]
+    cases += [f"when {rejects} then {_verdict(name, reason)}" for name, rejects, reason in _tests(filters, columns)]
+    cases += [f"when {skipped} then {_verdict(UNDECIDED, reason)}" for skipped, reason in _skipped(filters, columns)]
+    source = _from([name for name, _ in filters])
+    return f"""
+        select candidate_id, source_id, sample, verdict.rejected_by as rejected_by, verdict.reason as reason
+        from (select c.candidate_id, c.source_id, c.sample, case {" ".join(cases)} end as verdict {source})
+        order by source_id, sample"""
+
+
+def _tests(filters: FilterBounds, columns: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str, str]]:
+    """Yield (filter, SQL condition that rejects, SQL text of the reason), in the order in which they are tried.
+
+    `columns`: what the scores of each filter have; `error` says why a row has none, `skipped_by` who made it needless.
+    """
+    for name, bounds in filters:
+        for bound in bounds:
+            score = _score(name, bound.column)
+            why = f": {bound.reason}" if bound.reason else ""
+            unscored, missing = _text(f"{bound.column} could not be scored"), f"not coalesce(isfinite({score}), false)"
+            if "error" in columns[name]:
+                unscored += f" || coalesce(': ' || {_quoted(f's.{name}')}.error, '')"
+            if "skipped_by" in columns[name]:
+                missing += f" and {_quoted(f's.{name}')}.skipped_by is null"
+            yield name, missing, unscored
+            for limit, comparison, words in ((bound.minimum, "<", "is below"), (bound.maximum, ">", "is above")):
+                if limit is not None:
+                    assert math.isfinite(limit), f"{name}.{bound.column} has the limit {limit}"
+                    said = f"{_text(bound.column + ' ')} || printf('%.4g', {score}) || {_text(f' {words} {limit:.4g}{why}')}"
+                    yield name, f"{score} {comparison} {float(limit)!r}::double", said
+
+
+def _skipped(filters: FilterBounds, columns: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:
+    """Yield (SQL condition that a bound score was skipped, SQL text of the reason)."""
+    for name, bounds in filters:
+        if bounds and "skipped_by" in columns[name]:
+            who = f"{_quoted(f's.{name}')}.skipped_by"
+            yield f"{who} is not null", f"{_text(f'{name} was not scored, since ')} || {who} || ' rejected the row then'"
+
+
+def _verdict(name: str, reason: str) -> str:
+    return f"{{'rejected_by': {_text(name)}, 'reason': {reason}}}"
+
+
+def _from(names: Sequence[str]) -> str:
+    joins = [f"left join {_quoted(scores_view(name))} as {_quoted(f's.{name}')} using (candidate_id)" for name in names]
+    return f"from {_quoted(CANDIDATES_VIEW)} as c {' '.join(joins)}"
+
+
+def _score(name: str, column: str) -> str:
+    return f"{_quoted(f's.{name}')}.{_quoted(column)}::double"
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[list[str], list[str]]:
+    """A filter's scores (its numbers), and its evidence (its other columns)."""
+    relation = connection.sql(f"select * from {_quoted(scores_view(name))} limit 0")
+    types = {column: str(type_) for column, type_ in zip(relation.columns, relation.types, strict=True)}
+    found = [column for column in types if column not in NOT_SCORES]
+    scores = [column for column in found if types[column] in _NUMBERS]
+    return scores, [column for column in found if column not in scores]
+
+
+def _no_column(name: str, column: str, known: Sequence[str]) -> str:
+    return f"filter {name} has a bound on {column!r} but scores only {', '.join(known) or 'nothing'}; mend one of them"
+
+
+def _arrow(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
+    return connection.sql(query).to_arrow_table()
+
+
+def _quoted(identifier: str) -> str:
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def to_target(decisions: pa.Table, order: Sequence[str], target: int) -> pa.Table:
+    """Keep the first `target` of the kept rows, by their place in `order` (candidate ids by part and row); reject the others."""
+    kept = set(decisions.filter(decisions["kept"])["candidate_id"].to_pylist())
+    beyond = {id_ for place, id_ in enumerate(id_ for id_ in order if id_ in kept) if place >= target}
+    reason = f"accepted, but the dataset has its {target} rows"
+    rows = [
+        {**row, "kept": False, "rejected_by": BEYOND_TARGET, "reason": reason} if row["candidate_id"] in beyond else row
+        for row in decisions.to_pylist()
+    ]
+    return pa.Table.from_pylist(rows, schema=DECISIONS)
+
+
+def in_order(candidates: Path) -> list[str]:
+    """The candidates of a round, by part and row."""
+    return [id_ for part in part_names(candidates) for id_ in read_part(candidates, part)["candidate_id"].to_pylist()]

@@ -1,0 +1,95 @@
+"""How far a run is, from its folder alone; and how to end it."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import part_names, read_json
+from limbeck.pipelines.runs.events import acceptance_words, read_events, seconds_by_stage
+from limbeck.pipelines.runs.folder import RunFolder, existing, lock_holder
+
+
+def status(run: Path) -> dict[str, Any]:
+    """State, driver, stage and rounds of a run, as plain data."""
+    folder = existing(run)
+    events, holder = read_events(folder.events), lock_holder(folder)
+    last: dict[str, Any] = events[-1] if events else {"event": "nothing"}
+    finished = any(event["event"] == "run_done" for event in events)
+    stages = [
+        _stage(event) for event in events if event["event"] in ("stage_started", "part_done", "stage_done", "training_started")
+    ]
+    return {
+        "run": str(run),
+        "state": "running" if holder else "finished" if finished else "stopped",
+        "driver": {key: holder[key] for key in ("process", "host")} if holder else None,
+        "stage": stages[-1] if stages else None,
+        "last_event": last["event"],
+        "last_words": last.get("words"),
+        "seconds_since_last_event": round(time.time() - last["time"], 1) if "time" in last else None,
+        "seconds": seconds_by_stage(events),
+        "acceptance": next((_facts(event) for event in reversed(events) if event["event"] == "acceptance"), None),
+        "rounds": [_round(folder, number) for number in range(len(list((folder.path / "rounds").glob("*"))))],
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print a status for a person."""
+    driver = found["driver"]
+    where = f" (process {driver['process']} on {driver['host']})" if driver else ""
+    print(f"{found['run']}: {found['state']}{where}, {found['seconds']['total']:.0f} s of work")
+    if found["state"] == "running":
+        print(f"stage: {found['stage']}, last sign of life {found['seconds_since_last_event']:.0f} s ago")
+    if found["state"] == "stopped":
+        print(f"stopped at {found['stage']}: {found['last_words'] or found['last_event']}; the same `limbeck run` goes on")
+    if found["acceptance"]:
+        print(f"round {found['acceptance']['round']}: {acceptance_words(found['acceptance'])}")
+    for row in found["rounds"]:
+        kept = f", kept {row['kept']} of {row['candidates']} candidates" if row["kept"] is not None else ""
+        student = ", student trained" if row["student"] else ""
+        print(f"round {row['round']}: {row['parts_done']} of {row['parts']} parts scored{kept}{student}")
+
+
+def stop(run: Path, timeout_seconds: float = 60.0) -> str:
+    """End a run on this host as Ctrl-C would; returns what happened in one sentence."""
+    folder = existing(run)
+    holder = lock_holder(folder)
+    if holder is None:
+        return f"{run} is not running"
+    if holder["host"] != socket.gethostname():
+        raise LimbeckError(f"{run} is run by process {holder['process']} on {holder['host']}; run `limbeck stop` there")
+    os.kill(holder["process"], signal.SIGTERM)
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        if lock_holder(folder) is None:
+            return f"{run} stopped; the same `limbeck run` goes on from here"
+        time.sleep(0.2)
+    raise LimbeckError(
+        f"process {holder['process']} was asked to stop and has not in {timeout_seconds:.0f} s; end it with kill -9"
+    )
+
+
+def _facts(event: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key not in ("time", "event")}
+
+
+def _stage(event: dict[str, Any]) -> str:
+    return str(event.get("stage") or f"round-{event['round']}/student")
+
+
+def _round(folder: RunFolder, number: int) -> dict[str, Any]:
+    parts = len(part_names(folder.sources("train")))
+    scores = [len(part_names(place)) for place in (folder.round(number) / "scores").glob("*")]
+    rows = folder.round(number) / "rows.json"
+    counts = read_json(rows) if rows.exists() else {"kept": None, "candidates": None}
+    return {
+        "round": number,
+        "parts": parts,
+        "parts_done": min(scores, default=0),
+        "kept": counts["kept"],
+        "candidates": counts["candidates"],
+        "student": folder.student(number).exists(),
+    }

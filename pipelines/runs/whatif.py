@@ -1,0 +1,271 @@
+"""What other limits would keep: a round decided again from the scores that it has, without any model, in seconds.
+
+Nothing of the run is changed. What is applied lies beside its dataset, under `rounds/NNN/selections/NAME/`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import done, publishing, read_json, read_table, write_json, write_table
+from limbeck.corpus.schemas import DECISIONS
+from limbeck.pipelines import recipe as recipes
+from limbeck.pipelines.recipe import Recipe
+from limbeck.pipelines.runs.calibrate import calibrate, freeze
+from limbeck.pipelines.runs.card import write_dataset
+from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows, funnel
+from limbeck.pipelines.runs.folder import RunFolder, existing, fingerprint, scoring
+from limbeck.pipelines.runs.inspect import decided_round
+from limbeck.pipelines.runs.select import BEYOND_TARGET, UNDECIDED, connect_parts, decide, in_order, joined, to_target
+
+MOST_SWEPT = 1000
+Score = Callable[[RunFolder, int, Any, Path], None]
+"""Computes a filter's scores of a round's candidates and publishes them, with their `_done.json`, in a folder."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A limit and the values to try for it."""
+
+    key: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A round decided with a recipe's limits."""
+
+    recipe: Recipe
+    calibration: dict[str, Any]
+    decisions: pa.Table
+    choices: dict[str, pa.Table] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Every filter, in the order in which they reject."""
+        return [part.name for part in (*self.recipe.filters, *self.recipe.select)]
+
+    @property
+    def undecided(self) -> int:
+        """Rows that nobody can tell, since a score that they need was never computed."""
+        return int(self.decisions["rejected_by"].to_pylist().count(UNDECIDED))
+
+
+class WhatIf:
+    """A round of a run that can be decided with other limits."""
+
+    def __init__(self, run: Path, number: int | None = None, score: Score | None = None) -> None:
+        """Open a decided round (None: the last); `score` computes what was never scored, where the caller allows it."""
+        self.folder = existing(run)
+        self.number = decided_round(self.folder, number)
+        self.recipe = recorded_recipe(self.folder)
+        named = {part.name for part in self.recipe.filters}
+        others = [name for name in read_json(self.folder.lock_file)["stages"]["scores"] if name not in named]
+        if others:
+            raise LimbeckError(
+                f"{run} was made with filters that no recipe names ({', '.join(others)}), so it cannot be decided again"
+            )
+        self._score = score
+        recorded = read_table(self.folder.decisions(self.number))
+        self.before = Selection(self.recipe, read_json(self.folder.calibration), recorded)
+
+    def decide(self, settings: Sequence[str]) -> Selection:
+        """Decide the round with `--set` overrides of its recipe; raises LimbeckError for one that needs scores it has not."""
+        data = self.recipe.model_dump(mode="json")
+        for setting in settings:
+            section = setting.partition(".")[0].partition("=")[0]
+            if section not in ("filters", "select", "calibration"):
+                raise LimbeckError(f"--set {setting}: only filters, select and calibration can be tried on drawn candidates")
+            recipes.apply_override(data, setting)
+        recipe = recipes.validate(data, "--set").resolved()
+        scores = {part.name: self._scored(part) for part in recipe.filters}
+        calibration = self._calibration(recipe, scores)
+        bounds = freeze([(part.name, part.bounds) for part in recipe.filters], calibration)
+        choices: dict[str, pa.Table] = {}
+        with self._connect(self.number, scores) as connection:
+            decisions = decide(connection, bounds, [part.build() for part in recipe.select], choices.__setitem__)
+        if recipe.target is not None:
+            decisions = to_target(decisions, in_order(self.folder.candidates(self.number)), recipe.target)
+        return Selection(recipe, calibration, decisions, choices)
+
+    def kept_rows(self, selection: Selection) -> pa.Table:
+        """What a selection keeps, as the dataset's rows."""
+        scores = {part.name: self._scored(part) for part in selection.recipe.filters}
+        with self._connect(self.number, scores) as connection:
+            table = joined(connection, list(scores), evidence=True)
+        assert table["candidate_id"].equals(selection.decisions["candidate_id"]), "both are in order of source and sample"
+        return dataset_rows(self.folder, selection.recipe, table.filter(selection.decisions["kept"]))
+
+    def texts(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Candidate → {output, document}, of these candidates."""
+        if not ids:
+            return {}
+        with self._connect(self.number, {}) as connection:
+            query = "select candidate_id, output, document from candidates join sources using (source_id) where candidate_id in "
+            rows = connection.execute(query + f"({', '.join('?' * len(ids))})", list(ids)).fetchall()
+        return {id_: {"output": output, "document": document} for id_, output, document in rows}
+
+    def _scored(self, part: Any) -> Path:
+        """The folder with a filter's scores of the round: the run's own, or those of an earlier what-if, or computed now.
+
+        Scores serve as long as the filter measures the same; its limits do not matter. Raises LimbeckError where there are none
+        and the caller does not allow computing them.
+        """
+        known = {before.name: before for before in self.recipe.filters}
+        before = known.get(part.name)
+        if before is not None and _serve(before, part):
+            return self.folder.scores(self.number, part.name)
+        place = self.folder.selection(self.number, ".scores") / f"{part.name}-{fingerprint(scoring(part))[:12]}"
+        if done(place) is None:
+            if self._score is None:
+                differs = "is not one of the run's" if before is None else "would measure something else, or more rows"
+                raise LimbeckError(f"filter {part.name} {differs}, so its scores must be computed first: add --score")
+            self._score(self.folder, self.number, part, place)
+        return place
+
+    def _calibration(self, recipe: Recipe, scores: Mapping[str, Path]) -> dict[str, Any]:
+        """The run's frozen limits, where they serve every limit that is still open; else found again on round 0's candidates."""
+        if recipe.calibration == self.recipe.calibration and _open(recipe) <= _open(self.recipe):
+            return self.before.calibration
+        if self.number and any("selections" in folder.parts for folder in scores.values()):
+            raise LimbeckError(
+                "a limit that is to be calibrated needs scores of round 0, and this changes what is scored; state it as a number"
+            )
+        with self._connect(0, {name: self.folder.scores(0, name) for name in scores} if self.number else scores) as connection:
+            table = joined(connection, list(scores))
+        return calibrate(table, [(part.name, part.bounds) for part in recipe.filters], recipe.calibration.pass_rate)
+
+    def _connect(self, number: int, scores: Mapping[str, Path]) -> Any:
+        return connect_parts(self.folder.candidates(number), scores, self.folder.sources("train"))
+
+
+def recorded_recipe(folder: RunFolder) -> Recipe:
+    """The recipe that a run was made by, resolved, with its `--set`."""
+    lock = read_json(folder.lock_file)
+    if "recipe" not in lock:
+        return recipes.load(folder.recipe_file).resolved()
+    return recipes.validate(lock["recipe"], str(folder.lock_file))
+
+
+def compare(whatif: WhatIf, after: Selection, examples: int) -> dict[str, Any]:
+    """What changes: counts, and up to `examples` rows that enter and that leave, each with its texts and reason."""
+    before = whatif.before
+    olds = {row["candidate_id"]: row for row in before.decisions.to_pylist()}
+    rows = after.decisions.to_pylist()
+    entered = [row for row in rows if row["kept"] and not olds[row["candidate_id"]]["kept"]]
+    left = [row for row in rows if not row["kept"] and olds[row["candidate_id"]]["kept"]]
+    texts = whatif.texts([row["candidate_id"] for row in (*entered[:examples], *left[:examples])])
+
+    def example(row: Mapping[str, Any], verdict: Mapping[str, Any]) -> dict[str, Any]:
+        why = {"rejected_by": verdict["rejected_by"], "reason": verdict["reason"]}
+        return {"candidate_id": row["candidate_id"], "source_id": row["source_id"], **why, **texts[row["candidate_id"]]}
+
+    return {
+        "before": counts(before),
+        "after": counts(after),
+        "undecided": after.undecided,
+        "newly_kept": len(entered),
+        "newly_rejected": len(left),
+        "examples_kept": [example(row, olds[row["candidate_id"]]) for row in entered[:examples]],
+        "examples_rejected": [example(row, row) for row in left[:examples]],
+    }
+
+
+def counts(selection: Selection) -> dict[str, Any]:
+    """{candidates, kept, sources_kept, rejected_by}: `sources_kept` counts sources with at least one kept candidate."""
+    decisions = selection.decisions
+    rejected = Counter(decisions["rejected_by"].drop_null().to_pylist())
+    kept = decisions.filter(decisions["kept"])
+    return {
+        "candidates": decisions.num_rows,
+        "kept": kept.num_rows,
+        "sources_kept": len(kept["source_id"].unique()),
+        "rejected_by": {
+            name: rejected[name] for name in ("generator", *selection.names, UNDECIDED, BEYOND_TARGET) if rejected[name]
+        },
+    }
+
+
+def sweep(whatif: WhatIf, settings: Sequence[str], swept: Sweep) -> Iterator[dict[str, Any]]:
+    """Yield for each value {value, kept, sources_kept, undecided, share}, the other settings as given."""
+    for value in swept.values:
+        found = whatif.decide([*settings, f"{swept.key}={value!r}"])
+        said = counts(found)
+        share = said["kept"] / max(1, said["candidates"])
+        yield {
+            "value": value,
+            "kept": said["kept"],
+            "sources_kept": said["sources_kept"],
+            "undecided": found.undecided,
+            "share": share,
+        }
+
+
+def parse_sweep(text: str) -> Sweep:
+    """Read `filters.pmi.min_faithfulness=0.1:0.6:0.05` (the last value included); raises LimbeckError where it is not that."""
+    key, equals, span = text.partition("=")
+    try:
+        low, high, step = (float(number) for number in span.split(":"))
+    except ValueError:
+        low, high, step = 0.0, -1.0, 1.0
+    number = int((high - low) / step + 1e-9) + 1 if step > 0 else 0
+    if not key or not equals or not 1 <= number <= MOST_SWEPT:
+        raise LimbeckError(
+            f"--sweep {text}: expected a limit and low:high:step with at most {MOST_SWEPT} values, as in "
+            "filters.pmi.min_faithfulness=0.1:0.6:0.05"
+        )
+    return Sweep(key, tuple(round(low + index * step, 12) for index in range(number)))
+
+
+def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[str]) -> Path:
+    """Write a selection's decisions and dataset beside the run's own; returns the folder.
+
+    Raises LimbeckError where rows are undecided, nothing is kept, or another selection has that name.
+    """
+    if selection.undecided:
+        raise LimbeckError(
+            f"{selection.undecided} rows cannot be decided, since a score that they need was skipped; nothing was written: keep "
+            "the limits that skipped them, or score every row: --set filters.NAME.lazy=false --score"
+        )
+    folder = whatif.folder.selection(whatif.number, name)
+    if folder.exists():
+        raise LimbeckError(f"{folder} is there already; choose another name, or remove it")
+    rows = funnel(selection.decisions, selection.names)
+    if not rows.kept:
+        raise LimbeckError("nothing passes these limits, so there is no dataset to write")
+    with publishing(folder) as temporary:
+        write_table(temporary / "decisions.parquet", selection.decisions, DECISIONS)
+        for filter_name, table in selection.choices.items():
+            write_table(temporary / "choices" / f"{filter_name}.parquet", table)
+        facts = dataset_facts(selection.recipe, whatif.number, rows, selection.calibration)
+        write_dataset(temporary / "dataset", whatif.kept_rows(selection), facts)
+        recipe = selection.recipe.model_dump(mode="json")
+        chosen = {"settings": list(settings), "rows": rows.model_dump(), "filters": recipe["filters"], "select": recipe["select"]}
+        write_json(temporary / "selection.json", chosen)
+    return folder
+
+
+def _serve(before: Any, part: Any) -> bool:
+    """Whether the scores of one config are what another asks for: the same measure, rows and mismatched pairs."""
+    if before.lazy and not part.lazy or type(before) is not type(part):
+        return False
+    if scoring(before) == scoring(part):
+        return True
+    # limits matter to scores only in that one by false acceptance asks for mismatched pairs, which may be there already
+    as_before = part.model_copy(update={key: getattr(before, key) for key in part.limit_fields()})
+    return scoring(before) == scoring(as_before) and set(part.null_columns) <= set(before.null_columns)
+
+
+def _open(recipe: Recipe) -> set[tuple[str, str, Any, Any]]:
+    """The limits that a recipe leaves to calibration."""
+    return {
+        (part.name, bound.column, bound.calibrate, bound.false_acceptance)
+        for part in recipe.filters
+        for bound in part.bounds
+        if bound.calibrate is not None
+    }

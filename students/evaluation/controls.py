@@ -1,0 +1,87 @@
+"""The controls: outputs that need no model, and that a student must beat to have learned anything."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from limbeck.corpus.schemas import CANDIDATES
+from limbeck.corpus.sentences import sentence_ends, split_sentences
+
+
+def controls(
+    sources: pa.Table, teacher_outputs: pa.Table, count_tokens: Callable[[Sequence[str]], list[int]]
+) -> dict[str, pa.Table]:
+    """Return first-sentence, mismatched and document as tables with the schema `CANDIDATES`, for filters to score.
+
+    `sources` has the columns of `SOURCES`, `teacher_outputs` those of `CANDIDATES` for the same sources; `mismatched` gives
+    each document the usable outputs of the next one (in order of source_id) that is not its near-duplicate, and is empty
+    where there is none. The other two have one row a source.
+    """
+    rows = sorted(sources.to_pylist(), key=lambda row: str(row["source_id"]))
+    usable: dict[str, list[dict[str, Any]]] = {}
+    prompts: dict[str, dict[str, Any]] = {}  # the teacher's prompt goes along, for filters that look at it
+    for candidate in sorted(teacher_outputs.to_pylist(), key=lambda row: (row["source_id"], row["sample"])):
+        prompts.setdefault(candidate["source_id"], candidate)
+        if candidate["error"] is None and candidate["output"].strip():
+            usable.setdefault(candidate["source_id"], []).append(candidate)
+    outputs: dict[str, list[tuple[str, int, str]]] = {
+        "first-sentence": [(row["source_id"], 0, first_sentence(row["document"])) for row in rows],
+        "mismatched": [
+            (source_id, candidate["sample"], candidate["output"])
+            for source_id, other in derangement([(row["source_id"], row["group"]) for row in rows if row["source_id"] in usable])
+            for candidate in usable[other]
+        ],
+        "document": [(row["source_id"], 0, row["document"]) for row in rows],
+    }
+    return {name: _candidates(name, found, prompts, count_tokens) for name, found in outputs.items()}
+
+
+def first_sentence(document: str) -> str:
+    """Return the first piece of the document that ends as a sentence does (a heading does not), or its first piece at all."""
+    pieces = [" ".join(piece.split()) for piece in split_sentences(document)]
+    return next((piece for piece in pieces if sentence_ends(piece)), pieces[0] if pieces else "")
+
+
+def derangement(documents: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Pair each (source_id, group) with the next source_id, around the circle, of another group; those without one are left out.
+
+    >>> derangement([("a", "g"), ("b", "g"), ("c", "h")])
+    [('a', 'c'), ('b', 'c'), ('c', 'a')]
+    """
+    pairs = []
+    for index, (source_id, group) in enumerate(documents):
+        circle = [*documents[index + 1 :], *documents[:index]]
+        other = next((theirs for theirs, their_group in circle if their_group != group), None)
+        if other is not None:
+            pairs.append((source_id, other))
+    return pairs
+
+
+def _candidates(
+    control: str,
+    outputs: Sequence[tuple[str, int, str]],
+    prompts: dict[str, dict[str, Any]],
+    count_tokens: Callable[[Sequence[str]], list[int]],
+) -> pa.Table:
+    counts = count_tokens([output for _, _, output in outputs]) if outputs else []
+    rows = []
+    for (source_id, sample, output), tokens in zip(outputs, counts, strict=True):
+        asked = prompts.get(source_id)
+        name = hashlib.blake2b(f"{control}\0{source_id}\0{sample}".encode(), digest_size=8).hexdigest()
+        rows.append(
+            {
+                "candidate_id": name,
+                "source_id": source_id,
+                "sample": sample,
+                "seed": 0,
+                "prompt": asked["prompt"] if asked else "",
+                "output": output,
+                "prompt_tokens": asked["prompt_tokens"] if asked else 0,
+                "output_tokens": tokens,
+                "finish_reason": "stop",
+                "error": None,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=CANDIDATES)

@@ -1,0 +1,40 @@
+"""The shape of what evaluation measures; report.json and its schema hold it as it is."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from limbeck.corpus.config import Config
+
+Model = Literal["teacher", "student", "first-sentence", "mismatched", "document"]
+Split = Literal["dev", "test"]
+
+
+class Measure(Config):
+    """A mean over documents and its bootstrap 95 % interval; with a single document the interval is that one value."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class EvaluationRow(Config):
+    """One model (or control) on one split, bounds frozen; null: not measured."""
+
+    model: Model
+    split: Split
+    documents: int = Field(ge=0)
+    pass_rate: Measure | None
+    pass_rate_by_filter: dict[str, Measure | None]
+    rouge_1: Measure | None
+    rouge_2: Measure | None
+    rouge_l: Measure | None
+    faithfulness: Measure | None
+    saliency: Measure | None
+    pmi: Measure | None
+    salient_recall: Measure | None
+    compression: Measure | None
+    distinct_2: Measure | None
+    difference_to_round_0_teacher: dict[str, Measure | None] | None = Field(
+        description="By measure, the mean over shared documents of this model minus the teacher of round 0"
+    )

@@ -1,0 +1,232 @@
+"""What a model's outputs on held-out documents are worth: means with intervals, and paired differences to the first teacher.
+
+Every measure is averaged within a document first and then over documents, and its 95 % interval comes from resampling whole
+documents (Efron's percentile bootstrap, clustered by document), because samples of one document are not independent.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from limbeck.students.evaluation.measures import EvaluationRow, Measure, Model, Split
+
+Floats = npt.NDArray[np.float64]
+
+RESAMPLES = 2_000
+SEED = 20_240_601  # fixed, so that a report made twice says the same
+SCORES = ("compression", "faithfulness", "saliency", "pmi")  # taken from columns of that name, where the table has them
+ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
+SCALARS = ("pass_rate", *ROUGE, "faithfulness", "saliency", "pmi", "salient_recall", "compression", "distinct_2")
+CONTROLS: tuple[Model, ...] = ("first-sentence", "mismatched", "document")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model's outputs, measured and gathered by document; `means[name]` is [documents], NaN where not measured."""
+
+    source_ids: tuple[str, ...]
+    means: Mapping[str, Floats]
+    pass_means: Mapping[str, Floats]  # by filter
+    bigrams: tuple[Counter[tuple[str, str]], ...]  # by document, over all its outputs
+
+
+def evaluate(model: Model, split: Split, measured: Measured, teacher: Measured | None = None) -> EvaluationRow:
+    """Return all measures of one model, and with `teacher`, the round-0 teacher's, the paired differences to it.
+
+    Paired differences use the documents that both were measured on. Cost: O(resamples · documents).
+    """
+    means = {name: interval(values) for name, values in measured.means.items()}
+    named: dict[str, Any] = {name: means[name] if name in means else _distinct_2(measured.bigrams) for name in SCALARS}
+    return EvaluationRow(
+        model=model,
+        split=split,
+        documents=len(measured.source_ids),
+        pass_rate_by_filter={name: interval(values) for name, values in measured.pass_means.items()},
+        difference_to_round_0_teacher=None if teacher is None else paired_differences(measured, teacher),
+        **named,
+    )
+
+
+def measure(outputs: pa.Table) -> Measured:
+    """Measure each row of `outputs` and average within documents.
+
+    `outputs` has one row a candidate: source_id, document, reference, salient, output, kept, pass_<filter> for each filter,
+    and the columns of `SCORES` as far as the recipe measures them. ROUGE: F of rouge-score without stemming, on documents with
+    a reference. An empty output scores a true zero; a score that is null or not finite is left out of its document's mean.
+    """
+    source_ids = outputs["source_id"].to_pylist()
+    documents = tuple(sorted(set(source_ids)))
+    position = {source_id: index for index, source_id in enumerate(documents)}
+    owner = np.array([position[source_id] for source_id in source_ids], dtype=np.intp)  # [rows] -> document
+    texts = [text or "" for text in outputs["output"].to_pylist()]
+
+    def by_document(values: Floats) -> Floats:
+        return _document_means(values, owner, len(documents))
+
+    rows = {"pass_rate": _numbers(outputs, "kept"), **_rouge(outputs["reference"].to_pylist(), texts)}
+    rows |= {name: _numbers(outputs, name) for name in SCORES}
+    rows["salient_recall"] = _salient_recalls(outputs["document"].to_pylist(), outputs["salient"].to_pylist(), texts)
+    passes = [name for name in outputs.column_names if name.startswith("pass_")]
+    bigrams: tuple[Counter[tuple[str, str]], ...] = tuple(Counter() for _ in documents)
+    for index, text in zip(owner, texts, strict=True):
+        words = _words(text)
+        bigrams[index].update(zip(words, words[1:], strict=False))
+    return Measured(
+        source_ids=documents,
+        means={name: by_document(values) for name, values in rows.items()},
+        pass_means={name.removeprefix("pass_"): by_document(_numbers(outputs, name)) for name in passes},
+        bigrams=bigrams,
+    )
+
+
+def paired_differences(student: Measured, teacher: Measured) -> dict[str, Measure | None]:
+    """Return, for every scalar measure, the mean over shared documents of student minus teacher, with its interval."""
+    teacher_at = {source_id: index for index, source_id in enumerate(teacher.source_ids)}
+    ours = [index for index, source_id in enumerate(student.source_ids) if source_id in teacher_at]
+    theirs = [teacher_at[student.source_ids[index]] for index in ours]
+    differences = {name: interval(student.means[name][ours] - teacher.means[name][theirs]) for name in student.means}
+    differences["distinct_2"] = _distinct_2([student.bigrams[i] for i in ours], [teacher.bigrams[i] for i in theirs])
+    return differences
+
+
+def interval(values: Floats) -> Measure | None:
+    """Return mean and bootstrap interval of one value a document ([documents], NaN: left out), or None where all are NaN."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    means = _resamples(len(values)) @ values / len(values)  # [resamples]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Measure(mean=float(values.mean()), low=float(low), high=float(high))
+
+
+def beaten_by(rows: Sequence[EvaluationRow], split: str = "test") -> list[str]:
+    """Return one sentence for each control that has a higher mean than the student on pass rate or ROUGE-L.
+
+    `rows` is the evaluation of one round; without a student's row on that split the list is empty.
+    """
+    by_model = {row.model: row for row in rows if row.split == split}
+    student = by_model.get("student")
+    if student is None:
+        return []
+    sentences = []
+    for control in (by_model[name] for name in CONTROLS if name in by_model):
+        for name, theirs, ours in (
+            ("pass rate", control.pass_rate, student.pass_rate),
+            ("ROUGE-L", control.rouge_l, student.rouge_l),
+        ):
+            if theirs is not None and ours is not None and theirs.mean > ours.mean:
+                figures = f"{theirs.mean:.3f} against {ours.mean:.3f}"
+                sentences.append(f"The control {control.model} beats the student on {name} ({figures} on the {split} documents).")
+    return sentences
+
+
+def _resamples(documents: int) -> npt.NDArray[np.int64]:
+    """How often each document is drawn in each resample: [resamples, documents]; the same for the same count."""
+    draws = np.random.default_rng(SEED).multinomial(documents, np.full(documents, 1 / documents), size=RESAMPLES)
+    return draws.astype(np.int64, copy=False)
+
+
+def _numbers(table: pa.Table, column: str) -> Floats:
+    """A numeric or boolean column as float64; NaN for null, for what is not finite, and throughout where it is missing."""
+    if column not in table.column_names:
+        return np.full(table.num_rows, np.nan)
+    values = np.array([math.nan if value is None else float(value) for value in table[column].to_pylist()], dtype=np.float64)
+    values[~np.isfinite(values)] = np.nan
+    return values
+
+
+def _document_means(values: Floats, owner: npt.NDArray[np.intp], documents: int) -> Floats:
+    measured = np.isfinite(values)
+    counts = np.bincount(owner[measured], minlength=documents)
+    sums = np.bincount(owner[measured], weights=values[measured], minlength=documents)
+    means = np.full(documents, np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means
+
+
+def _rouge(references: Sequence[str | None], outputs: Sequence[str]) -> dict[str, Floats]:
+    """ROUGE-1, -2 and -L F of each row; NaN where there is no reference. It sees lower-case ASCII words and digits only."""
+    from rouge_score.rouge_scorer import RougeScorer  # a second of imports
+
+    scorer = RougeScorer(list(ROUGE.values()), use_stemmer=False)
+    scores = {name: np.full(len(outputs), np.nan) for name in ROUGE}
+    for row, (reference, output) in enumerate(zip(references, outputs, strict=True)):
+        if reference and reference.strip():
+            found = scorer.score(reference, output)
+            for name, theirs in ROUGE.items():
+                scores[name][row] = found[theirs].fmeasure
+    return scores
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def _salient_recalls(documents: Sequence[str], spans: Sequence[Sequence[int]], outputs: Sequence[str]) -> Floats:
+    """Share of each document's distinct salient words that occur in the output; NaN where none is salient."""
+    recalls = np.full(len(outputs), np.nan)
+    for row, (document, flat, output) in enumerate(zip(documents, spans, outputs, strict=True)):
+        pairs = zip(flat[::2], flat[1::2], strict=True) if flat else ()
+        salient = {word for start, end in pairs for word in _words(document[start:end])}
+        if salient:
+            recalls[row] = len(salient & set(_words(output))) / len(salient)
+    return recalls
+
+
+def _distinct_2(
+    bigrams: Sequence[Counter[tuple[str, str]]], minus: Sequence[Counter[tuple[str, str]]] | None = None
+) -> Measure | None:
+    """Distinct word bigrams over all word bigrams (Li et al. 2016), or by how much it exceeds that of `minus`.
+
+    Drawing a document twice would lower this share by construction and swamp the interval. So its resamples are random halves
+    of the documents without repeats, moved to have the observed value as their mean: the mean of a half has the variance that
+    the mean of a bootstrap resample has (half-samples, McCarthy 1969).
+    """
+    documents = len(bigrams)
+    half = documents // 2
+    ranks = np.random.default_rng(SEED).random((RESAMPLES if half else 0, documents)).argsort(axis=1)
+    draws = np.concatenate([np.ones((1, documents), dtype=np.bool_), ranks < half])  # [1 + resamples, documents]
+    values = _distinct_share(bigrams, draws)  # the first is the observed one
+    if minus is not None:
+        values = values - _distinct_share(minus, draws)
+    observed, halves = float(values[0]), values[1:][np.isfinite(values[1:])]
+    if not math.isfinite(observed):
+        return None
+    if not len(halves):
+        return Measure(mean=observed, low=observed, high=observed)
+    deviations = (halves - halves.mean()) * math.sqrt(half / (documents - half))  # 1 where the count is even
+    low, high = np.quantile(observed + deviations, [0.025, 0.975])
+    floor = 0.0 if minus is None else -1.0
+    return Measure(mean=observed, low=max(floor, float(low)), high=min(1.0, float(high)))
+
+
+def _distinct_share(bigrams: Sequence[Counter[tuple[str, str]]], draws: npt.NDArray[np.bool_]) -> Floats:
+    """Distinct / all bigrams of each set of documents ([draws, documents]); NaN where a set has no bigram."""
+    holders: dict[tuple[str, str], list[int]] = {}
+    for index, counter in enumerate(bigrams):
+        for bigram in counter:
+            holders.setdefault(bigram, []).append(index)
+    shared = [documents for documents in holders.values() if len(documents) > 1]
+    alone = np.zeros(len(bigrams), dtype=np.int64)  # most bigrams occur in one document: counting those needs no matrix
+    for documents in holders.values():
+        if len(documents) == 1:
+            alone[documents[0]] += 1
+    drawn = draws.astype(np.float32)
+    distinct = draws @ alone
+    for start in range(0, len(shared), 4_096):  # bounds the memory of [draws, bigrams]
+        block = shared[start : start + 4_096]
+        present = np.zeros((len(bigrams), len(block)), dtype=np.float32)
+        for column, documents in enumerate(block):
+            present[documents, column] = 1
+        distinct = distinct + np.count_nonzero(drawn @ present, axis=1)
+    total = draws @ np.array([counter.total() for counter in bigrams], dtype=np.int64)
+    shares = np.full(len(draws), np.nan)
+    np.divide(distinct, total, out=shares, where=total > 0)
+    return shares

@@ -1,0 +1,177 @@
+"""TRL's SFT trainer with three changes: the output layer runs only where there is a label, checkpoints are whole or absent, and
+the seconds spent in the model are counted. Heavy imports: only training workers import this module."""
+
+import contextlib
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from trl.trainer.sft_trainer import SFTTrainer
+
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.files import flush_contents
+from limbeck.corpus.parts import write_json
+
+CHECKPOINT = "checkpoint-"
+WRITING = ".writing-"
+
+
+class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer for causal language models whose `forward` takes `logits_to_keep`."""
+
+    loss_is_scaled_for_ga = True  # compute_loss divides by the labels of the whole accumulated batch
+
+    def __init__(self, *arguments: Any, checkpoints: Path, keep_checkpoints: int, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.model_accepts_loss_kwargs = True  # makes the Trainer count the labels of the whole accumulated batch for us
+        self.checkpoints, self.keep_checkpoints = checkpoints, keep_checkpoints
+        self.train_seconds = self.save_seconds = self.backward_ended = 0.0
+        self.forwarded_tokens = 0
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return a micro-batch's summed loss over the number of labels in the whole optimiser step, all workers' together."""
+        labels = inputs["labels"]
+        self.forwarded_tokens += int(inputs["attention_mask"].sum())
+        loss, outputs = completion_loss(model, inputs)
+        loss = loss / (num_items_in_batch if num_items_in_batch is not None else (labels[:, 1:] != -100).sum().clamp(min=1))
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # gradients are averaged over the workers, whose labels are summed
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
+        """One micro-batch forward and backward, timed."""
+        started = time.perf_counter()
+        loss: torch.Tensor = super().training_step(*arguments, **named)
+        if loss.is_cuda:
+            torch.cuda.synchronize()
+        self.backward_ended = time.perf_counter()
+        self.train_seconds += self.backward_ended - started
+        return loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Set and return a schedule whose first step learns too (the library's own starts at zero, one step lost in eight)."""
+        if self.lr_scheduler is None:
+            shape, warmup = self.args.lr_scheduler_type.value, int(self.args.warmup_steps)
+            self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer, lambda step: rate_factor(step, num_training_steps, warmup, shape)
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where a checkpoint is written before it has its name."""
+        return str(self.checkpoints / f"{WRITING}{self.state.global_step}")
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        started = time.perf_counter()
+        writing = Path(self._get_output_dir(trial))
+        if self.args.should_save:
+            shutil.rmtree(writing, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        with disk_errors(self.checkpoints):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                publish_checkpoint(writing / f"{CHECKPOINT}{self.state.global_step}", self.checkpoints, self.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+        self.save_seconds += time.perf_counter() - started
+
+    def create_model_card(self, *arguments: Any, **named: Any) -> None:
+        """Write none: nobody reads a checkpoint."""
+
+
+class StepEnd(TrainerCallback):  # type: ignore[misc]
+    """Counts the optimiser's seconds, asks for checkpoints, and leaves the progress where the driver can read it."""
+
+    def __init__(self, trainer: CompletionTrainer, checkpoint_steps: int, progress: Path) -> None:
+        self.trainer, self.checkpoint_steps, self.progress = trainer, checkpoint_steps, progress
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Count what lies between the last backward pass and now: clipping and the update."""
+        self.trainer.train_seconds += time.perf_counter() - self.trainer.backward_ended
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ask for a checkpoint, but not at the end, where the student itself is saved."""
+        control.should_save = state.global_step % self.checkpoint_steps == 0 and state.global_step < state.max_steps
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Write step, steps and loss for whoever watches."""
+        if state.is_world_process_zero and "loss" in (logs or {}):
+            write_json(
+                self.progress,
+                {"unit": "step", "step": state.global_step, "steps": state.max_steps, "loss": (logs or {})["loss"]},
+                replace=True,
+            )
+
+
+def rate_factor(step: int, steps: int, warmup: int, shape: str) -> float:
+    """The share of the full learning rate at a step (from 0): linear warm-up, then linear, cosine or constant_with_warmup."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return {"linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done)), "constant_with_warmup": 1.0}[shape]
+
+
+def completion_loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+    """Return the negative log-likelihood summed over the labels that are not -100, and the model's outputs.
+
+    Equal to the plain loss, but only positions before a label of some row reach the output layer (`logits_to_keep`): with a
+    vocabulary of 49k and one label in seven tokens, that is a fifth of the work and most of the memory of a step.
+    """
+    following = inputs["labels"][:, 1:]  # [batch, tokens - 1]: the label that position t predicts
+    wanted = following != -100
+    positions = wanted.any(dim=0).nonzero().squeeze(-1)  # [kept]
+    # no attention mask: padding is on the right, where causal attention never looks, and without one it is cheaper
+    outputs = model(input_ids=inputs["input_ids"], logits_to_keep=positions, use_cache=False)
+    kept = wanted[:, positions]  # [batch, kept]
+    logits = outputs.logits[kept].float()  # [labels, vocabulary]
+    return torch.nn.functional.cross_entropy(logits, following[:, positions][kept], reduction="sum"), outputs
+
+
+def publish_checkpoint(written: Path, folder: Path, keep: int) -> None:
+    """Flush a written checkpoint to the disk, rename it into `folder`, and delete all but the `keep` newest."""
+    flush_contents(written)
+    target = folder / written.name
+    if not target.exists():
+        os.rename(written, target)
+    shutil.rmtree(written.parent, ignore_errors=True)
+    for old in whole_checkpoints(folder)[:-keep]:
+        hidden = old.with_name(f"{WRITING}{old.name}")  # so that a half-deleted one is no checkpoint
+        os.rename(old, hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """The published checkpoints of a training, oldest first."""
+    return sorted(folder.glob(f"{CHECKPOINT}*"), key=lambda path: int(path.name.removeprefix(CHECKPOINT)))
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a killed training left of a checkpoint it was writing or deleting."""
+    for path in folder.glob(f"{WRITING}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a full disk, which each library reports in its own way, into a LimbeckError."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or "No space left" in str(error) or "failed writing" in str(error):
+            raise LimbeckError(
+                f"cannot write a checkpoint to {folder}: {error}; free some space or choose another --out"
+            ) from error
+        raise

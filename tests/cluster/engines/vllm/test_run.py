@@ -1,0 +1,104 @@
+"""The quickstart's recipe with its teacher in the real vLLM, through Ray; and vLLM's processes killed while it works."""
+
+import contextlib
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("vllm")
+
+from helpers.paths import ROOT
+from helpers.tiny_run import command, settings
+from limbeck.corpus.parts import read_parts
+from limbeck.corpus.schemas import CANDIDATES
+from limbeck.pipelines.runs.events import read_events
+from limbeck.pipelines.runs.folder import RunFolder
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
+
+KILLS = 5
+SEED = int(os.environ.get("LIMBECK_SEED", "20261122"))
+READY = "init engine"  # what vLLM tells once it has started
+
+
+def start(out: Path, *changes: str) -> subprocess.Popen[str]:
+    """The quickstart with vLLM, a few documents and no student."""
+    fewer = ["sources.split={train: 24, dev: 2, test: 2}", "rounds=1", "student=null", "cluster.rows_per_part=4"]
+    assignments = ["teacher.kind=vllm", *fewer, *changes]
+    options = [word for assignment in assignments for word in ("--set", assignment)]
+    recipe = ROOT / "pipelines/recipes/quickstart.yaml"
+    return subprocess.Popen(
+        command("run", recipe, "--out", out, "--no-panel", *options), env=settings(), stderr=subprocess.PIPE, text=True
+    )
+
+
+def assert_whole(out: Path) -> None:
+    """Every sample of every document is there once, without an error, and scored."""
+    sources = read_parts(RunFolder(out).sources("train"))
+    candidates = read_parts(out / "rounds/000/candidates", CANDIDATES)
+    assert candidates.num_rows == 24 * 4 and len(set(candidates["candidate_id"].to_pylist())) == 24 * 4
+    assert set(candidates["source_id"].to_pylist()) == set(sources["source_id"].to_pylist())
+    assert not candidates["error"].drop_null().to_pylist()
+    assert sum(text != "" for text in candidates["output"].to_pylist()) > 80
+    scores = read_parts(out / "rounds/000/scores/pmi")
+    assert sorted(scores["candidate_id"].to_pylist()) == sorted(candidates["candidate_id"].to_pylist())
+    events = [event for event in read_events(out / "events.jsonl") if event["event"] == "part_done"]
+    done = Counter((event["stage"], event["part"]) for event in events if event["stage"].startswith("round-0"))
+    assert set(done.values()) == {1}, "no part is done twice"
+
+
+def test_the_quickstarts_teacher_in_vllm(tmp_path: Path) -> None:
+    run = start(tmp_path / "run")
+    _, told = run.communicate()
+    assert run.returncode == 0, told
+    assert_whole(tmp_path / "run")
+
+
+def cores(run: subprocess.Popen[str]) -> list[psutil.Process]:
+    """vLLM's engine processes under this run."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "EngineCore" in process.name() + " ".join(process.cmdline()) and run.pid in [p.pid for p in process.parents()]:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def starts(log: Path) -> int:
+    """How often vLLM has come up."""
+    return log.read_text().count(READY) if log.exists() else 0
+
+
+def test_vllm_killed_at_five_random_moments_loses_no_row(tmp_path: Path) -> None:
+    rng, out = random.Random(SEED), tmp_path / "run"
+    run = start(out, "generator.max_new_tokens=64")
+    log = out / "logs" / "teacher-0.log"
+    ready = 0
+    for number in range(KILLS):
+        loading = number in (1, 3)  # two of the moments lie in the start of the engine, the others in its work
+        while not (found := cores(run)) or (not loading and starts(log) == ready):
+            assert run.poll() is None, run.stderr.read() if run.stderr else ""
+            time.sleep(0.2)
+        time.sleep(rng.uniform(0, 12 if loading else 6))
+        ready = starts(log)
+        for process in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        psutil.wait_procs(found, timeout=10)
+        time.sleep(1.0)
+    _, told = run.communicate()
+    assert run.returncode == 0, told
+    assert_whole(out)
+    notes = [event["words"] for event in read_events(out / "events.jsonl") if event["event"] == "note"]
+    assert any("vLLM" in words for words in notes), notes
+    assert not re.search("Traceback", told)

@@ -1,0 +1,71 @@
+"""The plan on a cluster that is joined: the nodes, processors and GPUs that it says it has, not this machine's."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers.paths import ROOT
+from helpers.tiny_run import limbeck, write_recipe
+
+NODES = """
+import sys
+from ray.cluster_utils import Cluster
+
+shared = {"node_ip_address": "127.0.0.1", "include_dashboard": False, "object_store_memory": 100_000_000}
+cluster = Cluster(initialize_head=True, head_node_args={**shared, "num_cpus": 1, "num_gpus": 0})
+cluster.add_node(**shared, num_cpus=8, num_gpus=8)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@contextlib.contextmanager
+def two_nodes() -> Iterator[str]:
+    """A head without a GPU and a node that declares eight; ended with the block."""
+    token = {"RAY_AUTH_MODE": "token"} if (Path.home() / ".ray" / "auth_token").exists() else {}
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **token}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    cluster = subprocess.Popen([sys.executable, "-c", NODES], text=True, env=environment, cwd=ROOT, **pipes)  # type: ignore[call-overload]
+    try:
+        assert cluster.stdout is not None and cluster.stdin is not None
+        yield next(line.strip() for line in cluster.stdout if ":" in line and " " not in line.strip())
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            cluster.communicate(timeout=60)
+        cluster.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_joined_cluster_s_nodes_are_what_counts(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    with two_nodes() as address:
+
+        def check(*overrides: str) -> dict[str, object]:
+            options = [word for override in overrides for word in ("--set", override)]
+            done = limbeck("check", recipe, "--json", "--set", f"cluster.address={address}", *options)
+            assert done.stdout, done.stderr
+            found: dict[str, object] = json.loads(done.stdout)
+            return found
+
+        found = check("cluster.workers=2", "cluster.gpus_per_worker=4", "student.workers=4", "student.batch_size=16")
+        plan = found["placement"]
+        assert found["problems"] == [] and isinstance(plan, dict)
+        assert sorted((node["cpus"], node["gpus"]) for node in plan["nodes"]) == [(1.0, 0), (8.0, 8)]
+        assert len(set(plan["pools"][0]["nodes"])) == 1 and plan["training"]["when"] == "after the workers"
+        assert plan["training"]["gpus"] == 1 and "is not known" in plan["notes"][0]  # GPUs that only Ray has heard of
+        (problem,) = check("cluster.workers=3", "cluster.gpus_per_worker=4")["problems"]  # type: ignore[misc]
+        assert "= 12 GPUs, and the cluster has 8; lower cluster.workers to 2" in problem
+        (problem,) = check("cluster.gpus_per_worker=16")["problems"]  # type: ignore[misc]
+        assert "no node has more than 8" in problem and "vllm serve" in problem
+        done = limbeck(
+            "run", recipe, "--out", tmp_path / "run", "--set", f"cluster.address={address}", "--set", "cluster.workers=10"
+        )
+        assert done.returncode == 1 and "cluster.workers 10 × cluster.cpus_per_worker 1 = 10 CPUs" in done.stderr, done.stderr

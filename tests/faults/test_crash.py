@@ -1,0 +1,199 @@
+"""kill -9 anywhere: the same command goes on, and the dataset is the uninterrupted run's, row for row."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.outcomes import assert_same_outcome
+from helpers.tiny_run import limbeck, settings, write_recipe
+from limbeck.corpus.parts import read_parts, read_table
+from limbeck.corpus.schemas import CANDIDATES
+
+# every stage's last act is a rename; "before" leaves only a temporary file, "after" a published one that nobody was told of
+DRIVER_FAULTS = [
+    ("sources/train/part-00001", "before"),
+    ("sources/_done.json", "before"),
+    ("rounds/000/scores/pmi/part-00000", "after"),
+    ("rounds/000/candidates/part-00001", "before"),
+    ("calibration.json", "before"),
+    ("rounds/000/decisions.parquet", "before"),
+    ("rounds/000/dataset$", "before"),
+    ("rounds/000/training/checkpoints/[^/]*$", "before"),
+    ("rounds/000/student$", "before"),
+    ("rounds/000/evaluation.json", "before"),
+    ("rounds/001/candidates/part-00002", "after"),
+    ("rounds/001/decisions.parquet", "after"),
+    ("rounds/001/student$", "after"),
+    ("evaluation/test/student-001/scores/pmi/part-00000", "before"),
+    ("evaluation/test.json", "before"),
+]
+WORKER_FAULTS = [
+    ("rounds/000/candidates/part-00001", "before"),
+    ("rounds/000/scores/pmi/part-00001", "before"),
+    ("rounds/000/training/checkpoints/[^/]*$", "before"),
+    ("rounds/001/candidates/part-00000", "after"),
+    ("rounds/001/student$", "before"),
+    ("evaluation/test/student-000/candidates/part-00000", "before"),
+]
+
+
+def plan(path: Path, faults: list[tuple[str, str]], victim: str) -> Path:
+    path.write_text(json.dumps([{"rename": rename, "when": when, "victim": victim} for rename, when in faults]))
+    return path
+
+
+def missed(plan: Path, faults: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The faults that have not struck yet."""
+    return [fault for index, fault in enumerate(faults) if not Path(f"{plan}.{index}").exists()]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("crash")
+
+
+def uninterrupted(home: Path, name: str, **changes: object) -> tuple[Path, Path]:
+    recipe, run = write_recipe(home, **changes), home / name
+    done = limbeck("run", recipe, "--out", run)
+    assert done.returncode == 0, done.stderr
+    return recipe, run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_driver_killed_in_every_stage(home: Path) -> None:
+    recipe, reference = uninterrupted(home, "reference")
+    faults, run = plan(home / "driver.json", DRIVER_FAULTS, "driver"), home / "driver-killed"
+    while left := missed(faults, DRIVER_FAULTS):
+        killed = limbeck("run", recipe, "--out", run, faults=faults)
+        assert killed.returncode == -9, f"not killed, {left} are left: {killed.stderr[-2000:]}"
+        assert len(missed(faults, DRIVER_FAULTS)) == len(left) - 1, "one fault a run"
+    done = limbeck("run", recipe, "--out", run, faults=faults)
+    assert done.returncode == 0, done.stderr
+    assert_same_outcome(run, reference, rounds=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_workers_and_trainers_killed_in_every_stage(home: Path) -> None:
+    recipe, reference = uninterrupted(home, "reference")  # the run of the test before, where it is there
+    faults, run = plan(home / "worker.json", WORKER_FAULTS, "self"), home / "worker-killed"
+    done = limbeck("run", recipe, "--out", run, faults=faults)
+    assert done.returncode == 0, done.stderr
+    assert not missed(faults, WORKER_FAULTS)
+    assert_same_outcome(run, reference, rounds=2)
+
+
+@pytest.mark.timeout(600)
+def test_a_driver_and_a_worker_killed_while_candidates_are_drawn(tmp_path: Path) -> None:
+    """The representative of the two long ones: one round, no student."""
+    small = {"rounds": 1, "student": None}
+    recipe, reference = uninterrupted(tmp_path, "reference", **small)
+    faults, run = tmp_path / "faults.json", tmp_path / "killed"
+    faults.write_text(
+        json.dumps(
+            [
+                {"rename": "rounds/000/candidates/part-00000", "when": "before", "victim": "self"},
+                {"rename": "rounds/000/decisions.parquet", "when": "before", "victim": "driver"},
+            ]
+        )
+    )
+    assert limbeck("run", recipe, "--out", run, faults=faults).returncode == -9
+    leftovers = list(run.rglob("*.tmp"))
+    assert leftovers, "a kill before the rename leaves the temporary file"
+    done = limbeck("run", recipe, "--out", run, faults=faults)
+    assert done.returncode == 0, done.stderr
+    assert_same_outcome(run, reference, rounds=1)
+
+
+FATAL_FILTER = """
+import os, signal, time
+import pyarrow as pa
+from limbeck.cluster.engines.protocol import EngineDied
+from limbeck.filters.contract import Bound
+from limbeck.pipelines.recipe import load
+from limbeck.pipelines.run import run
+
+class Fatal:
+    name = "fatal"
+    bounds = (Bound("length", minimum=0),)
+    def score(self, candidates):
+        victim = {victim!r} or candidates["candidate_id"][0].as_py()
+        if victim in candidates["candidate_id"].to_pylist():
+            fault()
+        return pa.table({{"length": [float(len(text)) for text in candidates["output"].to_pylist()]}})
+
+class NeverLoads(Fatal):
+    def build(self, engines):
+        fault()
+
+def fault():
+    if {fault!r} == "hang":
+        time.sleep(3600)
+    if {fault!r} == "engine":
+        raise EngineDied("CUDA error: an illegal memory access was encountered")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    run(load({recipe!r}), {run!r}, filters=[{filter}()])
+"""
+
+
+def run_with_fatal_filter(
+    folder: Path, recipe: Path, victim: str, fault: str = "kill", filter: str = "Fatal"
+) -> subprocess.CompletedProcess[str]:
+    """A user's script whose filter ends its worker by a fault on one candidate; victim "": on every one."""
+    script = folder / "mine.py"
+    script.write_text(FATAL_FILTER.format(victim=victim, recipe=str(recipe), run=str(folder / "run"), fault=fault, filter=filter))
+    return subprocess.run([sys.executable, str(script)], env=settings(), capture_output=True, text=True, timeout=500)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("kill", "it was killed or crashed"),
+        pytest.param("hang", "it computed nothing for 6 s and was ended", marks=pytest.mark.slow),
+        pytest.param("engine", "its engine ended: CUDA error: an illegal memory access", marks=pytest.mark.slow),
+    ],
+)
+def test_a_row_that_always_ends_its_worker_becomes_a_reason(tmp_path: Path, fault: str, words: str) -> None:
+    recipe, reference = uninterrupted(
+        tmp_path, "reference", rounds=1, student=None, cluster={"rows_per_part": 4, "stall_seconds": 6.0}
+    )
+    victim = read_parts(reference / "rounds/000/candidates", CANDIDATES)["candidate_id"].to_pylist()[5]
+    done = run_with_fatal_filter(tmp_path, recipe, victim, fault)
+    assert done.returncode == 0, done.stderr
+    decisions = {row["candidate_id"]: row for row in read_table(tmp_path / "run/rounds/000/decisions.parquet").to_pylist()}
+    theirs = {row["candidate_id"]: row for row in read_table(reference / "rounds/000/decisions.parquet").to_pylist()}
+    assert decisions[victim]["rejected_by"] in ("fatal", theirs[victim]["rejected_by"])
+    assert not decisions[victim]["kept"]
+    scores = {row["candidate_id"]: row for row in read_parts(tmp_path / "run/rounds/000/scores/fatal").to_pylist()}
+    assert scores[victim]["length"] is None and words in scores[victim]["error"]
+    others = [row for candidate, row in scores.items() if candidate != victim]
+    assert len(others) == len(theirs) - 1 and all(row["length"] is not None for row in others)
+    notes = [line for line in (tmp_path / "run/events.jsonl").read_text().splitlines() if '"note"' in line]
+    assert any("its worker died" in note and words in note for note in notes), "the last words are kept"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_worker_that_dies_whenever_it_loads_stops_the_run(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, rounds=1, student=None)
+    done = run_with_fatal_filter(tmp_path, recipe, victim="", filter="NeverLoads")
+    assert done.returncode != 0
+    assert "died 3 times while it loaded its models, at last: it was killed or crashed" in done.stderr
+    assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 12, "the part before is kept"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_worker_that_always_dies_stops_the_run_with_its_last_words(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, rounds=1, student=None, cluster={"rows_per_part": 12, "max_restarts": 2})
+    done = run_with_fatal_filter(tmp_path, recipe, victim="")
+    assert done.returncode != 0
+    assert "max_restarts" in done.stderr and "round-0/scores/fatal" in done.stderr
+    assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 36

@@ -1,0 +1,91 @@
+"""Out of memory is a death like any other: the worker is started again, three times at most while it loads; rows are halved."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.tiny_run import settings, write_recipe
+from limbeck.cluster.engines.fatal_errors import broke_its_device, deaths_told, ran_out_of_memory
+from limbeck.cluster.engines.protocol import EngineDied
+from limbeck.corpus.parts import read_parts
+from limbeck.corpus.schemas import CANDIDATES
+
+HUGE = 1 << 50
+SCRIPT = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from limbeck.filters.contract import Bound
+from limbeck.pipelines.recipe import load
+from limbeck.pipelines.run import run
+
+class Greedy:
+    name = "greedy"
+    bounds = (Bound("length", minimum=0),)
+
+    def build(self, engines):
+        "The model of a critic that does not fit, for as often as `failures` says."
+        starts = Path({starts!r})
+        with starts.open("a") as handle:
+            handle.write("started\\n")
+        if starts.read_text().count("\\n") <= {failures}:
+            {fault}
+        return self
+
+    def score(self, candidates):
+        if candidates.num_rows > {fits}:
+            {fault}
+        return pa.table({{"length": [float(len(text)) for text in candidates["output"].to_pylist()]}})
+
+if __name__ == "__main__":
+    run(load({recipe!r}), {run!r}, filters=[Greedy()])
+"""
+FAULTS = {
+    "python": "raise MemoryError('cannot hold the weights')",
+    "torch": f"import torch; torch.empty({HUGE}, dtype=torch.uint8)",
+    "device": "import torch; raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')",
+}
+
+
+def run_greedy(folder: Path, fault: str, failures: int, fits: int = 10**6) -> subprocess.CompletedProcess[str]:
+    """A user's script whose critic runs out of memory: at its first `failures` loads, and on more than `fits` rows together."""
+    recipe = write_recipe(folder, rounds=1, student=None, cluster={"rows_per_part": 12})
+    names = {"recipe": str(recipe), "run": str(folder / "run"), "starts": str(folder / "starts")}
+    (folder / "mine.py").write_text(SCRIPT.format(fault=FAULTS[fault], failures=failures, fits=fits, **names))
+    return subprocess.run([sys.executable, str(folder / "mine.py")], env=settings(), capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("fault", ["torch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("python", "device"))])
+def test_a_load_that_never_fits_stops_the_run_after_three_starts(tmp_path: Path, fault: str) -> None:
+    done = run_greedy(tmp_path, fault, failures=99)
+    assert done.returncode != 0
+    assert "died 3 times while it loaded its models, at last: its engine ended: out of memory" in done.stderr, done.stderr[-2000:]
+    assert (tmp_path / "starts").read_text().count("\n") == 4  # the first, and three more
+    assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 36, "the stage before is kept"
+
+
+@pytest.mark.timeout(400)
+def test_a_load_that_does_not_fit_once_is_tried_again(tmp_path: Path) -> None:
+    """And rows that do not fit together are scored by halves: none of them is at fault, so none gets a reason."""
+    done = run_greedy(tmp_path, "torch", failures=1, fits=20)
+    assert done.returncode == 0, done.stderr
+    scores = read_parts(tmp_path / "run/rounds/000/scores/greedy")
+    assert scores.num_rows == 36 and scores["length"].null_count == 0
+    assert "out of memory" in (tmp_path / "run/events.jsonl").read_text(), "the last words are kept"
+
+
+def test_what_running_out_of_memory_looks_like() -> None:
+    with pytest.raises(EngineDied, match="out of memory: .*allocate memory"), deaths_told():
+        torch.empty(HUGE, dtype=torch.uint8)
+    with pytest.raises(EngineDied, match="out of memory: MemoryError"), deaths_told():
+        raise MemoryError
+    with pytest.raises(RuntimeError, match="shape"), deaths_told():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(EngineDied, match="its device failed: CUDA error: an illegal memory access"), deaths_told():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    assert broke_its_device(torch.AcceleratorError("", 700))
+    assert ran_out_of_memory(torch.OutOfMemoryError("")) and not ran_out_of_memory(ValueError("out of memory"))

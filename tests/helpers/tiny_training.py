@@ -1,0 +1,35 @@
+"""The training loop in this process, on a model and a dataset of a few thousand weights."""
+
+from pathlib import Path
+from typing import Any
+
+from helpers.tiny_students import make_dataset, make_model
+from limbeck.students import sft
+from limbeck.students.config import SftConfig
+from limbeck.students.training import loop
+
+
+def train_config(**changes: Any) -> SftConfig:
+    return SftConfig(**{"batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, "checkpoint_steps": 2, **changes})
+
+
+def train_settings(root: Path, config: SftConfig, **model: Any) -> loop.Settings:
+    """A model and a dataset in `root`, made where they are not there."""
+    if not (root / "model").exists():
+        make_model(root / "model", **model)
+        make_dataset(root / "dataset")
+    files = tuple(sft.dataset_files(root / "dataset"))
+    return loop.Settings(
+        config, files, root / "model", root / "model", root / "round" / "student", root / "round" / "training", 3, False
+    )
+
+
+def train_here(given: loop.Settings) -> dict[str, Any]:
+    return loop.run({"settings": given})
+
+
+def build_trainer(given: loop.Settings) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(given.base)
+    return loop._build(given, loop._read_rows(given.files), tokenizer)[0]

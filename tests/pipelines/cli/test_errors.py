@@ -1,0 +1,210 @@
+"""Whatever a user can mend ends with one clear sentence and exit code 1, and nothing that was finished is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.tiny_run import command, limbeck, recipe, settings, write_documents, write_recipe
+from limbeck.corpus.parts import part_names, read_parts, read_table
+from limbeck.corpus.schemas import CANDIDATES
+
+NO_STUDENT: dict[str, Any] = {"rounds": 1, "student": None}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("errors")
+    recipe(folder)
+    return folder
+
+
+def one_sentence(done: subprocess.CompletedProcess[str], *words: str) -> str:
+    """The failure's last line, which must hold all of `words`; no traceback, exit code 1."""
+    assert done.returncode == 1, (done.returncode, done.stderr[-3000:])
+    assert "Traceback" not in done.stderr, done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("limbeck: ")
+    for word in words:
+        assert word in line, f"{word!r} is not in {line!r}"
+    return line
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("generator.sample=3", ["generator", "'sample'", "did you mean 'samples'"]),
+        ("filters.2.min_faithfulnes=0.1", ["filters.2", "did you mean 'min_faithfulness'"]),
+        ("filters.pmi.min_faithfulnes=0.1", ["filters.2", "did you mean 'min_faithfulness'"]),
+        ("filters.pni.min_faithfulness=0.1", ["no filter is called 'pni'", "heuristics, length, pmi"]),
+        ("rounds=two", ["rounds", "integer", "'two'"]),
+        ("generator.temperature=-1", ["generator.temperature", "greater than or equal to 0"]),
+        ("filters.0.kind=heuristic", ["filters.0", "'heuristic'", "heuristics"]),
+        ("filters.9.kind=pmi", ["'9'", "positions 0 to 2"]),
+        ("teacher.model=no/such/model", ["teacher.model", "no/such/model"]),
+        ("teacher.model=nobody/nothing", ["teacher.model", "nobody/nothing"]),
+        ("teacher.model=embedded:nothing", ["teacher.model", "embedded:"]),
+        ("sources.path=/no/such/file.jsonl", ["/no/such/file.jsonl"]),
+        ("sources.document_column=txt", ["txt", "text"]),
+        ("generator.prompt=sumary", ["sumary", "summary"]),
+        ("sources.max_source_tokens=2000", ["context of 1024 tokens", "max_source_tokens"]),
+        ("cluster.address=127.0.0.1:1", ["Ray cluster at 127.0.0.1:1"]),
+    ],
+)
+def test_a_recipe_that_cannot_run(home: Path, tmp_path: Path, override: str, words: list[str]) -> None:
+    path = write_recipe(home, **NO_STUDENT)
+    one_sentence(limbeck("run", path, "--out", tmp_path / "run", "--set", override), *words)
+
+
+def test_no_recipe(tmp_path: Path) -> None:
+    one_sentence(limbeck("run", tmp_path / "none.yaml"), "none.yaml", "pipelines/recipes")
+    (tmp_path / "broken.yaml").write_text("a: [1\nb: }")
+    one_sentence(limbeck("check", tmp_path / "broken.yaml"), "broken.yaml", "not YAML")
+
+
+def test_an_unset_variable_and_a_set_one(home: Path, tmp_path: Path) -> None:
+    data = recipe(home, **NO_STUDENT)
+    data["name"] = "${NAME_OF_RUN}"
+    (tmp_path / "recipe.yaml").write_text(json.dumps(data))
+    one_sentence(limbeck("check", tmp_path / "recipe.yaml"), "${NAME_OF_RUN}", "not set")
+    checked = limbeck("check", tmp_path / "recipe.yaml", "--json", NAME_OF_RUN="mine")
+    assert checked.returncode == 0 and json.loads(checked.stdout)["name"] == "mine"
+
+
+def test_no_documents(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    path = write_recipe(home, **NO_STUDENT)
+    one_sentence(
+        limbeck("run", path, "--out", tmp_path / "run", "--set", f"sources.path={tmp_path / 'empty.jsonl'}"), "empty.jsonl"
+    )
+
+
+def test_a_folder_that_is_no_run(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    one_sentence(limbeck("run", write_recipe(home, **NO_STUDENT), "--out", tmp_path), "no run folder", "--out")
+    assert (tmp_path / "letter.txt").read_text() == "mine"
+    for verb in ("status", "stop", "report", "inspect"):
+        one_sentence(limbeck(verb, tmp_path), str(tmp_path))
+
+
+def test_one_run_and_what_may_go_wrong_after_it(home: Path, tmp_path: Path) -> None:
+    """A document that does not fit, another recipe, a cut-off part, a damaged run: one run serves them all."""
+    documents = write_documents(tmp_path / "documents.jsonl", count=10)
+    with documents.open("a") as handle:
+        handle.write(json.dumps({"text": "A very long story. " * 600, "summary": "long"}) + "\n")
+    sources = {
+        "kind": "jsonl",
+        "path": str(documents),
+        "max_source_tokens": None,
+        "split": {"train": 1.0, "dev": 0.0, "test": 0.0},
+    }
+    path, run = write_recipe(home, **NO_STUDENT, sources=sources), tmp_path / "run"
+    done = limbeck("run", path, "--out", run)
+    assert done.returncode == 0, done.stderr
+    decisions = read_table(run / "rounds/000/decisions.parquet").to_pylist()
+    errors = [row for row in decisions if row["rejected_by"] == "generator"]
+    assert len(errors) == 3 and all("context" in row["reason"] for row in errors)  # one document, three samples
+    assert len(decisions) == 33
+    report = json.loads((run / "report.json").read_text())
+    assert report["rounds"][0]["rows"]["rejected_by"]["generator"] == 3
+
+    dataset = read_parts(run / "rounds/000/candidates", CANDIDATES)
+    line = one_sentence(
+        limbeck("run", path, "--out", run, "--set", "generator.samples=5"), "another recipe", "generator.samples: 3 there, 5 here"
+    )
+    assert "recipe.yaml" in line and "--out" in line
+    assert read_parts(run / "rounds/000/candidates", CANDIDATES).equals(dataset)
+
+    again = limbeck("run", path, "--out", run)
+    assert again.returncode == 0, again.stderr  # a finished run is finished
+
+    part = next((run / "rounds/000/candidates").glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-50])
+    one_sentence(limbeck("inspect", run), part.name, "not a whole Parquet file", "delete it")
+
+
+def test_a_cut_off_part_is_named_and_made_again(home: Path, tmp_path: Path) -> None:
+    path, run = write_recipe(home, **NO_STUDENT), tmp_path / "run"
+    faults = tmp_path / "faults.json"
+    faults.write_text(json.dumps([{"rename": "decisions.parquet", "when": "before", "victim": "self"}]))
+    assert limbeck("run", path, "--out", run, faults=faults).returncode == -9
+    part = run / "rounds/000/candidates/part-00001.parquet"
+    before = read_table(part)
+    part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+    one_sentence(limbeck("run", path, "--out", run), "part-00001.parquet", "delete it")
+    part.unlink()
+    done = limbeck("run", path, "--out", run)
+    assert done.returncode == 0, done.stderr
+    assert read_table(part).equals(before)
+
+
+def test_ctrl_c_and_stop_and_a_second_driver(home: Path, tmp_path: Path) -> None:
+    long_enough = {"generator": {"kind": "summaries", "samples": 300, "max_new_tokens": 40}}  # not to end before it is stopped
+    path, run = write_recipe(home, **NO_STUDENT, **long_enough), tmp_path / "run"
+    driver = subprocess.Popen(command("run", path, "--out", run), env=settings(), stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (run / "events.jsonl").exists(), driver)
+    one_sentence(limbeck("run", path, "--out", run), "is being run by process", str(driver.pid), "limbeck stop")
+    status = json.loads(limbeck("status", run, "--json").stdout)
+    assert status["state"] == "running" and status["driver"]["process"] == driver.pid
+    wait_for(lambda: bool(part_names(run / "rounds/000/candidates")), driver)
+    driver.send_signal(signal.SIGINT)
+    _, words = driver.communicate(timeout=60)
+    assert driver.returncode == 130 and "nothing finished is lost" in words.splitlines()[-1], words
+    assert "Traceback" not in words
+    assert not (run / "run.lock").exists()
+    driver = subprocess.Popen(command("run", path, "--out", run), env=settings(), stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (run / "events.jsonl").read_text().count('"event": "cluster"') == 2, driver)
+    assert "stopped; the same" in limbeck("stop", run).stdout
+    _, words = driver.communicate(timeout=60)
+    assert driver.returncode == 130 and "nothing finished is lost" in words.splitlines()[-1], words
+    done = limbeck("run", path, "--out", run)
+    assert done.returncode == 0, done.stderr
+    assert "not running" in limbeck("stop", run).stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk(home: Path, tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=21m", "tmpfs", str(place)], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount: {mounted.stderr}")
+    try:
+        path, run, ballast = write_recipe(home, **NO_STUDENT), place / "run", place / "ballast"
+        ballast.write_bytes(bytes(4_000_000))
+        one_sentence(limbeck("run", path, "--out", run), "GB free", "--out")
+        ballast.unlink()
+        driver = subprocess.Popen(command("run", path, "--out", run), env=settings(), stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: bool(part_names(run / "rounds/000/candidates")), driver)
+        fill(ballast)
+        _, words = driver.communicate(timeout=200)
+        one_sentence(subprocess.CompletedProcess([], driver.returncode, "", words), "cannot write", "free some space")
+        kept = part_names(run / "rounds/000/candidates")
+        ballast.unlink()
+        done = limbeck("run", path, "--out", run)
+        assert done.returncode == 0, done.stderr
+        assert kept and set(kept) <= set(part_names(run / "rounds/000/candidates"))
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(path: Path) -> None:
+    with path.open("ab", buffering=0) as handle:
+        try:
+            while handle.write(bytes(4096)):
+                pass
+        except OSError:
+            return
+
+
+def wait_for(condition: Any, process: subprocess.Popen[str], timeout: float = 120) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,162 @@
+"""What-ifs on one real run of a tiny model, through the command line, against an oracle; nothing of the run is changed."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from helpers.tiny_run import limbeck, recipe, write_recipe
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import read_parts, read_table
+from limbeck.pipelines.driver.rescore import score_here
+from limbeck.pipelines.runs.whatif import WhatIf, compare, counts, parse_sweep, sweep
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("whatif")
+    filters = [part for part in recipe(home)["filters"] if part["kind"] != "pmi"]
+    filters[1]["min_output_tokens"] = 12  # some of the outputs end earlier
+    filters.insert(0, {"kind": "pmi", "lazy": True})  # first in the recipe, last to be computed
+    select = [{"kind": "duplicates"}, {"kind": "best", "per_source": 1}]
+    changes = {"rounds": 1, "student": None, "filters": filters, "select": select, "calibration": {"pass_rate": 0.3}}
+    done = limbeck("run", write_recipe(home, **changes), "--out", home / "run", "--no-panel")
+    assert done.returncode == 0, done.stderr
+    return home / "run"
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """Every file of a run but for its selections."""
+    files = [path for path in folder.rglob("*") if path.is_file() and "selections" not in path.parts]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def scores(run: Path, name: str) -> dict[str, dict]:
+    return {row["candidate_id"]: row for row in read_parts(run / "rounds/000/scores" / name).to_pylist()}
+
+
+def test_without_a_change_the_decisions_are_the_runs_own(run: Path) -> None:
+    trial = WhatIf(run)
+    assert trial.decide([]).decisions.equals(trial.before.decisions)
+    found = compare(trial, trial.decide([]), 5)
+    assert found["newly_kept"] == found["newly_rejected"] == found["undecided"] == 0 and found["before"] == found["after"]
+
+
+def test_a_lazy_filter_skips_what_a_cheaper_one_rejects_and_only_that(run: Path) -> None:
+    length, pmi, decisions = scores(run, "length"), scores(run, "pmi"), read_table(run / "rounds/000/decisions.parquet")
+    short = {id_ for id_, row in length.items() if row["output_tokens"] < 12}
+    assert 0 < len(short) < len(length)
+    empty = {id_ for id_, row in scores(run, "heuristics").items() if row["empty"]}
+    assert {id_ for id_, row in pmi.items() if row["skipped_by"] is not None} == short | empty
+    assert all(pmi[id_]["skipped_by"] == ("heuristics" if id_ in empty else "length") for id_ in short)
+    assert all(pmi[id_]["faithfulness"] is None for id_ in short)
+    by = {row["candidate_id"]: row["rejected_by"] for row in decisions.to_pylist()}
+    assert all(by[id_] == pmi[id_]["skipped_by"] for id_ in short), "pmi comes first in the recipe but did not reject"
+
+
+def test_other_limits_decide_as_an_oracle_does(run: Path) -> None:
+    pmi, length = scores(run, "pmi"), scores(run, "length")
+    values = sorted(row["faithfulness"] for row in pmi.values() if row["faithfulness"] is not None)
+    limit = values[len(values) // 2]
+    settings = [f"filters.pmi.min_faithfulness={limit!r}", "filters.pmi.min_saliency=null", "select=[]"]
+    selection = WhatIf(run).decide(settings)
+    kept = {row["candidate_id"] for row in selection.decisions.to_pylist() if row["kept"]}
+    passing = {id_ for id_, row in length.items() if row["output_tokens"] >= 12 and row["compression"] <= 5.0}
+    passing -= {id_ for id_, row in scores(run, "heuristics").items() if row["empty"] or row["refusal"]}
+    assert kept == {id_ for id_ in passing if pmi[id_]["faithfulness"] >= limit}
+    assert sum(counts(selection)["rejected_by"].values()) + len(kept) == len(pmi)
+
+
+def test_a_row_whose_score_was_skipped_is_undecided_once_its_rejecter_lets_it_go(run: Path) -> None:
+    before = digest(run)
+    done = limbeck("filter", run, "--set", "filters.length.min_output_tokens=1", "--json", "--examples", 3)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    skipped = sum(row["skipped_by"] == "length" for row in scores(run, "pmi").values())
+    assert found["undecided"] == skipped > 0
+    refused = limbeck("filter", run, "--set", "filters.length.min_output_tokens=1", "--apply", "looser")
+    assert (
+        refused.returncode == 1
+        and f"{skipped} rows cannot be decided" in refused.stderr
+        and "lazy=false --score" in refused.stderr
+    )
+    assert digest(run) == before and not (run / "rounds/000/selections/looser").exists()
+
+
+def test_what_was_skipped_is_scored_on_request_and_applied_beside_the_dataset(run: Path) -> None:
+    before = digest(run)
+    settings = ["--set", "filters.length.min_output_tokens=1", "--set", "filters.pmi.lazy=false"]
+    refused = limbeck("filter", run, *settings)
+    assert refused.returncode == 1 and "add --score" in refused.stderr
+    done = limbeck("filter", run, *settings, "--score", "--apply", "looser", "--json")
+    assert done.returncode == 0, done.stderr
+    found, folder = json.loads(done.stdout), run / "rounds/000/selections/looser"
+    assert found["undecided"] == 0 and found["written"] == str(folder)
+    rows = read_table(folder / "dataset/data/train-00000-of-00001.parquet")
+    assert rows.num_rows == found["after"]["kept"] and rows["pmi.faithfulness"].null_count == 0
+    assert json.loads((folder / "selection.json").read_text())["settings"] == settings[1::2]
+    assert digest(run) == before
+    again = limbeck("filter", run, *settings, "--score", "--apply", "looser")
+    assert again.returncode == 1 and "is there already" in again.stderr
+    assert WhatIf(run, score=None).decide(settings[1::2]).undecided == 0, "scores that were computed once are kept"
+
+
+def test_a_sweep_equals_single_trials_and_falls_with_the_limit(run: Path, tmp_path: Path) -> None:
+    key, plot = "filters.pmi.min_faithfulness", tmp_path / "curve.html"
+    done = limbeck("filter", run, "--sweep", f"{key}=-1:1:0.25", "--plot", plot, "--json")
+    assert done.returncode == 0, done.stderr
+    points = json.loads(done.stdout)["points"]
+    assert [point["value"] for point in points] == [-1 + 0.25 * index for index in range(9)]
+    kept = [point["kept"] for point in points]
+    assert kept == sorted(kept, reverse=True) and kept[0] > kept[-1] == 0
+    for point in points[::4]:
+        assert counts(WhatIf(run).decide([f"{key}={point['value']}"]))["kept"] == point["kept"]
+    assert "plotly" in plot.read_text()[:100_000]
+    shown = limbeck("filter", run, "--sweep", f"{key}=-1:1:0.5")
+    assert shown.stdout.count("█") > 0 and f"{kept[0]} (" in shown.stdout
+
+
+def test_calibration_can_be_tried_with_another_rate(run: Path) -> None:
+    selection = WhatIf(run).decide(["calibration.pass_rate=0.15", "select=[]"])
+    rate = counts(selection)["kept"] / counts(selection)["candidates"]
+    assert rate == pytest.approx(selection.calibration["pass_rate"]) and rate == pytest.approx(0.15, abs=0.06)
+
+
+def test_another_model_or_filter_needs_scores(run: Path) -> None:
+    trial = WhatIf(run)
+    with pytest.raises(LimbeckError, match="would measure something else, or more rows, so its scores must be computed first"):
+        trial.decide(["filters.pmi.engine.dtype=bfloat16"])
+    with pytest.raises(LimbeckError, match="filter second is not one of the run's"):
+        trial.decide(['filters=[{"kind": "length", "name": "second"}]'])
+    settings = ['filters=[{"kind": "length", "name": "second", "min_output_tokens": 12}]', "select=[]"]
+    found = counts(WhatIf(run, score=score_here).decide(settings))
+    enough = sum(row["output_tokens"] >= 12 for row in scores(run, "length").values())
+    assert found["kept"] == enough and found["rejected_by"] == {"second": found["candidates"] - enough}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "teacher.model=x"], "only filters, select and calibration"),
+        (["--set", "filters.pni.min_saliency=1"], "no filter is called 'pni'; here are pmi, heuristics, length"),
+        (["--set", "filters.pmi.min_salienci=1"], "did you mean 'min_saliency'"),
+        (["--sweep", "filters.pmi.min_saliency=1:0:0.1"], "low:high:step"),
+        (["--sweep", "filters.pmi.min_saliency"], "low:high:step"),
+        (["--set", "filters.pmi.min_faithfulness=2.0", "--apply", "none"], "nothing passes these limits"),
+        (["--round", "7"], "round 7"),
+    ],
+)
+def test_faults_are_one_sentence(run: Path, arguments: list[str], words: str) -> None:
+    done = limbeck("filter", run, *arguments)
+    assert done.returncode == 1 and words in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_sweep_includes_its_last_value() -> None:
+    assert parse_sweep("a=0.1:0.6:0.05").values[-1] == 0.6 and len(parse_sweep("a=0.1:0.6:0.05").values) == 11
+    assert parse_sweep("a=0:0:1").values == (0.0,)
+
+
+def test_a_sweep_keeps_the_other_settings(run: Path) -> None:
+    points = list(sweep(WhatIf(run), ["select=[]"], parse_sweep("filters.length.max_compression=5:5:1")))
+    assert points[0]["kept"] == counts(WhatIf(run).decide(["select=[]"]))["kept"]
