@@ -41,7 +41,7 @@ def run(
 ) -> RunFolder:
     """Run a recipe to its end in the folder `out`, going on where an earlier run of it stopped; returns the folder.
 
-    `filters` and `set_filters` are objects of the user's own that satisfy `Filter` and `SetFilter` of filters/contract.py; they come
+    `filters` and `set_filters` are objects of the user's own that satisfy `Filter` and `SetFilter` (filters/contract.py), put
     after the recipe's. Raises LimbeckError with one sentence for whatever a user can mend; what is finished by then stays.
     """
     began = started or time.time()

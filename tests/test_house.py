@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from helpers.paths import ROOT
+from helpers.paths import PACKAGE, ROOT
 from helpers.tiny_run import limbeck
 from limbeck.cluster.session import PACKAGES, code_fingerprints
 from limbeck.corpus.errors import LimbeckError
@@ -21,7 +21,22 @@ SHIPPED = sorted((ROOT / "pipelines" / "recipes").glob("*.yaml"))
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_package_lies_in_this_checkout(package: str) -> None:
-    assert Path(str(importlib.import_module(package).__file__)).resolve() == ROOT / package / "__init__.py"
+    found = Path(str(importlib.import_module(f"limbeck.{package}").__file__)).resolve()
+    assert found in (ROOT / package / "__init__.py", ROOT / "src/limbeck" / package / "__init__.py")  # the latter in an sdist
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_old_names_are_refused_here_and_in_child_processes(package: str) -> None:
+    with pytest.raises(ImportError, match="old name"):
+        importlib.import_module(package)
+    done = subprocess.run([sys.executable, "-c", f"import {package}"], capture_output=True, text=True, cwd=ROOT)
+    assert "old name" in done.stderr
+
+
+def test_only_infinigram_imports_its_extension() -> None:
+    others = [path for room in PACKAGES if room != "infinigram" for path in (PACKAGE / room).resolve().rglob("*.py")]
+    assert len(others) > 100
+    assert not [path for path in others if "_infinigram" in path.read_text(encoding="utf-8")]
 
 
 def test_a_stranger_s_package_is_told_from_ours() -> None:
@@ -31,8 +46,9 @@ def test_a_stranger_s_package_is_told_from_ours() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "filters.pmi",
-        "infinigram",
+        "limbeck.filters.models.pmi",
+        "limbeck",
+        "limbeck.infinigram",
         "limbeck.infinigram.service.app",
         "limbeck.pipelines.cli.main",
         "limbeck.pipelines.recipe",

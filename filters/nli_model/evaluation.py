@@ -14,7 +14,7 @@ import numpy.typing as npt
 from limbeck.filters.nli_model.pairs import LABELS
 from limbeck.filters.nli_model.rules import NliPair
 
-TEST_SET = Path(__file__).with_name("nli_test_set.jsonl")
+TEST_SET = Path(__file__).with_name("test_set.jsonl")
 
 _BUCKETS = 4096  # of hashed words, for each of: in both, in the premise alone, in the hypothesis alone
 _EPOCHS = 12

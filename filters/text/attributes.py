@@ -2,7 +2,7 @@
 
 Extractiveness follows Grusky et al. (2018): fragments are the runs of words that an output shares with its document.
 Specificity is the share of named entities and numbers (a reconstruction of InfoSumm's attribute). The buckets are what control
-codes (corpus/text/control_codes.py) tell a student: Referee's ten of compression (Sclar et al., 2022), three of every other attribute.
+codes (control_codes.py) tell a student: Referee's ten of compression (Sclar et al., 2022), three of every other attribute.
 """
 
 import re

@@ -16,7 +16,7 @@ _POLICY = (
 
 def add_page(app: FastAPI, serving: Serving) -> None:
     """Add `GET /`: the page, or the names of all indexes for a client that asks for JSON, as the official service answers."""
-    folder = resources.files("infinigram") / "static"
+    folder = resources.files("limbeck.infinigram.service") / "static"
     files = {name: (folder / name).read_bytes() for name in (*_TYPES, "page.html")}
     headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
