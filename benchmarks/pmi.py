@@ -45,6 +45,7 @@ from limbeck.filters.models.masked_pmi import TERMS as MASKED_TERMS
 from limbeck.filters.models.masked_pmi import MaskedPmiFilter
 from limbeck.filters.models.masked_pmi import terms as masked_terms
 from limbeck.filters.models.pmi import TERMS, PmiFilter, terms
+from limbeck.generators.runner import Runner
 from limbeck.generators.summaries import SummariesConfig
 
 
@@ -126,7 +127,8 @@ def differences(scores: pa.Table, expected: npt.NDArray[np.float64], terms: Sequ
 def sampled_candidates(arguments: argparse.Namespace, engine: Engine) -> pa.Table:
     """Non-empty outputs of the model itself about installed packages, with the columns of SCORED_INPUT."""
     sources = read_packages(arguments)
-    candidates = SummariesConfig(samples=arguments.candidates).build(run_seed=0, round=0).generate(sources, engine)
+    runner = Runner(SummariesConfig(samples=arguments.candidates).build(), 0, 0)
+    candidates = runner.run(sources, {"teacher": engine})
     return scored_input(sources, candidates.to_pylist())
 
 

@@ -34,6 +34,31 @@ CANDIDATES = pa.schema(
         pa.field("output_tokens", pa.int32(), nullable=False),
         pa.field("finish_reason", pa.string(), nullable=False),  # stop | length | error
         pa.field("error", pa.string()),
+        # null in most rows, and absent from parts that older versions wrote (read as null)
+        pa.field("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),  # of several turns
+        pa.field("input", pa.string()),  # what the output refers to; null: the source's document
+        pa.field("reference", pa.string()),  # a known answer; null: the source's reference
+        pa.field("facts", pa.string()),  # JSON: operator, persona, template, ...
+    ]
+)
+
+# Every request of every script, in the order in which a source's script made them.
+STEPS = pa.schema(
+    [
+        pa.field("source_id", pa.string()),
+        pa.field("step", pa.string()),  # its name in the script, numbered from the second time on
+        pa.field("position", pa.int32()),  # among the source's steps
+        pa.field("index", pa.int32()),  # among the completions, or targets, of one step
+        pa.field("engine", pa.string()),
+        pa.field("prompt", pa.string()),  # plain text, or a conversation as JSON
+        pa.field("text", pa.string()),  # the completion, or the target that was scored
+        pa.field("seed", pa.int64()),
+        pa.field("finish_reason", pa.string()),
+        pa.field("prompt_tokens", pa.int32()),
+        pa.field("output_tokens", pa.int32()),
+        pa.field("logprob", pa.float64()),  # nats, of a target
+        pa.field("error", pa.string()),
+        pa.field("samples", pa.list_(pa.int32())),  # the source's candidates that were made from this completion
     ]
 )
 
@@ -41,7 +66,7 @@ CANDIDATES = pa.schema(
 SCORED_INPUT = pa.schema(
     [
         *CANDIDATES,
-        *(SOURCES.field(name) for name in ("document", "document_tokens", "following", "reference", "salient", "group")),
+        *(SOURCES.field(name) for name in ("document", "document_tokens", "following", "salient", "group")),
     ]
 )
 

@@ -1,28 +1,26 @@
 """Summaries: several samples of one summary for each document."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
-import pyarrow as pa
 from pydantic import Field
 
-from limbeck.cluster.engines.protocol import Completion, Engine, Message, Request, Sampling
-from limbeck.corpus.config import Config
+from limbeck.cluster.engines.protocol import Message, Sampling
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.prompts import load_template
-from limbeck.corpus.schemas import CANDIDATES
-from limbeck.corpus.seeds import derive_id, derive_seed
+from limbeck.generators.contract import Draft, Draw, GeneratorConfig, Needs, Script, Source
 
 PROMPTS = Path(__file__).parent / "prompts"
+PROMPT_TOKENS = 96  # a chat template's own words and the instruction, amply
 
 
-class SummariesConfig(Config):
+class SummariesConfig(GeneratorConfig):
     """How to ask for summaries, and how to sample them.
 
     `prompt` names a Jinja template among the generator's own, or the path of one; it sees `document`. With `style` chat it is
-    the user's turn, with plain it is the text that the model goes on writing.
+    the user's turn, with plain it is the text that the model continues.
     """
 
     kind: Literal["summaries"] = "summaries"
@@ -35,77 +33,40 @@ class SummariesConfig(Config):
     top_k: int = Field(default=50, ge=0)
     stop: tuple[str, ...] = Field(default=("\n",), strict=False)  # not strict: YAML has lists, not tuples
 
-    def build(self, run_seed: int, round: int) -> "Summaries":
-        """Return the generator of one round; raises LimbeckError where the template is missing or does not render."""
-        return Summaries(self, run_seed, round)
+    @property
+    def needs(self) -> Needs:
+        """One completion per candidate."""
+        return Needs(self.samples, self.samples, self.max_new_tokens, PROMPT_TOKENS, chat=self.style == "chat")
+
+    def with_samples(self, samples: int) -> "SummariesConfig":
+        """The config that draws another number of summaries per document."""
+        return self.model_copy(update={"samples": samples})
+
+    def build(self) -> "Summaries":
+        """Return the generator; raises LimbeckError if the template is missing or does not render."""
+        return Summaries(self)
 
 
 class Summaries:
-    """Asks for summaries, one request a source and sample, each with a seed of its own."""
+    """Asks for `samples` completions of one prompt per document."""
 
-    def __init__(self, config: SummariesConfig, run_seed: int, round: int) -> None:
-        """Read the template, and render it once to see that it can be."""
+    def __init__(self, config: SummariesConfig) -> None:
+        """Read the template, and render it once to check that it can be."""
         self._config = config
-        self._run_seed = run_seed
-        self._round = round
         self._template = load_template(config.prompt, PROMPTS)
+        self._sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p, config.top_k, config.stop)
         self.render("a document")
 
     def render(self, document: str) -> str:
-        """Return the prompt for a document, without white space at either end; raises LimbeckError where the template fails."""
+        """Return the prompt for a document, without whitespace at either end; raises LimbeckError if the template fails."""
         try:
             return self._template.render(document=document).strip()
         except jinja2.TemplateError as error:
             raise LimbeckError(f"the prompt {self._config.prompt} does not render: {error}; it may use `document`") from error
 
-    def generate(self, sources: pa.Table, engine: Engine) -> pa.Table:
-        """Return one row of `limbeck.corpus.schemas.CANDIDATES` for each source and sample, in that order.
-
-        A request that the engine could not answer becomes a row with an `error` and an empty output. `sources` needs `source_id`
-        and `document`. Token counts are those of the stripped output.
-        """
-        rows = self._drafts(sources)
-        answers = {answer.request_id: answer for answer in engine.complete([self._request(row) for row in rows])}
-        for row in rows:
-            row |= _outcome(answers.get(row["candidate_id"]))
-        counts = engine.count_tokens([row["output"] for row in rows]) if rows else []
-        for row, count in zip(rows, counts, strict=True):
-            row["output_tokens"] = count
-        return pa.Table.from_pylist(rows, schema=CANDIDATES)
-
-    def _drafts(self, sources: pa.Table) -> list[dict[str, Any]]:
-        """What is known of each candidate before the engine is asked."""
-        rows = []
-        for source in sources.select(["source_id", "document"]).to_pylist():
-            prompt = self.render(source["document"])
-            for sample in range(self._config.samples):
-                rows.append(
-                    {
-                        "candidate_id": derive_id(self._round, source["source_id"], sample),
-                        "source_id": source["source_id"],
-                        "sample": sample,
-                        "seed": derive_seed(self._run_seed, self._round, source["source_id"], sample),
-                        "prompt": prompt,
-                    }
-                )
-        assert len({row["candidate_id"] for row in rows}) == len(rows), "a source stands twice in this part"
-        return rows
-
-    def _request(self, row: Mapping[str, Any]) -> Request:
-        config = self._config
-        prompt = (Message("user", row["prompt"]),) if config.style == "chat" else row["prompt"]
-        sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p, config.top_k, config.stop)
-        return Request(row["candidate_id"], prompt, sampling, row["seed"])
-
-
-def _outcome(answer: Completion | None) -> dict[str, Any]:
-    """The columns that the engine's answer decides; no answer is an error like any other."""
-    if answer is None:
-        return {"output": "", "prompt_tokens": 0, "finish_reason": "error", "error": "the engine gave no answer"}
-    failed = answer.finish_reason == "error"
-    return {
-        "output": "" if failed else answer.text.strip(),
-        "prompt_tokens": answer.prompt_tokens,
-        "finish_reason": answer.finish_reason,
-        "error": (answer.error or "the engine gave no reason") if failed else None,
-    }
+    def script(self, source: Source, draw: Draw, pool: Sequence[Mapping[str, Any]]) -> Script:
+        """One step; every completion is a candidate."""
+        prompt = self.render(source.document)
+        asked = (Message("user", prompt),) if self._config.style == "chat" else prompt
+        answers = yield draw("summary", asked, self._sampling, n=self._config.samples)
+        return [Draft.of(answer, prompt) for answer in answers]

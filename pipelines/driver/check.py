@@ -18,7 +18,6 @@ from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.events import read_events
 from limbeck.students.base.compatibility import compare
 
-PROMPT_TOKENS = 96  # a chat template's own words and the instruction, amply
 # what two CPU cores did with a 135M model in bfloat16: a scale for the estimate, nothing depends on it
 REFERENCE_PARAMETERS = 135e6
 TOKENS_PER_SECOND = {"complete": 200.0, "logprobs": 1200.0, "train": 250.0}
@@ -45,12 +44,12 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
             problems.append(f"{where}: {error}")
     if "teacher.model" in models:
         problems += _context_problems(recipe, models)
-        if recipe.generator.style == "chat" and not models["teacher.model"].has_chat_template:
+        if recipe.generator.needs.chat and not models["teacher.model"].has_chat_template:
             problems.append(
                 f"teacher.model {recipe.teacher.model} has no chat template; set generator.style: plain, or use an instruct model"
             )
     try:
-        recipe.generator.build(recipe.seed, 0)
+        recipe.generator.build()
     except LimbeckError as error:
         problems.append(f"generator: {error}")
     problems += [f"filters.{part.name}: {problem}" for part in recipe.filters for problem in part.problems()]
@@ -112,7 +111,8 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     """Tokens and seconds of the whole run, from counts alone: right within a factor of about two on CPUs, high on GPUs."""
     split = {name: documents[name] for name in ("train", "dev", "test")}
     length = documents["document_tokens"] / max(1, documents["used"])
-    new, samples, settings = recipe.generator.max_new_tokens * 0.6, recipe.generator.samples, recipe.evaluation
+    needs, settings = recipe.generator.needs, recipe.evaluation
+    new, samples = needs.new_tokens * 0.6, needs.completions
     models = recipe.rounds + 1 if recipe.student else 1
     drawn = recipe.rounds * split["train"] * samples + models * split["dev"] * settings.dev_samples
     drawn += models * split["test"] * settings.samples
@@ -121,7 +121,7 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     trained = 0.0
     if recipe.student:
         rows = recipe.calibration.pass_rate * split["train"] * samples
-        trained = recipe.rounds * recipe.student.epochs * rows * (length + PROMPT_TOKENS / 2 + new)
+        trained = recipe.rounds * recipe.student.epochs * rows * (length + needs.prompt_tokens / 2 + new)
     tokens = {"complete": drawn * new, "logprobs": scored, "train": trained}
     speed = REFERENCE_PARAMETERS / max(parameters, 1) * (os.cpu_count() or 1) / REFERENCE_CORES
     seconds = {name: round(count / (TOKENS_PER_SECOND[name] * speed), 1) for name, count in tokens.items()}
@@ -137,7 +137,8 @@ def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]
     limit = recipe.sources.max_source_tokens
     if limit is None:
         return []  # a document that does not fit becomes a row with a reason
-    need = limit + PROMPT_TOKENS + recipe.generator.max_new_tokens
+    needs = recipe.generator.needs
+    need = limit + needs.prompt_tokens + needs.new_tokens
     return [
         f"{where} {named_models(recipe)[where]} has a context of {info.context_tokens} tokens, and documents of {limit} with "
         f"prompt and output need {need}; lower sources.max_source_tokens or use a model with a longer context"
@@ -168,7 +169,7 @@ def _student_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]
     teacher, base = models.get("teacher.model"), models.get("student.base.model")
     try:
         if teacher and base:
-            compare(teacher.folder, base.folder, conversational=recipe.generator.style == "chat")
+            compare(teacher.folder, base.folder, conversational=recipe.generator.needs.chat)
     except LimbeckError as error:
         return [f"student.base.model: {error}"]
     return []

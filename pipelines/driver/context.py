@@ -129,7 +129,7 @@ def held_out_lane(context: Context, split: str, subject: str, engine: EngineConf
                 stage=f"{split}/candidates",
                 sources=context.folder.sources(split),
                 out=place / "candidates",
-                generator=context.recipe.generator.model_copy(update={"samples": samples}),
+                generator=context.recipe.generator.with_samples(samples),
                 run_seed=context.recipe.seed,
                 round=HELD_OUT,
                 engine=context.counted(engine),

@@ -1,20 +1,24 @@
 """The two jobs of a part: draw candidates, and score them with one filter. Both are carried to workers by pickle."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from limbeck.cluster.engines.journal import JournaledEngine
 from limbeck.cluster.engines.protocol import Completion, Engine, Pair, Request, Usage
 from limbeck.cluster.workers.worker import PoolName
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import check_whole, part_path, read_part, write_part
-from limbeck.corpus.schemas import CANDIDATES, SCORED_INPUT
+from limbeck.corpus.schemas import CANDIDATES, SCORED_INPUT, SOURCES, STEPS
 from limbeck.filters.contract import Bound, Filter
+from limbeck.generators.contract import TEACHER, GeneratorConfig
+from limbeck.generators.runner import Runner
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.config import EngineConfig
@@ -25,21 +29,26 @@ BATCH_ACROSS_CALLERS = ("vllm", "endpoint")  # engines that several jobs of a pr
 
 @dataclass(frozen=True)
 class GenerateJob:
-    """Sources of a part → its candidates."""
+    """Sources of a part → its candidates, and beside them the steps that made them."""
 
     stage: str
     sources: Path
     out: Path
-    generator: Any  # a generator's config: `build(run_seed, round)`
+    generator: GeneratorConfig
     run_seed: int
     round: int
     engine: "EngineConfig"
     pool: ClassVar[PoolName] = "teachers"
 
     @property
+    def engines(self) -> Mapping[str, "EngineConfig"]:
+        """Every engine that the script may name."""
+        return {TEACHER: self.engine, **self.generator.engines}
+
+    @property
     def concurrent(self) -> bool:
         """Whether it may run beside other jobs of its process."""
-        return self.engine.kind in BATCH_ACROSS_CALLERS
+        return all(engine.kind in BATCH_ACROSS_CALLERS for engine in self.engines.values())
 
     def finished(self, part: str) -> bool:
         """Whether the candidates are published."""
@@ -50,30 +59,47 @@ class GenerateJob:
         return check_whole(part_path(self.sources, part))
 
     def warm(self, engines: "Engines") -> None:
-        """Load the engine."""
-        engines.get(self.engine)
+        """Load the engines."""
+        for config in self.engines.values():
+            engines.get(config)
 
     def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
-        """Candidates of some sources, `samples` rows each."""
-        sources = read_part(self.sources, part).slice(start, stop - start)
-        return self._generate(sources, engines.get(self.engine))
+        """Candidates of some sources with a column `steps`; at least one row per source."""
+        sources = read_part(self.sources, part)
+        asked = {name: self._asked(engines.get(config), config, part) for name, config in self.engines.items()}
+        runner = self._runner(whole=start == 0 and stop == sources.num_rows)
+        return runner.run(sources.slice(start, stop - start), asked)
 
     def failure(self, part: str, row: int, reason: str) -> pa.Table:
         """The candidates of a source that cannot be worked on: rows with an error."""
-        return self._generate(read_part(self.sources, part).slice(row, 1), Unable(reason))
+        failing = {name: FailingEngine(reason) for name in self.engines}
+        return self._runner(whole=False).run(read_part(self.sources, part).slice(row, 1), failing)
 
     def publish(self, part: str, table: pa.Table) -> int:
-        """Write the candidates."""
+        """Write the steps, then the candidates, whose file says that the part is finished."""
+        write_part(self.out.parent / "steps", part, _steps(table), STEPS)
         write_part(self.out, part, table, CANDIDATES)
+        self._journal(part).unlink(missing_ok=True)
         return int(table.num_rows)
 
-    def _generate(self, sources: pa.Table, engine: Engine) -> pa.Table:
-        candidates: pa.Table = self.generator.build(self.run_seed, self.round).generate(sources, engine)
-        return candidates
+    def _runner(self, whole: bool) -> Runner:
+        return Runner(self.generator.build(), self.run_seed, self.round, across_callers=self.concurrent, whole=whole)
+
+    def _asked(self, engine: Engine, config: "EngineConfig", part: str) -> Engine:
+        return JournaledEngine(engine, self._journal(part)) if config.kind == "endpoint" else engine
+
+    def _journal(self, part: str) -> Path:
+        return self.out.parent / "journal" / f"{part}.jsonl"
 
 
-class Unable:
-    """An engine that answers every request with the same reason: what a source that kills its worker is given to."""
+def _steps(table: pa.Table) -> pa.Table:
+    """The steps of a part, taken out of the rows that carry them."""
+    rows = [step for steps in table["steps"].to_pylist() for step in steps or ()]
+    return pa.Table.from_pylist(rows, schema=STEPS)
+
+
+class FailingEngine:
+    """A stand-in engine that fails every request with the same reason, for a source that kills its worker."""
 
     context_tokens = 0
 
@@ -206,14 +232,39 @@ def _stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def with_sources(candidates: pa.Table, sources: pa.Table) -> pa.Table:
-    """What a filter is handed (`SCORED_INPUT`): each candidate with its document, reference and salient spans, in order."""
-    missing = [name for name in SCORED_INPUT.names if name not in candidates.column_names and name not in sources.column_names]
+    """What a filter is handed (`SCORED_INPUT`): each candidate with its document, reference and salient spans, in order.
+
+    A candidate's own `input` and `reference` take the place of its source's.
+    """
+    for name in CANDIDATES.names:
+        if name not in candidates.column_names:  # nullable columns that older versions did not write
+            assert CANDIDATES.field(name).nullable, name
+            nulls = pa.nulls(candidates.num_rows, CANDIDATES.field(name).type)
+            candidates = candidates.append_column(CANDIDATES.field(name), nulls)
+    of_source = [name for name in SCORED_INPUT.names if name in SOURCES.names and name not in ("source_id", "reference")]
+    missing = [name for name in of_source if name not in sources.column_names]
     if missing:
         raise LimbeckError(f"the sources have no column {missing[0]!r}: an older version made this run; choose another --out")
     positions = {source_id: i for i, source_id in enumerate(sources["source_id"].to_pylist())}
     indices = pa.array([positions[source_id] for source_id in candidates["source_id"].to_pylist()], pa.int64())
-    joined = candidates
-    for name in SCORED_INPUT.names:
-        if name not in candidates.column_names:
-            joined = joined.append_column(SCORED_INPUT.field(name), sources[name].take(indices))
-    return joined.select(SCORED_INPUT.names)
+    columns = {name: candidates[name] for name in CANDIDATES.names}
+    columns |= {name: sources[name].take(indices) for name in of_source}
+    columns["reference"] = pc.coalesce(columns["reference"], sources["reference"].take(indices))
+    if columns["input"].null_count < candidates.num_rows:
+        columns |= _of_inputs(columns)
+    return pa.table(columns).select(SCORED_INPUT.names).cast(SCORED_INPUT)
+
+
+def _of_inputs(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, pa.Array]:
+    """`document` and what depends on it, for rows with an input: nothing follows it, and its salient words are unknown."""
+    rows = range(len(columns["input"]))
+    given = columns["input"].to_pylist()
+    document, tokens, following, salient = (
+        columns[n].to_pylist() for n in ("document", "document_tokens", "following", "salient")
+    )
+    return {
+        "document": pa.array([document[i] if given[i] is None else given[i] for i in rows], pa.string()),
+        "document_tokens": pa.array([tokens[i] if given[i] is None else len(given[i].split()) for i in rows], pa.int32()),
+        "following": pa.array([following[i] if given[i] is None else None for i in rows], pa.string()),
+        "salient": pa.array([salient[i] if given[i] is None else [] for i in rows], pa.list_(pa.int32())),
+    }

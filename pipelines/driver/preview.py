@@ -5,6 +5,8 @@ from typing import Any
 import pyarrow as pa
 
 from limbeck.corpus.tokenizer import Tokenizer
+from limbeck.generators.contract import TEACHER
+from limbeck.generators.runner import Runner
 from limbeck.pipelines.driver.jobs import with_sources
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
@@ -33,7 +35,8 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
     table = read_sources(recipe.sources, Tokenizer.load(resolve(recipe.teacher.model)), recipe.seed)
     sources = table.filter(pa.array([split == "train" for split in table["split"].to_pylist()])).slice(0, documents)
     engines = Engines()
-    candidates = recipe.generator.build(recipe.seed, 0).generate(sources, engines.get(recipe.teacher))
+    runner = Runner(recipe.generator.build(), recipe.seed, 0)
+    candidates = runner.run(sources, {TEACHER: engines.get(recipe.teacher)}).drop_columns(["steps"])
     seen = with_sources(candidates, sources)
     scores = {}
     for part in recipe.filters:

@@ -32,7 +32,7 @@ def dataset_rows(folder: RunFolder, recipe: Recipe, kept: pa.Table) -> pa.Table:
     `kept` is a joined table with its evidence. Where a privacy filter redacts, its text is the row's output.
     """
     sources = {row["source_id"]: row for row in read_parts(folder.sources("train"), SOURCES).to_pylist()}
-    chat = recipe.generator.style == "chat"
+    chat = recipe.generator.needs.chat
     turn = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])) if chat else pa.string()
 
     def said(role: str, texts: list[str]) -> pa.Array:

@@ -10,6 +10,8 @@ from limbeck.cluster.engines.protocol import Completion, Message, Request
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.schemas import CANDIDATES
 from limbeck.corpus.seeds import derive_id, derive_seed
+from limbeck.generators.contract import TEACHER
+from limbeck.generators.runner import Runner
 from limbeck.generators.summaries import SummariesConfig
 
 
@@ -19,9 +21,13 @@ def sources(count: int) -> pa.Table:
     )
 
 
+def generate(config: SummariesConfig, table: pa.Table, engine: ScriptedEngine, run_seed: int = 1, round: int = 0) -> pa.Table:
+    return Runner(config.build(), run_seed, round).run(table, {TEACHER: engine}).select(CANDIDATES.names)
+
+
 def test_each_source_and_sample_has_one_row_in_order() -> None:
     engine = ScriptedEngine()
-    table = SummariesConfig(samples=3).build(run_seed=1, round=0).generate(sources(4), engine)
+    table = generate(SummariesConfig(samples=3), sources(4), engine)
     assert table.schema == CANDIDATES
     assert list(zip(table["source_id"].to_pylist(), table["sample"].to_pylist(), strict=True)) == [
         (f"s{i}", sample) for i in range(4) for sample in range(3)
@@ -35,15 +41,15 @@ def test_each_source_and_sample_has_one_row_in_order() -> None:
 @settings(deadline=None)
 def test_nothing_vanishes_whatever_the_engine_answers(kinds: list[str]) -> None:
     config = SummariesConfig(samples=2)
-    kind_of = dict(zip([derive_id(0, f"s{i}", sample) for i in range(3) for sample in range(2)], kinds, strict=True))
+    kind_of = dict(zip([derive_seed(1, 0, f"s{i}", sample) for i in range(3) for sample in range(2)], kinds, strict=True))
 
     def answer(request: Request) -> Completion | None:
-        kind = kind_of[request.request_id]
+        kind = kind_of[request.seed]
         if kind == "error":
             return Completion(request.request_id, "", (), "error", 9, "the prompt is too long")
         return completion(request, "  Two words\n") if kind == "text" else None
 
-    rows = config.build(run_seed=1, round=0).generate(sources(3), ScriptedEngine(answer)).to_pylist()
+    rows = generate(config, sources(3), ScriptedEngine(answer)).to_pylist()
     assert len(rows) == 6
     for row, kind in zip(rows, kinds, strict=True):
         expected = {
@@ -55,20 +61,20 @@ def test_nothing_vanishes_whatever_the_engine_answers(kinds: list[str]) -> None:
 
 
 def test_no_sources_make_an_empty_table() -> None:
-    table = SummariesConfig().build(run_seed=1, round=0).generate(sources(0), ScriptedEngine())
+    table = generate(SummariesConfig(), sources(0), ScriptedEngine())
     assert (table.num_rows, table.schema) == (0, CANDIDATES)
 
 
 def test_a_row_does_not_depend_on_its_part() -> None:
-    whole = SummariesConfig(samples=2).build(run_seed=5, round=1).generate(sources(4), ScriptedEngine())
-    tail = SummariesConfig(samples=2).build(run_seed=5, round=1).generate(sources(4).slice(2), ScriptedEngine())
+    whole = generate(SummariesConfig(samples=2), sources(4), ScriptedEngine(), 5, 1)
+    tail = generate(SummariesConfig(samples=2), sources(4).slice(2), ScriptedEngine(), 5, 1)
     assert whole.slice(4).to_pylist() == tail.to_pylist()
 
 
 def test_seeds_differ_by_run_and_round_and_ids_by_round_only() -> None:
     config = SummariesConfig(samples=2)
     tables = {
-        key: config.build(*key).generate(sources(2), ScriptedEngine()).select(["candidate_id", "seed"]).to_pydict()
+        key: generate(config, sources(2), ScriptedEngine(), *key).select(["candidate_id", "seed"]).to_pydict()
         for key in [(1, 0), (2, 0), (1, 1)]
     }
     assert len({seed for table in tables.values() for seed in table["seed"]}) == 12
@@ -95,12 +101,12 @@ def test_seeds_never_change() -> None:
 def test_the_prompt_is_a_turn_or_the_text_itself(style: str) -> None:
     engine = ScriptedEngine()
     config = SummariesConfig(samples=1, style=style, max_new_tokens=9, temperature=0.5, top_p=0.8, top_k=4, stop=("\n", "##"))
-    table = config.build(run_seed=1, round=0).generate(sources(1), engine)
+    table = generate(config, sources(1), engine)
     (request,) = engine.requests
     text = table["prompt"][0].as_py()
     assert request.prompt == ((Message("user", text),) if style == "chat" else text)
     assert text == text.strip()
-    assert (request.seed, request.request_id) == (table["seed"][0].as_py(), table["candidate_id"][0].as_py())
+    assert request.seed == table["seed"][0].as_py()
     sampling = request.sampling
     assert (sampling.max_new_tokens, sampling.temperature, sampling.top_p, sampling.top_k, sampling.stop) == (
         9,
@@ -114,7 +120,7 @@ def test_the_prompt_is_a_turn_or_the_text_itself(style: str) -> None:
 def test_a_prompt_may_be_a_file(tmp_path) -> None:
     path = tmp_path / "short.jinja"
     path.write_text("TL;DR of {{ document }}:\n")
-    table = SummariesConfig(prompt=str(path)).build(run_seed=1, round=0).generate(sources(1), ScriptedEngine())
+    table = generate(SummariesConfig(prompt=str(path)), sources(1), ScriptedEngine())
     assert table["prompt"][0].as_py() == "TL;DR of Document 0 {{ 7 }}.:"
 
 
@@ -130,9 +136,9 @@ def test_a_faulty_prompt_is_found_before_any_model_runs(tmp_path, template: str,
     path = tmp_path / "faulty.jinja"
     path.write_text(template)
     with pytest.raises(LimbeckError, match=message):
-        SummariesConfig(prompt=str(path)).build(run_seed=1, round=0)
+        SummariesConfig(prompt=str(path)).build()
 
 
 def test_an_unknown_prompt_names_those_there_are() -> None:
     with pytest.raises(LimbeckError, match="there is no prompt sumary .* name one of summary"):
-        SummariesConfig(prompt="sumary").build(run_seed=1, round=0)
+        SummariesConfig(prompt="sumary").build()

@@ -14,6 +14,7 @@ from limbeck.corpus.schemas import SCORED_INPUT
 from limbeck.corpus.sources import PackagesSources, read_sources
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.filters.models.pmi import PmiFilter
+from limbeck.generators.runner import Runner
 from limbeck.generators.summaries import SummariesConfig
 
 pytestmark = pytest.mark.model
@@ -29,7 +30,7 @@ def test_true_pairs_beat_mismatched_ones() -> None:
     rows = sources.to_pylist()
     assert len(rows) == DOCUMENTS
     engine = Engines().get(TransformersConfig(model=MODEL))
-    outputs = SummariesConfig(samples=2, max_new_tokens=40).build(run_seed=1, round=0).generate(sources, engine).to_pylist()
+    outputs = Runner(SummariesConfig(samples=2, max_new_tokens=40).build(), 1, 0).run(sources, {"teacher": engine}).to_pylist()
     outputs = [row for row in outputs if row["output"]]
     assert len({row["source_id"] for row in outputs}) >= 24
     places = {row["source_id"]: place for place, row in enumerate(rows)}

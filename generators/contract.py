@@ -1,0 +1,178 @@
+"""What a generator is: a script over one source that yields what it wants drawn or scored, and returns drafts.
+
+A script is a Python generator function. It never sees an engine and does not batch; `runner.py` drives the scripts of a part
+together, stores every step, and makes one failed source cost one source.
+"""
+
+import random
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from limbeck.cluster.engines.config import EngineConfig
+from limbeck.cluster.engines.protocol import Completion, Message, Sampling
+from limbeck.corpus.config import Config
+from limbeck.corpus.seeds import derive_seed
+
+TEACHER = "teacher"
+Prompt = str | Sequence[Message]
+
+
+class StepFailed(Exception):
+    """The engine could not answer a step; raised inside the script, and, unless it is caught there, costs the source."""
+
+
+class Answer(str):
+    """The text of one completion as the engine wrote it, with what the engine reported about it."""
+
+    completion: Completion
+    step: str
+    number: int  # among the completions of its step
+    seed: int
+
+    @classmethod
+    def of(cls, completion: Completion, step: str, number: int, seed: int) -> "Answer":
+        """Wrap a completion; the text of a failed one is empty."""
+        answer = cls("" if completion.finish_reason == "error" else completion.text)
+        answer.completion, answer.step, answer.number, answer.seed = completion, step, number, seed
+        return answer
+
+    @property
+    def error(self) -> str | None:
+        """Why there is no text, or None."""
+        if self.completion.finish_reason != "error":
+            return None
+        return self.completion.error or "the engine gave no reason"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One output that a script returns: it becomes one candidate.
+
+    `input` replaces the source's document for filters, `reference` its reference, `messages` holds a conversation of several
+    turns, `facts` what else is known (operator, persona, template). `error` makes it a rejected row with that reason. `answer`
+    is the completion that the output was made from: its seed, token counts and finish reason become the candidate's.
+    """
+
+    prompt: str
+    output: str
+    input: str | None = None
+    reference: str | None = None
+    messages: tuple[Message, ...] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    answer: Answer | None = None
+
+    @classmethod
+    def of(cls, answer: Answer, prompt: str, **more: Any) -> "Draft":
+        """The draft whose output is a completion without whitespace at its ends; a failed completion makes a rejected one."""
+        return cls(prompt, answer.strip(), error=answer.error, answer=answer, **more)
+
+    @classmethod
+    def rejected(cls, text: str, reason: str, prompt: str = "", **more: Any) -> "Draft":
+        """A draft that no filter sees: `text` is kept beside the reason in its facts."""
+        facts = {**more.pop("facts", {}), "rejected_text": text}
+        return cls(prompt, "", error=reason, facts=facts, **more)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The source of one script: a row of `corpus.schemas.SOURCES`."""
+
+    source_id: str
+    document: str
+    reference: str | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns of the input row (seed tasks, labelled tables), and what `vary` drew."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A request for completions: `n` None asks for one and raises StepFailed if it fails, a number asks for a list."""
+
+    step: str
+    prompt: Prompt
+    sampling: Sampling
+    n: int | None
+    engine: str
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A request for the log-probability of each target after one context, in nats, summed over the target's tokens."""
+
+    step: str
+    context: str
+    targets: tuple[str, ...]
+    engine: str
+
+
+Asked = Drawing | Scoring
+Script = Generator[Asked, Any, Sequence[Draft]]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a script asks with. Nothing here computes: the script yields what these methods return."""
+
+    run_seed: int
+    round: int
+    source_id: str
+
+    def __call__(self, step: str, prompt: Prompt, sampling: Sampling, *, n: int | None = None, engine: str = TEACHER) -> Drawing:
+        """Ask for one completion (an `Answer`), or with `n` for a list of `n`, each with a seed of its own."""
+        return Drawing(step, prompt, sampling, n, engine)
+
+    def logprobs(self, context: str, targets: Sequence[str], *, step: str = "logprobs", engine: str = TEACHER) -> Scoring:
+        """Ask for one number per target: log p(target | context) in nats; NaN if the pair does not fit the context."""
+        return Scoring(step, context, tuple(targets), engine)
+
+    def random(self, step: str) -> random.Random:
+        """Return a random number generator that depends on the run's seed, the round, the source and `step` alone."""
+        return random.Random(derive_seed(self.run_seed, self.round, self.source_id, "random", step))
+
+
+class ScriptedGenerator(Protocol):
+    """A generator as the runner drives it."""
+
+    def script(self, source: Source, draw: Draw, pool: Sequence[Mapping[str, Any]]) -> Script:
+        """Start the script of one source; `pool` holds the tasks that were accepted before (read-only)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one source costs a generator, for `check` and the estimate; token counts are upper bounds per completion."""
+
+    candidates: int
+    completions: int
+    new_tokens: int
+    prompt_tokens: int
+    """Of instructions and template around the document, amply."""
+    chat: bool
+    """Whether it needs a model with a chat template."""
+
+
+class GeneratorConfig(Config):
+    """The base of every generator's config: all that `check`, the estimate, evaluation and the dataset ask of one."""
+
+    semantics: ClassVar[int] = 1
+    """Raised when the same config makes other candidates than before."""
+
+    @property
+    def needs(self) -> Needs:
+        """What a source costs."""
+        raise NotImplementedError
+
+    @property
+    def engines(self) -> Mapping[str, EngineConfig]:
+        """Engines beside the teacher that its script names; `check` places them."""
+        return {}
+
+    def with_samples(self, samples: int) -> "GeneratorConfig":
+        """The config that draws another number of candidates from a source, as evaluation does."""
+        raise NotImplementedError
+
+    def build(self) -> ScriptedGenerator:
+        """Return the generator; raises LimbeckError if its prompts are missing or do not render."""
+        raise NotImplementedError

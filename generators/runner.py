@@ -1,0 +1,316 @@
+"""Drives the scripts of a part: batches what they ask, stores every step, and keeps one failed source from costing others.
+
+The only module of generators/ that calls an engine. Engines that batch one call get the requests of all waiting scripts at once;
+engines that batch across callers get one thread per source, so that a finished source never waits for another.
+"""
+
+import json
+import threading
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from limbeck.cluster.engines.protocol import Completion, Engine, EngineDied, Message, Pair, Request
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.schemas import CANDIDATES, STEPS
+from limbeck.corpus.seeds import derive_id, derive_seed
+from limbeck.generators.contract import (
+    Answer,
+    Asked,
+    Draft,
+    Draw,
+    Drawing,
+    Scoring,
+    Script,
+    ScriptedGenerator,
+    Source,
+    StepFailed,
+)
+
+STEP_LIMIT = 64  # steps of one source: a script that asks for more loops
+FIRST_SOURCES = 8  # if these all raise and none succeeded, the generator is broken and not the sources
+MOST_THREADS = 1024
+FATAL = (EngineDied, MemoryError, LimbeckError)
+
+
+@dataclass
+class Run:
+    """One source's script under way."""
+
+    place: int
+    source: Source
+    draw: Draw
+    script: Script
+    asked: Asked | None = None
+    label: str = ""  # of the step that is asked for: its name, numbered from the second time on
+    labels: dict[str, int] = field(default_factory=dict)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    drafts: list[Draft] = field(default_factory=list)
+    raised: str | None = None
+
+    def advance(self, answer: Any = None) -> None:
+        """Run the script up to its next step or its end; an exception ends it with a reason."""
+        try:
+            if isinstance(answer, StepFailed):
+                self.asked = self.script.throw(answer)
+            else:
+                self.asked = self.script.send(answer)
+            self._label()
+        except StopIteration as end:
+            self._end(list(end.value or ()))
+        except StepFailed as failure:
+            self._end([Draft("", "", error=str(failure))])
+        except FATAL:
+            raise
+        except Exception as error:
+            self.raised = f"the script raised {_where(error)}"
+            self._end([Draft("", "", error=self.raised)])
+
+    def _label(self) -> None:
+        if not isinstance(self.asked, Drawing | Scoring):
+            raise TypeError(f"a script yields draw(...) or draw.logprobs(...), not {type(self.asked).__name__}")
+        if sum(self.labels.values()) >= STEP_LIMIT:
+            raise RuntimeError(f"the script asked for more than {STEP_LIMIT} steps")
+        count = self.labels[self.asked.step] = self.labels.get(self.asked.step, 0) + 1
+        self.label = self.asked.step if count == 1 else f"{self.asked.step}.{count}"
+
+    def _end(self, drafts: list[Draft]) -> None:
+        self.script.close()
+        self.asked = None
+        self.drafts = drafts or [Draft("", "", error="the script returned no draft")]
+
+    def seed(self, index: int) -> int:
+        """The seed of one completion; the first step of a script has the tuple of a script of one step."""
+        draw = self.draw
+        if sum(self.labels.values()) == 1:
+            return derive_seed(draw.run_seed, draw.round, draw.source_id, index)
+        return derive_seed(draw.run_seed, draw.round, draw.source_id, self.label, index)
+
+    def requests(self) -> list[Request]:
+        """What the step asks an engine to complete."""
+        asked = self.asked
+        assert isinstance(asked, Drawing)
+        prompt = asked.prompt if isinstance(asked.prompt, str) else tuple(asked.prompt)
+        return [
+            Request(f"{self.source.source_id}/{self.label}/{index}", prompt, asked.sampling, self.seed(index))
+            for index in range(1 if asked.n is None else asked.n)
+        ]
+
+    def pairs(self) -> list[Pair]:
+        """What the step asks an engine to score."""
+        assert isinstance(self.asked, Scoring)
+        return [Pair(self.asked.context, target) for target in self.asked.targets]
+
+    def completed(self, requests: Sequence[Request], found: Mapping[str, Completion]) -> Any:
+        """Record the completions of a step; returns what the script receives."""
+        asked = self.asked
+        assert isinstance(asked, Drawing)
+        answers = []
+        for index, request in enumerate(requests):
+            completion = found.get(request.request_id) or _no_answer(request)
+            answers.append(Answer.of(completion, self.label, index, request.seed))
+            self._record(asked, index, answers[-1], request)
+        if asked.n is not None:
+            return answers
+        return StepFailed(answers[0].error) if answers[0].error else answers[0]
+
+    def scored(self, logprobs: Sequence[Any]) -> list[float]:
+        """Record the log-probabilities of a step; returns their sums."""
+        asked = self.asked
+        assert isinstance(asked, Scoring)
+        sums = [float(values.sum()) for values in logprobs]
+        for index, (target, total) in enumerate(zip(asked.targets, sums, strict=True)):
+            row = {"prompt": asked.context, "text": target, "logprob": total, "engine": asked.engine}
+            self.steps.append({**self._row(index), **row})
+        return sums
+
+    def _record(self, asked: Drawing, index: int, answer: Answer, request: Request) -> None:
+        done = answer.completion
+        self.steps.append(
+            {
+                **self._row(index),
+                "engine": asked.engine,
+                "prompt": shown(asked.prompt),
+                "seed": request.seed,
+                "text": str(answer),
+                "finish_reason": done.finish_reason,
+                "prompt_tokens": done.prompt_tokens,
+                "output_tokens": len(done.token_ids),
+                "error": answer.error,
+            }
+        )
+
+    def _row(self, index: int) -> dict[str, Any]:
+        return {"source_id": self.source.source_id, "step": self.label, "position": len(self.steps), "index": index}
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs a generator over the sources of a part, or over a slice of one.
+
+    `across_callers`: the engines batch requests of concurrent callers. `whole`: the sources are a whole part, so that a
+    generator that raises on every one of the first eight (or all, if fewer) stops the run; a slice proves nothing.
+    """
+
+    generator: ScriptedGenerator
+    run_seed: int
+    round: int
+    across_callers: bool = False
+    whole: bool = True
+    pool: Sequence[Mapping[str, Any]] = ()
+
+    def run(self, sources: pa.Table, engines: Mapping[str, Engine]) -> pa.Table:
+        """Return the candidates of every source, in the order of `sources` and drafts: `CANDIDATES` and a column `steps`.
+
+        Every source has at least one row. `steps` (a list of structs with the fields of `STEPS`) is filled in a source's first
+        row. Raises EngineDied, and LimbeckError if the generator is broken (see `whole`).
+        """
+        runs = [self._start(place, source) for place, source in enumerate(sources_of(sources))]
+        if self.across_callers:
+            self._in_threads(runs, engines)
+        else:
+            self._in_batches(runs, engines)
+        return _table(runs, engines)
+
+    def _start(self, place: int, source: Source) -> Run:
+        draw = Draw(self.run_seed, self.round, source.source_id)
+        return Run(place, source, draw, self.generator.script(source, draw, self.pool))
+
+    def _in_batches(self, runs: Sequence[Run], engines: Mapping[str, Engine]) -> None:
+        """Advance all scripts together: one call per engine and kind of request, until every script has ended."""
+        for run in runs:
+            run.advance()
+        self._stop_if_broken(runs)
+        while waiting := [run for run in runs if run.asked is not None]:
+            answers = dict(_answer_together(waiting, engines))
+            for run in waiting:
+                run.advance(answers[run.place])
+            self._stop_if_broken(runs)
+
+    def _in_threads(self, runs: Sequence[Run], engines: Mapping[str, Engine]) -> None:
+        """One thread per source; the engine sees every source that waits, at every moment."""
+        lock = threading.Lock()
+        broken = threading.Event()
+
+        def alone(run: Run) -> None:
+            run.advance()
+            while run.asked is not None and not broken.is_set():
+                run.advance(dict(_answer_together([run], engines))[run.place])
+            try:
+                with lock:
+                    self._stop_if_broken(runs)
+            except LimbeckError:
+                broken.set()
+                raise
+
+        if not runs:
+            return
+        with ThreadPoolExecutor(min(len(runs), MOST_THREADS)) as threads:
+            futures = [threads.submit(alone, run) for run in runs]
+        for future in futures:
+            future.result()
+
+    def _stop_if_broken(self, runs: Sequence[Run]) -> None:
+        first = runs[:FIRST_SOURCES]
+        if self.whole and first and all(run.raised for run in first):
+            raise LimbeckError(
+                f"the generator failed on each of the first {len(first)} sources of a part; on the last of them "
+                f"{first[-1].raised}; fix the generator or its prompts and run again"
+            )
+
+
+def sources_of(sources: pa.Table) -> Iterator[Source]:
+    """The rows of a table of `SOURCES` as scripts see them."""
+    names = [name for name in ("source_id", "document", "reference", "record") if name in sources.column_names]
+    for row in sources.select(names).to_pylist():
+        record = json.loads(row["record"]) if row.get("record") else {}
+        yield Source(row["source_id"], row["document"], row.get("reference"), record)
+
+
+def shown(prompt: Any) -> str:
+    """A prompt as it is stored: plain text as it is, a conversation as JSON."""
+    if isinstance(prompt, str):
+        return prompt
+    return json.dumps([vars(message) for message in prompt], ensure_ascii=False)
+
+
+def _answer_together(runs: Sequence[Run], engines: Mapping[str, Engine]) -> Iterator[tuple[int, Any]]:
+    """(place, what the script receives) for every run, from one call per engine and kind of request."""
+    for name in dict.fromkeys(run.asked.engine for run in runs if run.asked):
+        mine = [run for run in runs if run.asked and run.asked.engine == name]
+        if name not in engines:
+            raise LimbeckError(f"the script asks engine {name!r}; the generator declares {', '.join(engines)}")
+        drawing = [(run, run.requests()) for run in mine if isinstance(run.asked, Drawing)]
+        if drawing:
+            together = [request for _, requests in drawing for request in requests]
+            found = {done.request_id: done for done in engines[name].complete(together)}
+            yield from ((run.place, run.completed(requests, found)) for run, requests in drawing)
+        scoring = [(run, run.pairs()) for run in mine if isinstance(run.asked, Scoring)]
+        if scoring:
+            answers = iter(engines[name].logprobs([pair for _, pairs in scoring for pair in pairs]))
+            yield from ((run.place, run.scored([next(answers) for _ in pairs])) for run, pairs in scoring)
+
+
+def _table(runs: Sequence[Run], engines: Mapping[str, Engine]) -> pa.Table:
+    rows: list[dict[str, Any]] = []
+    for run in runs:
+        made = [_row(run, sample, draft) for sample, draft in enumerate(run.drafts)]
+        made[0]["steps"] = _with_samples(run)
+        rows += made
+    teacher = next(iter(engines.values()))
+    counts = teacher.count_tokens([row["output"] for row in rows]) if rows else []
+    for row, count in zip(rows, counts, strict=True):
+        row["output_tokens"] = count
+    assert len({row["candidate_id"] for row in rows}) == len(rows), "a source stands twice in this part"
+    return pa.Table.from_pylist(rows, schema=pa.schema([*CANDIDATES, pa.field("steps", pa.list_(pa.struct(list(STEPS))))]))
+
+
+def _row(run: Run, sample: int, draft: Draft) -> dict[str, Any]:
+    answer, source_id = draft.answer, run.source.source_id
+    first_seed = derive_seed(run.draw.run_seed, run.draw.round, source_id, sample)
+    return {
+        "candidate_id": derive_id(run.draw.round, source_id, sample),
+        "source_id": source_id,
+        "sample": sample,
+        "seed": answer.seed if answer else first_seed,
+        "prompt": draft.prompt,
+        "output": "" if draft.error else draft.output,
+        "prompt_tokens": answer.completion.prompt_tokens if answer else 0,
+        "finish_reason": "error" if draft.error else answer.completion.finish_reason if answer else "stop",
+        "error": draft.error,
+        "messages": [vars(message) for message in draft.messages] if draft.messages is not None else None,
+        "input": draft.input,
+        "reference": draft.reference,
+        "facts": json.dumps(dict(draft.facts), ensure_ascii=False, sort_keys=True) if draft.facts else None,
+        "steps": [],
+    }
+
+
+def _with_samples(run: Run) -> list[dict[str, Any]]:
+    """The steps of a source, each with the numbers of the drafts that were made from it."""
+    used: dict[tuple[str, int], list[int]] = {}
+    for sample, draft in enumerate(run.drafts):
+        if draft.answer is not None:
+            used.setdefault((draft.answer.step, draft.answer.number), []).append(sample)
+    return [{**step, "samples": used.get((step["step"], step["index"]), [])} for step in run.steps]
+
+
+def _no_answer(request: Request) -> Completion:
+    return Completion(request.request_id, "", (), "error", 0, "the engine gave no answer")
+
+
+def _where(error: BaseException) -> str:
+    """An exception with the line of the script that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" (line {frames[-1].lineno} of {frames[-1].name})" if frames else ""
+    words = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}{': ' + words if words else ''}{place}"
+
+
+def messages(turns: Iterable[tuple[str, str]]) -> tuple[Message, ...]:
+    """A conversation from (role, content) pairs."""
+    return tuple(Message(role, content) for role, content in turns)  # type: ignore[arg-type]
