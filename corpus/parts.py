@@ -99,12 +99,20 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema | None = None) ->
         pq.write_table(table, temporary, compression="zstd")
 
 
-def write_parts(folder: Path, table: pa.Table, rows_per_part: int, schema: pa.Schema | None = None) -> list[str]:
-    """Publish a table as parts of `rows_per_part` rows and return their names; an empty table has no parts."""
-    names = []
-    for index, start in enumerate(range(0, table.num_rows, rows_per_part)):
-        names.append(f"part-{index:05d}")
-        write_part(folder, names[-1], table.slice(start, rows_per_part), schema)
+def write_parts(
+    folder: Path, table: pa.Table, rows_per_part: int, schema: pa.Schema | None = None, wave_rows: int | None = None
+) -> list[str]:
+    """Publish a table as parts of up to `rows_per_part` rows and return their names; an empty table has no parts.
+
+    With `wave_rows` a part also ends at every multiple of that number, so that a wave is a whole number of parts.
+    """
+    names: list[str] = []
+    wave_rows = wave_rows or max(1, table.num_rows)
+    for wave in range(0, table.num_rows, wave_rows):
+        end = min(wave + wave_rows, table.num_rows)
+        for start in range(wave, end, rows_per_part):
+            names.append(f"part-{len(names):05d}")
+            write_part(folder, names[-1], table.slice(start, min(rows_per_part, end - start)), schema)
     return names
 
 

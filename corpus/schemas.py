@@ -19,6 +19,8 @@ SOURCES = pa.schema(
         pa.field("following", pa.string()),  # the first sentences of what the cut took away; null: whole
         pa.field("salient", pa.list_(pa.int32()), nullable=False),  # start0, end0, start1, ...: spans in `document`
         pa.field("reason", pa.string()),  # why the row was not used; null: used
+        # null in most rows, and absent from parts that older versions wrote
+        pa.field("record", pa.string()),  # JSON: further columns of the input row, what `vary` drew, a frozen question
     ]
 )
 
@@ -61,6 +63,9 @@ STEPS = pa.schema(
         pa.field("samples", pa.list_(pa.int32())),  # the source's candidates that were made from this completion
     ]
 )
+
+# The task pool that a wave sees beside the generator's seeds: what earlier waves accepted, by part and row.
+POOL = pa.schema([CANDIDATES.field(name) for name in ("candidate_id", "prompt", "output", "input", "facts")])
 
 # What a filter is handed: a candidate together with its source. Built in memory, never stored.
 SCORED_INPUT = pa.schema(

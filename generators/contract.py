@@ -76,6 +76,17 @@ class Draft:
 
 
 @dataclass(frozen=True)
+class Task:
+    """A task of the task pool: one that the generator brings along (`seed`), or one that earlier waves accepted."""
+
+    prompt: str
+    output: str = ""
+    input: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    seed: bool = False
+
+
+@dataclass(frozen=True)
 class Source:
     """The source of one script: a row of `corpus.schemas.SOURCES`."""
 
@@ -84,6 +95,17 @@ class Source:
     reference: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of the input row (seed tasks, labelled tables), and what `vary` drew."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is asked about one source: a renderer (the recipe's `rows`) turns it into a prompt."""
+
+    source_id: str
+    prompt: str
+    document: str = ""
+    input: str | None = None
+    messages: tuple[Message, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,8 +157,17 @@ class Draw:
 class ScriptedGenerator(Protocol):
     """A generator as the runner drives it."""
 
-    def script(self, source: Source, draw: Draw, pool: Sequence[Mapping[str, Any]]) -> Script:
-        """Start the script of one source; `pool` holds the tasks that were accepted before (read-only)."""
+    @property
+    def seeds(self) -> Sequence[Task]:
+        """The tasks that its pool starts with; most generators have none."""
+        ...
+
+    def script(self, source: Source, draw: Draw, pool: Sequence[Task]) -> Script:
+        """Start the script of one source; `pool`: `seeds`, then what earlier waves accepted, by part and row."""
+        ...
+
+    def question(self, source: Source) -> "Question":
+        """What evaluation asks about a source; never called if the generator invents its inputs."""
         ...
 
 
@@ -159,6 +190,18 @@ class GeneratorConfig(Config):
     semantics: ClassVar[int] = 1
     """Raised when the same config makes other candidates than before."""
 
+    measures: ClassVar[tuple[str, ...] | None] = None
+    """The measures that evaluation reports for its task (names of `EvaluationRow`); None: all."""
+
+    grows: ClassVar[bool] = False
+    """Whether its scripts read what earlier waves accepted; the recipe then needs a `target`."""
+
+    invents_inputs: ClassVar[bool] = False
+    """Whether its sources hold no question: then the round-0 teacher draws the held-out inputs once, and they are frozen."""
+
+    controls: ClassVar[tuple[str, ...]] = ("mismatched",)
+    """The controls that its task is compared with; each needs what it is made of (a document, another source)."""
+
     @property
     def needs(self) -> Needs:
         """What a source costs."""
@@ -171,6 +214,11 @@ class GeneratorConfig(Config):
 
     def with_samples(self, samples: int) -> "GeneratorConfig":
         """The config that draws another number of candidates from a source, as evaluation does."""
+        raise NotImplementedError
+
+    @property
+    def sampling(self) -> Sampling:
+        """How evaluation samples the answers to its questions."""
         raise NotImplementedError
 
     def build(self) -> ScriptedGenerator:

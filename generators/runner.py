@@ -29,6 +29,7 @@ from limbeck.generators.contract import (
     ScriptedGenerator,
     Source,
     StepFailed,
+    Task,
 )
 
 STEP_LIMIT = 64  # steps of one source: a script that asks for more loops
@@ -152,6 +153,7 @@ class Run:
 class Runner:
     """Runs a generator over the sources of a part, or over a slice of one.
 
+    `accepted`: the tasks that earlier waves accepted, behind the generator's own seeds in the task pool.
     `across_callers`: the engines batch requests of concurrent callers. `whole`: the sources are a whole part, so that a
     generator that raises on every one of the first eight (or all, if fewer) stops the run; a slice proves nothing.
     """
@@ -161,7 +163,7 @@ class Runner:
     round: int
     across_callers: bool = False
     whole: bool = True
-    pool: Sequence[Mapping[str, Any]] = ()
+    accepted: Sequence[Task] = ()
 
     def run(self, sources: pa.Table, engines: Mapping[str, Engine]) -> pa.Table:
         """Return the candidates of every source, in the order of `sources` and drafts: `CANDIDATES` and a column `steps`.
@@ -169,16 +171,17 @@ class Runner:
         Every source has at least one row. `steps` (a list of structs with the fields of `STEPS`) is filled in a source's first
         row. Raises EngineDied, and LimbeckError if the generator is broken (see `whole`).
         """
-        runs = [self._start(place, source) for place, source in enumerate(sources_of(sources))]
+        pool = (*self.generator.seeds, *self.accepted)
+        runs = [self._start(place, source, pool) for place, source in enumerate(sources_of(sources))]
         if self.across_callers:
             self._in_threads(runs, engines)
         else:
             self._in_batches(runs, engines)
         return _table(runs, engines)
 
-    def _start(self, place: int, source: Source) -> Run:
+    def _start(self, place: int, source: Source, pool: Sequence[Task]) -> Run:
         draw = Draw(self.run_seed, self.round, source.source_id)
-        return Run(place, source, draw, self.generator.script(source, draw, self.pool))
+        return Run(place, source, draw, self.generator.script(source, draw, pool))
 
     def _in_batches(self, runs: Sequence[Run], engines: Mapping[str, Engine]) -> None:
         """Advance all scripts together: one call per engine and kind of request, until every script has ended."""

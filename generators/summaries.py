@@ -1,8 +1,8 @@
 """Summaries: several samples of one summary for each document."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import jinja2
 from pydantic import Field
@@ -10,7 +10,7 @@ from pydantic import Field
 from limbeck.cluster.engines.protocol import Message, Sampling
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.prompts import load_template
-from limbeck.generators.contract import Draft, Draw, GeneratorConfig, Needs, Script, Source
+from limbeck.generators.contract import Draft, Draw, GeneratorConfig, Needs, Question, Script, Source, Task
 
 PROMPTS = Path(__file__).parent / "prompts"
 PROMPT_TOKENS = 96  # a chat template's own words and the instruction, amply
@@ -22,6 +22,8 @@ class SummariesConfig(GeneratorConfig):
     `prompt` names a Jinja template among the generator's own, or the path of one; it sees `document`. With `style` chat it is
     the user's turn, with plain it is the text that the model continues.
     """
+
+    controls: ClassVar[tuple[str, ...]] = ("first-sentence", "mismatched", "document")
 
     kind: Literal["summaries"] = "summaries"
     samples: int = Field(default=4, ge=1)
@@ -42,6 +44,11 @@ class SummariesConfig(GeneratorConfig):
         """The config that draws another number of summaries per document."""
         return self.model_copy(update={"samples": samples})
 
+    @property
+    def sampling(self) -> Sampling:
+        """How a summary is sampled."""
+        return Sampling(self.max_new_tokens, self.temperature, self.top_p, self.top_k, self.stop)
+
     def build(self) -> "Summaries":
         """Return the generator; raises LimbeckError if the template is missing or does not render."""
         return Summaries(self)
@@ -50,11 +57,12 @@ class SummariesConfig(GeneratorConfig):
 class Summaries:
     """Asks for `samples` completions of one prompt per document."""
 
+    seeds: tuple[Task, ...] = ()
+
     def __init__(self, config: SummariesConfig) -> None:
         """Read the template, and render it once to check that it can be."""
         self._config = config
         self._template = load_template(config.prompt, PROMPTS)
-        self._sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p, config.top_k, config.stop)
         self.render("a document")
 
     def render(self, document: str) -> str:
@@ -64,9 +72,13 @@ class Summaries:
         except jinja2.TemplateError as error:
             raise LimbeckError(f"the prompt {self._config.prompt} does not render: {error}; it may use `document`") from error
 
-    def script(self, source: Source, draw: Draw, pool: Sequence[Mapping[str, Any]]) -> Script:
+    def script(self, source: Source, draw: Draw, pool: Sequence[Task]) -> Script:
         """One step; every completion is a candidate."""
         prompt = self.render(source.document)
         asked = (Message("user", prompt),) if self._config.style == "chat" else prompt
-        answers = yield draw("summary", asked, self._sampling, n=self._config.samples)
+        answers = yield draw("summary", asked, self._config.sampling, n=self._config.samples)
         return [Draft.of(answer, prompt) for answer in answers]
+
+    def question(self, source: Source) -> Question:
+        """The prompt of a document."""
+        return Question(source.source_id, self.render(source.document), source.document)

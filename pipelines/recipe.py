@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from limbeck.cluster.engines.config import AutoConfig, EngineConfig
 from limbeck.cluster.session import ClusterConfig
@@ -36,6 +36,7 @@ from limbeck.filters.text.privacy import PrivacyConfig
 from limbeck.filters.text.repetition import RepetitionConfig
 from limbeck.filters.text.toxicity import ToxicityConfig
 from limbeck.generators.summaries import SummariesConfig
+from limbeck.pipelines.runs.rows import RowsConfig, default_rows
 from limbeck.students.config import SftConfig
 
 # One member today; a further generator or student joins here with its own literal `kind`.
@@ -73,6 +74,17 @@ class CalibrationConfig(Config):
     parts: int = Field(4, ge=1, description="with a target: how many parts are drawn first, to calibrate on")
 
 
+class TargetConfig(Config):
+    """How many rows each round's dataset has, and in which waves they are drawn."""
+
+    rows: int = Field(ge=1, description="rows of each round's dataset, exactly")
+    wave_sources: int | None = Field(
+        None,
+        ge=1,
+        description="sources of a wave; the task pool grows from wave to wave. null: waves are sized by what was accepted so far",
+    )
+
+
 class BudgetConfig(Config):
     """What a round with a target may cost; the run stops (exit code 3) where that is spent first, and can be continued."""
 
@@ -96,15 +108,42 @@ class Recipe(Config):
     sources: SourcesConfig
     teacher: EngineConfig
     generator: GeneratorConfig
+    later: GeneratorConfig | None = Field(None, description="the generator from round 1 on; null: the same")
+    task: GeneratorConfig | None = Field(None, description="what evaluation asks of every model; null: what `later` asks")
+    rows: RowsConfig | None = Field(
+        None,
+        description="the form of training rows and of evaluation's prompts; null: chat or plain, as the generator asks",
+    )
     filters: tuple[FilterConfig, ...] = Field(min_length=1, strict=False)  # not strict: YAML has lists, not tuples
     select: tuple[SetFilterConfig, ...] = Field((), strict=False)
     calibration: CalibrationConfig = CalibrationConfig()
-    target: int | None = Field(None, ge=1, description="rows of each round's dataset, exactly; null: whatever the sources give")
+    target: TargetConfig | None = Field(
+        None, description="rows of each round's dataset, as a number or with its waves; null: whatever the sources give"
+    )
     budget: BudgetConfig = BudgetConfig()
     student: StudentConfig | None = None
     next_teacher: Literal["student", "teacher"] = "student"
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @field_validator("target", mode="before")
+    @classmethod
+    def _rows_alone(cls, value: Any) -> Any:
+        return {"rows": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+    def generator_of(self, number: int) -> GeneratorConfig:
+        """The generator of a round."""
+        return self.generator if number == 0 or self.later is None else self.later
+
+    @property
+    def asked(self) -> GeneratorConfig:
+        """Whose questions evaluation asks."""
+        return self.task or self.later or self.generator
+
+    @property
+    def renderer(self) -> RowsConfig:
+        """What writes training rows and evaluation's prompts."""
+        return self.rows or default_rows(self.asked.needs.chat)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -112,6 +151,11 @@ class Recipe(Config):
         double = sorted({name for name in names if names.count(name) > 1})
         if double:
             raise ValueError(f"two filters are called {double[0]!r}; give one of them another name")
+        growing = [part.kind for part in (self.generator, self.later) if part is not None and part.grows]
+        if growing and (self.target is None or self.target.wave_sources is None):
+            raise ValueError(
+                f"generator {growing[0]} reads what earlier waves accepted; set target: {{rows: N, wave_sources: W}}"
+            )
         if self.target is None and self.budget != BudgetConfig():
             raise ValueError("budget needs a target: without one every source is drawn from once")
         if self.student is None and self.rounds > 1 and self.next_teacher == "student":

@@ -19,7 +19,7 @@ from limbeck.corpus.schemas import SOURCES
 from limbeck.pipelines.driver import evaluate as measuring
 from limbeck.pipelines.driver import target
 from limbeck.pipelines.driver.check import refuse_what_cannot_run
-from limbeck.pipelines.driver.context import Context, held_out_lane, stream, train_lane
+from limbeck.pipelines.driver.context import Context, held_out_lane, inputs_lane, stream, train_lane
 from limbeck.pipelines.driver.round import judged, select, train_student
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.report.build import write_report
@@ -83,6 +83,10 @@ def _rounds(context: Context, driver: str) -> None:
         if recipe.student is not None:
             warm_up()
         held_out = measuring.HeldOut(context)
+        if recipe.asked.invents_inputs:
+            stream(context, pool, "inputs", [inputs_lane(context, split) for split in ("dev", "test")])
+            for split in ("dev", "test"):
+                measuring.freeze_inputs(context, split)
         pending: list[tuple[str, Any]] = [(measuring.TEACHER, recipe.teacher)]  # models not yet measured on dev
         for number in range(recipe.rounds):
             lanes = [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
@@ -120,7 +124,7 @@ def _final(context: Context, pool: Any, held_out: measuring.HeldOut, pending: li
         subjects += [(measuring.student_subject(number), context.student(number)) for number in reversed(range(recipe.rounds))]
     lanes += [held_out_lane(context, "test", subject, engine) for subject, engine in reversed(subjects)]
     stream(context, pool, "test", lanes)
-    if part_names(context.folder.sources("test")):
+    if part_names(context.held_out("test")):
         names = measuring.publish_controls(context, "test")
         stream(context, pool, "test", [held_out_lane(context, "test", name, None) for name in names])
     began = time.monotonic()
@@ -142,7 +146,8 @@ def read_documents(context: Context) -> None:
         for split in ("train", "dev", "test", "rejected"):
             mask = [value == split for value in table["split"].to_pylist()]
             rows = table.filter(mask)
-            write_parts(context.folder.sources(split), rows, context.recipe.cluster.rows_per_part, SOURCES)
+            wave = context.recipe.target.wave_sources if context.recipe.target and split == "train" else None
+            write_parts(context.folder.sources(split), rows, context.recipe.cluster.rows_per_part, SOURCES, wave)
             counts[split] = rows.num_rows
         reasons = [_kind_of(reason) for reason in table["reason"].drop_null().to_pylist()]
         rejected = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
@@ -157,24 +162,42 @@ def read_documents(context: Context) -> None:
 def plan(recipe: Recipe, filters: Sequence[Any], set_filters: Sequence[Any], teacher_folder: Path) -> dict[str, Any]:
     """Each stage, in order, with the plain data that determines its output; `recipe` is resolved."""
     return {
-        "sources": {**_plain(recipe.sources), "seed": recipe.seed, "rows_per_part": recipe.cluster.rows_per_part},
+        "sources": {**_plain(recipe.sources), "seed": recipe.seed, **_layout(recipe)},
         "candidates": {
             "generator": _plain(recipe.generator),
             "teacher": _plain(recipe.teacher),
             "model": model_fingerprint(teacher_folder),
             **_adapter(recipe.teacher),
             "next_teacher": recipe.next_teacher,
+            **({"later": _plain(recipe.later)} if recipe.later else {}),  # keys of newer versions: absent if unset
         },
         "scores": {part.name: {**scoring(part), "lazy": getattr(part, "lazy", False)} for part in filters},
         "decisions": {
             "bounds": {part.name: [vars(bound) for bound in part.bounds] for part in filters},
             "calibration": _plain(recipe.calibration),
-            "target": recipe.target,
+            "target": target_facts(recipe),
             "select": {part.name: _plain(part) for part in set_filters},
+            **({"rows": _plain(recipe.rows)} if recipe.rows else {}),
         },
         "student": _plain(recipe.student) if recipe.student else {},
-        "evaluation": {"rounds": recipe.rounds, **_plain(recipe.evaluation)},
+        "evaluation": {
+            "rounds": recipe.rounds,
+            **_plain(recipe.evaluation),
+            **({"task": _plain(recipe.task)} if recipe.task else {}),
+        },
     }
+
+
+def _layout(recipe: Recipe) -> dict[str, Any]:
+    """What decides where parts begin."""
+    waves = recipe.target.wave_sources if recipe.target else None
+    return {"rows_per_part": recipe.cluster.rows_per_part, **({"wave_sources": waves} if waves else {})}
+
+
+def target_facts(recipe: Recipe) -> Any:
+    """The target as stage data: a number if nothing but rows is asked for."""
+    target = recipe.target
+    return target.rows if target is not None and target.wave_sources is None else target and target.model_dump(mode="json")
 
 
 def _open(

@@ -122,9 +122,16 @@ def inspect(
     sort: Annotated[str | None, typer.Option(help="a score column, such as saliency")] = None,
     ascending: Annotated[bool, typer.Option("--ascending", help="lowest first")] = False,
     limit: Annotated[int, typer.Option(min=1)] = 20,
+    made: Annotated[str | None, typer.Option("--steps", help="show how this candidate was made, step by step")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print candidates with their scores and decisions."""
+    """Print candidates with their scores and decisions, or with --steps every request that led to one of them."""
+    if made is not None:
+        from limbeck.pipelines.runs import steps
+
+        found = steps.steps(run, made, round_number)
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else steps.show(found)
+        return
     from limbeck.pipelines.runs.inspect import candidates, show
 
     table = candidates(run, round_number, rejected_by, kept, source, sort, not ascending, limit)

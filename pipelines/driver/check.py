@@ -44,7 +44,7 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
             problems.append(f"{where}: {error}")
     if "teacher.model" in models:
         problems += _context_problems(recipe, models)
-        if recipe.generator.needs.chat and not models["teacher.model"].has_chat_template:
+        if (recipe.generator.needs.chat or recipe.renderer.chat) and not models["teacher.model"].has_chat_template:
             problems.append(
                 f"teacher.model {recipe.teacher.model} has no chat template; set generator.style: plain, or use an instruct model"
             )

@@ -15,6 +15,7 @@ from limbeck.corpus.parts import done, mark_done, part_names, read_json
 from limbeck.filters.config import Cost
 from limbeck.filters.ngram.indexes import index_datasets
 from limbeck.filters.ngram.ngrams import EARLIER
+from limbeck.generators.asking import AskingConfig
 from limbeck.pipelines.driver.jobs import Cheaper, GenerateJob, ScoreJob
 from limbeck.pipelines.driver.placing import in_turns
 from limbeck.pipelines.recipe import Recipe
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from limbeck.cluster.workers.pool import Lane, WorkerPool
     from limbeck.cluster.workers.worker import PartReport
 
+INPUTS = -2  # the "round" from which seeds of held-out inputs derive
 HELD_OUT = -1  # the "round" from which seeds of held-out samples derive: every model is measured with the same ones
 
 
@@ -77,6 +79,11 @@ class Context:
         folder = str(self.folder.student(round_number).resolve())
         return for_student(self.recipe.teacher, folder)
 
+    def held_out(self, split: str) -> Path:
+        """The sources that evaluation asks about: the split's own, or those with the questions that were drawn for them."""
+        own = self.folder.sources(split)
+        return self.folder.evaluation(split, "inputs") / "sources" if self.recipe.asked.invents_inputs else own
+
     def fingerprint(self, stage: str, *more: Any) -> str:
         """Of everything that determines a stage: its inputs, those of the stages before it, and `more`."""
         upto = list(self.stages)[: list(self.stages).index(stage) + 1]
@@ -88,8 +95,8 @@ class Context:
             mark_done(place, self.fingerprint(stage, *more), **counts)
 
 
-def train_lane(context: Context, round_number: int, parts: Sequence[str] | None = None) -> "Lane":
-    """Train parts (None: all) through generation and every filter."""
+def train_lane(context: Context, round_number: int, parts: Sequence[str] | None = None, accepted: Path | None = None) -> "Lane":
+    """Train parts (None: all) through generation and every filter; `accepted`: the task pool that this wave sees."""
     from limbeck.cluster.workers.pool import Lane
 
     folder = context.folder
@@ -98,10 +105,11 @@ def train_lane(context: Context, round_number: int, parts: Sequence[str] | None 
             stage=f"round-{round_number}/candidates",
             sources=folder.sources("train"),
             out=folder.candidates(round_number),
-            generator=context.recipe.generator,
+            generator=context.recipe.generator_of(round_number),
             run_seed=context.recipe.seed,
             round=round_number,
             engine=context.teacher(round_number),
+            accepted=accepted,
         )
     ]
     jobs += score_jobs(
@@ -127,16 +135,32 @@ def held_out_lane(context: Context, split: str, subject: str, engine: EngineConf
         jobs.append(
             GenerateJob(
                 stage=f"{split}/candidates",
-                sources=context.folder.sources(split),
+                sources=context.held_out(split),
                 out=place / "candidates",
-                generator=context.recipe.generator.with_samples(samples),
+                generator=AskingConfig(context.recipe.asked, context.recipe.renderer, samples),
                 run_seed=context.recipe.seed,
                 round=HELD_OUT,
                 engine=context.counted(engine),
             )
         )
     jobs += score_jobs(context, split, split, place / "candidates", place / "scores")
-    return Lane(jobs, part_names(context.folder.sources(split)))
+    return Lane(jobs, part_names(context.held_out(split)))
+
+
+def inputs_lane(context: Context, split: str) -> "Lane":
+    """A held-out split through the task's generator: its drafts are what every model is asked, once `freeze_inputs` ran."""
+    from limbeck.cluster.workers.pool import Lane
+
+    job = GenerateJob(
+        stage=f"{split}/inputs",
+        sources=context.folder.sources(split),
+        out=context.folder.evaluation(split, "inputs") / "candidates",
+        generator=context.recipe.asked,
+        run_seed=context.recipe.seed,
+        round=INPUTS,
+        engine=context.counted(context.recipe.teacher),
+    )
+    return Lane([job], part_names(context.folder.sources(split)))
 
 
 def earlier_index(context: Context, round_number: int) -> str | None:
@@ -157,7 +181,8 @@ def score_jobs(
     Held-out candidates are all scored, since their measures are means over every row. `earlier` is the index that stands for the
     rounds before; without it (round 0, held-out candidates) nothing is found there.
     """
-    sources, done_before, jobs = context.folder.sources(split), list[Cheaper](), list[ScoreJob]()
+    sources = context.folder.sources(split) if split == "train" else context.held_out(split)
+    done_before, jobs = list[Cheaper](), list[ScoreJob]()
     known = dict(context.known_bounds())
     for part in sorted(context.filters, key=lambda part: getattr(part, "cost", Cost.MODEL)):
         lazy = split == "train" and getattr(part, "lazy", False)

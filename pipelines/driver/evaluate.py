@@ -1,14 +1,28 @@
 """Measure teachers, students and controls on held-out documents, with the bounds frozen at round 0."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from limbeck.corpus.parts import part_names, read_json, read_part, read_parts, write_json, write_part
+from limbeck.corpus.parts import (
+    count_rows,
+    done,
+    mark_done,
+    part_names,
+    read_json,
+    read_part,
+    read_parts,
+    write_json,
+    write_part,
+)
 from limbeck.corpus.schemas import CANDIDATES, SOURCES
+from limbeck.generators.asking import frozen
+from limbeck.generators.contract import Question
 from limbeck.pipelines.driver.context import Context
 from limbeck.pipelines.runs.calibrate import freeze
+from limbeck.pipelines.runs.rows import turns
 from limbeck.pipelines.runs.select import connect_parts, joined, passing
 from limbeck.students.evaluation.controls import controls
 from limbeck.students.evaluation.measures import EvaluationRow, Model, Split
@@ -27,12 +41,13 @@ def publish_controls(context: Context, split: str) -> list[str]:
     from limbeck.corpus.tokenizer import Tokenizer
 
     folder = context.folder
-    sources = read_parts(folder.sources(split), SOURCES)
+    sources = read_parts(context.held_out(split), SOURCES)
     outputs = read_parts(folder.evaluation(split, TEACHER) / "candidates", CANDIDATES)
     found = controls(sources, outputs, Tokenizer.load(context.teacher_folder).count)
+    found = {name: table for name, table in found.items() if name in context.recipe.asked.controls}
     for name, table in found.items():
-        for part in part_names(folder.sources(split)):
-            members = set(read_part(folder.sources(split), part)["source_id"].to_pylist())
+        for part in part_names(context.held_out(split)):
+            members = set(read_part(context.held_out(split), part)["source_id"].to_pylist())
             mask = pa.array([source_id in members for source_id in table["source_id"].to_pylist()], pa.bool_())
             write_part(folder.evaluation(split, name) / "candidates", part, table.filter(mask), CANDIDATES)
     return list(found)
@@ -45,7 +60,7 @@ def outputs_of(context: Context, split: str, subject: str) -> pa.Table:
     with connect_parts(place / "candidates", {name: place / "scores" / name for name in context.filter_names}) as connection:
         table = joined(connection, context.filter_names)
     columns = {name: table[name] for name in ("source_id", "sample", "output")}
-    sources = {row["source_id"]: row for row in read_parts(context.folder.sources(split), SOURCES).to_pylist()}
+    sources = {row["source_id"]: row for row in read_parts(context.held_out(split), SOURCES).to_pylist()}
     for name in ("document", "reference", "salient"):
         columns[name] = pa.array([sources[i][name] for i in table["source_id"].to_pylist()], SOURCES.field(name).type)
     for score in SCORES:
@@ -55,6 +70,39 @@ def outputs_of(context: Context, split: str, subject: str) -> pa.Table:
     columns["kept"] = pa.array(passing(table, frozen))
     columns |= {f"pass_{name}": pa.array(passing(table, [(name, bounds)])) for name, bounds in frozen}
     return pa.table(columns)
+
+
+def freeze_inputs(context: Context, split: str) -> None:
+    """Write the held-out sources that every model is asked about: each with the first usable draft of the round-0 teacher.
+
+    A source whose drafts were all rejected is left out; how many stayed is an event.
+    """
+    folder, out = context.folder, context.held_out(split)
+    drawn = folder.evaluation(split, "inputs") / "candidates"
+    if done(out) is not None:
+        return
+    kept = 0
+    for part in part_names(folder.sources(split)):
+        drafts: dict[str, dict[str, Any]] = {}
+        for draft in read_part(drawn, part).to_pylist():
+            if draft["error"] is None:
+                drafts.setdefault(draft["source_id"], draft)
+        sources = read_part(folder.sources(split), part)
+        rows = [_with_question(row, drafts[row["source_id"]]) for row in sources.to_pylist() if row["source_id"] in drafts]
+        write_part(out, part, pa.Table.from_pylist(rows, schema=SOURCES), SOURCES)
+        kept += len(rows)
+    total = count_rows(folder.sources(split))
+    mark_done(out, context.fingerprint("candidates", split), rows_in=total, rows_out=kept)
+    context.events.emit("note", words=f"{split}: {kept} of {total} held-out inputs are usable; every model is asked those")
+
+
+def _with_question(source: dict[str, Any], draft: dict[str, Any]) -> dict[str, Any]:
+    """A held-out source with the draft's question frozen in its record, its input as the document and its answer as reference."""
+    question = Question(source["source_id"], draft["prompt"], source["document"], draft["input"], turns(draft["messages"]))
+    record = {**(json.loads(source["record"]) if source.get("record") else {}), **frozen(question)}
+    document = source["document"] if draft["input"] is None else draft["input"]
+    reference = source["reference"] if draft["reference"] is None else draft["reference"]
+    return {**source, "document": document, "reference": reference, "record": json.dumps(record, ensure_ascii=False)}
 
 
 class HeldOut:
@@ -95,14 +143,14 @@ def evaluate_dev(context: Context, held_out: HeldOut, rounds: Sequence[int]) -> 
         path = context.folder.round(number) / "evaluation.json"
         if path.exists():
             continue
-        has_dev = bool(part_names(context.folder.sources("dev")))
+        has_dev = bool(part_names(context.held_out("dev")))
         write_json(path, round_report(context, number, held_out.round_rows("dev", number) if has_dev else []))
 
 
 def evaluate_test(context: Context, held_out: HeldOut, rounds: int) -> None:
     """Write `evaluation/test.json`: every round's teacher and student, and the controls, on the test documents."""
     path = context.folder.path / "evaluation" / "test.json"
-    if path.exists() or not part_names(context.folder.sources("test")):
+    if path.exists() or not part_names(context.held_out("test")):
         return
     shared = [held_out.row("test", name, name) for name in CONTROLS if _has_rows(context, name)]
     found = {number: [*held_out.round_rows("test", number), *shared] for number in range(rounds)}

@@ -1,5 +1,6 @@
 """The two jobs of a part: draw candidates, and score them with one filter. Both are carried to workers by pickle."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from limbeck.cluster.engines.journal import JournaledEngine
 from limbeck.cluster.engines.protocol import Completion, Engine, Pair, Request, Usage
 from limbeck.cluster.workers.worker import PoolName
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import check_whole, part_path, read_part, write_part
+from limbeck.corpus.parts import check_whole, part_path, read_part, read_table, write_part
 from limbeck.corpus.schemas import CANDIDATES, SCORED_INPUT, SOURCES, STEPS
 from limbeck.filters.contract import Bound, Filter
-from limbeck.generators.contract import TEACHER, GeneratorConfig
+from limbeck.generators.asking import AskingConfig
+from limbeck.generators.contract import TEACHER, GeneratorConfig, Task
 from limbeck.generators.runner import Runner
 
 if TYPE_CHECKING:
@@ -34,10 +36,11 @@ class GenerateJob:
     stage: str
     sources: Path
     out: Path
-    generator: GeneratorConfig
+    generator: GeneratorConfig | AskingConfig
     run_seed: int
     round: int
     engine: "EngineConfig"
+    accepted: Path | None = None  # the task pool of this wave, beside the generator's seeds
     pool: ClassVar[PoolName] = "teachers"
 
     @property
@@ -83,13 +86,22 @@ class GenerateJob:
         return int(table.num_rows)
 
     def _runner(self, whole: bool) -> Runner:
-        return Runner(self.generator.build(), self.run_seed, self.round, across_callers=self.concurrent, whole=whole)
+        accepted = () if self.accepted is None else read_pool(self.accepted)
+        return Runner(self.generator.build(), self.run_seed, self.round, self.concurrent, whole, accepted)
 
     def _asked(self, engine: Engine, config: "EngineConfig", part: str) -> Engine:
         return JournaledEngine(engine, self._journal(part)) if config.kind == "endpoint" else engine
 
     def _journal(self, part: str) -> Path:
         return self.out.parent / "journal" / f"{part}.jsonl"
+
+
+def read_pool(path: Path) -> tuple[Task, ...]:
+    """The tasks of a published pool, in order."""
+    return tuple(
+        Task(row["prompt"], row["output"], row["input"], json.loads(row["facts"]) if row["facts"] else {})
+        for row in read_table(path).to_pylist()
+    )
 
 
 def _steps(table: pa.Table) -> pa.Table:

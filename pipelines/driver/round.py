@@ -36,7 +36,7 @@ def select(context: Context, number: int) -> None:
         evidence: dict[str, pa.Table] = {}
         found = judged(context, number, None, evidence)
         if context.recipe.target is not None:
-            found = to_target(found, in_order(folder.candidates(number)), context.recipe.target)
+            found = to_target(found, in_order(folder.candidates(number)), context.recipe.target.rows)
         for name, rows_found in evidence.items():
             write_table(folder.choices(number, name), rows_found)
         write_table(folder.decisions(number), found, DECISIONS)

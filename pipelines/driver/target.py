@@ -7,12 +7,14 @@ and the same rows. The dataset is the first N accepted rows in the order of part
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import part_names
+from limbeck.corpus.parts import check_whole, part_names, part_path, read_part, write_table
+from limbeck.corpus.schemas import POOL
 from limbeck.pipelines.driver.context import Context, stream, train_lane
 from limbeck.pipelines.runs.events import read_events
 
@@ -39,24 +41,71 @@ def reach(context: Context, pool: "WorkerPool", number: int, others: Sequence["L
     """
     target, every = context.recipe.target, part_names(context.folder.sources("train"))
     assert target is not None
-    wave = min(context.recipe.calibration.parts, len(every))
+    waves = Waves(context, number, every)
     taken: list[str] = []
+    decisions: pa.Table | None = None
     allowance = Allowance(context, number)
     while True:
-        taken = every[: len(taken) + wave]
+        wave = waves.next(len(taken), decisions)
+        taken = every[: len(taken) + len(wave)]
         allowance.check()
-        stream(context, pool, f"round-{number}", [train_lane(context, number, taken), *others], allowance.take)
+        lane = train_lane(context, number, wave, waves.pool)
+        stream(context, pool, f"round-{number}", [lane, *others], allowance.take)
         others = ()
         decisions = decide(taken)
         facts = acceptance(context, number, taken, decisions)
         context.events.emit("acceptance", **facts)
-        if facts["accepted"] >= target:
+        if facts["accepted"] >= target.rows:
             return
         if len(taken) == len(every):
             raise ShortOfTarget(
                 f"the sources are spent: {_so_far(facts)}; add documents, raise generator.samples or loosen a limit, in a new run"
             )
-        wave = _next_wave(target, facts["accepted"], len(taken))
+
+
+class Waves:
+    """Which parts a round draws between two looks at its target, and the task pool that each wave sees."""
+
+    def __init__(self, context: Context, number: int, every: Sequence[str]) -> None:
+        """`every`: all train parts, in order."""
+        assert context.recipe.target is not None
+        self._context, self._number, self._every, self._target = context, number, every, context.recipe.target
+        self._wave = -1
+        self.pool: Path | None = None
+
+    def next(self, taken: int, decisions: pa.Table | None) -> Sequence[str]:
+        """The parts of the next wave, after `taken` parts with these decisions; publishes the task pool that it sees.
+
+        With `wave_sources` a wave holds that many sources whatever the size of a part; else its size follows from acceptance.
+        """
+        self._wave += 1
+        if self._context.recipe.generator_of(self._number).grows:
+            self.pool = self._context.folder.round(self._number) / "pool" / f"wave-{self._wave:05d}.parquet"
+            if not self.pool.exists():  # what an earlier process published stays, whatever set-wise filters decide by now
+                write_table(self.pool, self._accepted(decisions), POOL)
+        if self._target.wave_sources is not None:
+            return self._of_sources(taken, self._target.wave_sources)
+        if decisions is None:
+            return self._every[: self._context.recipe.calibration.parts]
+        accepted = sum(decisions["kept"].to_pylist())
+        return self._every[taken : taken + _next_wave(self._target.rows, accepted, taken)]
+
+    def _of_sources(self, taken: int, sources: int) -> Sequence[str]:
+        place, rows = taken, 0
+        while place < len(self._every) and rows < sources:
+            rows += check_whole(part_path(self._context.folder.sources("train"), self._every[place]))
+            place += 1
+        return self._every[taken:place]
+
+    def _accepted(self, decisions: pa.Table | None) -> pa.Table:
+        """The kept candidates so far as tasks, by part and row."""
+        if decisions is None:
+            return POOL.empty_table()
+        folder = self._context.folder.candidates(self._number)
+        kept = set(decisions.filter(decisions["kept"])["candidate_id"].to_pylist())
+        tables = [read_part(folder, part) for part in part_names(folder)]
+        rows = [row for table in tables for row in table.select(POOL.names).to_pylist() if row["candidate_id"] in kept]
+        return pa.Table.from_pylist(rows, schema=POOL)
 
 
 class Allowance:
@@ -94,7 +143,7 @@ def acceptance(context: Context, number: int, parts: Sequence[str], decisions: p
     `tokens` are those written by the teacher. `seconds_left` follows from the seconds of work so far.
     """
     accepted = sum(decisions["kept"].to_pylist())
-    target = context.recipe.target or 0
+    target = context.recipe.target.rows if context.recipe.target else 0
     tokens, by_pool = spent(context, number)
     seconds = _elapsed(context, by_pool)
     return {

@@ -7,10 +7,12 @@ import pyarrow as pa
 
 from limbeck.corpus.parts import read_parts
 from limbeck.corpus.schemas import CANDIDATES, SOURCES
+from limbeck.generators.contract import Question
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.card import DatasetFacts
 from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.report_model import Bounds, Rows
+from limbeck.pipelines.runs.rows import Answered, RowsConfig, plain, turns
 from limbeck.pipelines.runs.select import BEYOND_TARGET, UNDECIDED
 
 
@@ -27,37 +29,58 @@ def funnel(decisions: pa.Table, names: Sequence[str]) -> Rows:
 
 
 def dataset_rows(folder: RunFolder, recipe: Recipe, kept: pa.Table) -> pa.Table:
-    """Kept candidates as a dataset's rows: conversation, document, reference and scores, in order of source and sample.
+    """Kept candidates as training rows with document, reference and scores, in order of source and sample.
 
-    `kept` is a joined table with its evidence. Where a privacy filter redacts, its text is the row's output.
+    `kept` is a joined table with its evidence. The recipe's renderer writes prompt and completion. Where a privacy filter
+    redacts, its text is the row's output. Columns that no candidate fills (input, messages, facts) are left out.
     """
     sources = {row["source_id"]: row for row in read_parts(folder.sources("train"), SOURCES).to_pylist()}
-    chat = recipe.generator.needs.chat
-    turn = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])) if chat else pa.string()
-
-    def said(role: str, texts: list[str]) -> pa.Array:
-        if chat:
-            return pa.array([[{"role": role, "content": text}] for text in texts], turn)
-        return pa.array([text if role == "user" else f" {text}" for text in texts], turn)
-
     ids = kept["source_id"].to_pylist()
     redacting = next((part.name for part in recipe.filters if getattr(part, "redact", False)), None)
     outputs = kept["output"].to_pylist()
     if redacting is not None:
         clean = kept[f"{redacting}.redacted"].to_pylist()  # null where there was nothing to take out
         outputs = [output if text is None else text for output, text in zip(outputs, clean, strict=True)]
+    own = {name: _column(kept, name) for name in ("input", "reference", "messages", "facts")}
+    references = [sources[i]["reference"] if mine is None else mine for i, mine in zip(ids, own["reference"], strict=True)]
     columns = {
         "candidate_id": kept["candidate_id"],
         "source_id": kept["source_id"],
-        "prompt": said("user", kept["prompt"].to_pylist()),
-        "completion": said("assistant", outputs),
+        **_rendered(recipe.renderer, kept, sources, outputs, own),
         "document": pa.array([sources[i]["document"] for i in ids], pa.string()),
         "output": pa.array(outputs, pa.string()),
-        "reference": pa.array([sources[i]["reference"] for i in ids], pa.string()),
+        "reference": pa.array(references, pa.string()),
+        **{
+            name: pa.array(own[name], CANDIDATES.field(name).type)
+            for name in ("input", "messages", "facts")
+            if any(value is not None for value in own[name])
+        },
     }
     known = {*CANDIDATES.names, *columns}
     scores = [name for name in kept.column_names if name not in known and pa.types.is_floating(kept.schema.field(name).type)]
     return pa.table({**columns, **{name: kept[name] for name in scores}})
+
+
+def _rendered(
+    renderer: RowsConfig, kept: pa.Table, sources: Mapping[str, Any], outputs: Sequence[str], own: Mapping[str, list[Any]]
+) -> dict[str, pa.Array]:
+    """The columns prompt and completion: strings, or lists of {role, content}."""
+    scores = kept.select([name for name in kept.column_names if "." in name]).to_pylist() or [{}] * kept.num_rows
+    rows = []
+    for place, (source_id, prompt) in enumerate(zip(kept["source_id"].to_pylist(), kept["prompt"].to_pylist(), strict=True)):
+        said = turns(own["messages"][place])
+        question = Question(source_id, prompt, sources[source_id]["document"], own["input"][place], said)
+        rows.append(renderer.row(Answered(question, outputs[place], said, scores[place])))
+    kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])) if renderer.chat else pa.string()
+    return {
+        "prompt": pa.array([plain(row.prompt) for row in rows], kind),
+        "completion": pa.array([plain(row.completion) for row in rows], kind),
+    }
+
+
+def _column(kept: pa.Table, name: str) -> list[Any]:
+    """A nullable column of the candidates; older versions did not write it."""
+    return list(kept[name].to_pylist()) if name in kept.column_names else [None] * int(kept.num_rows)
 
 
 def dataset_facts(recipe: Recipe, number: int, rows: Rows, calibration: Mapping[str, Any]) -> DatasetFacts:

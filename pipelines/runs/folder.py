@@ -37,6 +37,10 @@ class RunFolder:
         """The round's candidates for the train sources."""
         return self.round(number) / "candidates"
 
+    def steps(self, number: int) -> Path:
+        """Every request of the scripts that made the round's candidates."""
+        return self.round(number) / "steps"
+
     def scores(self, number: int, filter_name: str) -> Path:
         """One filter's scores of the round's candidates."""
         return self.round(number) / "scores" / filter_name

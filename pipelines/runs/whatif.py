@@ -90,7 +90,7 @@ class WhatIf:
         with self._connect(self.number, scores) as connection:
             decisions = decide(connection, bounds, [part.build() for part in recipe.select], choices.__setitem__)
         if recipe.target is not None:
-            decisions = to_target(decisions, in_order(self.folder.candidates(self.number)), recipe.target)
+            decisions = to_target(decisions, in_order(self.folder.candidates(self.number)), recipe.target.rows)
         return Selection(recipe, calibration, decisions, choices)
 
     def kept_rows(self, selection: Selection) -> pa.Table:

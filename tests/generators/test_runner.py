@@ -34,6 +34,8 @@ def echo(request: Request) -> Completion:
 class Written:
     """A generator whose script is a function."""
 
+    seeds = ()
+
     def __init__(self, function: Callable[[Source, Draw, Sequence[Any]], Script]) -> None:
         self._function = function
 

@@ -1,0 +1,83 @@
+"""Asking a model the questions of a task, as evaluation does: the renderer of the training rows writes the prompt."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from limbeck.cluster.engines.protocol import Message
+from limbeck.generators.contract import Draft, Draw, GeneratorConfig, Needs, Prompt, Question, Script, Source, Task
+
+QUESTION = "question"
+"""The key of a source's record under which a question that was drawn once is frozen."""
+
+
+class Renderer(Protocol):
+    """Writes the prompt of a question."""
+
+    def ask(self, question: Question) -> Prompt:
+        """The text or conversation that a model answers."""
+        ...
+
+
+@dataclass(frozen=True)
+class AskingConfig:
+    """Asks every source its question `samples` times; a source whose record holds a frozen question is asked that one."""
+
+    task: GeneratorConfig
+    rows: Renderer
+    samples: int
+    kind: Literal["asking"] = "asking"
+
+    @property
+    def engines(self) -> Mapping[str, Any]:
+        """None but the model that is asked."""
+        return {}
+
+    @property
+    def needs(self) -> Needs:
+        """One completion per answer."""
+        needs = self.task.needs
+        return Needs(self.samples, self.samples, self.task.sampling.max_new_tokens, needs.prompt_tokens, needs.chat)
+
+    def build(self) -> "Asking":
+        """Return the generator."""
+        return Asking(self)
+
+
+class Asking:
+    """One step: the rendered question."""
+
+    seeds: tuple[Task, ...] = ()
+
+    def __init__(self, config: AskingConfig) -> None:
+        self._config, self._task = config, config.task.build()
+
+    def script(self, source: Source, draw: Draw, pool: Sequence[Task]) -> Script:
+        """Every completion is a candidate."""
+        question = self.question(source)
+        prompt = self._config.rows.ask(question)
+        answers = yield draw("answer", prompt, self._config.task.sampling, n=self._config.samples)
+        return [Draft.of(answer, question.prompt, input=question.input, messages=question.messages) for answer in answers]
+
+    def question(self, source: Source) -> Question:
+        """The question that was frozen for a source, or the task's own."""
+        kept = frozen_question(source)
+        if kept is not None:
+            return kept
+        assert not self._config.task.invents_inputs, f"source {source.source_id}: its question was not drawn"
+        return self._task.question(source)
+
+
+def frozen(question: Question) -> dict[str, Any]:
+    """A question as it is kept in a source's record."""
+    turns = None if question.messages is None else [vars(turn) for turn in question.messages]
+    return {QUESTION: {"prompt": question.prompt, "input": question.input, "messages": turns}}
+
+
+def frozen_question(source: Source) -> Question | None:
+    """The question that a source's record holds, or None."""
+    kept = source.record.get(QUESTION)
+    if not isinstance(kept, dict):
+        return None
+    turns = None if kept["messages"] is None else tuple(Message(turn["role"], turn["content"]) for turn in kept["messages"])
+    return Question(source.source_id, kept["prompt"], source.document, kept["input"], turns)

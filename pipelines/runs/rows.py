@@ -1,0 +1,251 @@
+"""The recipe's `rows:` section: how a kept candidate becomes a training row, and how every model is asked in evaluation.
+
+One renderer does both, so that a student is asked the way it was trained, and the round-0 teacher is asked the same way.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from limbeck.cluster.engines.protocol import Message
+from limbeck.corpus.config import Config
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.seeds import derive_seed
+from limbeck.corpus.text.control_codes import LENGTHS, LEVELS, Attributes, attribute_prompt
+from limbeck.generators.contract import Prompt, Question
+
+Attribute = Literal["length", "extractiveness", "specificity"]
+BUCKETS: Mapping[Attribute, int] = {"length": len(LENGTHS), "extractiveness": len(LEVELS), "specificity": len(LEVELS)}
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A kept candidate as a renderer sees it; `scores` by `filter.column`."""
+
+    question: Question
+    output: str
+    messages: tuple[Message, ...] | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """What a trainer reads: two conversations, or two strings of which the second continues the first."""
+
+    prompt: Prompt
+    completion: Prompt
+
+
+class ChatRows(Config):
+    """One user turn (the prompt, then the candidate's input, if any) and one assistant turn."""
+
+    kind: Literal["chat"] = "chat"
+
+    @property
+    def chat(self) -> bool:
+        """Rows are conversations, so a model needs a chat template."""
+        return True
+
+    def ask(self, question: Question) -> Prompt:
+        """The conversation that a model answers."""
+        return (Message("user", _with_input(question)),)
+
+    def row(self, answered: Answered) -> TrainingRow:
+        """The question and its answer."""
+        return TrainingRow(self.ask(answered.question), (Message("assistant", answered.output),))
+
+
+class PlainRows(Config):
+    """Text that continues: the prompt, the candidate's input, if any, and the output after a space."""
+
+    kind: Literal["plain"] = "plain"
+
+    @property
+    def chat(self) -> bool:
+        """Rows are text."""
+        return False
+
+    def ask(self, question: Question) -> Prompt:
+        """The text that a model continues."""
+        return _with_input(question)
+
+    def row(self, answered: Answered) -> TrainingRow:
+        """The question and its answer."""
+        return TrainingRow(self.ask(answered.question), f" {answered.output}")
+
+
+class AlpacaRows(Config):
+    """The two prompts of Stanford Alpaca (Taori et al., 2023), with and without an input."""
+
+    kind: Literal["alpaca"] = "alpaca"
+
+    @property
+    def chat(self) -> bool:
+        """Rows are text."""
+        return False
+
+    def ask(self, question: Question) -> Prompt:
+        """The text that a model continues with its response."""
+        more = ", paired with an input that provides further context" if question.input else ""
+        given = f"### Input:\n{question.input}\n\n" if question.input else ""
+        return (
+            f"Below is an instruction that describes a task{more}. "
+            "Write a response that appropriately completes the request.\n\n"
+            f"### Instruction:\n{question.prompt}\n\n{given}### Response:"
+        )
+
+    def row(self, answered: Answered) -> TrainingRow:
+        """The prompt and the output, with nothing between them, as published."""
+        return TrainingRow(self.ask(answered.question), answered.output)
+
+
+WITH_INPUT = (
+    "{instruction}\nInput: {input}\nOutput:",
+    "{instruction}\n\nInput: {input}\n\nOutput:",
+    "Task: {instruction}\nInput: {input}\nOutput:",
+    "{instruction}\n\n{input}\n\nOutput:",
+    "{instruction}\n\n{input}\n\n",
+    "{instruction}\n{input}\n\n",
+    "Task: {instruction}\n\n{input}\n\n",
+)
+WITHOUT_INPUT = (
+    "{instruction} Output:",
+    "{instruction}\nOutput:",
+    "{instruction}\n\nOutput:",
+    "{instruction}\n",
+    "{instruction}\n\n",
+    "Task: {instruction}\n\n",
+)
+_FIELD = re.compile(r"(\w+):")
+
+
+class SelfInstructRows(Config):
+    """The 13 templates of Self-Instruct (Wang et al., 2022), drawn by source; half of the inputs are simplified, as published.
+
+    Simplified: if the input has exactly one `name:`, the name is dropped; blank lines become line ends.
+    """
+
+    kind: Literal["self-instruct"] = "self-instruct"
+
+    @property
+    def chat(self) -> bool:
+        """Rows are text."""
+        return False
+
+    def ask(self, question: Question) -> Prompt:
+        """The text that a model continues: the same for every candidate of a source."""
+        drawn = derive_seed("rows", "self-instruct", question.source_id)
+        given = question.input or ""
+        if given and derive_seed("rows", "simplify", question.source_id) % 2:
+            given = _simplified(given)
+        templates = WITH_INPUT if given else WITHOUT_INPUT
+        template = templates[drawn % len(templates)]
+        return template.format(instruction=question.prompt.strip(), input=given.strip())
+
+    def row(self, answered: Answered) -> TrainingRow:
+        """The prompt and the output; a space goes before the output only after "Output:"."""
+        prompt = str(self.ask(answered.question))
+        return TrainingRow(prompt, f" {answered.output}" if prompt.endswith("Output:") else answered.output)
+
+
+class ControlCodeRows(Config):
+    """A document with a control code in words, and its summary (InfoSumm's form: "Length: short | Extractiveness: low").
+
+    A training row carries the buckets that the filter of kind `attributes` measured on its output; in evaluation each source is
+    asked for buckets drawn by source, the same for every model.
+    """
+
+    kind: Literal["control_codes"] = "control_codes"
+    attributes: tuple[Attribute, ...] = Field(("length", "extractiveness"), min_length=1, strict=False)
+    filter: str = Field("attributes", description="the name of the filter of kind attributes that measures the buckets")
+
+    @property
+    def chat(self) -> bool:
+        """Rows are text."""
+        return False
+
+    def asked(self, source_id: str) -> Attributes:
+        """The buckets that evaluation asks a source for."""
+        return _attributes({name: derive_seed("rows", name, source_id) % BUCKETS[name] for name in self.attributes})
+
+    def ask(self, question: Question) -> Prompt:
+        """The document and the buckets asked for."""
+        return attribute_prompt(question.document, self.asked(question.source_id))
+
+    def row(self, answered: Answered) -> TrainingRow:
+        """The document, the buckets of this output, and the output. Raises LimbeckError if they were not measured."""
+        buckets: dict[Attribute, int | None] = {}
+        for name in self.attributes:
+            column = f"{self.filter}.{name}_bucket"
+            if column not in answered.scores:
+                raise LimbeckError(
+                    f"rows.kind is control_codes, but no filter scores {column}; add {{kind: attributes}} to filters"
+                )
+            value = answered.scores[column]
+            buckets[name] = None if value is None or value != value else int(value)  # NaN: not measured
+        prompt = attribute_prompt(answered.question.document, _attributes(buckets))
+        return TrainingRow(prompt, f" {answered.output}")
+
+
+class ConversationRows(Config):
+    """All turns of a candidate's conversation: those before the last assistant turn are the prompt, that turn the completion."""
+
+    kind: Literal["conversation"] = "conversation"
+
+    @property
+    def chat(self) -> bool:
+        """Rows are conversations, so a model needs a chat template."""
+        return True
+
+    def ask(self, question: Question) -> Prompt:
+        """The conversation that a model continues."""
+        return question.messages or (Message("user", _with_input(question)),)
+
+    def row(self, answered: Answered) -> TrainingRow:
+        """The conversation, ending in an assistant turn; a candidate of one turn is a conversation of two."""
+        turns = answered.messages
+        if turns is None:
+            return TrainingRow(self.ask(answered.question), (Message("assistant", answered.output),))
+        last = max((place for place, turn in enumerate(turns) if turn.role == "assistant"), default=0)
+        if last == 0:
+            raise LimbeckError(f"the conversation of source {answered.question.source_id} has no assistant turn to learn from")
+        return TrainingRow(turns[:last], (turns[last],))
+
+
+RowsConfig = Annotated[
+    ChatRows | PlainRows | AlpacaRows | SelfInstructRows | ControlCodeRows | ConversationRows, Field(discriminator="kind")
+]
+
+
+def default_rows(chat: bool) -> RowsConfig:
+    """The form of a recipe without `rows:`: the generator's own way of asking."""
+    return ChatRows() if chat else PlainRows()
+
+
+def plain(prompt: Prompt) -> Any:
+    """A prompt as a dataset stores it: a string, or a list of {role, content}."""
+    return prompt if isinstance(prompt, str) else [vars(message) for message in prompt]
+
+
+def turns(stored: Sequence[Mapping[str, Any]] | None) -> tuple[Message, ...] | None:
+    """A stored conversation as messages."""
+    return None if stored is None else tuple(Message(turn["role"], turn["content"]) for turn in stored)
+
+
+def _attributes(buckets: Mapping[Attribute, int | None]) -> Attributes:
+    return Attributes(buckets.get("length"), buckets.get("extractiveness"), buckets.get("specificity"))
+
+
+def _with_input(question: Question) -> str:
+    return f"{question.prompt}\n\n{question.input}" if question.input else question.prompt
+
+
+def _simplified(text: str) -> str:
+    """Self-Instruct's encoding of an input, applied to half of them: a single field name goes, blank lines become line ends."""
+    names = set(_FIELD.findall(text))
+    if len(names) == 1:
+        text = re.sub(rf"{re.escape(names.pop())}:\s*", "", text)
+    return re.sub(r"\n\s*\n", "\n", text)

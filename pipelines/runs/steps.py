@@ -1,0 +1,79 @@
+"""How a candidate was made: every request of its source's script, in order; reads only the run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import part_names, read_part
+from limbeck.pipelines.runs.folder import existing
+from limbeck.pipelines.runs.inspect import last_round
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def steps(run: Path, candidate_id: str, round: int | None = None) -> dict[str, Any]:
+    """Return {candidate, steps}: the candidate's row, and its source's steps with `used` true if it was made from that completion.
+
+    `candidate_id` may be the beginning of one. `round` None: the last round with candidates. Raises LimbeckError if no
+    candidate or more than one has that beginning, or if the run was made before steps were stored.
+    """
+    folder = existing(run)
+    number = last_round(folder, "candidates") if round is None else round
+    if number is None or not part_names(folder.candidates(number)):
+        raise LimbeckError(f"{run} has no candidates{'' if round is None else f' in round {round}'} yet")
+    found = [
+        (part, row)
+        for part in part_names(folder.candidates(number))
+        for row in read_part(folder.candidates(number), part).to_pylist()
+        if row["candidate_id"].startswith(candidate_id)
+    ]
+    if len(found) != 1:
+        some = "several candidates have" if found else "no candidate has"
+        raise LimbeckError(
+            f"round {number} of {run}: {some} an id that begins with {candidate_id!r}; see `limbeck inspect {run}`"
+        )
+    part, candidate = found[0]
+    if part not in part_names(folder.steps(number)):
+        raise LimbeckError(f"round {number} of {run} has no steps: it was drawn by a version that did not store them")
+    rows = [row for row in read_part(folder.steps(number), part).to_pylist() if row["source_id"] == candidate["source_id"]]
+    return {"candidate": candidate, "steps": [{**row, "used": candidate["sample"] in (row["samples"] or [])} for row in rows]}
+
+
+def show(found: dict[str, Any], console: Console | None = None) -> None:
+    """Print the steps of a candidate, one panel per request; text of models is never markup."""
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    console, candidate = console or Console(), found["candidate"]
+    previous = None
+    for row in found["steps"]:
+        body = Text()
+        if row["prompt"] != previous:  # several completions of one prompt show it once
+            body.append(_conversation(row["prompt"]) + "\n", "dim")
+        previous = row["prompt"]
+        if row["error"]:
+            body.append(row["error"], "red")
+        else:
+            body.append(row["text"] or "(empty)", "bold" if row["used"] else "")
+        score = "" if row["logprob"] is None else f" · log-probability {row['logprob']:.3f}"
+        mark = " · this candidate" if row["used"] else ""
+        title = f"{row['step']} {row['index']} · {row['engine']}{score}{mark}"
+        console.print(Panel(body, title=Text(title), title_align="left"))
+    verdict = f"rejected by its generator: {candidate['error']}" if candidate["error"] else candidate["output"]
+    console.print(Panel(Text(verdict), title=Text(f"candidate {candidate['candidate_id']}"), title_align="left"))
+
+
+def _conversation(prompt: str) -> str:
+    """A stored prompt for a person: a conversation as `role: text` lines."""
+    try:
+        turns = json.loads(prompt)
+    except ValueError:
+        return prompt
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns):
+        return prompt
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
