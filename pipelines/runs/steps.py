@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def steps(run: Path, candidate_id: str, round: int | None = None) -> dict[str, Any]:
-    """Return {candidate, steps}: the candidate's row, and its source's steps with `used` true if it was made from that completion.
+    """Return {candidate, steps}: a candidate's row and its source's steps; `used` marks the completion it was made from.
 
     `candidate_id` may be the beginning of one. `round` None: the last round with candidates. Raises LimbeckError if no
     candidate or more than one has that beginning, or if the run was made before steps were stored.
@@ -33,9 +33,7 @@ def steps(run: Path, candidate_id: str, round: int | None = None) -> dict[str, A
     ]
     if len(found) != 1:
         some = "several candidates have" if found else "no candidate has"
-        raise LimbeckError(
-            f"round {number} of {run}: {some} an id that begins with {candidate_id!r}; see `limbeck inspect {run}`"
-        )
+        raise LimbeckError(f"round {number} of {run}: {some} an id that begins with {candidate_id!r}; see `limbeck inspect`")
     part, candidate = found[0]
     if part not in part_names(folder.steps(number)):
         raise LimbeckError(f"round {number} of {run} has no steps: it was drawn by a version that did not store them")

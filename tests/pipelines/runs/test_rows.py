@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given as drawing
 from hypothesis import strategies as st
 
 from limbeck.cluster.engines.protocol import Message
@@ -29,7 +29,7 @@ def asked(prompt: str = "Add.", given: str | None = None, source_id: str = "s", 
     return Question(source_id, prompt, document, given)
 
 
-@given(TEXT, st.none() | TEXT, TEXT, st.text(max_size=8))
+@drawing(TEXT, st.none() | TEXT, TEXT, st.text(max_size=8))
 def test_a_row_s_prompt_is_what_evaluation_asks(prompt: str, given: str | None, output: str, source_id: str) -> None:
     question = asked(prompt, given, source_id)
     for rows in (ChatRows(), PlainRows(), AlpacaRows(), SelfInstructRows(), ConversationRows()):
