@@ -215,6 +215,7 @@ def _table(sources: list[_Source]) -> pa.Table:
         "following": [source.following for source in sources],
         "salient": [list(source.salient) for source in sources],
         "reason": [source.row.reason for source in sources],
+        "record": [None for _ in sources],
     }
     return pa.table(columns, schema=SOURCES)
 

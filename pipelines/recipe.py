@@ -42,6 +42,7 @@ from limbeck.students.config import SftConfig
 # One member today; a further generator or student joins here with its own literal `kind`.
 GeneratorConfig = SummariesConfig
 StudentConfig = SftConfig
+GENERATOR_KINDS = ("summaries",)
 FilterConfig = Annotated[
     AttributesConfig
     | BottleneckConfig

@@ -16,6 +16,7 @@ from limbeck.cluster.engines.vllm.config import VllmConfig
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import done, part_names, write_parts
 from limbeck.corpus.schemas import SOURCES
+from limbeck.generators.contract import GeneratorConfig
 from limbeck.pipelines.driver import evaluate as measuring
 from limbeck.pipelines.driver import target
 from limbeck.pipelines.driver.check import refuse_what_cannot_run
@@ -33,6 +34,7 @@ def run(
     recipe: Recipe,
     out: Path | str,
     *,
+    generator: GeneratorConfig | None = None,
     filters: Sequence[Any] = (),
     set_filters: Sequence[Any] = (),
     listener: Listener | None = None,
@@ -41,10 +43,13 @@ def run(
 ) -> RunFolder:
     """Run a recipe to its end in the folder `out`, going on where an earlier run of it stopped; returns the folder.
 
-    `filters` and `set_filters` are objects of the user's own that satisfy `Filter` and `SetFilter` (filters/contract.py), put
-    after the recipe's. Raises LimbeckError with one sentence for whatever a user can mend; what is finished by then stays.
+    `generator` replaces the recipe's. `filters` and `set_filters` are objects that satisfy `Filter` and `SetFilter`
+    (filters/contract.py); they come after the recipe's. Raises LimbeckError with one sentence for whatever a user can fix;
+    finished work is kept.
     """
     began = started or time.time()
+    if generator is not None:
+        recipe = recipe.model_copy(update={"generator": generator, "later": None, "task": None})
     folder, resolved = RunFolder(Path(out).resolve()), recipe.resolved()
     with driving(folder) as driver:
         events = Events(folder.events, listener)
@@ -209,15 +214,16 @@ def _open(
         raise LimbeckError(f"two filters have the same name among {', '.join(names)}; rename one")
     teacher_folder, placement = refuse_what_cannot_run(recipe, folder.path)
     stages = plan(recipe, every, sets, teacher_folder)
+    recorded = recipe.model_dump(mode="json", serialize_as_any=True)
     facts = {
         "versions": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "threads_per_worker": recipe.cluster.threads(),
         "models": {recipe.teacher.model: model_fingerprint(resolve(recipe.teacher.model))},
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": {**recorded, "rows": recipe.renderer.model_dump(mode="json")},
     }
-    text = text if text is not None else yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    text = text if text is not None else yaml.safe_dump(recorded, sort_keys=False)
     open_run(folder, stages, facts, text)
     return Context(recipe, folder, every, sets, events, stages, teacher_folder, placement)
 

@@ -1,0 +1,16 @@
+"""Your own documents: a JSONL file and the keys of a recipe that change.
+
+    python examples/own_data.py RECIPE DOCUMENTS.jsonl RUN
+
+Each line of DOCUMENTS.jsonl is an object with "text" and, where there is one, a human's "summary".
+"""
+
+import sys
+
+from limbeck.pipelines.recipe import load
+from limbeck.pipelines.run import run
+
+if __name__ == "__main__":
+    recipe, documents, out = sys.argv[1:]
+    sources = f"{{kind: jsonl, path: {documents!r}, reference_column: summary, split: {{train: 0.6, dev: 0.2, test: 0.2}}}}"
+    run(load(recipe, [f"sources={sources}", "rounds=1"]), out)

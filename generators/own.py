@@ -1,0 +1,95 @@
+"""A generator made of a function: what a script of your own needs to run like any other generator."""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, Field, SkipValidation
+
+from limbeck.cluster.engines.config import EngineConfig
+from limbeck.cluster.engines.protocol import Sampling
+from limbeck.generators.contract import Draw, GeneratorConfig, Needs, Question, Script, ScriptedGenerator, Source, Task
+
+ScriptFunction = Callable[[Source, Draw, Sequence[Task]], Script]
+
+
+class OwnGenerator(GeneratorConfig):
+    """The config of a user-defined script; see `own_generator`."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    controls: ClassVar[tuple[str, ...]] = ("mismatched",)
+
+    kind: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    script: SkipValidation[Any] = Field(exclude=True)
+    ask: SkipValidation[Any] = Field(None, exclude=True)
+    answers: SkipValidation[Sampling] = Field(Sampling(64, temperature=0.7, top_p=0.95), exclude=True)
+    named_engines: SkipValidation[Mapping[str, Any]] = Field({}, exclude=True)
+    candidates: int = Field(1, ge=1)
+    completions: int = Field(1, ge=1)
+    chat: bool = True
+    code: str = ""
+
+    @property
+    def invents_inputs(self) -> bool:  # type: ignore[override]
+        """Whether nothing says what evaluation should ask about a source."""
+        return self.ask is None
+
+    @property
+    def engines(self) -> Mapping[str, EngineConfig]:
+        """The engines beside the teacher that the script names."""
+        return self.named_engines
+
+    @property
+    def needs(self) -> Needs:
+        """As stated."""
+        return Needs(self.candidates, self.completions, self.answers.max_new_tokens, 96, self.chat)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How evaluation samples answers."""
+        return self.answers
+
+    def with_samples(self, samples: int) -> "OwnGenerator":
+        """Scripts decide themselves how many candidates they make."""
+        return self
+
+    def build(self) -> ScriptedGenerator:
+        """Return the script as the runner drives it."""
+        return _Own(self.script, self.ask)
+
+
+def own_generator(
+    kind: str, script: ScriptFunction, question: Callable[[Source], str] | None = None, **settings: Any
+) -> OwnGenerator:
+    """A generator of one function, for `run(..., generator=own_generator(name, script))`.
+
+    `script(source, draw, pool)` yields what it wants drawn or scored and returns drafts. Its inputs for evaluation are drawn once
+    by the round-0 teacher and frozen, unless `question(source)` says what to ask about a source. `settings`: `candidates`,
+    `completions` and `chat` for the estimate and the checks, `answers` (a Sampling) for evaluation, `named_engines`. Resume
+    compares the source code of `script`, not that of what it calls.
+    """
+    return OwnGenerator(kind=kind, script=script, ask=question, code=_digest(script), **settings)
+
+
+class _Own:
+    seeds: tuple[Task, ...] = ()
+
+    def __init__(self, script: ScriptFunction, ask: Callable[[Source], str] | None) -> None:
+        self._script, self._ask = script, ask
+
+    def script(self, source: Source, draw: Draw, pool: Sequence[Task]) -> Script:
+        return self._script(source, draw, pool)
+
+    def question(self, source: Source) -> Question:
+        assert self._ask is not None
+        return Question(source.source_id, self._ask(source), source.document)
+
+
+def _digest(script: ScriptFunction) -> str:
+    """Of the script's source text, or of its compiled code where the text cannot be read."""
+    try:
+        text = inspect.getsource(script)
+    except (OSError, TypeError):
+        text = repr(script.__code__.co_code)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
