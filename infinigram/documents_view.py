@@ -2,22 +2,20 @@
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from limbeck.infinigram.errors import BadIndex, BadQuery
 from limbeck.infinigram.manifest import WIDTH_BYTES
+from limbeck.infinigram.opened import OpenIndex
 from limbeck.infinigram.results import Document, Integers, Matches, MatchesBatch
-
-if TYPE_CHECKING:
-    from limbeck.infinigram.index import Index
 
 _LARGEST = (1 << 63) - 1
 
 
 def search(
-    index: "Index",
+    index: OpenIndex,
     ids: Any,
     *,
     limit: int = 1,
@@ -39,7 +37,7 @@ def search(
 
 
 def search_batch(
-    index: "Index",
+    index: OpenIndex,
     ids: Any,
     offsets: Any,
     *,
@@ -55,7 +53,7 @@ def search_batch(
 
 
 def search_cnf(
-    index: "Index",
+    index: OpenIndex,
     clauses: Sequence[Sequence[Any]],
     *,
     limit: int = 1,
@@ -84,7 +82,7 @@ def search_cnf(
     return Matches(count, approximate, documents)
 
 
-def by_number(index: "Index", number: int, max_tokens: int | None) -> Document:
+def by_number(index: OpenIndex, number: int, max_tokens: int | None) -> Document:
     """A document's first `max_tokens` tokens; raises BadQuery where there is none of that number or it was taken down."""
     left = check("the document's number", number)
     if max_tokens is not None:
@@ -98,7 +96,7 @@ def by_number(index: "Index", number: int, max_tokens: int | None) -> Document:
     raise BadQuery(f"document {number} does not exist; the index has {sum(index.engine.shard_documents)}")
 
 
-def by_pointer(index: "Index", shard: int, pointer: int, max_tokens: int, needle_tokens: int) -> Document:
+def by_pointer(index: OpenIndex, shard: int, pointer: int, max_tokens: int, needle_tokens: int) -> Document:
     """The window of a document around a byte offset into a shard's text, where a match of `needle_tokens` was found."""
     check("shard", shard)
     check("pointer", pointer)
@@ -108,12 +106,12 @@ def by_pointer(index: "Index", shard: int, pointer: int, max_tokens: int, needle
     return window(index, np.array([shard, pointer, place[0], 0], np.int64), max_tokens, needle_tokens)
 
 
-def pointer(index: "Index", shard: int, rank: int) -> int:
+def pointer(index: OpenIndex, shard: int, rank: int) -> int:
     """The byte offset that a shard's suffix array holds at a rank."""
     return int(index.engine.pointer(check("shard", shard), check("rank", rank)))
 
 
-def window(index: "Index", hit: Integers, max_tokens: int, needle_tokens: int) -> Document:
+def window(index: OpenIndex, hit: Integers, max_tokens: int, needle_tokens: int) -> Document:
     """Half of `max_tokens` before a hit and half from it on, clipped to its document; a separator stands for its start."""
     shard, pointer_bytes = int(hit[0]), int(hit[1])
     place = index.engine.place(shard, int(hit[2]))
@@ -132,7 +130,7 @@ def check(name: str, value: Any, least: int = 0) -> int:
     return int(value)
 
 
-def _document(index: "Index", shard: int, place: tuple[int, int, int], span: tuple[int, int], needle: int) -> Document:
+def _document(index: OpenIndex, shard: int, place: tuple[int, int, int], span: tuple[int, int], needle: int) -> Document:
     """The tokens [span) of a document, counted in reading order."""
     local, begin, end = place
     number = sum(index.engine.shard_documents[:shard]) + local
@@ -146,7 +144,7 @@ def _document(index: "Index", shard: int, place: tuple[int, int, int], span: tup
     return Document(number, shard, end - begin, span[0], needle, ids, _metadata(index, shard, local), text)
 
 
-def _metadata(index: "Index", shard: int, local: int) -> dict[str, Any] | None:
+def _metadata(index: OpenIndex, shard: int, local: int) -> dict[str, Any] | None:
     line = index.engine.metadata(shard, local)
     if not line:
         return None

@@ -20,9 +20,9 @@ from limbeck.infinigram.build import SETTINGS, WORK, Settings, add_shards, clear
 from limbeck.infinigram.documents import find_sources
 from limbeck.infinigram.encode import Encoding
 from limbeck.infinigram.errors import BadIndex
+from limbeck.infinigram.layout import PAIRS, REMOVED, read_pairs
 from limbeck.infinigram.memory import free_memory_bytes
 from limbeck.infinigram.tables import Report
-from limbeck.infinigram.taken_down import PAIRS, REMOVED, read_pairs
 
 
 def append(folder: str | Path, paths: Iterable[str | Path], settings: Settings, report: Report = no_report) -> dict[str, Any]:

@@ -3,22 +3,20 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from limbeck.infinigram import documents_view
 from limbeck.infinigram.errors import BadQuery
+from limbeck.infinigram.opened import OpenIndex
 from limbeck.infinigram.results import Document, Floats, Integers, TracedDocument, TracedSpan
-
-if TYPE_CHECKING:
-    from limbeck.infinigram.index import Index
 
 _K1, _B = 1.5, 0.75  # of BM25, as Robertson and Zaragoza (2009) and the service of OLMoTrace have them
 
 
 def trace(
-    index: "Index",
+    index: OpenIndex,
     ids: Any,
     *,
     delimiters: Iterable[int] | None = None,
@@ -64,10 +62,10 @@ def trace(
     return tuple(traced)
 
 
-def unigram_log_probabilities(index: "Index", text: Integers) -> Floats:
+def unigram_log_probabilities(index: OpenIndex, text: Integers) -> Floats:
     """The natural logarithm of each token's share of the index, [tokens]; -10000 for one that never occurs, as officially."""
     distinct, where = np.unique(text, return_inverse=True)
-    counts = index.count_batch(distinct, np.arange(len(distinct) + 1)) if len(distinct) else np.zeros(0, np.int64)
+    counts = index.engine.count_batch(distinct, np.arange(len(distinct) + 1)) if len(distinct) else np.zeros(0, np.int64)
     logs = np.full(len(distinct), -10000.0)
     np.log(counts / max(1, index.tokens), out=logs, where=counts > 0)
     return logs[where]
@@ -90,7 +88,7 @@ def bm25(query: Integers, documents: Sequence[Integers]) -> Floats:
     return scores
 
 
-def word_starts(index: "Index", text: Integers) -> list[bool]:
+def word_starts(index: OpenIndex, text: Integers) -> list[bool]:
     """Whether a word begins with each token: it has no letter or digit in front, or what stands before does not end in one."""
     pieces = {token: index.tokenizer.decode([token]) for token in set(text.tolist())}
     starts = []
@@ -102,13 +100,13 @@ def word_starts(index: "Index", text: Integers) -> list[bool]:
     return starts
 
 
-def _newline_and_full_stop(index: "Index") -> list[int]:
+def _newline_and_full_stop(index: OpenIndex) -> list[int]:
     """The tokens that are just these, where a tokenizer is known."""
     if index.tokenizer is None:
         return []
     return [ids[0] for mark in ("\n", ".") if len(ids := index.tokenizer.encode(mark)) == 1]
 
 
-def _windows(index: "Index", span: tuple[int, int, int, list[tuple[int, int]]], context_tokens: int) -> list[Document]:
+def _windows(index: OpenIndex, span: tuple[int, int, int, list[tuple[int, int]]], context_tokens: int) -> list[Document]:
     begin, end, _, places = span
     return [documents_view.by_pointer(index, shard, at, context_tokens + end - begin, end - begin) for shard, at in places]

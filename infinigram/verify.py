@@ -12,9 +12,8 @@ from limbeck._infinigram import check_table, sampled_keys
 from limbeck.infinigram import manifest as manifests
 from limbeck.infinigram.build import KEY_STRIDE, no_report, unigram_counts
 from limbeck.infinigram.errors import BadIndex
-from limbeck.infinigram.layout import ShardFiles, locate
+from limbeck.infinigram.layout import ShardFiles, locate, taken_down
 from limbeck.infinigram.tables import Report
-from limbeck.infinigram.taken_down import taken_down
 
 _CHUNK = 1 << 22
 

@@ -83,8 +83,8 @@ class MaskedPmiFilter:
         `brevity` is output tokens / document tokens, in the teacher's tokens. An empty output scores 0. A document that is too
         long beside the output is cut at a word, the same in all four terms. NaN: the output alone fills the context, or nothing
         can be hidden (no salient words in the document as cut; no words in the output). With the null there are
-        `faithfulness_null`, `saliency_null` and `brevity_null` as well (see `pmi_null`). All terms of all candidates go to the
-        model in one call, each distinct one once.
+        `faithfulness_null`, `saliency_null` and `brevity_null` as well (see `limbeck.filters.null`). All terms of all candidates
+        go to the model in one call, each distinct one once.
         """
         rows = candidates.select(["document", "output", "salient", "output_tokens", "document_tokens"]).to_pylist()
         pairs = rows + (mismatched(candidates, rows) if self._null else [])

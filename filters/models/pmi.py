@@ -20,7 +20,7 @@ from limbeck.cluster.engines.protocol import Engine, Pair
 from limbeck.corpus.errors import LimbeckError
 from limbeck.filters.config import Cost, CriticConfig, Limit, Name
 from limbeck.filters.contract import Bound
-from limbeck.filters.pmi_null import NO_OTHER, other_documents
+from limbeck.filters.null import NO_OTHER, other_documents
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
@@ -104,8 +104,8 @@ class PmiFilter:
         An empty output scores 0. A candidate that does not fit the engine's context, whose document has no salient words, or
         whose target was cut into different tokens under the two contexts, scores NaN. The terms of all candidates go to
         the engine in one call, each distinct pair once, so work on a shared document or prefix is done once. With the null there
-        are `faithfulness_null` and `saliency_null` as well (see `pmi_null`), for two more terms a candidate; NaN for an empty
-        output, or where all documents at hand are near-duplicates.
+        are `faithfulness_null` and `saliency_null` as well (see `limbeck.filters.null`), for two more terms per candidate; NaN
+        for an empty output, or where all documents at hand are near-duplicates.
         """
         rows = candidates.select(["document", "output", "salient"]).to_pylist()
         asked = [terms(row) for row in rows]

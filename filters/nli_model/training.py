@@ -158,7 +158,7 @@ def _load(encoder: Path, seed: int) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from limbeck.cluster.engines.scoring_models.classifier_loading import quietly
+    from limbeck.cluster.engines.scoring_models.classifier import quietly
 
     torch.manual_seed(seed)
     names = dict(enumerate(LABELS))

@@ -11,8 +11,8 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from limbeck.corpus.config import Config
+from limbeck.corpus.seed_texts import pool_problems, read_pool
 from limbeck.corpus.text.rouge.index import Judged, RougeIndex
-from limbeck.corpus.text.rouge.seed_texts import pool_problems, read_pool
 from limbeck.corpus.text.rouge.words import Floats, Ints
 from limbeck.filters.config import Name
 from limbeck.filters.sets.ranking import ranks

@@ -5,8 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from limbeck.pipelines.cli import ngram_options as given
-
 app = typer.Typer(
     name="ngram",
     help="Count any phrase of a corpus exactly, see what follows it, find and trace texts: an infini-gram index.",
@@ -14,23 +12,50 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+# arguments and options that several commands share
+IndexArgument = Annotated[
+    str, typer.Argument(metavar="INDEX", help="an index folder, or several as one: FOLDER,FOLDER", show_default=False)
+]
+FolderArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="an index folder", show_default=False)]
+PathsArgument = Annotated[
+    list[Path],
+    typer.Argument(help="files or folders: text, JSON (.gz, .zst), Parquet, saved datasets, ids (.npy)", show_default=False),
+]
+QueryArgument = Annotated[str, typer.Argument(help="a text, or with --ids token ids", show_default=False)]
+TextArgument = Annotated[str, typer.Argument(help="the text itself; see --file for longer ones", show_default=False)]
+Memory = Annotated[str | None, typer.Option(help="most memory to use, such as 2GiB [default: half of what is free]")]
+Threads = Annotated[int | None, typer.Option(min=1, help="[default: all cores]")]
+Shards = Annotated[int, typer.Option(min=1, max=4096, help="new shards; each is one suffix array")]
+Column = Annotated[str, typer.Option(help="the field of JSON, Parquet and datasets that holds the text or the ids")]
+Split = Annotated[str, typer.Option(help="the split of a saved dataset")]
+Opening = Annotated[
+    list[str],
+    typer.Option("--set", help="what an official folder leaves out: dtype=u8, version=5, eos=2, tokenizer=NAME; or load=ram"),
+]
+Ids = Annotated[bool, typer.Option("--ids", help="the query is token ids: 12 7 9")]
+Word = Annotated[bool, typer.Option("--word/--as-is", help="the text begins a word, or is cut into tokens as it stands")]
+Clauses = Annotated[bool, typer.Option("--cnf", help="the query is phrases joined by AND and OR, near one another")]
+Infgram = Annotated[bool, typer.Option("--infgram", help="use the longest suffix of the prompt that occurs")]
+File = Annotated[Path | None, typer.Option(help="read the text from a file, or from standard input: -")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value instead of text")]
+
 
 @app.command()
 def build(
-    paths: given.PathsArgument,
+    paths: PathsArgument,
     out: Annotated[Path, typer.Option(help="the index folder", show_default=False)],
     tokenizer: Annotated[
         str | None, typer.Option(help="bytes, tiktoken:NAME, a model folder or tokenizer.json; none for documents of ids")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="u8, u16 or u32 [default: by the vocabulary]")] = None,
     version: Annotated[int, typer.Option(min=4, max=5, help="4, or 5 for reversed documents")] = 4,
-    shards: given.Shards = 1,
+    shards: Shards = 1,
     metadata: Annotated[bool, typer.Option("--metadata/--no-metadata", help="keep the documents' other fields")] = True,
-    text_column: given.Column = "text",
-    split: given.Split = "train",
-    memory: given.Memory = None,
-    threads: given.Threads = None,
-    as_json: given.AsJson = False,
+    text_column: Column = "text",
+    split: Split = "train",
+    memory: Memory = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Build an index, or go on where a killed build stopped."""
     from limbeck.infinigram.build import build as make
@@ -54,15 +79,15 @@ def build(
 
 @app.command()
 def append(
-    index: given.FolderArgument,
-    paths: given.PathsArgument,
-    shards: given.Shards = 1,
+    index: FolderArgument,
+    paths: PathsArgument,
+    shards: Shards = 1,
     metadata: Annotated[bool, typer.Option("--metadata/--no-metadata", help="keep the documents' other fields")] = True,
-    text_column: given.Column = "text",
-    split: given.Split = "train",
-    memory: given.Memory = None,
-    threads: given.Threads = None,
-    as_json: given.AsJson = False,
+    text_column: Column = "text",
+    split: Split = "train",
+    memory: Memory = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Add documents to an index as new shards."""
     from limbeck.infinigram.maintain import append as add
@@ -78,10 +103,10 @@ def append(
 
 @app.command()
 def remove(
-    index: given.FolderArgument,
+    index: FolderArgument,
     documents: Annotated[list[int] | None, typer.Argument(help="their numbers, as search shows them", show_default=False)] = None,
     numbers: Annotated[Path | None, typer.Option("--from", help="a file of document numbers, or standard input: -")] = None,
-    as_json: given.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take documents down: from then on they are never counted or shown; `compact` deletes them."""
     from limbeck.infinigram.maintain import remove as take_down
@@ -94,9 +119,7 @@ def remove(
 
 
 @app.command()
-def compact(
-    index: given.FolderArgument, memory: given.Memory = None, threads: given.Threads = None, as_json: given.AsJson = False
-) -> None:
+def compact(index: FolderArgument, memory: Memory = None, threads: Threads = None, as_json: AsJson = False) -> None:
     """Delete what was taken down, by rebuilding the shards that held it."""
     from limbeck.infinigram.maintain import compact as rebuild
     from limbeck.pipelines.cli import ngram_show
@@ -108,10 +131,10 @@ def compact(
 
 @app.command()
 def verify(
-    index: given.FolderArgument,
+    index: FolderArgument,
     dtype: Annotated[str | None, typer.Option(help="of an official folder: u8, u16 or u32 [default: u16]")] = None,
     sample: Annotated[int, typer.Option(min=0, help="compare only so many places of each table, without checksums")] = 0,
-    as_json: given.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check every file of an index; exit code 1 and one sentence name the first fault."""
     from dataclasses import asdict
@@ -127,7 +150,7 @@ def verify(
 
 
 @app.command()
-def info(index: given.IndexArgument, opening: given.Opening = [], as_json: given.AsJson = False) -> None:  # noqa: B006
+def info(index: IndexArgument, opening: Opening = [], as_json: AsJson = False) -> None:  # noqa: B006
     """Say what an index holds."""
     from limbeck.infinigram.service import answers
     from limbeck.pipelines.cli import ngram_show
@@ -141,13 +164,13 @@ def info(index: given.IndexArgument, opening: given.Opening = [], as_json: given
 
 @app.command()
 def count(
-    index: given.IndexArgument,
-    query: given.QueryArgument,
-    ids: given.Ids = False,
-    word: given.Word = True,
-    clauses: given.Clauses = False,
-    opening: given.Opening = [],  # noqa: B006
-    as_json: given.AsJson = False,
+    index: IndexArgument,
+    query: QueryArgument,
+    ids: Ids = False,
+    word: Word = True,
+    clauses: Clauses = False,
+    opening: Opening = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Count how often a phrase occurs."""
     from limbeck.pipelines.cli import ngram_show
@@ -160,14 +183,14 @@ def count(
 
 @app.command("next")
 def next_tokens(
-    index: given.IndexArgument,
-    prompt: given.QueryArgument,
-    ids: given.Ids = False,
-    word: given.Word = True,
-    infgram: given.Infgram = False,
+    index: IndexArgument,
+    prompt: QueryArgument,
+    ids: Ids = False,
+    word: Word = True,
+    infgram: Infgram = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="tokens, the most frequent first")] = 20,
-    opening: given.Opening = [],  # noqa: B006
-    as_json: given.AsJson = False,
+    opening: Opening = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Show which tokens follow a phrase, with exact counts."""
     from limbeck.pipelines.cli import ngram_show
@@ -179,13 +202,13 @@ def next_tokens(
 
 @app.command()
 def prob(
-    index: given.IndexArgument,
-    query: given.QueryArgument,
-    ids: given.Ids = False,
-    word: given.Word = True,
-    infgram: given.Infgram = False,
-    opening: given.Opening = [],  # noqa: B006
-    as_json: given.AsJson = False,
+    index: IndexArgument,
+    query: QueryArgument,
+    ids: Ids = False,
+    word: Word = True,
+    infgram: Infgram = False,
+    opening: Opening = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Show how probable the last token of a phrase is after those before it."""
     from limbeck.pipelines.cli import ngram_show
@@ -199,18 +222,18 @@ def prob(
 
 @app.command()
 def search(
-    index: given.IndexArgument,
-    query: given.QueryArgument,
-    ids: given.Ids = False,
-    word: given.Word = True,
-    clauses: given.Clauses = False,
+    index: IndexArgument,
+    query: QueryArgument,
+    ids: Ids = False,
+    word: Word = True,
+    clauses: Clauses = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="documents")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="the order in which occurrences are drawn")] = 0,
     cursor: Annotated[str | None, typer.Option(help="next_cursor of the page before")] = None,
     distinct: Annotated[bool, typer.Option("--distinct", help="each document once")] = False,
     max_tokens: Annotated[int, typer.Option(min=1, max=10_000, help="tokens shown around the match")] = 100,
-    opening: given.Opening = [],  # noqa: B006
-    as_json: given.AsJson = False,
+    opening: Opening = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Draw documents in which a phrase occurs."""
     from limbeck.pipelines.cli import ngram_show
@@ -229,12 +252,12 @@ def search(
 
 @app.command()
 def score(
-    index: given.IndexArgument,
-    text: given.TextArgument = "",
-    file: given.File = None,
-    ids: given.Ids = False,
-    opening: given.Opening = [],  # noqa: B006
-    as_json: given.AsJson = False,
+    index: IndexArgument,
+    text: TextArgument = "",
+    file: File = None,
+    ids: Ids = False,
+    opening: Opening = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Show the ∞-gram probability of every token of a text."""
     from limbeck.pipelines.cli import ngram_show
@@ -246,15 +269,15 @@ def score(
 
 @app.command()
 def trace(
-    index: given.IndexArgument,
-    text: given.TextArgument = "",
-    file: given.File = None,
-    ids: given.Ids = False,
+    index: IndexArgument,
+    text: TextArgument = "",
+    file: File = None,
+    ids: Ids = False,
     max_count: Annotated[int, typer.Option(min=1, help="leave out spans that occur more often")] = 10,
     min_tokens: Annotated[int, typer.Option(min=1, help="shortest span")] = 3,
     all_spans: Annotated[bool, typer.Option("--all", help="all spans, not only the rarest")] = False,
-    opening: given.Opening = [],  # noqa: B006
-    as_json: given.AsJson = False,
+    opening: Opening = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Find the spans of a text that occur word for word, and the documents that hold them."""
     from limbeck.pipelines.cli import ngram_show
@@ -276,7 +299,7 @@ def serve(
     deadline: Annotated[float, typer.Option(min=0.1, help="seconds that one query may take")] = 30.0,
     max_body: Annotated[str, typer.Option(help="largest request")] = "1MiB",
     max_requests: Annotated[int, typer.Option(min=1, help="requests in flight in one worker")] = 512,
-    opening: given.Opening = [],  # noqa: B006
+    opening: Opening = [],  # noqa: B006
 ) -> None:
     """Serve indexes: the official web API at POST /, typed routes under /v1, a search page at /."""
     from limbeck.infinigram.service.app import ServiceConfig, keys_of

@@ -14,14 +14,14 @@ import pyarrow as pa
 
 from limbeck.cluster.training import Placement, fit
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import publishing, read_json, read_parts, read_table, write_json, write_table
+from limbeck.corpus.parts import publishing, read_json, read_parts, write_json, write_table
 from limbeck.corpus.schemas import SOURCES
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.students.config import HealingConfig, LayersBase, SftConfig
 from limbeck.students.training import loop
+from limbeck.students.training.sample_loss import batches, nats_per_token, read_sample, summed_loss
 
 REPORT_FILE = "layers.json"
-_ROWS_PER_FORWARD = 8
 
 
 @dataclass(frozen=True)
@@ -124,29 +124,13 @@ def drop_layers(model: Any, sample: list[list[int]], keep: int, progress: Path) 
     return dropped
 
 
-def nats_per_token(model: Any, sample: list[list[int]]) -> float:
-    """Return the mean negative log-likelihood of every token but the first of each sequence."""
-    import torch
-
-    total = 0.0
-    with torch.inference_mode():
-        for ids, labels in _batches(sample, model.device):
-            total += _summed_loss(model, model.base_model(input_ids=ids, use_cache=False).last_hidden_state, labels)
-    return total / sum(len(row) - 1 for row in sample)
-
-
-def read_sample(file: Path) -> list[list[int]]:
-    """The token ids of the sample's documents."""
-    return list(read_table(file)["input_ids"].to_pylist())
-
-
 def _losses_without(model: Any, layers: list[Any], sample: list[list[int]]) -> list[float]:
     """For each layer, the summed loss when it alone is skipped; what comes before it is computed once for all."""
     import torch
 
     body, losses = model.base_model, [0.0] * len(layers)
     with torch.inference_mode():
-        for ids, labels in _batches(sample, model.device):
+        for ids, labels in batches(sample, model.device):
             entering: list[Any] = []
             hooks = [layer.register_forward_pre_hook(lambda _, given, into=entering: into.append(given[0])) for layer in layers]
             body.layers = torch.nn.ModuleList(layers)
@@ -155,7 +139,7 @@ def _losses_without(model: Any, layers: list[Any], sample: list[list[int]]) -> l
                 hook.remove()
             for skipped in range(len(layers)):
                 body.layers = torch.nn.ModuleList([_replay(entering[skipped]), *layers[skipped + 1 :]])
-                losses[skipped] += _summed_loss(model, body(input_ids=ids, use_cache=False).last_hidden_state, labels)
+                losses[skipped] += summed_loss(model, body(input_ids=ids, use_cache=False).last_hidden_state, labels)
     return losses
 
 
@@ -168,26 +152,6 @@ def _replay(hidden: Any) -> Any:
             return hidden
 
     return Replay()
-
-
-def _summed_loss(model: Any, hidden: Any, labels: Any) -> float:
-    import torch
-
-    wanted = labels[:, 1:] != -100
-    logits = model.get_output_embeddings()(hidden[:, :-1][wanted]).float()  # [labels, vocabulary]
-    return float(torch.nn.functional.cross_entropy(logits, labels[:, 1:][wanted], reduction="sum"))
-
-
-def _batches(sample: list[list[int]], device: Any) -> Any:
-    """Yield (ids, labels) of a few sequences, padded on the right, where causal attention never looks. [batch, tokens]"""
-    import torch
-
-    for start in range(0, len(sample), _ROWS_PER_FORWARD):
-        rows = [torch.tensor(row, device=device) for row in sample[start : start + _ROWS_PER_FORWARD]]
-        yield (
-            torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0),
-            torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100),
-        )
 
 
 def _layers(model: Any) -> list[Any]:

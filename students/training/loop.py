@@ -12,6 +12,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import publishing, read_json, read_table, write_json
 from limbeck.students.base.compatibility import compare
 from limbeck.students.config import SftConfig
+from limbeck.students.training.sample_loss import nats_per_token, read_sample
 
 METRICS_FILE = "training.json"
 PROGRESS_FILE = "progress.json"
@@ -79,8 +80,6 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         "warnings": warnings,
     }
     if settings.sample is not None:
-        from limbeck.students.base.layers import nats_per_token, read_sample
-
         metrics["nats_per_token"] = nats_per_token(
             trainer.accelerator.unwrap_model(trainer.model_wrapped), read_sample(settings.sample)
         )

@@ -241,7 +241,7 @@ def test_an_index_that_changes_while_it_is_opened_is_opened_again(tmp_path, monk
         calls.append(paths)
         return found
 
-    monkeypatch.setattr("limbeck.infinigram.index.locate", interrupted)
+    monkeypatch.setattr("limbeck.infinigram.opened.locate", interrupted)
     assert Index.open(folder).count([42]) == Index.open(naive.write_index(tmp_path / "same", DOCUMENTS)).count([42]) * 2
     assert len(calls) > 2
 

@@ -19,9 +19,8 @@ from helpers import ngram_oracle as naive
 from limbeck.infinigram.build import Settings, build
 from limbeck.infinigram.errors import BadIndex, BadQuery
 from limbeck.infinigram.index import Index
-from limbeck.infinigram.layout import locate
+from limbeck.infinigram.layout import locate, taken_down
 from limbeck.infinigram.maintain import append, compact, remove
-from limbeck.infinigram.taken_down import taken_down
 from limbeck.infinigram.verify import verify
 
 EOS = 7

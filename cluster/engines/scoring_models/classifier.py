@@ -1,24 +1,47 @@
-"""Which natural-language-inference model to load, and what a loaded one answers; read on the driver, so it imports nothing heavy.
+"""Natural-language-inference models: which one to load, its classes by name, and what it answers.
+
+The driver reads the config, so torch and transformers are imported when a model is loaded.
 
 A classifier reads a premise and a hypothesis as one row and says how likely it is that the first entails the second, is neutral
 to it, or contradicts it (Bowman et al., 2015; Williams et al., 2018).
 """
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, resolve
 from limbeck.cluster.engines.protocol import Usage
-from limbeck.cluster.engines.scoring_models.classifier_pairs import Joiner, Rows, batches
+from limbeck.cluster.engines.scoring_models.pairs import Joiner, Rows, batches
 from limbeck.corpus.config import Config
+from limbeck.corpus.errors import LimbeckError
+
+if TYPE_CHECKING:
+    import torch
 
 LABELS = ("entailment", "neutral", "contradiction")
 """The order of the columns of every answer, whatever the model's own."""
+
+
+_CPU_BATCH_TOKENS = 2048
+_GPU_BATCH_TOKENS = 32768
+_PROBE_LENGTHS = (9, 6, 6)
+_PROBE_TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}  # of the largest logit
+_PROBE_LOGIT = 0.5  # logits all smaller than this are compared as if one were this large
+
+_SPELLINGS = {
+    "entailment": {"entailment", "entail", "entails", "entailed"},
+    "neutral": {"neutral"},
+    "contradiction": {"contradiction", "contradict", "contradicts", "contradictory"},
+    "rest": {"notentailment", "nonentailment", "notentail", "nonentail"},
+}
 
 
 class ClassifierConfig(Config):
@@ -38,8 +61,6 @@ class ClassifierConfig(Config):
 
     def load(self) -> "Classifier":
         """Load the model; raises LimbeckError where it is missing, is no such model, or its classes have no known names."""
-        from limbeck.cluster.engines.scoring_models.classifier_loading import load
-
         return load(self)
 
 
@@ -118,3 +139,113 @@ class Classifier:
 
     def _count(self, what: str, number: int) -> None:
         self.usage.extra[what] = self.usage.extra.get(what, 0.0) + number
+
+
+def load(config: ClassifierConfig) -> Classifier:
+    """Load a classifier; raises LimbeckError where the model is missing, cut off, no classifier, or its classes are not named."""
+    clock = time.perf_counter()
+    from transformers import AutoTokenizer
+
+    from limbeck.cluster.engines.devices import device_of
+
+    folder = resolve(config.model)
+    device = device_of(config.device)
+    model = _model(folder, config, device)
+    places = label_places(config.label_names or model.config.id2label, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not tokenizer.is_fast:
+        raise LimbeckError(f"the tokenizer of {folder} has no tokenizer.json; save the model with its fast tokenizer")
+    joiner = Joiner(tokenizer, min(_limit(model, tokenizer), config.max_tokens or NO_LIMIT_TOKENS))
+    batch_tokens = config.batch_tokens or (_CPU_BATCH_TOKENS if device.type == "cpu" else _GPU_BATCH_TOKENS)
+    classifier = Classifier(joiner, _forward(model), places, batch_tokens)
+    classifier.usage.load_seconds = time.perf_counter() - clock
+    return classifier
+
+
+def label_places(names: Mapping[int, str] | Sequence[str], folder: Path) -> list[int]:
+    """Return at which class numbers entailment, neutral and contradiction stand, or entailment and the rest, found by name."""
+    by_place = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
+    found: dict[str, int] = {}
+    for place, name in by_place.items():
+        plain = "".join(character for character in str(name).lower() if character.isalpha())
+        label = next((label for label, spellings in _SPELLINGS.items() if plain in spellings), None)
+        if label is not None and label not in found:
+            found[label] = int(place)
+    for wanted in (LABELS, ("entailment", "rest")):
+        if set(found) == set(wanted) and len(by_place) == len(wanted):
+            return [found[label] for label in wanted]
+    named = ", ".join(str(by_place[place]) for place in sorted(by_place))
+    raise LimbeckError(
+        f"{folder} has the classes {named}, not entailment, neutral and contradiction (or entailment and not_entailment); "
+        "name them in its own order by label_names, for example label_names: [contradiction, neutral, entailment]"
+    )
+
+
+def _model(folder: Path, config: ClassifierConfig, device: "torch.device") -> Any:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from limbeck.cluster.engines.devices import loaded_as
+
+    with loaded_as(folder, "a classifier"), quietly():
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=getattr(torch, config.dtype), use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise LimbeckError(f"{folder} is no classifier: its weights lack {missing[0]}; name a model that was trained for NLI")
+    return model.to(device).eval()
+
+
+def _limit(model: Any, tokenizer: Any) -> int:
+    """The longest row [tokens]: RoBERTa's positions begin behind its padding id, so two of its 514 are never used."""
+    limits = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
+    positions = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    if positions is not None and positions.padding_idx is not None:
+        limits[0] = positions.num_embeddings - positions.padding_idx - 1
+    return min((int(limit) for limit in limits if limit and limit > 0), default=NO_LIMIT_TOKENS)
+
+
+def _forward(model: Any) -> Forward:
+    """The fastest forward pass that gives the model's own answers to a few rows of arbitrary tokens."""
+    from limbeck.cluster.engines.scoring_models.classifier_forward import PackedForward, PaddedForward
+
+    padded = PaddedForward(model)
+    rows = _probe_rows(model)
+    expected = padded(rows)
+    if PackedForward.takes(model):
+        packed = PackedForward(model)
+        if _agree(packed(rows), expected, model.dtype):
+            return packed
+    with padded.trying_onednn():
+        if not _agree(padded(rows), expected, model.dtype):
+            raise ArithmeticError("oneDNN gives other logits")
+    return padded
+
+
+def _probe_rows(model: Any) -> Rows:
+    lengths = np.array(_PROBE_LENGTHS)
+    ids = (7 * np.arange(lengths.sum()) + 11) % model.config.vocab_size
+    ids[ids == model.config.pad_token_id] += 1  # padding has no position of its own
+    return Rows(ids, np.zeros_like(ids), lengths)
+
+
+def _agree(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], dtype: "torch.dtype") -> bool:
+    largest = max(float(np.abs(expected).max()), _PROBE_LOGIT)
+    return bool(np.abs(found - expected).max() <= _PROBE_TOLERANCE[str(dtype).removeprefix("torch.")] * largest)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without the library's progress bars, and its report on missing weights: what is missing is ours to judge."""
+    from transformers import logging as transformers_logging
+
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

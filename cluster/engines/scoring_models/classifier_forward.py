@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from limbeck.cluster.engines.scoring_models.classifier_pairs import Rows
+from limbeck.cluster.engines.scoring_models.pairs import Rows
 
 _FAMILY = {"bert", "roberta", "xlm-roberta", "camembert"}
 _GELU = {"gelu": "none", "gelu_python": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}

@@ -113,7 +113,7 @@ def test_nearest_equals_sorting_everything(pool, text, count) -> None:
 
 
 def test_nearest_before_looks_only_at_what_came_before(monkeypatch) -> None:
-    monkeypatch.setattr("limbeck.corpus.text.rouge.nearest._CHUNK_PAIRS", 50)
+    monkeypatch.setattr("limbeck.corpus.text.rouge.index._CHUNK_PAIRS", 50)
     pool = copies(40, seed=5)
     index = RougeIndex(pool)
     scores, places = index.nearest_before(pool, np.arange(40), 3)

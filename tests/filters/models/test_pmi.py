@@ -17,7 +17,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.filters.config import FalseAcceptance
 from limbeck.filters.contract import Bound, Filter
 from limbeck.filters.models.pmi import PmiConfig, PmiFilter
-from limbeck.filters.pmi_null import NO_OTHER, other_documents
+from limbeck.filters.null import NO_OTHER, other_documents
 
 DOCUMENT = "Quern reads weather files."
 SALIENT = [0, 5, 12, 19]  # Quern, weather

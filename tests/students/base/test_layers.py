@@ -12,6 +12,7 @@ from limbeck.corpus.schemas import SOURCES
 from limbeck.students.base import layers
 from limbeck.students.config import HealingConfig, LayersBase
 from limbeck.students.training import loop
+from limbeck.students.training.sample_loss import nats_per_token, read_sample
 
 
 def _documents(folder: Path, count: int = 40) -> Path:
@@ -56,7 +57,7 @@ def _plain_loss(model: Any, sample: list[list[int]]) -> float:
 
 def test_loss_on_padded_batches_equals_sequences_alone(tmp_path: Path) -> None:
     model = _model(tmp_path / "m")
-    assert layers.nats_per_token(model, SAMPLE) == pytest.approx(_plain_loss(model, SAMPLE), abs=1e-5)
+    assert nats_per_token(model, SAMPLE) == pytest.approx(_plain_loss(model, SAMPLE), abs=1e-5)
 
 
 def test_loss_without_each_layer_equals_the_model_without_it(tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_a_useless_layer_goes_first(tmp_path: Path, planted: int) -> None:
         useless = model.base_model.layers[planted]
         useless.self_attn.o_proj.weight.zero_()
         useless.mlp.down_proj.weight.zero_()
-    before = layers.nats_per_token(model, SAMPLE)
+    before = nats_per_token(model, SAMPLE)
     # on random targets other layers may hurt, so the text is the model's own
     sample = [
         model.generate(torch.tensor([row]), max_new_tokens=30, min_new_tokens=30, do_sample=False)[0].tolist() for row in SAMPLE
@@ -89,7 +90,7 @@ def test_a_useless_layer_goes_first(tmp_path: Path, planted: int) -> None:
     assert layers.drop_layers(model, sample, 4, tmp_path / "progress.json") == [planted]
     told = json.loads((tmp_path / "progress.json").read_text())
     assert (told["unit"], told["step"], told["steps"]) == ("layer", 1, 1) and told["loss"] > 0
-    assert layers.nats_per_token(model, SAMPLE) == pytest.approx(before, abs=1e-5)
+    assert nats_per_token(model, SAMPLE) == pytest.approx(before, abs=1e-5)
     assert model.config.num_hidden_layers == 4
     assert [layer.self_attn.layer_idx for layer in model.base_model.layers] == [0, 1, 2, 3]
 
@@ -126,9 +127,9 @@ def test_no_document_is_both_measured_and_learned(tmp_path: Path) -> None:
     from tokenizers import Tokenizer
 
     backend = Tokenizer.from_file(str(teacher / "tokenizer.json"))
-    learned = backend.decode([token for row in layers.read_sample(text) for token in row], skip_special_tokens=False)
+    learned = backend.decode([token for row in read_sample(text) for token in row], skip_special_tokens=False)
     documents = learned.split("<|end|>")
-    measured = [backend.decode(row) for row in layers.read_sample(sample)]
+    measured = [backend.decode(row) for row in read_sample(sample)]
     assert len(measured) == 5 and all(document.strip() for document in measured)
     assert sentence(0, 40) not in measured + documents  # a dev document
     assert sentence(1, 40).startswith(measured[0][:20])

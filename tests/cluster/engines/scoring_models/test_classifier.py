@@ -10,10 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from helpers.tiny_classifier import MAX_TOKENS, WORDS, make_classifier
-from limbeck.cluster.engines.scoring_models.classifier import Classifier, ClassifierConfig
+from limbeck.cluster.engines.scoring_models.classifier import Classifier, ClassifierConfig, label_places
 from limbeck.cluster.engines.scoring_models.classifier_forward import PackedForward, PaddedForward
-from limbeck.cluster.engines.scoring_models.classifier_loading import label_places
-from limbeck.cluster.engines.scoring_models.classifier_pairs import batches
+from limbeck.cluster.engines.scoring_models.pairs import batches
 from limbeck.corpus.errors import LimbeckError
 
 KINDS = ["bert", "roberta", "deberta-v2"]

@@ -1,0 +1,45 @@
+"""The loss of a model on a sample of documents: what layers are chosen by, and what a healed student is measured on."""
+
+from pathlib import Path
+from typing import Any
+
+from limbeck.corpus.parts import read_table
+
+_ROWS_PER_FORWARD = 8
+
+
+def nats_per_token(model: Any, sample: list[list[int]]) -> float:
+    """Return the mean negative log-likelihood of every token but the first of each sequence."""
+    import torch
+
+    total = 0.0
+    with torch.inference_mode():
+        for ids, labels in batches(sample, model.device):
+            total += summed_loss(model, model.base_model(input_ids=ids, use_cache=False).last_hidden_state, labels)
+    return total / sum(len(row) - 1 for row in sample)
+
+
+def read_sample(file: Path) -> list[list[int]]:
+    """The token ids of the sample's documents."""
+    return list(read_table(file)["input_ids"].to_pylist())
+
+
+def summed_loss(model: Any, hidden: Any, labels: Any) -> float:
+    """The summed negative log-likelihood of the labelled tokens.  # hidden: [batch, tokens, width], labels: [batch, tokens]"""
+    import torch
+
+    wanted = labels[:, 1:] != -100
+    logits = model.get_output_embeddings()(hidden[:, :-1][wanted]).float()  # [labels, vocabulary]
+    return float(torch.nn.functional.cross_entropy(logits, labels[:, 1:][wanted], reduction="sum"))
+
+
+def batches(sample: list[list[int]], device: Any) -> Any:
+    """Yield (ids, labels) of a few sequences, padded on the right, where causal attention never looks. [batch, tokens]"""
+    import torch
+
+    for start in range(0, len(sample), _ROWS_PER_FORWARD):
+        rows = [torch.tensor(row, device=device) for row in sample[start : start + _ROWS_PER_FORWARD]]
+        yield (
+            torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0),
+            torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100),
+        )
