@@ -27,17 +27,9 @@ model = sys.argv[1] if len(sys.argv) > 1 else "embedded:smollm2-135m-instruct"
 engines, teacher = Engines(), TransformersConfig(model=model)
 
 # documents: the descriptions of six installed packages
-settings = {
-    "kind": "installed-packages",
-    "max_documents": 6,
-    "max_source_tokens": 120,
-    "split": {"train": 6, "dev": 0, "test": 0},
-}
-sources = read_sources(
-    PackagesSources.model_validate({**settings, "split": {"train": 6, "dev": 0, "test": 0}}),
-    Tokenizer.load(resolve(model)),
-    seed=0,
-)
+split = {"train": 6, "dev": 0, "test": 0}
+settings = {"kind": "installed-packages", "max_documents": 6, "max_source_tokens": 120, "split": split}
+sources = read_sources(PackagesSources.model_validate(settings), Tokenizer.load(resolve(model)), seed=0)
 sources = sources.filter(pa.array([split == "train" for split in sources["split"].to_pylist()]))
 
 # candidates: two summaries of each

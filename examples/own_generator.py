@@ -17,8 +17,8 @@ SAMPLING = Sampling(40, temperature=0.7, stop=("\n",))
 def questions(source, draw, pool):
     """A question about the document, then its answer: the candidate is the answer, its prompt the question."""
     question = yield draw("question", f"{source.document}\n\nA question about this text:", SAMPLING)
-    if "?" not in question:
-        return [Draft.rejected(question, "it asks nothing")]
+    if not question.strip():
+        return [Draft.rejected(question, "there is no question")]
     answer = yield draw("answer", f"{source.document}\n\nQuestion: {question.strip()}\nAnswer:", SAMPLING)
     return [Draft.of(answer, question.strip(), input=source.document)]
 

@@ -89,7 +89,8 @@ def freeze_inputs(context: Context, split: str) -> None:
                 drafts.setdefault(draft["source_id"], draft)
         sources = read_part(folder.sources(split), part)
         rows = [_with_question(row, drafts[row["source_id"]]) for row in sources.to_pylist() if row["source_id"] in drafts]
-        write_part(out, part, pa.Table.from_pylist(rows, schema=SOURCES), SOURCES)
+        if rows:
+            write_part(out, part, pa.Table.from_pylist(rows, schema=SOURCES), SOURCES)
         kept += len(rows)
     total = count_rows(folder.sources(split))
     mark_done(out, context.fingerprint("candidates", split), rows_in=total, rows_out=kept)
