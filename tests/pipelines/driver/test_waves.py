@@ -1,0 +1,197 @@
+"""Waves of a growing task pool: neither workers, part sizes, the way of driving nor kills change a row."""
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+import pytest
+
+from helpers.scripted_engine import ScriptedEngine, completion
+from helpers.tiny_students import make_model
+from limbeck.cluster.engines.protocol import Completion, Request, Sampling
+from limbeck.corpus.parts import read_parts, read_table, write_parts
+from limbeck.corpus.schemas import CANDIDATES, SOURCES
+from limbeck.generators.contract import Draft, Draw, GeneratorConfig, Needs, Script, Source, Task
+from limbeck.pipelines import recipe as recipes
+from limbeck.pipelines.driver import target
+from limbeck.pipelines.driver.context import Context
+from limbeck.pipelines.driver.round import judged
+from limbeck.pipelines.runs.events import Events
+from limbeck.pipelines.runs.folder import RunFolder
+
+SAMPLING = Sampling(16, temperature=0.0)
+COUNT, WAVE, TARGET = 300, 64, 300
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+class FiveStepsConfig(GeneratorConfig):
+    """Five steps of which two read the task pool and one a log-probability."""
+
+    grows: ClassVar[bool] = True
+    kind: Literal["five"] = "five"
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(2, 5, 16, 16, chat=False)
+
+    @property
+    def sampling(self) -> Sampling:
+        return SAMPLING
+
+    def build(self) -> "FiveSteps":
+        return FiveSteps()
+
+
+class FiveSteps:
+    seeds = (Task("Seed task one", seed=True), Task("Seed task two", seed=True))
+
+    def script(self, source: Source, draw: Draw, pool: Sequence[Task]) -> Script:
+        shots = draw.random("shots").sample(pool, k=min(3, len(pool)))
+        first = yield draw("instruction", " / ".join(task.prompt for task in shots) + source.document, SAMPLING)
+        if first.endswith("7"):
+            return [Draft.rejected(first, "unlucky")]
+        yes, no = yield draw.logprobs(first, (" Yes", " No"))
+        inputs = yield draw("input", f"{first} {yes > no} {len(pool)}", SAMPLING, n=2)
+        drafts = []
+        for one in inputs:
+            answer = yield draw("answer", one, SAMPLING)
+            drafts.append(Draft.of(answer, str(first).strip(), input=str(one)))
+        return drafts
+
+
+def said(request: Request) -> Completion:
+    """A text that depends on prompt and seed alone."""
+    digest = hashlib.sha256(f"{request.prompt}|{request.seed}".encode()).hexdigest()
+    return completion(request, f"text {digest[:9]} {digest[9:18]} {int(digest[18:24], 16) % 10}")
+
+
+class Engines:
+    """What a worker has, with one scripted engine for every config."""
+
+    def __init__(self) -> None:
+        self.engine = ScriptedEngine(said, lambda pair: [-(hashlib.sha256(str(pair).encode()).digest()[0] / 10)])
+
+    def get(self, config: Any) -> ScriptedEngine:
+        return self.engine
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("waves") / "model"
+    make_model(folder)
+    return folder
+
+
+def context_of(folder: Path, model: Path, rows_per_part: int, across_callers: bool) -> Context:
+    teacher = {"kind": "transformers", "model": str(model)}
+    if across_callers:
+        teacher = {"kind": "endpoint", "model": str(model), "base_url": "http://127.0.0.1:9/v1"}
+    data = {
+        "name": "waves",
+        "sources": {"kind": "text", "path": "unused"},
+        "teacher": teacher,
+        "generator": {"kind": "summaries"},
+        "filters": [{"kind": "heuristics", "max_copied": None, "max_repeated": None, "max_cut_off": None}],
+        "target": {"rows": TARGET, "wave_sources": WAVE},
+        "cluster": {"rows_per_part": rows_per_part},
+    }
+    recipe = recipes.validate(data, "here").resolved().model_copy(update={"generator": FiveStepsConfig()})
+    run = RunFolder(folder)
+    rows = [
+        {
+            "source_id": hashlib.sha256(str(number).encode()).hexdigest()[:16], "document": f"Document {number}.", "origin": "x",
+            "split": "train", "group": str(number), "document_tokens": 3, "cut_characters": 0, "salient": [],
+        }
+        for number in range(COUNT)
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["source_id"])), schema=SOURCES)
+    write_parts(run.sources("train"), table, rows_per_part, SOURCES, WAVE)
+    return Context(recipe, run, recipe.filters, (), Events(run.events), {}, model, None)  # type: ignore[arg-type]
+
+
+def in_process(workers: int, kill_at: int | None) -> Any:
+    """Stands for the pool: parts are taken by `workers` in an order that no part may depend on; dies after `kill_at` files."""
+    order, published = random.Random(workers * 1000 + (kill_at or 0)), iter(range(1, 1 << 30))
+
+    def stream(context: Context, pool: Any, stage: str, lanes: Sequence[Any], on_report: Any = None) -> None:
+        for lane in lanes:
+            for part in order.sample(lane.parts, len(lane.parts)) if workers > 1 else lane.parts:
+                for job in lane.jobs:
+                    if job.finished(part):
+                        continue
+                    table = job.compute(part, 0, job.rows(part), Engines())
+                    if next(published) == kill_at:
+                        raise Killed
+                    job.publish(part, table)
+
+    return stream
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    run = RunFolder(folder)
+    return {
+        "candidates": read_parts(run.candidates(0), CANDIDATES).to_pylist(),
+        "steps": read_parts(run.steps(0)).to_pylist(),
+        "pools": {path.name: read_table(path).to_pylist() for path in sorted((run.round(0) / "pool").glob("*.parquet"))},
+    }
+
+
+def draw_round(context: Context, monkeypatch: pytest.MonkeyPatch, workers: int, kill_at: int | None = None) -> None:
+    monkeypatch.setattr(target, "stream", in_process(workers, kill_at))
+    target.reach(context, None, 0, [], lambda parts: judged(context, 0, parts))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def reference(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        draw_round(context_of(folder, model, 8, across_callers=False), patch, workers=1)
+    yield outcome(folder)
+
+
+def test_the_pool_grows_from_wave_to_wave_in_the_order_of_parts_and_rows(reference: dict[str, Any]) -> None:
+    pools = [[row["candidate_id"] for row in rows] for rows in reference["pools"].values()]
+    assert len(pools) >= 2 and pools[0] == [] and len(reference["candidates"]) < 2 * COUNT
+    for before, after in zip(pools, pools[1:], strict=False):
+        assert after[: len(before)] == before and len(after) > len(before)
+    places = {row["candidate_id"]: place for place, row in enumerate(reference["candidates"])}
+    assert [places[id_] for id_ in pools[-1]] == sorted(places[id_] for id_ in pools[-1])
+    seen = [step["prompt"] for step in reference["steps"] if step["step"] == "instruction"]
+    assert sum("Seed task" not in prompt for prompt in seen) > 10, "later waves are shown accepted tasks"
+
+
+@pytest.mark.parametrize("across_callers", [False, True])
+@pytest.mark.parametrize("rows_per_part", [8, 32])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_parts_and_ways_of_driving_change_nothing(
+    reference: dict[str, Any],
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    rows_per_part: int,
+    across_callers: bool,
+) -> None:
+    draw_round(context_of(tmp_path / "run", model, rows_per_part, across_callers), monkeypatch, workers)
+    assert outcome(tmp_path / "run") == reference
+
+
+def test_twenty_kills_at_random_moments_change_nothing(
+    reference: dict[str, Any], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, moments, kills = context_of(tmp_path / "run", model, 8, across_callers=True), random.Random(20), 0
+    while kills < 20:
+        try:
+            draw_round(context, monkeypatch, 3, kill_at=moments.randint(1, 3))
+        except Killed:
+            kills += 1
+        else:
+            break
+    draw_round(context, monkeypatch, 1)
+    assert kills == 20 and outcome(tmp_path / "run") == reference
