@@ -92,7 +92,7 @@ class Scale:
         while (multiples := self._multiples(step)) and len(multiples) > most:
             step = _step(1.01 * step, whole=unit == "count")
         shift = 2 if unit == "share" else 0
-        decimals = max(0, -math.floor(math.log10(step) + 1e-9) - shift)
+        decimals = -math.floor(math.log10(step) + 1e-9) - shift
         suffix = "%" if unit == "share" else ""
         values = [(multiple * step, multiple % 2 == 0 or len(multiples) <= most // 2) for multiple in multiples]
         return [(value, _digits(value * 10**shift, decimals) + suffix, stays) for value, stays in values]
@@ -170,7 +170,11 @@ def intervals(label: str, rows: Sequence[str], series: Sequence[IntervalSeries],
 
 
 def steps(label: str, ends: Scale, series: Sequence[Series], shades: Sequence[Shade], axes: tuple[Axis, Axis]) -> Markup:
-    """Histograms over one another: bars of equal width from end to end; the first of several is filled, the others are lines."""
+    """Histograms over one another: bars of equal width from end to end; the first of several is filled, the others are lines.
+
+    Values that are missing are drawn as 0.
+    """
+    series = [Series(one.name, one.tone, [value if finite(value) else 0.0 for value in one.values]) for one in series]
     height, upwards = 190, scale([value for one in series for value in one.values], zero=True, room=0.04)
     bars = max((len(one.values) for one in series), default=0)
     drawn, facts = _vertical_axis(upwards, axes[1], height) + _horizontal_axis(ends, axes[0], TOP, TOP + height), []
@@ -180,7 +184,7 @@ def steps(label: str, ends: Scale, series: Sequence[Series], shades: Sequence[Sh
         drawn.append(element("rect", class_="shade", x=x, width=width, y=TOP, height=height))
     paths = []
     for index, one in enumerate(series):
-        tops = [STRETCHED * (1 - upwards.fraction(value if finite(value) else 0.0)) for value in one.values]
+        tops = [STRETCHED * (1 - upwards.fraction(value or 0.0)) for value in one.values]
         path = "M0 1000" + "".join(f"V{top:.0f}H{_plain(STRETCHED * (bar + 1) / bars)}" for bar, top in enumerate(tops)) + "V1000"
         kind = "area" if index == 0 and len(series) > 1 else "line"
         paths.append(element("path", class_=f"{kind} {one.tone}", d=path))
@@ -216,10 +220,10 @@ def lines(label: str, along: Sequence[float], series: Sequence[Series], axes: tu
         paths.append(element("path", class_=f"line {one.tone}", d=path) if path else Markup())
     drawn.append(_stretched(paths, TOP, height))
     drawn += marks if len(along) <= MOST_MARKED_POINTS else []
-    tips = [_point_facts(axes, along[index], series, index) for index in range(len(along))]
-    drawn += _point_tips(ends, along, ["\n".join(tip) for tip in tips], height)
+    tips = [(x, _point_facts(axes, x, series, index)) for index, x in enumerate(along) if finite(x)]
+    drawn += _point_tips(ends, tips, height)
     entries: list[tuple[str, str, Shape]] = [(one.name, one.tone, "line") for one in series]
-    facts = [", ".join(tip) for tip in tips]
+    facts = [", ".join(tip) for _, tip in tips]
     return legend(entries) + _plot(label, facts, drawn, TOP + height + AXIS, (_tick_pixels(upwards, axes[1]), 24, 0))
 
 
@@ -274,9 +278,10 @@ def _step(least: float, *, whole: bool) -> float:
 
 
 def _digits(value: float, decimals: int) -> str:
-    if value and (decimals > 6 or abs(value) >= 1e7):
-        return f"{value:.4g}"
-    text = f"{value:,.{decimals}f}"
+    """A value to so many decimals (negative: to tens, hundreds, ...), in scientific form if it is long."""
+    if decimals > 6 or abs(value) >= 1e7:
+        return f"{value:.{max(1, math.floor(math.log10(abs(value))) + decimals + 1)}g}" if value else "0"
+    text = f"{value:,.{max(0, decimals)}f}"
     return text.lstrip("-") if not text.strip("-0.,") else text
 
 
@@ -397,19 +402,12 @@ def _point_facts(axes: tuple[Axis, Axis], x: float, series: Sequence[Series], in
     return [f"{axes[0].title} {axes[0].write(x)}", *(f"{name}: {axes[1].write(value)}" for name, value in known)]
 
 
-def _point_tips(ends: Scale, along: Sequence[float], tips: Sequence[str], height: int) -> list[Markup]:
+def _point_tips(ends: Scale, tips: Sequence[tuple[float, list[str]]], height: int) -> list[Markup]:
     """One tooltip per point, over all that is nearer to it than to its neighbours."""
-    places = sorted((ends.fraction(x), tip) for x, tip in zip(along, tips, strict=True) if finite(x))
+    places = sorted((ends.fraction(x), "\n".join(tip)) for x, tip in tips)
     edges = [0.0, *((a + b) / 2 for (a, _), (b, _) in zip(places, places[1:], strict=False)), 1.0]
-    return [
-        element(
-            "rect",
-            element("title", tip),
-            class_="hit",
-            x=percent(100 * start),
-            width=percent(100 * (end - start)),
-            y=TOP,
-            height=height,
-        )
-        for (_, tip), start, end in zip(places, edges, edges[1:], strict=False)
-    ]
+    drawn = []
+    for (_, tip), start, end in zip(places, edges, edges[1:], strict=False):
+        x, width = percent(100 * start), percent(100 * (end - start))
+        drawn.append(element("rect", element("title", tip), class_="hit", x=x, width=width, y=TOP, height=height))
+    return drawn
