@@ -53,18 +53,10 @@ def show_sweep(key: str, points: Sequence[Mapping[str, Any]]) -> None:
 
 def plot_sweep(key: str, points: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Write the yield curve as a page that needs no network; raises LimbeckError where it cannot be written."""
-    import plotly.graph_objects as go
+    from limbeck.pipelines.report.page import render_sweep
 
-    values = [point["value"] for point in points]
-    figure = go.Figure(layout={"title": f"kept by {key}", "template": "plotly_white", "hovermode": "x unified"})
-    for name in ("kept", "sources_kept", "undecided"):
-        if any(point[name] for point in points):
-            label = {"kept": "kept candidates", "sources_kept": "sources with a kept one", "undecided": "undecided"}[name]
-            figure.add_scatter(x=values, y=[point[name] for point in points], mode="lines+markers", name=label)
-    figure.update_xaxes(title=key)
-    figure.update_yaxes(title="rows", rangemode="tozero")
     try:
-        figure.write_html(file, include_plotlyjs="inline")
+        file.write_text(render_sweep(key, points), encoding="utf-8")
     except OSError as error:
         raise LimbeckError(f"cannot write {file}: {error.strerror}; name another file for --plot") from error
 

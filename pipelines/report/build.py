@@ -31,7 +31,7 @@ class ReportPaths:
 
 def write_report(run: Path) -> ReportPaths:
     """Write report.json and report.html into the run folder, replacing earlier ones; raises LimbeckError for a broken file."""
-    from limbeck.pipelines.report.page import render  # plotly and jinja2 are needed here alone
+    from limbeck.pipelines.report.page import render  # jinja2 is needed here alone
 
     folder = existing(run)
     report = collect(folder)

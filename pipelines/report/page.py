@@ -1,14 +1,12 @@
-"""report.html: one file with its script inside, that fetches nothing."""
+"""report.html and the page of a sweep: each one file that has no script and fetches nothing."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from limbeck.corpus.parts import part_names, read_parts
 from limbeck.pipelines.report import figures
@@ -35,16 +33,8 @@ KEPT_EXAMPLES, REJECTED_EXAMPLES = 6, 3  # of the round; for each filter
 
 def render(folder: RunFolder, report: Report) -> str:
     """The whole page; every text of a model or a document is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "number": _number, "cell": _cell, "seconds": _seconds}
     histograms, binary = _histograms(folder, report)
-    return environment.get_template("report.html.jinja").render(
+    return _template("report.html.jinja").render(
         report=report,
         split=headline_split(report),
         headline=headline(report),
@@ -54,8 +44,24 @@ def render(folder: RunFolder, report: Report) -> str:
         figures=_figures(report),
         examples=_examples(folder, report),
         recipe=folder.recipe_file.read_text(encoding="utf-8") if folder.recipe_file.exists() else "",
-        plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),
     )
+
+
+def render_sweep(key: str, points: Sequence[Mapping[str, Any]]) -> str:
+    """The page of `limbeck filter --sweep --plot`: the yield curve and its values."""
+    return _template("sweep.html.jinja").render(key=key, points=points, figure=figures.yield_curve(key, points))
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "number": _number, "cell": _cell, "seconds": _seconds}
+    return environment.get_template(name)
 
 
 def headline_split(report: Report) -> str:
@@ -80,16 +86,16 @@ def headline(report: Report) -> list[tuple[str, EvaluationRow]]:
 def _figures(report: Report) -> dict[str, Markup]:
     made = {}
     if any(row.pass_rate for round in report.rounds for row in round.evaluation):
-        made["pass_rates"] = _embedded(figures.pass_rates(report.rounds))
+        made["pass_rates"] = figures.pass_rates(report.rounds)
     if report.rounds:
-        made["funnel"] = _embedded(figures.funnel(report.rounds))
+        made["funnel"] = figures.funnel(report.rounds)
     if report.seconds.by_stage:
-        made["seconds"] = _embedded(figures.seconds(report.seconds))
+        made["seconds"] = figures.seconds(report.seconds)
     return made
 
 
-def _histograms(folder: RunFolder, report: Report) -> tuple[list[tuple[str, str, Markup]], list[str]]:
-    """One figure a bounded column that is more than 0 or 1, as (filter, column, figure), and the names of those that are not."""
+def _histograms(folder: RunFolder, report: Report) -> tuple[list[Markup], list[str]]:
+    """One figure a bounded column that is more than 0 or 1, and the names of those that are not."""
     made, binary = [], []
     for name, columns in (report.bounds.bounds if report.bounds else {}).items():
         rounds = [folder.scores(number, name) for number in range(len(report.rounds))]
@@ -102,7 +108,7 @@ def _histograms(folder: RunFolder, report: Report) -> tuple[list[tuple[str, str,
             if set(np.unique(every)) <= {0.0, 1.0}:
                 binary.append(column)
             else:
-                made.append((name, column, _embedded(figures.histogram(by_round, limit, column))))
+                made.append(figures.histogram(by_round, limit, name, column))
     return made, binary
 
 
@@ -131,15 +137,6 @@ def _rows(tables: Sequence[Any]) -> list[dict[str, Any]]:
         for table in tables
         for row in table.to_pylist()
     ]
-
-
-def _embedded(figure: Any) -> Markup:
-    """A figure as JSON that cannot end the script element it stands in."""
-    return Markup(json.dumps(figure.to_plotly_json(), default=_plain).replace("<", "\\u003c"))
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else list(value)
 
 
 def _percent(value: float, signed: bool = False) -> str:

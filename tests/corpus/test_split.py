@@ -1,5 +1,6 @@
 """Near-duplicate groups against brute force, and splits that never part a group."""
 
+import random
 from collections import Counter, defaultdict
 from itertools import combinations
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.split import SPLITS, Split, assign_splits, jaccard, near_duplicate_groups, shingles
+from limbeck.corpus.split import SPLITS, Split, _bands, assign_splits, jaccard, near_duplicate_groups, shingles
 
 FAMILY = (
     "This library provides the {} exporter for the telemetry project. It collects spans and metrics from every service "
@@ -39,6 +40,60 @@ def test_a_family_shares_a_group_and_strangers_do_not() -> None:
     documents |= {f"o{i}": text for i, text in enumerate(OTHERS)}
     groups = near_duplicate_groups(documents, 0.5)
     assert groups == {"f0": "f0", "f1": "f0", "f2": "f0", "o0": "o0", "o1": "o1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {""}),
+        ("Cats!", {"cats"}),
+        ("The cat, the CAT; the mat", {"the cat", "cat the", "the mat"}),
+        ("x1 y_2\nÉté", {"x1 y_2", "y_2 été"}),
+    ],
+)
+def test_shingles_are_the_pairs_of_neighbouring_words(text: str, expected: set[str]) -> None:
+    assert shingles(text) == expected
+
+
+def pair(number: int, common: int, apart: int) -> tuple[str, str]:
+    """Two texts with `common` shingles in both and `apart` in one of them only, all others distinct."""
+    shared = [f"s{number}x{i}" for i in range(common + 1)]
+    return " ".join(shared), " ".join(shared + [f"t{number}x{i}" for i in range(apart)])
+
+
+@pytest.mark.parametrize(("common", "apart", "threshold"), [(20, 20, 0.5), (30, 10, 0.75), (32, 8, 0.8), (36, 4, 0.9)])
+def test_a_pair_exactly_at_the_threshold_is_joined_and_one_below_is_not(common: int, apart: int, threshold: float) -> None:
+    """Sketches may miss a pair at the threshold in 2 of 100 cases, so there are many; below, exact comparison joins none."""
+    at = [pair(number, common, apart) for number in range(60)]
+    assert {jaccard(shingles(a), shingles(b)) for a, b in at} == {threshold}
+    groups = near_duplicate_groups({f"{n}-{side}": text[side] for n, text in enumerate(at) for side in (0, 1)}, threshold)
+    joined = sum(groups[f"{n}-0"] == groups[f"{n}-1"] for n in range(60))
+    assert joined >= 54
+    assert all(group.split("-")[0] == source_id.split("-")[0] for source_id, group in groups.items())
+    below = [pair(number, common, apart + 1) for number in range(60)]
+    alone = near_duplicate_groups({f"{n}-{side}": text[side] for n, text in enumerate(below) for side in (0, 1)}, threshold)
+    assert all(source_id == group for source_id, group in alone.items())
+
+
+def test_a_chain_of_near_duplicates_is_one_group_however_it_is_named() -> None:
+    """Neighbours share 80 of 120 shingles (0.67), the ends of the chain nothing; ids are in an order unlike the chain's."""
+    words = [f"w{i}" for i in range(320)]
+    names = random.Random(0).sample([f"n{i:02d}" for i in range(12)], 12)
+    documents = {name: " ".join(words[20 * place : 20 * place + 101]) for place, name in enumerate(names)}
+    assert not shingles(documents[names[0]]) & shingles(documents[names[-1]])
+    assert near_duplicate_groups(documents, 0.6) == dict.fromkeys(documents, "n00")
+
+
+@given(st.floats(0.02, 1.0))
+def test_sketches_miss_few_pairs_and_compare_no_more_than_that_takes(threshold: float) -> None:
+    """Wider bands propose fewer strangers; the widest that still find a pair at the threshold are chosen."""
+
+    def missed(rows: int) -> float:
+        return float((1 - threshold**rows) ** (256 // rows))
+
+    bands, rows = _bands(threshold)
+    assert bands == 256 // rows
+    assert missed(rows) <= 0.02 and all(missed(wider) > 0.02 for wider in range(rows + 1, 257))
 
 
 WORDS = [f"word{i}" for i in range(40)]
@@ -95,6 +150,70 @@ def test_what_the_split_does_not_ask_for_is_left_over() -> None:
     assert Counter(chosen.values()) == {"train": 5, "dev": 2, "test": 3, None: 10}
 
 
+@pytest.mark.parametrize(
+    ("documents", "split", "expected"),
+    [
+        (10, Split(), (8, 1, 1)),
+        (3, Split(), (1, 1, 1)),  # at least one each, taken from the largest
+        (4, Split(), (2, 1, 1)),
+        (16, Split(), (13, 2, 1)),  # 12.8, 1.6, 1.6: the largest remainders are those of train and dev
+        (25, Split(train=0.5, dev=0.25, test=0.25), (13, 6, 6)),
+        (7, Split(train=0.6, dev=0.3, test=0.0), (4, 2, 0)),  # 4.2 and 2.1; one is left over
+        (9, Split(train=0.1, dev=0.1, test=0.4), (1, 1, 3)),  # 0.9, 0.9, 3.6 are 5.4 in all
+        (100, Split(train=0.29, dev=0.57, test=0.14), (29, 57, 14)),  # 0.29 × 100 is a hair below 29
+        (20, Split(train=0.01, dev=0.9, test=0.01), (1, 16, 1)),  # 0.2, 18 and 0.2 are 18 in all, and no split stays empty
+        (5, Split(train=5, dev=0, test=0), (5, 0, 0)),
+        (5, Split(train=1.0, dev=0, test=0), (5, 0, 0)),
+        (6, Split(train=1, dev=0.0, test=2), (1, 0, 2)),
+        (2, Split(train=0, dev=0.9, test=0.1), (0, 1, 1)),
+    ],
+)
+def test_sizes_are_those_of_largest_remainders(documents: int, split: Split, expected: tuple[int, int, int]) -> None:
+    counts = Counter(assign_splits({str(i): str(i) for i in range(documents)}, split, 0).values())
+    assert tuple(counts[name] for name in SPLITS) == expected
+    assert counts[None] == documents - sum(expected)
+
+
+@given(st.integers(3, 400), st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0.05, 1))
+def test_sizes_differ_from_the_exact_shares_by_less_than_one(documents: int, a: float, b: float, c: float, whole: float) -> None:
+    """But for the one document that an empty split is given."""
+    shares = [share / (a + b + c) * whole for share in (a, b, c)]
+    split = Split(train=shares[0], dev=shares[1], test=shares[2])
+    counts = Counter(assign_splits({str(i): str(i) for i in range(documents)}, split, 0).values())
+    for name, share in zip(SPLITS, shares, strict=True):
+        given_away = 2 if counts[name] == max(counts[n] for n in SPLITS) else 0
+        assert -1 - given_away - 1e-6 < counts[name] - share * documents < 1 + 1e-6
+    total = sum(counts[name] for name in SPLITS)
+    assert abs(total - documents * whole) <= 0.5 + 1e-6 or total == 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "split", "expected"),
+    [
+        # the largest group first, into the split with the most room; what fits nowhere else goes to train
+        ({"a": 6, "b": 2, "c": 1, "d": 1}, Split(), {"a": "train", "b": "train", "c": "dev", "d": "test"}),
+        # the last groups go where nothing is yet, although train has room for all
+        ({"a": 5, "b": 4, "c": 3}, Split(), {"a": "train", "b": "dev", "c": "test"}),
+        ({"a": 5, "b": 4}, Split(train=0.8, dev=0, test=0.2), {"a": "train", "b": "test"}),
+        # a tie goes to train, then to dev; then test alone is empty
+        ({"a": 3, "b": 2, "c": 1}, Split(train=2, dev=2, test=2), {"a": "train", "b": "dev", "c": "test"}),
+        # a group that fits no split is left over, where that has room, and goes to the roomiest split where it has not
+        ({"a": 7, "b": 2, "c": 2, "d": 1}, Split(train=2, dev=2, test=1), {"a": None, "b": "train", "c": "dev", "d": "test"}),
+        ({"a": 9, "b": 2, "c": 1, "d": 1}, Split(train=6, dev=3, test=2), {"a": "train", "b": "dev", "c": "test", "d": "dev"}),
+        # rather a split that has exactly the room than what is left over
+        ({"a": 4, "b": 4, "c": 1}, Split(train=4, dev=1, test=0), {"a": "train", "b": None, "c": "dev"}),
+    ],
+)
+def test_whole_groups_go_where_there_is_most_room(sizes: dict[str, int], split: Split, expected: dict[str, str | None]) -> None:
+    groups = {f"{group}{i}": group for group, size in sizes.items() for i in range(size)}
+    for seed in range(3):
+        chosen = assign_splits(groups, split, seed)
+        found = {group: {chosen[f"{group}{i}"] for i in range(size)} for group, size in sizes.items()}
+        assert all(len(names) == 1 for names in found.values())
+        # groups of one size may swap their places, as the seed draws
+        assert Counter((sizes[group], *found[group]) for group in sizes) == Counter((sizes[g], expected[g]) for g in sizes)
+
+
 def test_the_seed_draws_the_split() -> None:
     groups = {str(i): str(i) for i in range(30)}
     assert assign_splits(groups, Split(), 1) != assign_splits(groups, Split(), 2)
@@ -104,12 +223,44 @@ def test_the_seed_draws_the_split() -> None:
     ("groups", "split", "message"),
     [
         ({"a": "a", "b": "b"}, Split(train=2, dev=1, test=1), "asks for 2 train .* 1 dev .* 1 test documents, but only 2"),
-        ({"a": "g", "b": "g", "c": "g"}, Split(), "only 1 near-duplicate group"),
+        ({"a": "g", "b": "g", "c": "g"}, Split(), "3 usable documents form only 1 near-duplicate group.* for train, dev, test"),
+        ({"a": "g", "b": "h", "c": "h"}, Split(), "3 usable documents form only 2 near-duplicate group.* for train, dev, test"),
+        ({"a": "g", "b": "g"}, Split(train=0.5, dev=0, test=0.5), "only 1 near-duplicate group.* for train, test"),
     ],
 )
 def test_impossible_splits_say_why(groups: dict[str, str], split: Split, message: str) -> None:
     with pytest.raises(LimbeckError, match=message):
         assign_splits(groups, split, 0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"train": 0.06, "dev": 0.57, "test": 0.37},  # in floating point a hair above 1
+        {"train": 1.0, "dev": 0, "test": 0},  # 0 is a count and a fraction
+        {"train": 0.0, "dev": 3, "test": 0},
+        {"train": 0.01, "dev": 0.01, "test": 0.01},
+        {"train": 500, "dev": 1, "test": 1},
+    ],
+)
+def test_what_a_split_may_be(values: dict[str, float]) -> None:
+    assert Split.model_validate(values).model_dump() == values
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"train": 0.9, "dev": 0.2, "test": 0.1}, r"at most 1: 0\.9 \+ 0\.2 \+ 0\.1 = 1\.2"),
+        ({"train": 0.9, "dev": 0.1, "test": 0.0001}, r"= 1\.0001"),
+        ({"train": 60, "dev": 0.1, "test": 0.1}, r"all counts .* or all fractions .*60"),
+        ({"train": -1, "dev": 1, "test": 1}, "from 0 up"),
+        ({"train": 0.5, "dev": -0.1, "test": 0.1}, "from 0 up"),
+        ({"train": 0, "dev": 0, "test": 0}, "three zeros"),
+    ],
+)
+def test_nonsense_splits_say_why(values: dict[str, float], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Split.model_validate(values)
 
 
 @pytest.mark.parametrize(

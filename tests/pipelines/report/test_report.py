@@ -1,21 +1,27 @@
 """report.json against its schema, and report.html as one safe file that fetches nothing."""
 
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
+from markupsafe import escape
 from pydantic import ValidationError
 
+from helpers.charts import chart, charts, legend, number, widths
 from helpers.run_folder import make_run
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import read_parts
 from limbeck.pipelines.report import figures as report_figures
 from limbeck.pipelines.report.build import ReportPaths, collect, write_report
+from limbeck.pipelines.runs.events import Events
 from limbeck.pipelines.runs.folder import RunFolder
-from limbeck.pipelines.runs.report_model import SCHEMA, Report, Rows, schema_text
+from limbeck.pipelines.runs.report_model import SCHEMA, Limits, Report, RoundReport, Rows, Seconds, StageSeconds, schema_text
 
 HOSTILE = '<script>alert("output")</script><img src="https://example.org/x.png"> {{ 7 * 7 }} & </blockquote>'
 
@@ -39,23 +45,18 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text: list[str] = []
-        self.scripts: list[str] = []
         self._inside = ""
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         self._inside = tag
-        if tag == "script":
-            self.scripts.append("")
 
     def handle_endtag(self, tag: str) -> None:
         self._inside = ""
 
     def handle_data(self, data: str) -> None:
-        if self._inside == "script":
-            self.scripts[-1] += data
-        elif self._inside != "style":
+        if self._inside != "style":
             self.text.append(data)
 
 
@@ -91,25 +92,106 @@ def test_a_report_written_twice_is_the_same(finished: Path, paths: ReportPaths) 
     assert (paths.html.read_bytes(), paths.json.read_bytes()) == before
 
 
-def test_the_page_fetches_nothing_and_holds_its_script_once(paths: ReportPaths) -> None:
-    page = Page(paths.html.read_text(encoding="utf-8"))
-    for _, attributes in page.tags:
-        assert not {"src", "href", "srcset", "action", "data", "poster"} & set(attributes)
-    assert (
-        "link" not in {tag for tag, _ in page.tags}
-        and "@import" not in paths.html.read_text(encoding="utf-8").split("</style>")[0]
-    )
+def test_the_page_fetches_nothing_has_no_script_and_is_small(paths: ReportPaths) -> None:
+    html = paths.html.read_text(encoding="utf-8")
+    page = Page(html)
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "link", "img", "iframe", "object", "embed", "use", "image"}
+        assert not {"src", "href", "srcset", "action", "data", "poster", "xlink:href"} & set(attributes)
+        assert not any(name.startswith("on") for name in attributes)
+    style = html.split("</style>")[0]
+    assert "@import" not in style and "url(" not in html and not re.search("https?:", html.replace(str(escape(HOSTILE)), ""))
     policies = [attributes["content"] for tag, attributes in page.tags if tag == "meta" and "http-equiv" in attributes]
-    assert policies == ["default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"]
-    assert sum(len(script) > 1_000_000 for script in page.scripts) == 1
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
+    assert len(html.encode("utf-8")) <= 150_000
 
 
-def test_every_figure_is_json_with_data(paths: ReportPaths) -> None:
-    page = Page(paths.html.read_text(encoding="utf-8"))
-    kinds = [attributes.get("type") for tag, attributes in page.tags if tag == "script"]
-    figures = [json.loads(text) for text, kind in zip(page.scripts, kinds, strict=True) if kind == "application/json"]
-    assert len(figures) == 3 + 4 and all(figure["data"] for figure in figures)  # cut_off is 0 or 1, and not drawn
-    assert "Not drawn, being 0 or 1: cut_off." in " ".join("".join(page.text).split())
+def test_every_figure_is_drawn_and_named(paths: ReportPaths) -> None:
+    html = paths.html.read_text(encoding="utf-8")
+    drawn = charts(html)
+    assert [chart.label for chart in drawn] == [
+        "Pass rate by model",
+        "Candidates kept and rejected, by round",
+        "length: compression",
+        "heuristics: copied",
+        "pmi: faithfulness",
+        "pmi: saliency",
+        "Seconds by stage",
+    ]
+    assert all(chart.root.attrib["role"] == "img" and chart.description and chart.tooltips for chart in drawn)
+    assert "Not drawn, being 0 or 1: cut_off." in " ".join("".join(Page(html).text).split())
+
+
+def test_the_charts_show_what_the_report_says(paths: ReportPaths) -> None:
+    report = Report.model_validate_json(paths.json.read_text(encoding="utf-8"))
+    rates, funnel, *_, seconds = charts(paths.html.read_text(encoding="utf-8"))
+    low, high = rates.horizontal()
+    for split, tone in (("dev", "grey"), ("test", "blue")):
+        rows = [row for row in report.rounds[0].evaluation if row.split == split]
+        drawn = rates.of_class("interval", tone)
+        assert len(drawn) == len(rows) == (2 if split == "dev" else 5)
+        for group, row in zip(drawn, rows, strict=True):
+            measure = row.pass_rate
+            assert measure is not None
+            bar, dot = group.findall("line")[0].attrib, group.findall("circle")[0].attrib
+            found = [low + (high - low) * number(text) / 100 for text in (dot["cx"], bar["x1"], bar["x2"])]
+            assert found == pytest.approx([100 * value for value in (measure.mean, measure.low, measure.high)], abs=0.05)
+    rows = report.rounds[0].rows
+    counts = [rows.kept, *(count for count in rows.rejected_by.values() if count)]
+    assert widths(funnel.of_class("fill")) == pytest.approx([100 * count / rows.candidates for count in counts], abs=0.02)
+    assert {number(text) for text in funnel.texts("inside")} <= set(counts) and str(rows.kept) in funnel.texts("inside")
+    for name, stage in report.seconds.by_stage.items():
+        assert f"{name}: in models {stage.model:.1f} s, everything else {stage.total - stage.model:.1f} s" in seconds.description
+    assert seconds.texts("total") == [f"{stage.total:.1f} s" for stage in report.seconds.by_stage.values()]
+    longest = max(stage.total for stage in report.seconds.by_stage.values())
+    parts = [part for stage in report.seconds.by_stage.values() for part in (stage.model, stage.total - stage.model)]
+    assert widths(seconds.of_class("fill")) == pytest.approx([100 * part / longest for part in parts if part], abs=0.02)
+
+
+def test_a_histogram_of_the_page_counts_the_scores_of_the_run(finished: Path, paths: ReportPaths) -> None:
+    (drawn,) = [chart for chart in charts(paths.html.read_text(encoding="utf-8")) if chart.label == "pmi: faithfulness"]
+    values = np.array(read_parts(finished / "rounds/000/scores/pmi")["faithfulness"].to_pylist())
+    low, high = drawn.horizontal()
+    edges = np.linspace(low, high, report_figures.BINS + 1)
+    shares = np.histogram(np.clip(values, low, high), edges)[0] / len(values)
+    heights = [y for command, _, y in drawn.path("blue") if command == "H"]
+    assert heights == pytest.approx(list(shares / shares.max() / 1.04), abs=0.02)
+    assert drawn.texts("bound-label") == ["0.2"] and "bound 0.2" in drawn.description
+
+
+def test_tables_that_scroll_can_be_focused_and_have_names(paths: ReportPaths) -> None:
+    regions = [
+        attributes
+        for _, attributes in Page(paths.html.read_text(encoding="utf-8")).tags
+        if attributes.get("class") == "scroll" or attributes.get("role") == "region"
+    ]
+    assert all(region["tabindex"] == "0" and region["role"] == "region" for region in regions)
+    names = [region["aria-label"] for region in regions]
+    assert names == [
+        "Measures",
+        "Paired difference to the round-0 teacher",
+        "Pass rate of each filter alone",
+        "Rounds",
+        "Documents",
+        "Recipe",
+    ]
+
+
+def test_hostile_names_are_text_in_charts_too(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    file = run / "rounds/000/evaluation.json"
+    evaluated = json.loads(file.read_text())
+    evaluated["rows"]["rejected_by"][HOSTILE] = 0
+    evaluated["teacher"]["name"] = HOSTILE
+    file.write_text(json.dumps(evaluated))
+    Events(run / "events.jsonl").emit("stage_done", stage=HOSTILE, seconds=9.0, model_seconds=1.0)
+    html = write_report(run).html.read_text(encoding="utf-8")
+    page = Page(html)
+    assert not {"script", "img"} & {tag for tag, _ in page.tags}
+    assert sum(HOSTILE in text for text in page.text) >= 5, "legend, tooltips, the stage and the teacher"
+    _, funnel, *_, seconds = charts(html)
+    assert f"rejected by {HOSTILE} 0" in funnel.description and HOSTILE in seconds.tooltips
 
 
 def test_text_of_models_is_shown_and_never_run(paths: ReportPaths) -> None:
@@ -223,13 +305,31 @@ def test_rows_that_vanish_are_refused() -> None:
 
 @pytest.mark.parametrize(("minimum", "maximum"), [(0.2, None), (None, 0.9), (-5.0, 5.0), (0.5, 0.5)])
 def test_a_histogram_counts_every_value_and_shows_its_bounds(minimum: float | None, maximum: float | None) -> None:
-    import numpy as np
-
-    from limbeck.pipelines.runs.report_model import Limits
-
     values = np.concatenate([np.linspace(0, 1, 500), [1e6, -1e6]])
-    figure = report_figures.histogram([values, values[:100], values], Limits(minimum=minimum, maximum=maximum), "pmi")
-    assert [trace.name for trace in figure.data] == ["round 0", "round 2"]
-    assert all(abs(sum(trace.y) - 1) < 1e-9 for trace in figure.data)
-    low, high = figure.layout.xaxis.range
-    assert all(low < bound < high for bound in (minimum, maximum) if bound is not None)
+    by_round, limit = [values, values[:100], values], Limits(minimum=minimum, maximum=maximum)
+    binned = report_figures.bins(by_round, limit)
+    assert list(binned.shares) == ["round 0", "round 2"]
+    assert all(abs(sum(shares) - 1) < 1e-9 for shares in binned.shares.values())
+    fragment = report_figures.histogram(by_round, limit, "pmi", "faithfulness")
+    drawn, given = chart(fragment), [bound for bound in (minimum, maximum) if bound is not None]
+    assert legend(fragment) == ["round 0", "round 2"] and drawn.horizontal() == pytest.approx((binned.low, binned.high), abs=1e-3)
+    assert drawn.texts("bound-label") == [f"{bound:.3g}" for bound in given] and len(drawn.of_class("shade")) == len(given)
+    places = [(bound - binned.low) / (binned.high - binned.low) for bound in given]
+    assert all(0 < place < 1 for place in places)
+    assert [number(line.attrib["x1"]) / 100 for line in drawn.of_class("bound")] == pytest.approx(places, abs=1e-4)
+
+
+def test_a_histogram_of_one_value_has_an_axis() -> None:
+    drawn = chart(report_figures.histogram([np.array([3.0])], Limits(minimum=3.0), "length", "words"))
+    low, high = drawn.horizontal()
+    assert low < 3 < high and max(y for _, _, y in drawn.path("blue")) == pytest.approx(1 / 1.04, abs=1e-3)
+
+
+def test_a_round_that_drew_nothing_and_models_that_were_not_measured_are_drawn() -> None:
+    rows = Rows(sources=0, candidates=0, kept=0, rejected_by={})
+    empty = RoundReport(rows=rows, evaluation=[])
+    assert chart(report_figures.funnel([empty])).texts("name") == ["round 0"]
+    assert chart(report_figures.pass_rates([empty])).texts("name") == []
+    assert chart(report_figures.seconds(Seconds(total=0, model=0, by_stage={}))).texts("total") == []
+    none = Seconds(total=0, model=0, by_stage={"start": StageSeconds(total=0, model=0)})
+    assert chart(report_figures.seconds(none)).texts("total") == ["0.0 s"]

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from helpers.charts import Chart, charts, number
 from helpers.tiny_run import limbeck, recipe, write_recipe
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import read_parts, read_table
+from limbeck.pipelines.console.whatif import plot_sweep
 from limbeck.pipelines.driver.rescore import score_here
 from limbeck.pipelines.runs.whatif import WhatIf, compare, counts, parse_sweep, sweep
 
@@ -112,9 +115,35 @@ def test_a_sweep_equals_single_trials_and_falls_with_the_limit(run: Path, tmp_pa
     assert kept == sorted(kept, reverse=True) and kept[0] > kept[-1] == 0
     for point in points[::4]:
         assert counts(WhatIf(run).decide([f"{key}={point['value']}"]))["kept"] == point["kept"]
-    assert "plotly" in plot.read_text()[:100_000]
+    drawn = shown_curve(plot, points)
+    assert [y for _, _, y in drawn.path("blue")] == pytest.approx([value / max(kept) / 1.04 for value in kept], abs=1e-3)
     shown = limbeck("filter", run, "--sweep", f"{key}=-1:1:0.5")
     assert shown.stdout.count("█") > 0 and f"{kept[0]} (" in shown.stdout
+
+
+def shown_curve(plot: Path, points: list[dict]) -> Chart:
+    """The chart of a --plot page, whose table and tooltips have the same points."""
+    page = plot.read_text(encoding="utf-8")
+    (drawn,) = charts(page)
+    rows = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", page, re.S)[1:]]
+    assert [(float(row[0]), int(row[1]), int(row[3]), int(row[4])) for row in rows] == [
+        (point["value"], point["kept"], point["sources_kept"], point["undecided"]) for point in points
+    ]
+    for tip, point in zip(drawn.tooltips, points, strict=True):
+        assert number(tip.splitlines()[0].rsplit(" ")[-1]) == point["value"] and f"kept candidates: {point['kept']}" in tip
+    assert "<script" not in page and not re.search(r"https?:|url\(| src=| href=", page)
+    return drawn
+
+
+def test_the_page_of_a_sweep_escapes_its_key_and_draws_one_point_or_none(tmp_path: Path) -> None:
+    key, file = 'filters.</title><script>alert(1)</script>&"', tmp_path / "curve.html"
+    nothing = {"value": 0.5, "kept": 0, "sources_kept": 0, "undecided": 0, "share": 0.0}
+    for points in ([nothing], [], [nothing | {"kept": 3, "undecided": 2}, nothing | {"value": 1e6}]):
+        plot_sweep(key, points, file)
+        assert shown_curve(file, points).label == f"kept by {key}"
+    assert "undecided: 2" in shown_curve(file, points).tooltips[0]
+    with pytest.raises(LimbeckError, match="name another file for --plot"):
+        plot_sweep(key, [nothing], tmp_path / "missing" / "curve.html")
 
 
 def test_calibration_can_be_tried_with_another_rate(run: Path) -> None:

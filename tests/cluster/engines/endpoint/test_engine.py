@@ -124,6 +124,22 @@ def test_a_row_that_always_fails_becomes_a_reason(opened: Opener, fault: str) ->
     assert server.sent_again == []
 
 
+@pytest.mark.parametrize(("refusals", "answered"), [(100, True), (1000, False)])
+def test_a_row_that_the_server_keeps_refusing_becomes_a_reason_in_bounded_time(
+    opened: Opener, refusals: int, answered: bool
+) -> None:
+    """A busy server may refuse one row a hundred times and lose nothing; long before a thousand, the row is given up."""
+    with FaultServer(plan=lambda prompt, before: "429" if prompt == "row 5" and before < refusals else "") as server:
+        found = answers(opened(server, backoff_seconds=1e-12, patience_seconds=600.0), [ask(n) for n in range(10)])
+    assert [name for name, answer in found.items() if answer.error] == ([] if answered else ["5"])
+    sent = server.arrivals["row 5|5"]
+    if answered:
+        assert sent == refusals + 1
+    else:
+        assert 100 < sent < refusals and f"{sent - 1} times" in str(found["5"].error)
+    assert server.sent_again == []
+
+
 def test_a_row_that_hangs_becomes_a_reason(opened: Opener) -> None:
     with FaultServer(plan=lambda prompt, before: "hang" if prompt == "row 5" else "", hang_seconds=300.0) as server:
         engine = opened(server, attempts=2, timeout_seconds=1.5, patience_seconds=1.0)

@@ -1,0 +1,249 @@
+"""The run folder: of several drivers one holds the run, a dead one holds nothing, and another recipe's folder is refused."""
+
+import contextlib
+import json
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from helpers.paths import child_environment
+from limbeck.corpus.errors import LimbeckError
+from limbeck.pipelines.runs.folder import STALE_SECONDS, RunFolder, driving, lock_holder
+
+HOLD = """
+import sys
+from pathlib import Path
+from limbeck.pipelines.runs.folder import RunFolder, driving
+
+with driving(RunFolder(Path(sys.argv[1]))) as driver:
+    print(driver, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "runs" / "one")  # the parent is not there either
+
+
+@contextlib.contextmanager
+def another_driver(folder: RunFolder) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process that holds the run until its standard input ends, with its driver id."""
+    command = [sys.executable, "-c", HOLD, str(folder.path)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, env=child_environment(), **pipes) as process:
+        try:
+            assert process.stdout is not None
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for a condition; fail if it does not come true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def write_lock(folder: RunFolder, *, seconds_ago: float = 0.0, **changes: Any) -> None:
+    """A lock as this process would write it, but for what is changed."""
+    with driving(folder):
+        holder = json.loads(folder.run_lock.read_text())
+    folder.run_lock.write_text(json.dumps({**holder, **changes}))
+    set_age(folder.run_lock, seconds_ago)
+
+
+def set_age(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_the_holder_is_on_disk_while_the_run_is_driven_and_nothing_is_left_of_it(folder: RunFolder) -> None:
+    assert lock_holder(folder) is None
+    with driving(folder) as driver:
+        holder = lock_holder(folder)
+        assert holder is not None and len(driver) == 12
+        assert (holder["driver"], holder["process"], holder["host"]) == (driver, os.getpid(), socket.gethostname())
+        assert [path.name for path in folder.path.iterdir()] == ["run.lock"]
+        grown = mmap.mmap(-1, 256 << 20)  # a driver that needs more memory is the same driver
+        assert lock_holder(folder) == holder
+        grown.close()
+    assert lock_holder(folder) is None and list(folder.path.iterdir()) == []
+    with driving(folder) as again:
+        assert again != driver
+
+
+def test_a_run_that_fails_gives_the_lock_back(folder: RunFolder) -> None:
+    with pytest.raises(ZeroDivisionError), driving(folder):
+        raise ZeroDivisionError
+    assert list(folder.path.iterdir()) == []
+
+
+def test_a_second_driver_is_refused_and_takes_nothing_from_the_first(folder: RunFolder) -> None:
+    with another_driver(folder) as (process, driver):
+        for _ in range(2):  # a refusal changes nothing
+            with pytest.raises(LimbeckError) as refused, driving(folder):
+                pass
+            assert f"{folder.path} is being run by process {process.pid} on {socket.gethostname()}" in str(refused.value)
+            assert f"limbeck stop {folder.path}" in str(refused.value)
+            holder = lock_holder(folder)
+            assert holder is not None and holder["driver"] == driver
+            assert [path.name for path in folder.path.iterdir()] == ["run.lock"]
+
+
+def test_a_killed_driver_holds_nothing(folder: RunFolder) -> None:
+    with another_driver(folder) as (process, driver):
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert json.loads(folder.run_lock.read_text())["driver"] == driver and lock_holder(folder) is None
+        with driving(folder) as mine:
+            holder = lock_holder(folder)
+            assert holder is not None and holder["driver"] == mine != driver
+
+
+def test_of_many_drivers_that_start_at_once_one_wins(folder: RunFolder) -> None:
+    """All try at once, and the winner holds the run until every other was refused."""
+    start, refused = threading.Barrier(8), threading.Semaphore(0)
+    won: list[str] = []
+    lost: list[str] = []
+
+    def drive() -> None:
+        start.wait(60)
+        try:
+            with driving(folder) as driver:
+                won.append(driver)
+                for _ in range(7):
+                    assert refused.acquire(timeout=60)
+        except LimbeckError as error:
+            lost.append(str(error))
+            refused.release()
+
+    threads = [threading.Thread(target=drive) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(won) == 1 and len(lost) == 7 and list(folder.path.iterdir()) == []
+
+
+def test_a_process_id_that_is_used_again_does_not_hold_the_run(folder: RunFolder) -> None:
+    """The dead driver's process id now belongs to this process, which was started at another time."""
+    with another_driver(folder) as (process, _):
+        started = json.loads(folder.run_lock.read_text())["started"]
+        process.kill()
+        process.wait()
+    write_lock(folder, started=started)
+    assert lock_holder(folder) is None
+    write_lock(folder)
+    assert lock_holder(folder) is not None
+
+
+def test_the_start_of_a_process_is_that_of_the_operating_system(folder: RunFolder) -> None:
+    """Two processes' start times differ in the lock as much as psutil says, which computes them from the same clock ticks."""
+    with another_driver(folder) as (process, _):
+        theirs, theirs_by_psutil = json.loads(folder.run_lock.read_text())["started"], psutil.Process(process.pid).create_time()
+        process.kill()
+        process.wait()
+    with driving(folder):
+        mine = json.loads(folder.run_lock.read_text())["started"]
+    apart = (theirs - mine) / os.sysconf("SC_CLK_TCK")
+    assert apart == pytest.approx(theirs_by_psutil - psutil.Process().create_time(), abs=0.05) and theirs > mine
+
+
+@pytest.mark.parametrize("content", ["", '{"driver": "a1b2', "\x00"])
+def test_a_lock_that_was_cut_off_is_taken_over(folder: RunFolder, content: str) -> None:
+    folder.path.mkdir(parents=True)
+    folder.run_lock.write_text(content)
+    assert lock_holder(folder) is None
+    with driving(folder) as driver:
+        assert json.loads(folder.run_lock.read_text())["driver"] == driver
+
+
+def test_a_driver_on_another_machine_holds_the_run_for_as_long_as_its_lock_is_fresh(folder: RunFolder) -> None:
+    """Its process cannot be asked; clocks differ and file servers lag, so several heartbeats may be missing."""
+    write_lock(folder, host="elsewhere", process=1, started=0.0, seconds_ago=9 * STALE_SECONDS)
+    holder = lock_holder(folder)
+    assert holder is not None and holder["host"] == "elsewhere"
+    with pytest.raises(LimbeckError, match="process 1 on elsewhere"), driving(folder):
+        pass
+    set_age(folder.run_lock, 11 * STALE_SECONDS)
+    assert lock_holder(folder) is None
+    with driving(folder):
+        pass
+
+
+def test_the_age_of_a_lock_does_not_matter_on_the_machine_where_its_driver_lives(folder: RunFolder) -> None:
+    write_lock(folder, seconds_ago=1000 * STALE_SECONDS)
+    assert lock_holder(folder) is not None  # a driver that was stopped, or a laptop that slept
+
+
+def test_heartbeats_keep_the_lock_fresh_and_survive_one_that_cannot_be_written(folder: RunFolder) -> None:
+    before = set(threading.enumerate())
+    with driving(folder):
+        set_age(folder.run_lock, 3600)
+        until(lambda: time.time() - folder.run_lock.stat().st_mtime < 600)
+        content = folder.run_lock.read_text()
+        folder.run_lock.unlink()
+        time.sleep(1.5)  # one heartbeat at least finds no file
+        folder.run_lock.write_text(content)
+        set_age(folder.run_lock, 3600)
+        until(lambda: time.time() - folder.run_lock.stat().st_mtime < 600)
+    assert set(threading.enumerate()) <= before, "the heartbeat ends with the run"
+
+
+def test_workers_of_a_killed_driver_are_waited_for_until_they_fall_silent(folder: RunFolder) -> None:
+    folder.workers.mkdir(parents=True)
+    silent, beating, slow = (folder.workers / name for name in ("silent", "beating", "slow"))
+    for beat in (silent, beating, slow):
+        beat.touch()
+    set_age(silent, STALE_SECONDS + 1)
+    set_age(beating, -3600)  # in the future: it cannot fall silent by itself
+    set_age(slow, -3600)
+    entered, leave = threading.Event(), threading.Event()
+
+    def drive() -> None:
+        with driving(folder):
+            entered.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=drive)
+    thread.start()
+    until(lambda: not silent.exists())
+    assert folder.run_lock.exists() and beating.exists()  # the lock is taken first: no third driver comes in between
+    set_age(beating, STALE_SECONDS + 1)
+    until(lambda: not beating.exists())
+    assert not entered.wait(0.6) and slow.exists()
+    set_age(slow, STALE_SECONDS + 1)
+    assert entered.wait(60) and not any(folder.workers.iterdir())
+    leave.set()
+    thread.join(60)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LimbeckError, match=f"{tmp_path / name}: .*--out"), driving(RunFolder(tmp_path / name)):
+        pass
+
+
+def test_a_file_system_without_hard_links_is_named(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")  # what link(2) returns on exFAT
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(LimbeckError, match=f"{folder.path}: Operation not permitted; .*--out"), driving(folder):
+        pass
+    assert list(folder.path.iterdir()) == []
