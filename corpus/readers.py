@@ -3,7 +3,7 @@
 import difflib
 import glob
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,29 @@ import pyarrow.parquet as pq
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.markup.cleaning import clean_text
 
-_ROWS_PER_BATCH = 1024
+ROWS_PER_BATCH = 1024
 
 
 @dataclass(frozen=True)
 class RawRow:
-    """One input row: where it came from, its cleaned text ("" beside a reason), a human's summary, and why it cannot be used."""
+    """One input row: where it came from, its cleaned text ("" beside a reason), a human's summary, and why it cannot be used.
+
+    `record` holds the columns of a row that is more than a document, which may then have no text. Rows without a text that have
+    the same `related` share a split, as near-duplicate documents do.
+    """
 
     origin: str
     text: str
     reference: str | None = None
     reason: str | None = None
+    record: Mapping[str, Any] | None = None
+    related: str | None = None
 
 
 def read_text(path: str) -> Iterator[RawRow]:
     """Yield one row for each text file of a file, a folder (its `*.txt`, at any depth) or a glob."""
     for file, name in find_files(path, (".txt",)):
-        yield _row(name, file.read_bytes(), None)
+        yield text_row(name, file.read_bytes(), None)
 
 
 def read_jsonl(path: str, document_column: str, reference_column: str | None) -> Iterator[RawRow]:
@@ -57,9 +63,9 @@ def read_jsonl(path: str, document_column: str, reference_column: str | None) ->
                     found = found or document_column in record
                     yield _record(origin, record, document_column, reference_column)
         if names and not found:
-            raise _missing_column(str(file), document_column, names)
+            raise missing_column(str(file), document_column, names)
         if reference_column is not None and names and reference_column not in names:
-            raise _missing_column(str(file), reference_column, names)
+            raise missing_column(str(file), reference_column, names)
 
 
 def read_parquet(path: str, document_column: str, reference_column: str | None) -> Iterator[RawRow]:
@@ -72,7 +78,7 @@ def read_parquet(path: str, document_column: str, reference_column: str | None) 
             with pq.ParquetFile(file) as opened:
                 columns = _columns(str(file), opened.schema_arrow.names, document_column, reference_column)
                 row = 0
-                for batch in opened.iter_batches(_ROWS_PER_BATCH, columns=columns):
+                for batch in opened.iter_batches(ROWS_PER_BATCH, columns=columns):
                     for record in _records(batch):
                         yield _record(f"{name}:{row}", record, document_column, reference_column)
                         row += 1
@@ -87,11 +93,11 @@ def read_huggingface(dataset: str, name: str | None, split: str, columns: tuple[
     `columns`: document and reference. Raises LimbeckError where the dataset, its split or a column is missing.
     """
     document_column, reference_column = columns
-    loaded = _load_dataset(dataset, name, split)
+    loaded = load_dataset(dataset, name, split)
     _columns(f"{dataset} [{split}]", loaded.column_names, document_column, reference_column)
     label = Path(dataset).name if Path(dataset).exists() else dataset
     row = 0
-    for batch in loaded.select_columns([c for c in columns if c]).with_format("arrow").iter(_ROWS_PER_BATCH):
+    for batch in loaded.select_columns([c for c in columns if c]).with_format("arrow").iter(ROWS_PER_BATCH):
         for record in _records(batch):
             yield _record(f"{label}[{split}]:{row}", record, document_column, reference_column)
             row += 1
@@ -125,8 +131,8 @@ def _fixed_part(pattern: str) -> str:
     return str(Path(*parts[:fixed])) if fixed else "."
 
 
-def _row(origin: str, text: object, reference: object) -> RawRow:
-    """Decode and check one document and its reference."""
+def text_row(origin: str, text: object, reference: object) -> RawRow:
+    """Decode and check one document and its reference; a row without a text carries a reason."""
     try:
         cleaned = [clean_text(_decoded(value)) if value is not None else None for value in (text, reference)]
     except UnicodeError:
@@ -148,7 +154,7 @@ def _decoded(value: object) -> str:
 def _record(origin: str, record: dict[str, Any], document_column: str, reference_column: str | None) -> RawRow:
     if document_column not in record:
         return RawRow(origin, "", reason=f"no {document_column!r}")
-    return _row(origin, record[document_column], record.get(reference_column) if reference_column else None)
+    return text_row(origin, record[document_column], record.get(reference_column) if reference_column else None)
 
 
 def _records(batch: pa.RecordBatch | pa.Table) -> Iterable[dict[str, Any]]:
@@ -169,19 +175,20 @@ def _columns(where: str, names: Sequence[str], document_column: str, reference_c
     wanted = [column for column in (document_column, reference_column) if column is not None]
     for column in wanted:
         if column not in names:
-            raise _missing_column(where, column, names)
+            raise missing_column(where, column, names)
     return list(dict.fromkeys(wanted))
 
 
-def _missing_column(where: str, column: str, names: Iterable[str]) -> LimbeckError:
+def missing_column(where: str, column: str, names: Iterable[str]) -> LimbeckError:
+    """The error for a column that a table does not have, with the nearest one and all that it has."""
     ordered = sorted(names)
     near = difflib.get_close_matches(column, ordered, 1, cutoff=0.0)
     hint = f"did you mean {near[0]!r}? It has {', '.join(ordered)}" if near else "it has no columns at all"
     return LimbeckError(f"{where} has no column {column!r}; {hint}")
 
 
-def _load_dataset(dataset: str, name: str | None, split: str) -> Any:
-    """One split of a Hugging Face dataset."""
+def load_dataset(dataset: str, name: str | None, split: str) -> Any:
+    """One split of a Hugging Face dataset (an id, or a local folder); raises LimbeckError if it cannot be loaded."""
     import datasets  # takes more than a second to import
 
     try:

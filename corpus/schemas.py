@@ -1,6 +1,6 @@
 """The columns of every table that travels between stages.
 
-`candidate_id` is unique within a round; `source_id` is a hash of the document's content. A row that could not be used keeps
+`candidate_id` is unique within a round; `source_id` is a hash of the source's content. A row that could not be used keeps
 its place and carries a `reason` (sources) or an `error` (candidates), so that counts always reconcile.
 """
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 SOURCES = pa.schema(
     [
         pa.field("source_id", pa.string(), nullable=False),
-        pa.field("document", pa.string(), nullable=False),  # cleaned, and cut at a sentence end
+        pa.field("document", pa.string(), nullable=False),  # cleaned, and cut at a sentence end; "": none
         pa.field("reference", pa.string()),  # a human's summary, where there is one
         pa.field("origin", pa.string(), nullable=False),  # file:row, package name, dataset row
         pa.field("split", pa.string(), nullable=False),  # train | dev | test | rejected
@@ -20,7 +20,7 @@ SOURCES = pa.schema(
         pa.field("salient", pa.list_(pa.int32()), nullable=False),  # start0, end0, start1, ...: spans in `document`
         pa.field("reason", pa.string()),  # why the row was not used; null: used
         # null in most rows, and absent from parts that older versions wrote
-        pa.field("record", pa.string()),  # JSON: further columns of the input row, what `vary` drew, a frozen question
+        pa.field("record", pa.string()),  # JSON: all columns of an input row, what `vary` drew, a frozen question
     ]
 )
 

@@ -1,35 +1,61 @@
 """The sources of a run: every input row, cleaned, cut, grouped, split, and marked with its salient words; or a reason why not."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, assert_never
+from typing import Annotated, Any, ClassVar, Literal, assert_never
 
 import pyarrow as pa
 from pydantic import Field, model_validator
 
 from limbeck.corpus.config import Config
+from limbeck.corpus.earlier_runs import read_run
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.packages import read_packages
 from limbeck.corpus.readers import RawRow, read_huggingface, read_jsonl, read_parquet, read_text
+from limbeck.corpus.records import VARY, read_conversations, read_labelled, read_seeds
 from limbeck.corpus.salience import document_frequencies, salient_spans
 from limbeck.corpus.schemas import SOURCES
-from limbeck.corpus.seeds import derive_seed
+from limbeck.corpus.seeds import derive_id, derive_seed
 from limbeck.corpus.sentences import cut
-from limbeck.corpus.split import Split, assign_splits, near_duplicate_groups
+from limbeck.corpus.split import SPLITS, Split, assign_splits, near_duplicate_groups
+from limbeck.corpus.tables import SUFFIXES, Delimited, Table, open_dataset, open_tables
 from limbeck.corpus.tokenizer import Tokenizer
+from limbeck.corpus.vary import Vary, drawing
 
 FOLLOWING_TOKENS = 50
 """How much is kept of the text behind a cut: what a summary of the part before it should help to foresee."""
 
 
-class Sources(Config):
+class AnySources(Config):
     """What every kind of source shares."""
+
+    rows_are: ClassVar[str] = "documents"
+    split: Split = Split()
+    vary: Vary | None = Field(
+        None,
+        exclude_if=lambda vary: vary is None,  # what older runs recorded of their sources has no such key
+        description="name: values that each source draws one of by seed, for prompts to use",
+    )
+
+    @property
+    def where(self) -> str:
+        """What messages call the input."""
+        raise NotImplementedError
+
+    @property
+    def max_document_tokens(self) -> int | None:
+        """The longest document that a source may have; None: any."""
+        raise NotImplementedError
+
+
+class Sources(AnySources):
+    """What every kind of source shares that may have documents."""
 
     max_documents: int | None = Field(None, ge=1, description="use at most this many, drawn by the seed; null: all")
     max_source_tokens: int | None = Field(512, ge=1, description="cut at a sentence end within this many; null: never")
     min_source_tokens: int = Field(1, ge=1, description="reject a document with fewer tokens than this")
-    split: Split = Split()
     near_duplicate_threshold: float = Field(
         0.2, ge=0.1, le=1, description="documents at least this similar (Jaccard similarity of word pairs) share a split"
     )
@@ -41,15 +67,31 @@ class Sources(Config):
             raise ValueError(f"min_source_tokens {self.min_source_tokens} exceeds max_source_tokens {self.max_source_tokens}")
         return self
 
+    @property
+    def max_document_tokens(self) -> int | None:
+        """Where documents are cut."""
+        return self.max_source_tokens
 
-class TextSources(Sources):
+
+class FileSources(Sources):
+    """Sources from files."""
+
+    path: str
+
+    @property
+    def where(self) -> str:
+        """The path."""
+        return self.path
+
+
+class TextSources(FileSources):
     """Text files, one document each."""
 
     kind: Literal["text"]
     path: str = Field(description="a file, a folder (its *.txt, at any depth) or a glob")
 
 
-class JsonlSources(Sources):
+class JsonlSources(FileSources):
     """JSON Lines files, one document a line."""
 
     kind: Literal["jsonl"]
@@ -58,7 +100,7 @@ class JsonlSources(Sources):
     reference_column: str | None = None
 
 
-class ParquetSources(Sources):
+class ParquetSources(FileSources):
     """Parquet files, one document a row."""
 
     kind: Literal["parquet"]
@@ -77,6 +119,11 @@ class HuggingFaceSources(Sources):
     document_column: str = "text"
     reference_column: str | None = None
 
+    @property
+    def where(self) -> str:
+        """The dataset."""
+        return self.dataset
+
 
 class PackagesSources(Sources):
     """The long descriptions of the installed Python distributions, with their summaries as references."""
@@ -84,11 +131,138 @@ class PackagesSources(Sources):
     kind: Literal["installed-packages"]
     min_source_tokens: int = Field(40, ge=1, description="reject a document with fewer tokens than this")
 
+    @property
+    def where(self) -> str:
+        """The kind: there is one environment."""
+        return self.kind
+
+
+class TableSources(Sources):
+    """Sources from a table with all its columns: files, or a Hugging Face dataset."""
+
+    path: str | None = Field(None, description=f"a file, a folder or a glob of {', '.join(SUFFIXES)}")
+    dataset: str | None = Field(None, description="in place of path: the id of a Hugging Face dataset, or a local folder")
+    name: str | None = Field(None, description="the dataset's configuration, if it has several")
+    dataset_split: str = "train"
+    delimiter: str | None = Field(
+        None, pattern=r'^[^\r\n"]$', description="between the cells of CSV and TSV; null: by the suffix"
+    )
+    quote: str | None = Field('"', pattern=r"^[^\r\n]$", description="around cells of CSV and TSV; null: cells are not quoted")
+
+    @model_validator(mode="after")
+    def _check_input(self) -> "TableSources":
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError(f"sources of kind {self.kind} need either path or dataset")  # type: ignore[attr-defined]
+        return self
+
+    @property
+    def where(self) -> str:
+        """The path or dataset."""
+        return str(self.path if self.dataset is None else self.dataset)
+
+    def tables(self) -> Iterator[Table]:
+        """Open the input; raises LimbeckError if it is missing."""
+        if self.dataset is not None:
+            return open_dataset(self.dataset, self.name, self.dataset_split)
+        return open_tables(str(self.path), Delimited(self.delimiter, self.quote))
+
+
+class SeedSources(TableSources):
+    """Seed tasks: `instruction`, optionally `input` and `output`, or Self-Instruct's `instances`; all columns are kept."""
+
+    kind: Literal["seeds"]
+    rows_are: ClassVar[str] = "tasks"
+
+
+class LabelledSources(TableSources):
+    """Table rows with all their columns, with or without a document."""
+
+    kind: Literal["labelled"]
+    rows_are: ClassVar[str] = "rows"
+    document_column: str | None = Field(None, description="null: the rows have no document")
+    reference_column: str | None = Field(None, description="a known answer, such as the label")
+
+    @property
+    def max_document_tokens(self) -> int | None:
+        """Where documents are cut, if there are any."""
+        return self.max_source_tokens if self.document_column is not None else 0
+
+
+class ConversationSources(TableSources):
+    """Conversations (ShareGPT's {from, value} or {role, content}); the first user turn is the document."""
+
+    kind: Literal["conversations"]
+    rows_are: ClassVar[str] = "conversations"
+    column: str | None = Field(None, description="where the turns are; null: messages, conversations or conversation")
+
+
+class RunSources(Sources):
+    """The dataset of an earlier run, or a selection of it."""
+
+    kind: Literal["run"]
+    rows_are: ClassVar[str] = "rows"
+    run: str = Field(description="a run folder")
+    round: Annotated[int, Field(ge=0)] | Literal["last"] = Field("last", description="last: the last one that has a dataset")
+    selection: str | None = Field(None, description="the name given to `limbeck filter --apply`; null: the dataset itself")
+
+    @property
+    def where(self) -> str:
+        """The run."""
+        return f"the run {self.run}"
+
+
+class DrawSources(AnySources):
+    """Sources without any text, for generators that invent their inputs."""
+
+    kind: Literal["draws"]
+    rows_are: ClassVar[str] = "draws"
+    count: int = Field(ge=1, description="how many")
+
+    @model_validator(mode="after")
+    def _check_count(self) -> "DrawSources":
+        wanted = [name for name in SPLITS if getattr(self.split, name)]
+        asked = sum(share if isinstance(share, int) else 0 for share in (self.split.train, self.split.dev, self.split.test))
+        if self.count < max(asked, len(wanted)):
+            short = f"the split asks for {asked}" if asked else f"there are too few for {', '.join(wanted)}"
+            raise ValueError(f"count is {self.count}, but {short}; raise count, or set a split to 0")
+        return self
+
+    @property
+    def where(self) -> str:
+        """The kind."""
+        return self.kind
+
+    @property
+    def max_document_tokens(self) -> int:
+        """None has a document."""
+        return 0
+
 
 SourcesConfig = Annotated[
-    TextSources | JsonlSources | ParquetSources | HuggingFaceSources | PackagesSources,
+    TextSources
+    | JsonlSources
+    | ParquetSources
+    | HuggingFaceSources
+    | PackagesSources
+    | SeedSources
+    | DrawSources
+    | LabelledSources
+    | ConversationSources
+    | RunSources,
     Field(discriminator="kind"),
 ]
+
+_Read = (
+    TextSources
+    | JsonlSources
+    | ParquetSources
+    | HuggingFaceSources
+    | PackagesSources
+    | SeedSources
+    | LabelledSources
+    | ConversationSources
+    | RunSources
+)  # all but draws, which have no input
 
 
 @dataclass(frozen=True)
@@ -111,22 +285,45 @@ def read_sources(config: SourcesConfig, tokenizer: Tokenizer, seed: int) -> pa.T
     Every row is there exactly once: in a split, or rejected with a reason. The result depends on the rows, the configuration and
     `seed`, not on the order of the rows. Raises LimbeckError where an input is missing or broken, or no document is usable.
     """
+    draw = drawing(config.vary or {}, seed)  # its files are read before the documents
+    rejected: list[_Source] = []
+    if isinstance(config, DrawSources):
+        usable = _draws(config.count, seed)
+    else:
+        usable, rejected = _read_usable(config, tokenizer, seed)
+    count = len(usable) + len(rejected)
+    splits = assign_splits({source.source_id: source.group for source in usable}, config.split, seed)
+    usable = [replace(source, split=splits[source.source_id]) for source in usable]
+    left_over = [_rejected(source, "more than the split asks for") for source in usable if source.split is None]
+    used = [source for source in usable if source.split is not None]
+    if not isinstance(config, DrawSources):
+        used = _with_salience(used, config.salient_fraction)
+    if config.vary:
+        used = [_with_drawn(source, draw(source.source_id)) for source in used]
+    assert len(used) + len(rejected) + len(left_over) == count
+    return _table(sorted(used, key=_by_id) + sorted(rejected + left_over, key=_by_id))
+
+
+def _draws(count: int, seed: int) -> list[_Source]:
+    """Sources that differ in nothing but their place."""
+    rows = [(derive_id("draws", seed, place), RawRow(f"draw {place}", "")) for place in range(count)]
+    return [_Source(source_id, row, group=source_id) for source_id, row in rows]
+
+
+def _read_usable(config: _Read, tokenizer: Tokenizer, seed: int) -> tuple[list[_Source], list[_Source]]:
+    """Every input row, with its group if it is usable, else with a reason; raises LimbeckError if none is usable."""
     rows = list(_read(config))
     usable, rejected = _identify(rows)
     usable, unusable = _prepare(usable, config, tokenizer, seed)
     rejected += unusable
     if not usable:
         raise LimbeckError(_nothing_usable(config, rejected))
-    groups = near_duplicate_groups({source.source_id: source.document for source in usable}, config.near_duplicate_threshold)
-    splits = assign_splits(groups, config.split, seed)
-    usable = [replace(source, group=groups[source.source_id], split=splits[source.source_id]) for source in usable]
-    left_over = [_rejected(source, "more than the split asks for") for source in usable if source.split is None]
-    used = _with_salience([source for source in usable if source.split is not None], config.salient_fraction)
-    assert len(used) + len(rejected) + len(left_over) == len(rows)
-    return _table(sorted(used, key=_by_id) + sorted(rejected + left_over, key=_by_id))
+    assert len(usable) + len(rejected) == len(rows)
+    groups = _groups(usable, config.near_duplicate_threshold)
+    return [replace(source, group=groups[source.source_id]) for source in usable], rejected
 
 
-def _read(config: SourcesConfig) -> Iterator[RawRow]:
+def _read(config: _Read) -> Iterator[RawRow]:
     match config:
         case TextSources():
             return read_text(config.path)
@@ -139,6 +336,14 @@ def _read(config: SourcesConfig) -> Iterator[RawRow]:
             return read_huggingface(config.dataset, config.name, config.dataset_split, columns)
         case PackagesSources():
             return read_packages()
+        case SeedSources():
+            return read_seeds(config.tables())
+        case LabelledSources():
+            return read_labelled(config.tables(), config.document_column, config.reference_column)
+        case ConversationSources():
+            return read_conversations(config.tables(), config.column)
+        case RunSources():
+            return read_run(config.run, config.round, config.selection)
         case _:
             assert_never(config)
 
@@ -148,7 +353,7 @@ def _identify(rows: Iterable[RawRow]) -> tuple[list[_Source], list[_Source]]:
     usable: dict[str, _Source] = {}
     rejected: list[_Source] = []
     for row in rows:
-        source_id = _hash(row.text)
+        source_id = _hash(row.text) if row.record is None else _hash(row.text, _as_json(row.record))
         if row.reason is not None:
             rejected.append(_rejected(_Source(_hash(row.text, row.origin), row), row.reason))
         elif source_id in usable:
@@ -159,6 +364,17 @@ def _identify(rows: Iterable[RawRow]) -> tuple[list[_Source], list[_Source]]:
     return list(usable.values()), rejected
 
 
+def _groups(sources: list[_Source], threshold: float) -> dict[str, str]:
+    """Map each source_id to its group: near-duplicate documents, or related rows without one, by their smallest source_id."""
+    documents = {source.source_id: source.document for source in sources if source.document}
+    groups = near_duplicate_groups(documents, threshold) if documents else {}
+    related: dict[str, str] = {}
+    bare = sorted((source for source in sources if not source.document), key=_by_id)
+    for source in bare:
+        groups[source.source_id] = related.setdefault(source.row.related or source.source_id, source.source_id)
+    return groups
+
+
 def _prepare(sources: Iterable[_Source], config: Sources, tokenizer: Tokenizer, seed: int) -> tuple[list[_Source], list[_Source]]:
     """Cut and count, in an order drawn by `seed`, until there are `max_documents`; returns the usable and the rejected."""
     usable: list[_Source] = []
@@ -166,6 +382,9 @@ def _prepare(sources: Iterable[_Source], config: Sources, tokenizer: Tokenizer, 
     for source in sorted(sources, key=lambda source: derive_seed(seed, "documents", source.source_id)):
         if config.max_documents is not None and len(usable) >= config.max_documents:
             rejected.append(_rejected(source, f"over max_documents: {config.max_documents}"))
+            continue
+        if not source.row.text:
+            usable.append(source)  # only kinds that need no document leave such a row without a reason
             continue
         document, tokens = cut(source.row.text, tokenizer, config.max_source_tokens)
         source = replace(source, document=document, tokens=tokens, following=_following(source.row.text, document, tokenizer))
@@ -189,6 +408,10 @@ def _with_salience(sources: list[_Source], fraction: float) -> list[_Source]:
     return [replace(s, salient=tuple(salient_spans(s.document, frequencies, documents, fraction))) for s in sources]
 
 
+def _with_drawn(source: _Source, drawn: Mapping[str, Any]) -> _Source:
+    return replace(source, row=replace(source.row, record={**(source.row.record or {}), VARY: drawn}))
+
+
 def _rejected(source: _Source, reason: str) -> _Source:
     return replace(source, split="rejected", group=source.group or source.source_id, row=replace(source.row, reason=reason))
 
@@ -196,6 +419,11 @@ def _rejected(source: _Source, reason: str) -> _Source:
 def _hash(*parts: str) -> str:
     """16 hexadecimal digits of the SHA-256 of the parts."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _as_json(record: Mapping[str, Any]) -> str:
+    """A record as it is stored and hashed, whatever the order of its columns."""
+    return json.dumps(record, ensure_ascii=False, sort_keys=True)
 
 
 def _by_id(source: _Source) -> str:
@@ -215,14 +443,13 @@ def _table(sources: list[_Source]) -> pa.Table:
         "following": [source.following for source in sources],
         "salient": [list(source.salient) for source in sources],
         "reason": [source.row.reason for source in sources],
-        "record": [None for _ in sources],
+        "record": [None if source.row.record is None else _as_json(source.row.record) for source in sources],
     }
     return pa.table(columns, schema=SOURCES)
 
 
-def _nothing_usable(config: SourcesConfig, rejected: list[_Source]) -> str:
-    where = getattr(config, "path", None) or getattr(config, "dataset", None) or config.kind
+def _nothing_usable(config: AnySources, rejected: list[_Source]) -> str:
     if not rejected:
-        return f"there are no documents in {where}; give other sources"
+        return f"there are no {config.rows_are} in {config.where}; give other sources"
     first = f"the first, {rejected[0].row.origin}: {rejected[0].row.reason}"
-    return f"none of the {len(rejected)} rows of {where} is usable ({first}); give other sources, or loosen the limits"
+    return f"none of the {len(rejected)} rows of {config.where} is usable ({first}); give other sources, or relax the limits"

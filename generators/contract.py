@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.engines.protocol import Completion, Message, Sampling
 from limbeck.corpus.config import Config
+from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.seeds import derive_seed
 
 TEACHER = "teacher"
@@ -94,7 +95,12 @@ class Source:
     document: str
     reference: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
-    """Further columns of the input row (seed tasks, labelled tables), and what `vary` drew."""
+    """All columns of the input row (seed tasks, labelled tables, conversations), and under `vary` what it drew."""
+
+    @property
+    def vary(self) -> Mapping[str, Any]:
+        """The values that the source drew, by name."""
+        return self.record.get("vary") or {}
 
 
 @dataclass(frozen=True)
@@ -222,5 +228,13 @@ class GeneratorConfig(Config):
         raise NotImplementedError
 
     def build(self) -> ScriptedGenerator:
-        """Return the generator; raises LimbeckError if its prompts are missing or do not render."""
+        """Return the generator; raises LimbeckError if its prompts are missing or malformed."""
         raise NotImplementedError
+
+    def problems(self, vary: Mapping[str, Any]) -> list[str]:
+        """What is wrong with it, in one sentence each; `vary` holds values that a source may have drawn."""
+        try:
+            self.build()
+        except LimbeckError as error:
+            return [str(error)]
+        return []

@@ -274,6 +274,7 @@ def _table(runs: Sequence[Run], engines: Mapping[str, Engine]) -> pa.Table:
 
 def _row(run: Run, sample: int, draft: Draft) -> dict[str, Any]:
     answer, source_id = draft.answer, run.source.source_id
+    facts = {**({"vary": dict(run.source.vary)} if run.source.vary else {}), **draft.facts}
     first_seed = derive_seed(run.draw.run_seed, run.draw.round, source_id, sample)
     return {
         "candidate_id": derive_id(run.draw.round, source_id, sample),
@@ -288,7 +289,7 @@ def _row(run: Run, sample: int, draft: Draft) -> dict[str, Any]:
         "messages": [vars(message) for message in draft.messages] if draft.messages is not None else None,
         "input": draft.input,
         "reference": draft.reference,
-        "facts": json.dumps(dict(draft.facts), ensure_ascii=False, sort_keys=True) if draft.facts else None,
+        "facts": json.dumps(facts, ensure_ascii=False, sort_keys=True) if facts else None,
         "steps": [],
     }
 

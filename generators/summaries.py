@@ -1,8 +1,9 @@
 """Summaries: several samples of one summary for each document."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 import jinja2
 from pydantic import Field
@@ -19,8 +20,8 @@ PROMPT_TOKENS = 96  # a chat template's own words and the instruction, amply
 class SummariesConfig(GeneratorConfig):
     """How to ask for summaries, and how to sample them.
 
-    `prompt` names a Jinja template among the generator's own, or the path of one; it sees `document`. With `style` chat it is
-    the user's turn, with plain it is the text that the model continues.
+    `prompt` names a Jinja template among the generator's own, or the path of one; it sees `document` and what the source drew by
+    `vary`. With `style` chat it is the user's turn, with plain it is the text that the model continues.
     """
 
     controls: ClassVar[tuple[str, ...]] = ("first-sentence", "mismatched", "document")
@@ -50,8 +51,16 @@ class SummariesConfig(GeneratorConfig):
         return Sampling(self.max_new_tokens, self.temperature, self.top_p, self.top_k, self.stop)
 
     def build(self) -> "Summaries":
-        """Return the generator; raises LimbeckError if the template is missing or does not render."""
+        """Return the generator; raises LimbeckError if the template is missing or malformed."""
         return Summaries(self)
+
+    def problems(self, vary: Mapping[str, Any]) -> list[str]:
+        """Whether the template is missing, malformed, or does not render."""
+        try:
+            self.build().render("a document", vary)
+        except LimbeckError as error:
+            return [str(error)]
+        return []
 
 
 class Summaries:
@@ -60,25 +69,25 @@ class Summaries:
     seeds: tuple[Task, ...] = ()
 
     def __init__(self, config: SummariesConfig) -> None:
-        """Read the template, and render it once to check that it can be."""
+        """Read the template."""
         self._config = config
         self._template = load_template(config.prompt, PROMPTS)
-        self.render("a document")
 
-    def render(self, document: str) -> str:
+    def render(self, document: str, vary: Mapping[str, Any] = MappingProxyType({})) -> str:
         """Return the prompt for a document, without whitespace at either end; raises LimbeckError if the template fails."""
         try:
-            return self._template.render(document=document).strip()
-        except jinja2.TemplateError as error:
-            raise LimbeckError(f"the prompt {self._config.prompt} does not render: {error}; it may use `document`") from error
+            return self._template.render(document=document, **vary).strip()
+        except (jinja2.TemplateError, TypeError) as error:
+            known = ", ".join(("document", *vary))
+            raise LimbeckError(f"the prompt {self._config.prompt} does not render: {error}; it may use {known}") from error
 
     def script(self, source: Source, draw: Draw, pool: Sequence[Task]) -> Script:
         """One step; every completion is a candidate."""
-        prompt = self.render(source.document)
+        prompt = self.render(source.document, source.vary)
         asked = (Message("user", prompt),) if self._config.style == "chat" else prompt
         answers = yield draw("summary", asked, self._config.sampling, n=self._config.samples)
         return [Draft.of(answer, prompt) for answer in answers]
 
     def question(self, source: Source) -> Question:
         """The prompt of a document."""
-        return Question(source.source_id, self.render(source.document), source.document)
+        return Question(source.source_id, self.render(source.document, source.vary), source.document)

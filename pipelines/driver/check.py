@@ -12,6 +12,7 @@ from limbeck.cluster.session import running_cluster
 from limbeck.corpus.config import nearest
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.tokenizer import Tokenizer
+from limbeck.corpus.vary import example
 from limbeck.filters.config import Cost
 from limbeck.pipelines.driver.placing import plan_for, vllm_problems
 from limbeck.pipelines.recipe import Recipe
@@ -48,10 +49,7 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
             problems.append(
                 f"teacher.model {recipe.teacher.model} has no chat template; set generator.style: plain, or use an instruct model"
             )
-    try:
-        recipe.generator.build()
-    except LimbeckError as error:
-        problems.append(f"generator: {error}")
+    problems += _generator_problems(recipe)
     problems += [f"filters.{part.name}: {problem}" for part in recipe.filters for problem in part.problems()]
     problems += [
         f"filters.{part.name}: it scores no mismatched pairs, so {part.null_columns[0]} cannot be limited by false_acceptance; "
@@ -99,7 +97,7 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
             found["documents"] = _documents(recipe)
             found["estimate"] = estimate(recipe, found["documents"], found["models"]["teacher.model"]["parameters"])
         except LimbeckError as error:
-            problems.append(f"sources: {error}")
+            problems += [problem for problem in [f"sources: {error}"] if problem not in problems]
     problems += _code_problems(recipe)
     said = [event for event in read_events(out / "events.jsonl") if event["event"] == "acceptance"]
     if said:
@@ -134,7 +132,7 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
 
 def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
     """A language model must hold the longest document with prompt and output; critics' own models cut what is too long."""
-    limit = recipe.sources.max_source_tokens
+    limit = recipe.sources.max_document_tokens
     if limit is None:
         return []  # a document that does not fit becomes a row with a reason
     needs = recipe.generator.needs
@@ -145,6 +143,15 @@ def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]
         for where, info in models.items()
         if info.context_tokens < need and (where == "teacher.model" or where.endswith(".engine.model"))
     ]
+
+
+def _generator_problems(recipe: Recipe) -> list[str]:
+    """Prompts must render with what sources draw."""
+    try:
+        drawn = example(recipe.sources.vary)
+    except LimbeckError as error:
+        return [f"sources: {error}"]
+    return [f"generator: {problem}" for problem in recipe.generator.problems(drawn)]
 
 
 def _endpoint_problems(recipe: Recipe) -> list[str]:

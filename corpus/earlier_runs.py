@@ -1,0 +1,74 @@
+"""The dataset of an earlier run, or a selection stored beside it, as input rows; only the layout of run folders is used."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.readers import RawRow, text_row
+from limbeck.corpus.tables import parquet_rows
+
+KEPT = ("prompt", "completion", "messages", "input", "output", "document", "reference", "facts")
+"""The columns of a dataset that go into the record; ids and scores belong to the earlier run."""
+
+
+def read_run(run: str, number: int | Literal["last"], selection: str | None) -> Iterator[RawRow]:
+    """Yield one row per row of a dataset, with origin `RUN/rounds/NNN/dataset:candidate_id`.
+
+    The text is the row's document; rows without one are related by the source that they were made from. Raises LimbeckError if
+    there is no such run, round, dataset or selection.
+    """
+    folder = dataset_folder(run, number, selection)
+    root = Path(run).expanduser().resolve()
+    where = f"{root.name}/{folder.relative_to(root).as_posix()}"
+    files = sorted((folder / "data").glob("*.parquet"))
+    if not files:
+        raise LimbeckError(f"{folder} has no Parquet file in data/; run the same command again to make it")
+    for file in files:
+        for row in parquet_rows(file, f"{where}/{file.name}"):
+            if row.reason is not None:
+                yield RawRow(row.origin, "", reason=row.reason)
+            elif "prompt" not in row.record or "output" not in row.record:
+                raise LimbeckError(f"{file} is not a run's dataset (it has {', '.join(row.record)}); name a run folder")
+            else:
+                yield _row(where, row.origin, row.record)
+
+
+def dataset_folder(run: str, number: int | Literal["last"], selection: str | None) -> Path:
+    """Where the dataset of a round, or a selection of it, is stored; "last": the last round that has a dataset."""
+    folder = Path(run).expanduser().resolve()
+    if not folder.is_dir():
+        raise LimbeckError(f"there is no run folder {run}; correct sources.run (paths are relative to the folder you run in)")
+    if not (folder / "lock.json").exists():
+        raise LimbeckError(f"{run} is not a run folder (it has no lock.json); name the folder given to `limbeck run --out`")
+    rounds = {int(place.parent.name): place for place in folder.glob("rounds/*/dataset") if place.parent.name.isdigit()}
+    if not rounds:
+        raise LimbeckError(f"the run {run} has no dataset yet; let its round 0 finish first")
+    chosen = max(rounds) if number == "last" else number
+    if chosen not in rounds:
+        known = ", ".join(str(known) for known in sorted(rounds))
+        raise LimbeckError(f"the run {run} has no dataset of round {chosen}; it has one of round {known}")
+    if selection is None:
+        return rounds[chosen]
+    stored = [place for place in rounds[chosen].parent.glob("selections/*/dataset") if place.parent.name[0] != "."]
+    found = {place.parent.name: place for place in stored}
+    if selection not in found:
+        known = (
+            f"it has {', '.join(sorted(found))}" if found else f"`limbeck filter {run} --set ... --apply {selection}` makes one"
+        )
+        raise LimbeckError(f"round {chosen} of the run {run} has no selection {selection!r}; {known}")
+    return found[selection]
+
+
+def _row(where: str, origin: str, columns: Mapping[str, Any]) -> RawRow:
+    record = {name: columns[name] for name in KEPT if columns.get(name) is not None}
+    if isinstance(facts := record.get("facts"), str):
+        record["facts"] = json.loads(facts)
+    if candidate_id := columns.get("candidate_id"):
+        origin = f"{where}:{candidate_id}"
+    row = text_row(origin, record.get("document") or "", record.get("reference"))
+    if row.text:
+        return replace(row, record=record)
+    return replace(row, reason=None if row.reason == "empty" else row.reason, record=record, related=columns.get("source_id"))
