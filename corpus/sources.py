@@ -152,7 +152,7 @@ class TableSources(Sources):
     @model_validator(mode="after")
     def _check_input(self) -> "TableSources":
         if (self.path is None) == (self.dataset is None):
-            raise ValueError(f"sources of kind {self.kind} need either path or dataset")  # type: ignore[attr-defined]
+            raise ValueError("the rows come from either path or dataset; set one of them")
         return self
 
     @property
@@ -167,7 +167,15 @@ class TableSources(Sources):
         return open_tables(str(self.path), Delimited(self.delimiter, self.quote))
 
 
-class SeedSources(TableSources):
+class TaskSources(TableSources):
+    """What people ask: short texts, which at the threshold of documents would all be near-duplicates of one another."""
+
+    near_duplicate_threshold: float = Field(
+        0.5, ge=0.1, le=1, description="texts at least this similar (Jaccard similarity of word pairs) share a split"
+    )
+
+
+class SeedSources(TaskSources):
     """Seed tasks: `instruction`, optionally `input` and `output`, or Self-Instruct's `instances`; all columns are kept."""
 
     kind: Literal["seeds"]
@@ -188,7 +196,7 @@ class LabelledSources(TableSources):
         return self.max_source_tokens if self.document_column is not None else 0
 
 
-class ConversationSources(TableSources):
+class ConversationSources(TaskSources):
     """Conversations (ShareGPT's {from, value} or {role, content}); the first user turn is the document."""
 
     kind: Literal["conversations"]

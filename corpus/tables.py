@@ -151,6 +151,8 @@ def _array_rows(file: Path, name: str) -> Iterator[TableRow]:
             value, position = decoder.raw_decode(text, position)
             yield _table_row(f"{name}:{row}", value if isinstance(value, dict) else "not a JSON object")
             position, row = _skip(text, position), row + 1
+        if (end := _skip(text, position + 1)) < len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
     except (json.JSONDecodeError, RecursionError) as error:
         raise LimbeckError(f"{file} is not whole JSON ({error}); fix it, or convert it to JSON Lines") from error
 

@@ -151,7 +151,8 @@ def _generator_problems(recipe: Recipe) -> list[str]:
         drawn = example(recipe.sources.vary)
     except LimbeckError as error:
         return [f"sources: {error}"]
-    return [f"generator: {problem}" for problem in recipe.generator.problems(drawn)]
+    named = {"generator": recipe.generator, "later": recipe.later, "task": recipe.task}
+    return [f"{where}: {problem}" for where, config in named.items() if config for problem in config.problems(drawn)]
 
 
 def _endpoint_problems(recipe: Recipe) -> list[str]:

@@ -1,5 +1,7 @@
 """Summaries: one row a source and sample whatever the engine does, and seeds that depend on the row alone."""
 
+import json
+
 import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
@@ -11,7 +13,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.schemas import CANDIDATES
 from limbeck.corpus.seeds import derive_id, derive_seed
 from limbeck.generators.contract import TEACHER
-from limbeck.generators.runner import Runner
+from limbeck.generators.runner import Runner, sources_of
 from limbeck.generators.summaries import SummariesConfig
 
 
@@ -127,7 +129,8 @@ def test_a_prompt_may_be_a_file(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{{ reference }}", "'reference' is undefined"),
+        ("{{ reference }}", "'reference' is undefined; it may use document, persona"),
+        ("{{ persona.age }}", "has no attribute 'age'"),
         ("{% for %}", "is not a Jinja template"),
         ("{{ document.__class__.__mro__ }}", "does not render"),
     ],
@@ -135,8 +138,25 @@ def test_a_prompt_may_be_a_file(tmp_path) -> None:
 def test_a_faulty_prompt_is_found_before_any_model_runs(tmp_path, template: str, message: str) -> None:
     path = tmp_path / "faulty.jinja"
     path.write_text(template)
-    with pytest.raises(LimbeckError, match=message):
-        SummariesConfig(prompt=str(path)).build()
+    (problem,) = SummariesConfig(prompt=str(path)).problems({"persona": "a doctor"})
+    assert message in problem
+
+
+def test_a_prompt_uses_what_the_source_drew_and_the_facts_record_it(tmp_path) -> None:
+    path = tmp_path / "persona.jinja"
+    path.write_text("As {{ persona.job }}, in {{ words }} words: {{ document }}")
+    drawn = [{"persona": {"job": job}, "words": words} for job, words in (("a nurse", 5), ("a judge", 9))]
+    table = sources(3).append_column("record", pa.array([*(json.dumps({"vary": one, "x": 1}) for one in drawn), None]))
+    config = SummariesConfig(prompt=str(path), samples=2)
+    assert config.problems(drawn[0]) == []
+    rows = generate(config, table.slice(0, 2), ScriptedEngine()).to_pylist()
+    assert rows[0]["prompt"] == "As a nurse, in 5 words: Document 0 {{ 7 }}."
+    assert rows[3]["prompt"] == "As a judge, in 9 words: Document 1 {{ 7 }}."
+    assert [json.loads(row["facts"]) for row in rows] == [{"vary": drawn[0]}] * 2 + [{"vary": drawn[1]}] * 2
+    (question,) = (config.build().question(source) for source in sources_of(table.slice(1, 1)))
+    assert question.prompt == rows[3]["prompt"]
+    with pytest.raises(LimbeckError, match="'persona' is undefined; it may use document"):
+        generate(config, table.slice(2), ScriptedEngine())
 
 
 def test_an_unknown_prompt_names_those_there_are() -> None:

@@ -1,0 +1,53 @@
+"""`limbeck check` on sources without documents, and on prompts that use what sources draw."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.tiny_run import recipe
+from limbeck.pipelines import recipe as recipes
+from limbeck.pipelines.driver.check import check, find_problems
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("check")
+
+
+def tiny(home: Path, prompt: str, **changes: Any) -> recipes.Recipe:
+    (home / "p.jinja").write_text(prompt)
+    generator = {"kind": "summaries", "samples": 2, "prompt": str(home / "p.jinja")}
+    return recipes.validate(
+        recipe(home, filters=[{"kind": "length"}], student=None, rounds=1, generator=generator, **changes), "x"
+    )
+
+
+def test_draws_are_counted_and_cost_no_document_tokens(home: Path, tmp_path: Path) -> None:
+    found = check(tiny(home, "Ask something.", sources={"kind": "draws", "count": 40}), tmp_path)
+    assert found["problems"] == []
+    expected = {"train": 32, "dev": 4, "test": 4, "rejected": 0, "used": 40, "document_tokens": 0}
+    assert found["documents"] == expected
+    assert found["estimate"]["candidates"] == 32 * 2 + 4 + 4 * 2
+
+
+def test_sources_without_documents_need_no_context_for_them(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a,b\n" + "".join(f"{n},{n}\n" for n in range(20)))
+    sources = {"kind": "labelled", "path": str(tmp_path / "rows.csv"), "max_source_tokens": 5000}
+    assert find_problems(tiny(home, "Ask something.", sources=sources), tmp_path) == []
+    (problem,) = find_problems(tiny(home, "Ask.", sources={**sources, "document_column": "a"}), tmp_path)
+    assert "documents of 5000" in problem
+
+
+def test_a_prompt_may_use_what_sources_draw_and_nothing_else(home: Path, tmp_path: Path) -> None:
+    varied = {"kind": "draws", "count": 40, "vary": {"persona": ["a nurse"], "words": {"range": [3, 9]}}}
+    assert find_problems(tiny(home, "As {{ persona }}, in {{ words }} words.", sources=varied), tmp_path) == []
+    (problem,) = find_problems(tiny(home, "As {{ person }}.", sources=varied), tmp_path)
+    assert problem.endswith("does not render: 'person' is undefined; it may use document, persona, words")
+    assert problem.startswith("generator: ")
+
+
+def test_a_file_of_values_that_is_not_there_is_said_once(home: Path, tmp_path: Path) -> None:
+    varied = {"kind": "draws", "count": 40, "vary": {"persona": {"file": "absent.txt"}}}
+    (problem,) = check(tiny(home, "As {{ persona }}.", sources=varied), tmp_path)["problems"]
+    assert problem == "sources: vary.persona: cannot read absent.txt: No such file or directory; correct the path"
