@@ -39,7 +39,7 @@ def test_each_source_and_sample_has_one_row_in_order() -> None:
     assert "Document 2 {{ 7 }}." in table["prompt"].to_pylist()[6]  # the document is a value, never a template
 
 
-@given(st.lists(st.sampled_from(["text", "error", "silence"]), min_size=6, max_size=6))
+@given(st.lists(st.sampled_from(["text", "error", "silence", "empty"]), min_size=6, max_size=6))
 @settings(deadline=None)
 def test_nothing_vanishes_whatever_the_engine_answers(kinds: list[str]) -> None:
     config = SummariesConfig(samples=2)
@@ -49,17 +49,21 @@ def test_nothing_vanishes_whatever_the_engine_answers(kinds: list[str]) -> None:
         kind = kind_of[request.seed]
         if kind == "error":
             return Completion(request.request_id, "", (), "error", 9, "the prompt is too long")
+        if kind == "empty":
+            return Completion(request.request_id, "", (), "stop", 9)
         return completion(request, "  Two words\n") if kind == "text" else None
 
     rows = generate(config, sources(3), ScriptedEngine(answer)).to_pylist()
     assert len(rows) == 6
     for row, kind in zip(rows, kinds, strict=True):
         expected = {
-            "text": ("Two words", 2, "stop", None),
-            "error": ("", 0, "error", "the prompt is too long"),
-            "silence": ("", 0, "error", "the engine gave no answer"),
+            "text": ("Two words", 2, "stop", None, 7),
+            "error": ("", 0, "error", "the prompt is too long", 9),
+            "silence": ("", 0, "error", "the engine gave no answer", 0),
+            "empty": ("", 0, "stop", None, 9),
         }[kind]
-        assert (row["output"], row["output_tokens"], row["finish_reason"], row["error"]) == expected
+        facts = ("output", "output_tokens", "finish_reason", "error", "prompt_tokens")
+        assert tuple(row[name] for name in facts) == expected
 
 
 def test_no_sources_make_an_empty_table() -> None:
