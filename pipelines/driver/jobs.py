@@ -60,7 +60,7 @@ class GenerateJob:
 
     def failure(self, part: str, row: int, reason: str) -> pa.Table:
         """The candidates of a source that cannot be worked on: rows with an error."""
-        return self._generate(read_part(self.sources, part).slice(row, 1), Unable(reason))
+        return self._generate(read_part(self.sources, part).slice(row, 1), FailingEngine(reason))
 
     def publish(self, part: str, table: pa.Table) -> int:
         """Write the candidates."""
@@ -72,8 +72,8 @@ class GenerateJob:
         return candidates
 
 
-class Unable:
-    """An engine that answers every request with the same reason: what a source that kills its worker is given to."""
+class FailingEngine:
+    """Stand-in engine that fails every request: it records the reason for a source that crashes its worker."""
 
     context_tokens = 0
 
