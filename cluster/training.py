@@ -51,7 +51,7 @@ def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, 
             _release(_reservations() - held)
             if attempt > placement.max_failures:
                 times = "once" if attempt == 1 else f"{attempt} times"
-                raise LimbeckError(f"training failed {times}, at last with: {last_words(error)}") from error
+                raise LimbeckError(f"training failed {times}, at last with: {exit_message(error)}") from error
             continue
         if "refusal" in outcome:
             raise LimbeckError(outcome["refusal"])
@@ -108,7 +108,7 @@ def warm_up() -> None:
     threading.Thread(target=importlib.import_module, args=("ray.train.torch",), daemon=True).start()
 
 
-def last_words(error: BaseException) -> str:
+def exit_message(error: BaseException) -> str:
     """The line of a training failure that says most: of the first worker that failed for a reason of its own."""
     failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", None) or error}
     texts = [last_line(failure) for _, failure in sorted(failures.items())]

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
+from helpers.import_graph import cycles, import_graph
 from helpers.paths import PACKAGE, ROOT
 from helpers.tiny_run import limbeck
 from limbeck.cluster.session import PACKAGES, code_fingerprints
@@ -37,6 +38,44 @@ def test_only_infinigram_imports_its_extension() -> None:
     others = [path for room in PACKAGES if room != "infinigram" for path in (PACKAGE / room).resolve().rglob("*.py")]
     assert len(others) > 100
     assert not [path for path in others if "_infinigram" in path.read_text(encoding="utf-8")]
+
+
+def test_no_modules_import_each_other() -> None:
+    """Imports inside functions and for type checkers count too; DECISIONS.md gives the reason for each exception."""
+    graph = import_graph(PACKAGE)
+    assert len(graph) > 200
+    assert cycles(graph) == []
+
+
+def test_a_cycle_is_found_wherever_its_imports_are(tmp_path: Path) -> None:
+    package = tmp_path / "house"
+    (package / "room").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "room/__init__.py").touch()
+    (package / "room/a.py").write_text("if TYPE_CHECKING:\n    from house.room import b\n")
+    (package / "room/b.py").write_text("def f():\n    import house.room.c\n")
+    (package / "room/c.py").write_text("from house.room.a import x\n")
+    (package / "room/d.py").write_text("from house.room import a\n")
+    assert cycles(import_graph(package)) == [["house.room.a", "house.room.b", "house.room.c"]]
+
+
+def test_runs_imports_neither_the_driver_nor_ray_nor_torch() -> None:
+    names = sorted(path.stem for path in (ROOT / "pipelines/runs").glob("*.py") if path.stem != "__init__")
+    assert len(names) > 8
+    code = f"import importlib, json, sys; [importlib.import_module(f'limbeck.pipelines.runs.{{name}}') for name in {names}]"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; print(json.dumps(list(sys.modules)))"], capture_output=True, text=True, check=True
+    )
+    forbidden = (
+        "ray",
+        "torch",
+        "transformers",
+        "vllm",
+        "limbeck.pipelines.driver",
+        "limbeck.pipelines.console",
+        "limbeck.pipelines.run",
+    )
+    assert not set(json.loads(done.stdout)) & set(forbidden)
 
 
 def test_a_stranger_s_package_is_told_from_ours() -> None:

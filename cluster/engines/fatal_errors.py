@@ -1,20 +1,20 @@
-"""Errors after which a process is not to be trusted: a death of the engine, not a fault of the run."""
+"""Errors after which a process cannot be trusted: they end the engine, not the run."""
 
 import contextlib
 from collections.abc import Iterator
 
 from limbeck.cluster.engines.protocol import EngineDied
 
-SAID_BY_ALLOCATORS = ("can't allocate memory", "cannot allocate memory", "out of memory")
-SAID_BY_DEVICES = ("cuda error", "hip error", "device-side assert", "cublas_status", "cudnn_status")  # every later call fails
+ALLOCATOR_MESSAGES = ("can't allocate memory", "cannot allocate memory", "out of memory")
+DEVICE_MESSAGES = ("cuda error", "hip error", "device-side assert", "cublas_status", "cudnn_status")  # every later call fails
 
 
 @contextlib.contextmanager
-def deaths_told() -> Iterator[None]:
-    """Raise EngineDied where the block runs out of memory, on the host or on a device, or where a device breaks.
+def as_engine_died() -> Iterator[None]:
+    """Raise EngineDied if the block runs out of memory, on the host or on a device, or if a device fails.
 
-    What is left of a process after that is not to be trusted (half a model, a broken context), so its worker is started again: a
-    load that fails so three times stops the run, and rows that do so in a batch are tried by halves, down to the row.
+    The process cannot be trusted after that (half a model, a broken context), so its worker is restarted: a load that fails three
+    times stops the run, and a batch that fails is bisected down to the row.
     """
     try:
         yield
@@ -27,15 +27,15 @@ def deaths_told() -> Iterator[None]:
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says so: Python's own, torch's of a device (a RuntimeError), or that of torch's allocator on a CPU."""
+    """Whether it is Python's own MemoryError, torch's error for a device (a RuntimeError), or that of torch's CPU allocator."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and _says(error, SAID_BY_ALLOCATORS)
+    return isinstance(error, RuntimeError) and _says(error, ALLOCATOR_MESSAGES)
 
 
 def broke_its_device(error: BaseException) -> bool:
     """Whether an error leaves the device's context unusable for the rest of the process."""
-    return type(error).__name__ == "AcceleratorError" or (isinstance(error, RuntimeError) and _says(error, SAID_BY_DEVICES))
+    return type(error).__name__ == "AcceleratorError" or (isinstance(error, RuntimeError) and _says(error, DEVICE_MESSAGES))
 
 
 def _says(error: BaseException, words: tuple[str, ...]) -> bool:

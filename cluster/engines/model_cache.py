@@ -1,4 +1,4 @@
-"""The engines of one process: built when first asked for, kept while there is room, weights swapped where the build is alike."""
+"""The engines of one process: built on first use, kept while there is room, weights swapped within one architecture."""
 
 import contextlib
 import gc
@@ -20,7 +20,7 @@ from limbeck.cluster.engines.vllm.config import VllmConfig
 Held = TypeVar("Held", covariant=True)
 Key = tuple[Hashable, ...]
 Load = Callable[[list[Any]], Any]
-"""Loads a model, given those that leave for it; it takes them out of the list, so that nothing else keeps their memory."""
+"""Loads a model, given the evicted ones; it removes them from the list, so that nothing else keeps their memory."""
 
 
 class HeldConfig(Protocol[Held]):
@@ -36,16 +36,15 @@ class HeldConfig(Protocol[Held]):
 
 
 class Engines:
-    """Engines, and critics' own models, at most `keep` of each; the least recently used leaves first. Safe to ask from threads.
+    """Engines, and the filters' own models, at most `keep` of each; the least recently used is evicted first. Thread-safe.
 
-    What a lease has asked for stays until it ends; what was asked for outside of one must not be used any more once it has left.
-    Engines that hold no model here (kind endpoint) stay, and are not counted.
+    A model that a lease asks for stays until the lease ends; one obtained without a lease must not be used after its eviction.
+    Engines that hold no model in this process (kind endpoint) are never evicted and not counted.
     """
 
     def __init__(self, keep: int = 2) -> None:
-        """Start empty; nothing is loaded before it is asked for."""
         assert keep >= 1
-        self._engines, self._held = Shelf(keep), Shelf(keep)
+        self._engines, self._held = ModelCache(keep), ModelCache(keep)
 
     def get(self, config: EngineConfig) -> Engine:
         """Return the engine of a config, loading it if need be; raises LimbeckError where its model cannot be loaded.
@@ -70,7 +69,7 @@ class Engines:
 
     @contextlib.contextmanager
     def lease(self) -> Iterator["Lease"]:
-        """For the length of a job: engines that it asks for stay, and what they did is counted as its own."""
+        """For the duration of a job: the engines that it asks for stay loaded, and what they do is counted for that job."""
         lease = Lease(self._engines, self._held)
         try:
             yield lease
@@ -78,60 +77,58 @@ class Engines:
             lease.end()
 
     def usage(self) -> Usage:
-        """What all engines of this process have done, those that have left included."""
+        """What all engines of this process have done, evicted ones included."""
         return add(self._engines.usage(), self._held.usage())
 
-    def _ask(self, shelf: "Shelf", key: Key, load: Load, counted: bool) -> Any:
-        return shelf.ask(key, load, counted)
+    def _ask(self, cache: "ModelCache", key: Key, load: Load, counted: bool) -> Any:
+        return cache.ask(key, load, counted)
 
 
 class Lease(Engines):
     """The same engines, as one job asks for them."""
 
-    def __init__(self, engines: "Shelf", held: "Shelf") -> None:
-        """Ask for nothing yet."""
+    def __init__(self, engines: "ModelCache", held: "ModelCache") -> None:
         self._engines, self._held = engines, held
-        self._asked: list[tuple[Shelf, Key]] = []
+        self._asked: list[tuple[ModelCache, Key]] = []
 
     def take_usage(self) -> Usage:
-        """What the engines that this job asked for have done since somebody was last told: told once, to one job."""
+        """What the engines of this job have done since the last report; each amount is reported once, to one job."""
         total = Usage()
-        for shelf, key in self._asked:
-            add(total, shelf.take_usage(key))
+        for cache, key in self._asked:
+            add(total, cache.take_usage(key))
         return total
 
     def end(self) -> None:
-        """Let the engines go."""
+        """Release the leased engines."""
         while self._asked:
-            shelf, key = self._asked.pop()
-            shelf.release(key)
+            cache, key = self._asked.pop()
+            cache.release(key)
 
-    def _ask(self, shelf: "Shelf", key: Key, load: Load, counted: bool) -> Any:
-        if (shelf, key) in self._asked:
-            return shelf.ask(key, load, counted)
-        found = shelf.ask(key, load, counted, pin=True, may_wait=not self._asked)
-        self._asked.append((shelf, key))
+    def _ask(self, cache: "ModelCache", key: Key, load: Load, counted: bool) -> Any:
+        if (cache, key) in self._asked:
+            return cache.ask(key, load, counted)
+        found = cache.ask(key, load, counted, pin=True, may_wait=not self._asked)
+        self._asked.append((cache, key))
         return found
 
 
-class Shelf:
-    """Loaded models by key, at most `keep` of those counted; one is loaded at a time, whichever thread asks."""
+class ModelCache:
+    """Loaded models by key, at most `keep` of those that count; one is loaded at a time, whichever thread asks."""
 
     def __init__(self, keep: int) -> None:
-        """Start empty."""
         self._keep = keep
         self._changed = threading.Condition()
         self._loaded: OrderedDict[Key, Any] = OrderedDict()
         self._pins: dict[Key, int] = {}
         self._uncounted: set[Key] = set()
         self._loading = False
-        self._past, self._told = Usage(), dict[Key, Usage]()
+        self._past, self._reported = Usage(), dict[Key, Usage]()
 
     def ask(self, key: Key, load: Load, counted: bool, pin: bool = False, may_wait: bool = False) -> Any:
-        """Return the model of a key, loading it where it is not there.
+        """Return the model of a key, loading it if necessary.
 
-        Where every model is in use, waits for one to be let go; a job that uses another one already does not wait, since two
-        such jobs would wait for each other: then there is one more than `keep` until one is let go.
+        If every model is in use, waits for one to be released; a job that uses another model already does not wait, since two
+        such jobs would wait for each other: then there is one more than `keep` until one is released.
         """
         with self._changed:
             if pin:
@@ -149,7 +146,7 @@ class Shelf:
             with self._changed:
                 self._loading = False
                 if loaded is not None:
-                    self._loaded[key], self._told[key] = loaded, Usage()
+                    self._loaded[key], self._reported[key] = loaded, Usage()
                     if not counted:
                         self._uncounted.add(key)
                 elif pin:
@@ -158,13 +155,13 @@ class Shelf:
         return loaded
 
     def release(self, key: Key) -> None:
-        """Let a model go that was asked for with a pin."""
+        """Release a model that was requested with a pin."""
         with self._changed:
             self._unpin(key)
             self._changed.notify_all()
 
     def usage(self) -> Usage:
-        """What all models have done, those that have left included."""
+        """What all models have done, evicted ones included."""
         with self._changed:
             total = add(Usage(), self._past)
             for model in self._loaded.values():
@@ -175,7 +172,7 @@ class Shelf:
         """What a model has done since this was last asked."""
         with self._changed:
             now = _snapshot(self._loaded[key].usage)
-            before, self._told[key] = self._told[key], now
+            before, self._reported[key] = self._reported[key], now
             return add(_snapshot(now), before, -1)
 
     def _may_load(self, counted: bool, may_wait: bool) -> bool:
@@ -191,11 +188,11 @@ class Shelf:
         return next((key for key in self._loaded if key not in self._pins and key not in self._uncounted), None)
 
     def _make_room(self) -> list[Any]:
-        """Take idle models off until one more fits, or none is idle; returns them."""
+        """Evict idle models until one more fits or none is idle; returns them."""
         left = []
         while self._count() >= self._keep and (key := self._idle()) is not None:
             left.append(self._loaded.pop(key))
-            del self._told[key]
+            del self._reported[key]
             add(self._past, left[-1].usage)
         return left
 
@@ -206,7 +203,7 @@ class Shelf:
 
 
 def _start(config: EngineConfig, left: list[Any]) -> Any:
-    """Load or connect an engine; the memory of one that has left is used again where both are built alike."""
+    """Load or connect an engine; the memory of an evicted one is reused if both have the same architecture."""
     if isinstance(config, TransformersConfig):
         alike = left.pop() if left and isinstance(left[-1], TransformersEngine) else None
         _free(left)
@@ -221,7 +218,7 @@ def _start(config: EngineConfig, left: list[Any]) -> Any:
 
 
 def _free(left: list[Any]) -> None:
-    """End what models that have left keep: processes, connections, memory of a GPU."""
+    """Free what evicted models hold: processes, connections, GPU memory."""
     if not left:
         return
     while left:

@@ -1,7 +1,8 @@
-"""What stands before a worker: takes parts through its jobs, and finds the row that a worker dies of.
+"""In front of each worker: takes parts through their jobs, and bisects a part to find the row that crashes the worker.
 
-A gate has one worker and takes several parts at once. Of a death with several parts in flight nobody knows whose row it was: each
-of those parts is taken again, alone on the worker, and only a death alone counts against a part. After two it is bisected.
+A dispatcher has one worker and takes several parts at once. If the worker dies with several parts in flight, the row that caused
+it is unknown: each of those parts is tried again alone on the worker, and only a death with one part in flight counts against
+that part. After two such deaths the part is bisected.
 """
 
 import atexit
@@ -14,30 +15,30 @@ from typing import Any
 
 import pyarrow as pa
 
-from limbeck.cluster.workers.lease import SharedSeconds, Turns
-from limbeck.cluster.workers.supervisor import JobRaised, OwnedWorker, WorkerDied
+from limbeck.cluster.workers.lease import ExclusiveLease, SharedSeconds
+from limbeck.cluster.workers.supervisor import JobRaised, WorkerDied, WorkerSupervisor
 from limbeck.cluster.workers.worker import PartJob, PartReport, PoolName
 from limbeck.corpus.errors import LimbeckError
 
 DEATHS_BEFORE_BISECTION = 2
-RAISING_ROWS = 8  # alone, and none computed yet: the job itself is at fault
+RAISING_ROWS = 8  # rows that raise one by one before any succeeds: the job itself is at fault
 
 
-class Gate:
-    """The Ray Data actor: takes parts through the jobs of its pool, on the worker it owns; called from several threads."""
+class Dispatcher:
+    """The Ray Data actor: takes parts through the jobs of its pool, on its own worker; called from several threads."""
 
     def __init__(self, workers: list[Any], chains: list[list[PartJob]], pool: PoolName, stall_seconds: float) -> None:
-        """Own the first worker that is free; `chains` are each lane's jobs that this gate is to do."""
-        # a gate holds nothing that needs an orderly end, and Ray's (2.60) can lock itself up and leave the process behind
+        """Claim the first free worker; `chains` holds, per lane, the jobs that this dispatcher runs."""
+        # a dispatcher needs no orderly shutdown, and that of Ray 2.60 can deadlock and leave the process behind
         atexit.register(os._exit, 0)
         self._chains, self._pool = chains, pool
-        self._worker = OwnedWorker(workers, stall_seconds)
-        self._turns, self._seconds = Turns(), SharedSeconds()
+        self._worker = WorkerSupervisor(workers, stall_seconds)
+        self._lease, self._seconds = ExclusiveLease(), SharedSeconds()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row, its `reports` (JSON) longer by what each job did to its part; `error` is what ends the run, or "".
+        """Return the row with one more entry per job in `reports` (JSON); `error` is the reason to stop the run, or "".
 
-        Raises WorkerLost where the worker does not come back: the stream begins again with those that are left.
+        Raises WorkerLost if the worker does not come back: the stream is then restarted with the remaining workers.
         """
         if row["error"]:
             return row
@@ -51,17 +52,17 @@ class Gate:
         return {**row, "reports": json.dumps(reports), "error": error}
 
     def _take(self, job: PartJob, part: str) -> PartReport:
-        """Run a job on a part, beside others; where the worker dies, alone; after two deaths alone, or an error, by bisection."""
+        """Run a job on a part, concurrently at first; alone after a death; by bisection after two deaths alone, or an error."""
         report, deaths = PartReport(job.stage, part, self._pool), 0
-        with self._turn(self._turns.beside_others(job.concurrent), report):
+        with self._timed(self._lease.shared(job.concurrent), report):
             try:
                 return self._run(job, part, report)
             except WorkerDied as death:
                 deaths += death.alone
                 self._note(death, report)
             except JobRaised:
-                deaths = DEATHS_BEFORE_BISECTION  # as sure to happen again
-        with self._turn(self._turns.alone(), report):
+                deaths = DEATHS_BEFORE_BISECTION  # an error would happen again
+        with self._timed(self._lease.exclusive(), report):
             while deaths < DEATHS_BEFORE_BISECTION:
                 try:
                     return self._run(job, part, report)
@@ -71,12 +72,12 @@ class Gate:
                 except JobRaised:
                     break
             rows = job.rows(part)
-            report.rows = job.publish(part, self._by_halves(Search(job, part, report, rows), 0, rows))
+            report.rows = job.publish(part, self._by_halves(Bisection(job, part, report, rows), 0, rows))
             return report
 
     @contextlib.contextmanager
-    def _turn(self, turn: contextlib.AbstractContextManager[None], report: PartReport) -> Iterator[None]:
-        with turn:
+    def _timed(self, lease: contextlib.AbstractContextManager[None], report: PartReport) -> Iterator[None]:
+        with lease:
             entered = self._seconds.enter()
             try:
                 yield
@@ -90,47 +91,47 @@ class Gate:
         return report
 
     def _note(self, death: WorkerDied, report: PartReport) -> None:
-        if death.first:  # one death, one note, however many parts were in flight
+        if death.first:  # one note per death, however many parts were in flight
             report.deaths.append(str(death))
 
-    def _compute(self, search: "Search", start: int, stop: int) -> pa.Table:
-        """Compute rows together, or by halves where that fails: only a row that fails alone is given up."""
-        job, part, report = search.job, search.part, search.report
+    def _compute(self, bisection: "Bisection", start: int, stop: int) -> pa.Table:
+        """Compute rows together, or by halves if that fails: only a row that fails alone is given up."""
+        job, part, report = bisection.job, bisection.part, bisection.report
         try:
             table, done = self._worker.call("compute", job, part, start, stop)
         except (WorkerDied, JobRaised) as failure:
             if isinstance(failure, WorkerDied):
                 self._note(failure, report)
             if stop - start > 1:
-                return self._by_halves(search, start, stop)
-            reason = search.give_up(failure)
+                return self._by_halves(bisection, start, stop)
+            reason = bisection.give_up(failure)
             report.failed_rows.append(f"{part} row {start}: {reason}")
             return job.failure(part, start, reason)
-        search.computed = True
+        bisection.computed = True
         report.take(done)
         return table
 
-    def _by_halves(self, search: "Search", start: int, stop: int) -> pa.Table:
+    def _by_halves(self, bisection: "Bisection", start: int, stop: int) -> pa.Table:
         middle = (start + stop + 1) // 2
         halves = [(low, high) for low, high in ((start, middle), (middle, stop)) if low < high]
-        return pa.concat_tables([self._compute(search, low, high) for low, high in halves], promote_options="default")
+        return pa.concat_tables([self._compute(bisection, low, high) for low, high in halves], promote_options="default")
 
 
 @dataclass
-class Search:
-    """The bisection of a part: what is known of its rows so far."""
+class Bisection:
+    """The bisection of a part, and what is known about its rows so far."""
 
     job: PartJob
     part: str
     report: PartReport
     rows: int
-    computed: bool = False  # whether any could be
+    computed: bool = False  # whether any row succeeded
     raised: int = 0
 
     def give_up(self, failure: "WorkerDied | JobRaised") -> str:
-        """The reason of a row that failed alone.
+        """Return the reason to record for a row that failed alone.
 
-        Raises JobRaised where all raise, or the first few and none can be computed: that is no fault of theirs.
+        Raises JobRaised if all rows raise, or the first RAISING_ROWS do: then the job is at fault, not the rows.
         """
         if isinstance(failure, WorkerDied):
             return f"the worker died each time it worked on this row ({failure})"

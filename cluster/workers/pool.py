@@ -1,9 +1,9 @@
 """Part names streamed through Ray Data actor pools, in front of workers that hold the models.
 
-A row in Ray is `{"lane": ..., "part": "part-00007", ...}`; the data stays in Parquet. The actors of Ray Data (gates, see gate.py)
-are light and live for one stream; each owns one worker, a plain Ray actor that outlives streams, stages and rounds, because
-importing the model stack costs more than most stages of a small run. Where critics have workers of their own, a part goes on to
-them once its candidates are published.
+A row in Ray is `{"lane": ..., "part": "part-00007", ...}`; the data stays in Parquet. The actors of Ray Data
+(dispatchers, see dispatcher.py) are light and live for one stream; each owns one worker, a plain Ray actor that outlives streams,
+stages and rounds, because importing the model stack costs more than most stages of a small run. If critics have their own
+workers, a part is sent to them once its candidates are published.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.cluster.session import PARTS_IN_FLIGHT, ClusterConfig, Session, wait_for_room
-from limbeck.cluster.workers.dispatcher import Gate
+from limbeck.cluster.workers.dispatcher import Dispatcher
 from limbeck.cluster.workers.supervisor import RESTART_SECONDS
 from limbeck.cluster.workers.worker import PartJob, PartReport, PoolName, Worker
 from limbeck.corpus.errors import LimbeckError, last_line
 
 STREAM_ATTEMPTS = 3
-START_SECONDS = 1800.0  # with no worker at all there is nothing to do but wait: for a busy cluster, or a slow disk
-AWAY_SECONDS = 3.0  # for a worker that no node has room for
+START_SECONDS = 1800.0  # without any worker there is nothing to do but wait for a busy cluster or a slow disk
+UNAVAILABLE_SECONDS = 3.0  # grace period for a worker that cannot be scheduled
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class WorkerPool:
         self._config, self._keep = config, keep
         self._workers_folder, self._driver = str(workers_folder), driver
         self._workers: dict[PoolName, list[Any]] = {}
-        self._away: set[int] = set()  # workers that did not answer when a stream began
-        self.notes: list[str] = []  # what happened to workers, for whoever tells it
+        self._unavailable: set[int] = set()  # workers that did not answer when a stream began
+        self.notes: list[str] = []  # what happened to workers, for the event log
         self.start()
 
     def start(self) -> None:
@@ -71,7 +71,7 @@ class WorkerPool:
         return [remote.remote(f"{name}-{index}", *arguments) for index in range(workers)]
 
     def make_room(self, session: Session, cpus: float, gpus: float) -> None:
-        """End the workers if the cluster cannot hold them beside something that reserves so much; `stream` starts them again."""
+        """Stop the workers if the cluster cannot hold them beside something that reserves this much; `stream` restarts them."""
         if session.cpus - self._config.cpus < cpus or session.gpus - self._config.gpus < gpus:
             self.close()
             if not wait_for_room(cpus, gpus):
@@ -83,7 +83,7 @@ class WorkerPool:
     def stream(self, lanes: Sequence[Lane]) -> Generator[PartReport]:
         """Take every part of every lane through its jobs; yield what each job did, as parts finish.
 
-        Raises LimbeckError with the worker's last words where a job fails or a worker is out of restarts.
+        Raises LimbeckError with the worker's exit message if a job fails or a worker is out of restarts.
         """
         import ray
 
@@ -94,7 +94,7 @@ class WorkerPool:
                     attempts = 0
                     yield report
                 return
-            except ray.exceptions.RayError as death:  # a gate, or a worker for good: what was published is skipped next time
+            except ray.exceptions.RayError as death:  # a dispatcher or a worker is lost: published parts are skipped next time
                 attempts += 1
                 if attempts == STREAM_ATTEMPTS:
                     raise LimbeckError(
@@ -134,7 +134,7 @@ class WorkerPool:
                         raise LimbeckError(row["error"])
 
     def _through(self, stream: Any, pool: PoolName, workers: list[Any], chains: list[list[PartJob]]) -> Any:
-        """The stream, going through gates in front of these workers."""
+        """The stream, going through dispatchers in front of these workers."""
         import ray
         import ray.data
 
@@ -145,7 +145,7 @@ class WorkerPool:
         with warnings.catch_warnings():  # Ray has no other way to bound an actor's restarts, and warns of this one
             warnings.simplefilter("ignore")
             return stream.map(
-                Gate,
+                Dispatcher,
                 fn_constructor_args=(workers, chains, pool, config.stall_seconds),
                 compute=ray.data.ActorPoolStrategy(
                     size=len(workers),
@@ -154,15 +154,15 @@ class WorkerPool:
                     enable_true_multi_threading=True,
                 ),
                 num_cpus=0,
-                scheduling_strategy=here,  # gates are light, and this node outlives all others
+                scheduling_strategy=here,  # dispatchers are light, and the run ends with this node
                 max_restarts=0,
                 max_task_retries=0,
             )
 
     def _answering(self, workers: list[Any]) -> list[Any]:
-        """Free the workers, once they have done what an earlier stream asked; leaves out those that stay away, and notes it.
+        """Release the workers once they have finished the calls of an earlier stream; skips and notes those that do not respond.
 
-        Raises LimbeckError where none answers.
+        Raises LimbeckError if no worker responds.
         """
         import ray
 
@@ -185,21 +185,21 @@ class WorkerPool:
                 "no worker answers: the cluster has no room for one, or its nodes are gone; see `ray status`, and run the same "
                 "command again when it is whole"
             )
-        self._away = (self._away | {id(worker) for worker in workers}) - {id(worker) for worker in ready}
+        self._unavailable = (self._unavailable | {id(worker) for worker in workers}) - {id(worker) for worker in ready}
         if len(ready) < len(workers):
             gone = f"{len(workers) - len(ready)} of {len(workers)} workers"
             self.notes.append(f"{gone} died and no node has room for them, or are still being started; the others go on")
         return ready
 
     def _patience_seconds(self, ready: list[Any], missing: list[Any]) -> float:
-        """How long to wait for workers that do not answer: short where they stayed away before, or nobody has room for them."""
+        """How long to wait for workers that do not respond: short if they did not before, or if no node has room for them."""
         import ray
 
         if not ready:
             return START_SECONDS
         total = ray.cluster_resources()
         no_room = total.get("CPU", 0.0) < self._config.cpus or total.get("GPU", 0.0) < self._config.gpus
-        return AWAY_SECONDS if no_room or {id(worker) for worker in missing} <= self._away else RESTART_SECONDS
+        return UNAVAILABLE_SECONDS if no_room or {id(worker) for worker in missing} <= self._unavailable else RESTART_SECONDS
 
     def _pool_of(self, job: PartJob) -> PoolName:
         return job.pool if job.pool in self._workers else "teachers"

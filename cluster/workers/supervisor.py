@@ -1,4 +1,4 @@
-"""Calls to a worker from several threads: its death is noticed by all of them, and mended by one."""
+"""Thread-safe calls to one worker; when it dies, all callers see the error and one of them restarts it."""
 
 import contextlib
 import os
@@ -17,35 +17,35 @@ POLL_SECONDS = 5.0
 
 
 class WorkerDied(Exception):
-    """A worker's process ended while it worked; it is up again by now, or another thread sees to that.
+    """A worker's process died while it worked; it has been restarted by now, or another thread is restarting it.
 
-    `first`: no other call was told of this death before. `alone`: no other call was under way then.
+    `first`: this call is the first to report this death. `alone`: no other call was in flight.
     """
 
     def __init__(self, words: str, first: bool = True, alone: bool = True) -> None:
-        """Keep the worker's last words."""
+        """Store the exit message."""
         super().__init__(words)
         self.first, self.alone = first, alone
 
 
 class WorkerLost(Exception):
-    """A worker's process ended, and no other is started in its place: its node is gone, and there is no room elsewhere."""
+    """A worker died and was not restarted: its node is gone, and no other node has room."""
 
 
 class JobRaised(LimbeckError):
-    """A job raised an error of its own, and its worker lives; `words` are the error's."""
+    """A job raised an error and its worker is alive; `words` is the error's own message."""
 
     def __init__(self, sentence: str, words: str) -> None:
-        """Keep the error's words beside the sentence that the run ends with if no row is at fault."""
+        """Store the error's own message beside the sentence that the run ends with if no row is at fault."""
         super().__init__(sentence)
         self.words = words
 
 
-class OwnedWorker:
-    """A worker that only one gate calls; Ray starts it again where it dies."""
+class WorkerSupervisor:
+    """The handle of one dispatcher on its worker, which Ray restarts when it dies."""
 
     def __init__(self, workers: list[Any], stall_seconds: float) -> None:
-        """Claim the first that is free."""
+        """Claim the first free worker."""
         import ray
 
         self._stall_seconds = stall_seconds
@@ -53,62 +53,62 @@ class OwnedWorker:
         self._worker = next(worker for worker in workers if ray.get(worker.claim.remote(self._me)))
         self._beat = Path(ray.get(self._worker.claim.remote(self._me)))
         self._changed = threading.Condition()
-        self._life = 0  # counts the worker's processes
-        self._last_words: dict[int, tuple[str, bool]] = {}  # life → how it ended, and whether one call alone was under way then
-        self._killed: Path | None = None  # the heartbeat of a process that was ended from here, and may answer a moment longer
-        self._under_way, self._mending = 0, False
-        self._gone: set[int] = set()  # lives that ended for want of a server, since a call was last answered
-        self._over: LimbeckError | WorkerLost | None = None  # why it will not start again
+        self._incarnation = 0  # counts the worker's processes
+        self._exits: dict[int, tuple[str, bool]] = {}  # incarnation → exit message, and whether one call alone was in flight
+        self._killed: Path | None = None  # heartbeat file of a process that was killed here; it may still answer for a moment
+        self._in_flight, self._recovering = 0, False
+        self._without_server: set[int] = set()  # incarnations that lost their server, since the last successful call
+        self._over: LimbeckError | WorkerLost | None = None  # why it will not be restarted
 
     def call(self, method: str, job: PartJob, part: str, *rows: int) -> Any:
-        """Call the worker; its death is WorkerDied, any error of its own and its last death a LimbeckError.
+        """Call the worker; raises WorkerDied when it dies, and LimbeckError for any other error and when it is out of restarts.
 
-        The first call that is told of a death returns once the worker is up again with what its job takes: one sent too early
-        would blame an innocent row. No other is sent before that.
+        The first call that sees a death returns once the worker has been restarted and has loaded what the job needs: a call sent
+        earlier would blame an innocent row. No other call is sent before that.
         """
         with self._changed:
-            self._changed.wait_for(lambda: not self._mending)
+            self._changed.wait_for(lambda: not self._recovering)
             if self._over:
                 raise self._over
-            life = self._life
-            self._under_way += 1
+            incarnation = self._incarnation
+            self._in_flight += 1
         try:
-            return self._ask(life, method, job, part, *rows)
+            return self._ask(incarnation, method, job, part, *rows)
         except WorkerDied as death:
-            raise self._mend(life, str(death), job, part) from death
+            raise self._recover(incarnation, str(death), job, part) from death
         finally:
             with self._changed:
-                self._under_way -= 1
+                self._in_flight -= 1
 
-    def _mend(self, life: int, words: str, job: PartJob, part: str) -> WorkerDied:
-        """Start the worker again, unless another call sees to that; returns the death as this call is to know it."""
+    def _recover(self, incarnation: int, words: str, job: PartJob, part: str) -> WorkerDied:
+        """Restart the worker, unless another call is doing so; returns the error for this call to raise."""
         with self._changed:
-            words, alone = self._last_words.setdefault(life, (words, self._under_way == 1))
-            if life != self._life or self._mending or self._over:
+            words, alone = self._exits.setdefault(incarnation, (words, self._in_flight == 1))
+            if incarnation != self._incarnation or self._recovering or self._over:
                 return WorkerDied(words, first=False, alone=False)
-            self._mending = True
+            self._recovering = True
         try:
-            self._revive(job, part, words)
+            self._restart(job, part, words)
             return WorkerDied(words, first=True, alone=alone)
         except (LimbeckError, WorkerLost) as error:
             self._over = error
             raise
         finally:
             with self._changed:
-                self._mending = False
+                self._recovering = False
                 self._changed.notify_all()
 
-    def _revive(self, job: PartJob, part: str, words: str) -> None:
-        """Return once the worker, whose last words were `words`, is up again with what the job takes.
+    def _restart(self, job: PartJob, part: str, words: str) -> None:
+        """Return once the worker, whose exit message was `words`, has restarted and has loaded what the job needs.
 
-        Raises LimbeckError where Ray gives it up or where it dies each time it loads its models, WorkerLost where it stays away.
+        Raises LimbeckError if Ray gives it up or if it dies each time it loads its models, WorkerLost if it does not come back.
         """
         for _ in range(STARTS_WITHOUT_SUCCESS):
             self._await_restart(job.stage, part, words)
             with self._changed:
-                self._life += 1
+                self._incarnation += 1
             try:
-                self._ask(self._life, "warm", job)
+                self._ask(self._incarnation, "warm", job)
                 return
             except WorkerDied as death:
                 words = str(death)
@@ -117,13 +117,13 @@ class OwnedWorker:
             "log lies in the run's logs/"
         )
 
-    def _ask(self, life: int, method: str, job: PartJob, *arguments: Any) -> Any:
+    def _ask(self, incarnation: int, method: str, job: PartJob, *arguments: Any) -> Any:
         import ray
 
         try:
-            answer = self._answer(life, getattr(self._worker, method).remote(job, *arguments))
+            answer = self._answer(incarnation, getattr(self._worker, method).remote(job, *arguments))
             if method != "warm":
-                self._gone.clear()
+                self._without_server.clear()
             return answer
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as death:
             memory = isinstance(death, ray.exceptions.OutOfMemoryError)
@@ -135,25 +135,25 @@ class OwnedWorker:
             if isinstance(cause, LimbeckError):
                 raise cause from failure
             if isinstance(cause, ServerGone):
-                self._count_gone(life, job.stage, cause)
+                self._count_without_server(incarnation, job.stage, cause)
             if isinstance(cause, EngineDied):
-                raise self._end(life, f"its engine ended: {cause}") from failure
+                raise self._end(incarnation, f"its engine ended: {cause}") from failure
             where = f" on {arguments[0]}" if arguments else ""
             raise JobRaised(f"{job.stage} failed{where}: {last_line(failure)}", last_line(failure)) from failure
 
-    def _count_gone(self, life: int, stage: str, cause: ServerGone) -> None:
-        """Raise LimbeckError, from now on for every call, where the server was gone so often without an answer in between."""
+    def _count_without_server(self, incarnation: int, stage: str, cause: ServerGone) -> None:
+        """Raise LimbeckError, from now on for every call, if the server was unreachable several times in a row."""
         with self._changed:
-            self._gone.add(life)
-            if len(self._gone) >= STARTS_WITHOUT_SUCCESS:
+            self._without_server.add(incarnation)
+            if len(self._without_server) >= STARTS_WITHOUT_SUCCESS:
                 self._over = self._over or LimbeckError(
                     f"the engine of {stage} was started {STARTS_WITHOUT_SUCCESS} times, and its server answered nothing, at "
                     f"last: {cause}; the same command goes on once it is back"
                 )
                 raise self._over
 
-    def _answer(self, life: int, call: Any) -> Any:
-        """Wait for a call for as long as the worker gets on; ends the worker where it does not."""
+    def _answer(self, incarnation: int, call: Any) -> Any:
+        """Wait for a call while the worker makes progress; kill the worker if it stalls."""
         import ray
 
         seen, since = "", time.monotonic()
@@ -166,21 +166,21 @@ class OwnedWorker:
                 if progress and progress != seen:
                     seen, since = progress, time.monotonic()
             if time.monotonic() - since > self._stall_seconds:
-                raise self._end(life, f"it computed nothing for {self._stall_seconds:.0f} s and was ended")
+                raise self._end(incarnation, f"it computed nothing for {self._stall_seconds:.0f} s and was ended")
 
-    def _end(self, life: int, words: str) -> WorkerDied:
-        """End the worker's process, unless that life of it is over already."""
+    def _end(self, incarnation: int, words: str) -> WorkerDied:
+        """Kill the worker's process, unless that incarnation has exited already."""
         import ray
 
         with self._changed:
-            if life == self._life and life not in self._last_words:
-                self._last_words[life] = (words, self._under_way == 1)
+            if incarnation == self._incarnation and incarnation not in self._exits:
+                self._exits[incarnation] = (words, self._in_flight == 1)
                 self._killed = self._beat
                 ray.kill(self._worker, no_restart=False)
         return WorkerDied(words)
 
     def _await_restart(self, stage: str, part: str, words: str) -> None:
-        """Return once the worker answers again; raises WorkerLost where it does not, LimbeckError where Ray gives it up."""
+        """Return once the worker answers again; raises WorkerLost if it does not, LimbeckError if Ray gives it up."""
         import ray
 
         deadline = time.monotonic() + RESTART_SECONDS

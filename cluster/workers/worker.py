@@ -1,4 +1,4 @@
-"""The process that holds models and computes parts, and the contract of the work it is given."""
+"""The process that holds models and computes parts, and the contract of its jobs."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import pyarrow as pa
 
-from limbeck.cluster.engines.fatal_errors import deaths_told
+from limbeck.cluster.engines.fatal_errors import as_engine_died
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines, Lease
@@ -70,7 +70,7 @@ class PartReport:
     """What a job did to a part.
 
     `seconds` of jobs that ran side by side on a worker are shared out among them, so that they add up to the worker's time. What
-    the engines did is told once: of jobs that asked one engine side by side, the first to end reports what it did until then.
+    the engines did is reported once: of jobs that used one engine side by side, the first to end reports what it did until then.
     """
 
     stage: str
@@ -82,7 +82,7 @@ class PartReport:
     load_seconds: float = 0.0
     output_tokens: int = 0
     forwarded_tokens: int = 0
-    deaths: list[str] = field(default_factory=list)  # the last words of each death of the worker on this part
+    deaths: list[str] = field(default_factory=list)  # exit message of each death of the worker on this part
     failed_rows: list[str] = field(default_factory=list)
 
     def take(self, done: dict[str, Any]) -> None:
@@ -115,17 +115,17 @@ class Worker:
         beat = threading.Thread(target=heartbeat, args=(Path(workers_folder), driver, name, self._progress), daemon=True)
         beat.start()
 
-    def claim(self, gate: str) -> str:
-        """Let the first gate that asks own this worker, and say where its heartbeat lies; "" for any other.
+    def claim(self, dispatcher: str) -> str:
+        """Assign this worker to the first dispatcher that asks and return the path of its heartbeat file; "" for any other.
 
-        Gate "" frees it, once what an earlier gate has asked for is done.
+        Dispatcher "" releases it, once the calls of the earlier dispatcher are finished.
         """
         with self._ended:
-            if not gate:
+            if not dispatcher:
                 self._ended.wait_for(lambda: not self._calls)
-            elif self._owner not in ("", gate):
+            elif self._owner not in ("", dispatcher):
                 return ""
-            self._owner = gate
+            self._owner = dispatcher
             return self._beat
 
     def warm(self, job: PartJob) -> None:
@@ -140,15 +140,15 @@ class Worker:
             return job.publish(part, job.compute(part, 0, job.rows(part), engines))
 
         with self._lease() as engines:
-            return {"rows": self._in_turn(job, compute), **_told(engines)}
+            return {"rows": self._in_turn(job, compute), **_measured(engines)}
 
     def compute(self, job: PartJob, part: str, start: int, stop: int) -> tuple[pa.Table, dict[str, Any]]:
         """Compute some rows of a part without publishing them (for bisection); returns them and what the engines did."""
         with self._lease() as engines:
-            return self._in_turn(job, lambda: job.compute(part, start, stop, engines)), _told(engines)
+            return self._in_turn(job, lambda: job.compute(part, start, stop, engines)), _measured(engines)
 
     def _in_turn(self, job: PartJob, work: Callable[[], Result]) -> Result:
-        with deaths_told():
+        with as_engine_died():
             return work() if job.concurrent else self._alone.submit(work).result()
 
     @contextlib.contextmanager
@@ -169,7 +169,7 @@ class Worker:
         return usage.forwarded_tokens + usage.output_tokens + usage.model_seconds
 
 
-def _told(engines: "Lease") -> dict[str, Any]:
+def _measured(engines: "Lease") -> dict[str, Any]:
     usage = engines.take_usage()
     return {name: getattr(usage, name) for name in MEASURES}
 
@@ -183,7 +183,8 @@ def heartbeat(folder: Path, driver: str, name: str, progress: Callable[[], float
     """Write how far the work is to a file every second, and end the process once its driver's run lock or its raylet is gone.
 
     Ray counts a process whose raylet died as dead, and may start another in its place: this one would keep memory and GPU.
-    A restarted driver waits until the workers of the killed one have fallen silent; a gate reads whether its worker gets on.
+    A restarted driver waits until the workers of the killed one have fallen silent; its dispatcher uses
+    the heartbeat to detect a stalled worker.
     """
     folder.mkdir(parents=True, exist_ok=True)
     mine, lock, raylet = heartbeat_file(folder, name), folder.parent / "run.lock", os.getppid()
@@ -201,9 +202,9 @@ def heartbeat(folder: Path, driver: str, name: str, progress: Callable[[], float
 
 
 def _log_to(path: Path) -> None:
-    """Send what the process tells to a file in the run folder: log records, warnings, every thread's stack where it crashes.
+    """Redirect log records, warnings, and every thread's stack after a crash to a file in the run folder.
 
-    So does what it and the processes that it starts (vLLM's) write to standard output and error: last words are found there.
+    Standard output and error go there too, those of child processes (vLLM's) included, so the cause of a crash can be read there.
     """
     import faulthandler
     import logging

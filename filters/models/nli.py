@@ -127,7 +127,7 @@ class NliFilter:
     def _ask(self, questions: Sequence[Question]) -> tuple[list[Answer], np.ndarray]:
         """Ask all at once; return the answers, and how many tokens of each question's premises were cut off."""
         pairs = [question.pairs for question in questions]
-        judged = self._classifier.judge([pair for some in pairs for pair in some])
+        judged = self._classifier.predict([pair for some in pairs for pair in some])
         ends = np.cumsum([len(some) for some in pairs], dtype=np.int64)
         parts = np.split(judged.probabilities, ends[:-1]) if questions else []
         answers = [answer(question, part) for question, part in zip(questions, parts, strict=True)]

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.paths import SEARCH_PATH
 from helpers.tiny_students import make_dataset, make_model
-from limbeck.cluster.training import Placement, fit, last_words
+from limbeck.cluster.training import Placement, exit_message, fit
 from limbeck.corpus.errors import LimbeckError
 
 pytestmark = pytest.mark.slow  # every test starts processes that import torch
@@ -116,8 +116,8 @@ def test_the_worker_that_failed_by_itself_has_the_last_word() -> None:
     class Failure(Exception):
         worker_failures = {0: RuntimeError("gloo: Connection closed by peer [127.0.0.1]"), 1: ValueError("x\nno such layer")}
 
-    assert last_words(Failure()) == "no such layer"
-    assert last_words(RuntimeError("")) == "RuntimeError"
+    assert exit_message(Failure()) == "no such layer"
+    assert exit_message(RuntimeError("")) == "RuntimeError"
 
 
 @pytest.mark.parametrize("deepspeed", [None, {"zero_optimization": {"stage": 2}}, {"zero_optimization": {"stage": 3}}])

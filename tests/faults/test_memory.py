@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers.tiny_run import settings, write_recipe
-from limbeck.cluster.engines.fatal_errors import broke_its_device, deaths_told, ran_out_of_memory
+from limbeck.cluster.engines.fatal_errors import as_engine_died, broke_its_device, ran_out_of_memory
 from limbeck.cluster.engines.protocol import EngineDied
 from limbeck.corpus.parts import read_parts
 from limbeck.corpus.schemas import CANDIDATES
@@ -79,13 +79,13 @@ def test_a_load_that_does_not_fit_once_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_what_running_out_of_memory_looks_like() -> None:
-    with pytest.raises(EngineDied, match="out of memory: .*allocate memory"), deaths_told():
+    with pytest.raises(EngineDied, match="out of memory: .*allocate memory"), as_engine_died():
         torch.empty(HUGE, dtype=torch.uint8)
-    with pytest.raises(EngineDied, match="out of memory: MemoryError"), deaths_told():
+    with pytest.raises(EngineDied, match="out of memory: MemoryError"), as_engine_died():
         raise MemoryError
-    with pytest.raises(RuntimeError, match="shape"), deaths_told():
+    with pytest.raises(RuntimeError, match="shape"), as_engine_died():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-    with pytest.raises(EngineDied, match="its device failed: CUDA error: an illegal memory access"), deaths_told():
+    with pytest.raises(EngineDied, match="its device failed: CUDA error: an illegal memory access"), as_engine_died():
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
     assert broke_its_device(torch.AcceleratorError("", 700))
     assert ran_out_of_memory(torch.OutOfMemoryError("")) and not ran_out_of_memory(ValueError("out of memory"))

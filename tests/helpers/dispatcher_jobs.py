@@ -1,4 +1,4 @@
-"""Jobs of a few rows for tests of gates: they note when they compute, and end their worker by a fault on one row."""
+"""Jobs of a few rows for tests of dispatchers: they record when they compute, and crash their worker on one row."""
 
 import json
 import os

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from limbeck.cluster.engines.protocol import FinishReason
 
-Verdict = Literal["answered", "busy", "fault", "row", "user"]
+Category = Literal["answered", "busy", "fault", "row", "user"]
 
 BUSY = frozenset({429, 503, 529})
 TRY_AGAIN = frozenset({408, 409, 425})
@@ -54,8 +54,8 @@ class Answer:
     logprobs: tuple[float | None, ...] = ()
 
 
-def verdict(status: int, words: str) -> Verdict:
-    """What to do about an HTTP status and the server's words: read, wait, try again, give the row up, or tell the user."""
+def categorise(status: int, words: str) -> Category:
+    """What an HTTP status and the server's message call for: read, wait, retry, give the row up, or report to the user."""
     if status in (200, 201):
         return "answered"
     if status in BUSY:

@@ -19,8 +19,8 @@ from limbeck.cluster.engines.endpoint.calls import Call, Job, copied
 from limbeck.cluster.engines.endpoint.config import EndpointConfig
 from limbeck.cluster.engines.endpoint.dialect import Payload
 from limbeck.cluster.engines.endpoint.pacing import Pacing, backoff
+from limbeck.cluster.engines.endpoint.retry_policy import Decision, Reply, RetryPolicy
 from limbeck.cluster.engines.endpoint.server import Key
-from limbeck.cluster.engines.endpoint.verdicts import Decision, Judge, Reply
 from limbeck.cluster.engines.protocol import EngineDied, ServerGone, Usage
 from limbeck.corpus.errors import LimbeckError
 
@@ -38,7 +38,7 @@ class Client:
         self._config, self._key, self._ledger, self._usage = config, key, ledger, usage
         usage.extra.update(dict.fromkeys(COUNTED, 0.0))
         self._pacing = Pacing(config.max_concurrency, config.latency_factor)
-        self._judge = Judge(config, key, count, self._pacing)
+        self._policy = RetryPolicy(config, key, count, self._pacing)
         self._ready: deque[Job] = deque()
         self._later: list[tuple[float, int, Job]] = []  # a heap of when, a number that breaks ties, and what
         self._numbers = itertools.count()
@@ -63,7 +63,7 @@ class Client:
         return call
 
     def cancel(self, call: Call) -> None:
-        """Nobody waits for a call any more: send no more of it. What is in flight comes back unread."""
+        """Cancel a call: unsent requests are dropped, answers in flight are ignored."""
         call.closed = True
         with contextlib.suppress(RuntimeError):  # the client was closed
             self._loop.call_soon_threadsafe(self._stirred.set)
@@ -124,7 +124,7 @@ class Client:
 
     def _accept(self, call: Call) -> None:
         if not self._calls:
-            self._judge.begin(self._loop.time())
+            self._policy.begin(self._loop.time())
         self._calls.append(call)
         self._ready.extend(call.jobs)
         self._stirred.set()
@@ -142,7 +142,7 @@ class Client:
             job = self._ready[0]
             assert job.call is not None
             if not job.call.closed:
-                worst = (job.worst[0] + self._judge.overshoot, job.worst[1])
+                worst = (job.worst[0] + self._policy.overshoot, job.worst[1])
                 if not self._ledger.reserve(worst):
                     if not self._tasks:  # nothing of ours can come back any more and make room
                         self._end(self._ledger.spent(worst))
@@ -165,21 +165,21 @@ class Client:
         self._tasks.discard(task)
         extra = self._usage.extra
         extra["window"], extra["money"] = self._pacing.window, self._ledger.spent_money()
-        extra["usage_not_believed"] = float(self._judge.not_believed)
+        extra["usage_not_believed"] = float(self._policy.not_believed)
         if not task.cancelled() and isinstance(failure := task.exception(), Exception):
             self._end(failure)
         self._stirred.set()
 
     async def _send(self, job: Job) -> None:
         """Send a job once, and do what its outcome asks for; what was set aside for it is settled in every case."""
-        spent, body = job.reserved, self._judge.dialect.shape(job.payload)  # unless it turns out otherwise, all was billed
+        spent, body = job.reserved, self._policy.dialect.shape(job.payload)  # unless it turns out otherwise, all was billed
         try:
             decision = await self._ask(job, body)
             spent = decision.tokens
         finally:
             self._ledger.settle(job.reserved, spent)
         assert job.call is not None
-        if (doubt := self._judge.doubt) and self._trial is None:
+        if (doubt := self._policy.doubt) and self._trial is None:
             self._trial = self._loop.create_task(self._try(job, doubt))
         if decision.outcome is not None:
             answer = decision.outcome.answer
@@ -195,20 +195,20 @@ class Client:
             heapq.heappush(self._later, (due, next(self._numbers), job))
 
     async def _ask(self, job: Job, body: Payload) -> Decision:
-        """Send a body and judge what comes back."""
+        """Send a body and decide what to do with the answer."""
         try:
             reply = await self._post(job.path, body)
         except (httpx.ConnectError, httpx.ConnectTimeout) as failure:
-            return self._judge.no_connection(job, str(failure) or type(failure).__name__, self._loop.time())
+            return self._policy.no_connection(job, str(failure) or type(failure).__name__, self._loop.time())
         except (TimeoutError, httpx.TimeoutException):
             words = f"no answer within {self._config.timeout_seconds:g} s"
         except httpx.RequestError as failure:
             words = f"the connection was cut ({type(failure).__name__})"
         else:
-            return self._judge.reply(job, body, reply, self._loop.time(), len(self._tasks))
-        if self._loop.time() - self._judge.alive_at > self._config.patience_seconds and self._probe is None:
+            return self._policy.reply(job, body, reply, self._loop.time(), len(self._tasks))
+        if self._loop.time() - self._policy.alive_at > self._config.patience_seconds and self._probe is None:
             self._probe = self._loop.create_task(self._look(words))
-        return self._judge.cut(job, words, self._loop.time())
+        return self._policy.cut(job, words, self._loop.time())
 
     async def _post(self, path: str, body: Payload) -> Reply:
         content = json.dumps(body).encode()  # ASCII: httpx's own JSON cannot carry every string that Python can hold
@@ -222,9 +222,9 @@ class Client:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await self._http.get(f"{self._config.base_url}/models")
-            self._judge.alive_at = self._loop.time()
+            self._policy.alive_at = self._loop.time()
         except (TimeoutError, httpx.RequestError):
-            silent = self._loop.time() - self._judge.alive_at
+            silent = self._loop.time() - self._policy.alive_at
             self._end(ServerGone(f"{self._config.base_url} has said nothing for {silent:.0f} s: {words}"))
         finally:
             self._probe = None
@@ -234,23 +234,23 @@ class Client:
         error: Exception = doubt
         try:
             if await self._answers_a_word(job):
-                self._judge.trusted(self._loop.time())
+                self._policy.trusted(self._loop.time())
         except LimbeckError as failure:  # a ledger that cannot be read
             error = failure
-        if self._judge.doubt is not None:  # nor was any row answered meanwhile
+        if self._policy.doubt is not None:  # nor was any row answered meanwhile
             self._end(error)
-        self._judge.doubt, self._trial = None, None
+        self._policy.doubt, self._trial = None, None
 
     async def _answers_a_word(self, job: Job) -> bool:
         chat = {"messages": [{"role": "user", "content": "Hello"}]} if "messages" in job.payload else {"prompt": "Hello"}
         body = {"model": job.payload["model"], "max_tokens": TRIAL_TOKENS[1], **chat}
-        worst = (TRIAL_TOKENS[0] + self._judge.overshoot, TRIAL_TOKENS[1])
+        worst = (TRIAL_TOKENS[0] + self._policy.overshoot, TRIAL_TOKENS[1])
         if not self._ledger.reserve(worst):
             return False
         self._usage.extra["requests"] += 1
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                return (await self._post(job.path, self._judge.dialect.shape(body))).status == 200
+                return (await self._post(job.path, self._policy.dialect.shape(body))).status == 200
         except (TimeoutError, httpx.RequestError):
             return False
         finally:

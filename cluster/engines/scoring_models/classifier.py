@@ -73,8 +73,8 @@ class Forward(Protocol):
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a classifier says of some pairs.
+class Predictions:
+    """A classifier's answers for some pairs.
 
     `probabilities` [pairs, 3] float32 as `LABELS`; `cut_tokens` [pairs] int32: how many tokens of the premise's end the model did
     not see, because both together are too long for it.
@@ -100,11 +100,11 @@ class Classifier:
     def probabilities(self, pairs: Sequence[tuple[str, str]]) -> npt.NDArray[np.float32]:
         """Return the probabilities of entailment, neutral and contradiction of each (premise, hypothesis).  # [pairs, 3]
 
-        See `judge`.
+        See `predict`.
         """
-        return self.judge(pairs).probabilities
+        return self.predict(pairs).probabilities
 
-    def judge(self, pairs: Sequence[tuple[str, str]]) -> Judged:
+    def predict(self, pairs: Sequence[tuple[str, str]]) -> Predictions:
         """Return the probabilities of each (premise, hypothesis), and how much of the premise had to be cut.
 
         Each distinct pair goes through the model once, each distinct text through the tokenizer once. Where both together are too
@@ -124,7 +124,7 @@ class Classifier:
         self._count("pairs", len(places))
         self._count("pairs_with_cut_premise", int((joined.cut_tokens > 0).sum()))
         order = np.array([places[pair] for pair in pairs], dtype=np.int64)
-        return Judged(found[order], joined.cut_tokens[order])
+        return Predictions(found[order], joined.cut_tokens[order])
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text has, without special ones."""

@@ -165,7 +165,7 @@ class VllmEngine:
                 written = now
                 self._mark(0)
         except EngineDeadError as death:
-            raise EngineDied(self._started.last_words()) from death
+            raise EngineDied(self._started.last_log_lines()) from death
         finally:
             self._mark(-1)
         assert output is not None and output.finished

@@ -19,7 +19,7 @@ from limbeck.cluster.engines.chat import end_tokens, load_tokenizer
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
 from limbeck.cluster.engines.protocol import EngineDied
 from limbeck.cluster.engines.vllm.config import CPU_BATCH_TOKENS, CPU_CACHE_BYTES, GPU_SHARE, VllmConfig
-from limbeck.cluster.engines.vllm.guardian import Guardian
+from limbeck.cluster.engines.vllm.watchdog import Watchdog
 from limbeck.corpus.errors import LimbeckError, last_line
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -46,9 +46,9 @@ class Started:
     context_tokens: int
     lora: Any
     processes: tuple[Any, ...]
-    guardian: Guardian
+    watchdog: Watchdog
 
-    def last_words(self) -> str:
+    def last_log_lines(self) -> str:
         """How vLLM's processes ended, and the last error that they told."""
         ends = [process.exitcode for process in self.processes if process.exitcode]
         told = _told()
@@ -56,12 +56,12 @@ class Started:
         return f"{how}: {told}" if told else how
 
     def close(self) -> None:
-        """End the processes, the loop and the guardian."""
+        """Stop the processes, the event loop and the watchdog."""
         stopping = asyncio.run_coroutine_threadsafe(_shut(self.llm), self.loop)
         stopping.result(60)
         self.llm = None  # its own finaliser complains when it runs as late as the interpreter's end
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.guardian.release()
+        self.watchdog.release()
 
 
 def start(config: VllmConfig) -> Started:
@@ -75,17 +75,17 @@ def start(config: VllmConfig) -> Started:
     tokenizer = load_tokenizer(folder, config.trust_remote_code)
     context = min(describe(folder).context_tokens, config.context_tokens or NO_LIMIT_TOKENS)
     os.environ.update(_QUIET)
-    guardian = Guardian()
+    watchdog = Watchdog()
     before = set(multiprocessing.active_children())
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True, name="vllm").start()
     try:
         llm = _result(asyncio.run_coroutine_threadsafe(_launch(config, folder, context), loop), config)
     except BaseException:
-        guardian.release()
+        watchdog.release()
         loop.call_soon_threadsafe(loop.stop)
         raise
-    guardian.settle()
+    watchdog.settle()
     return Started(
         llm=llm,
         loop=loop,
@@ -94,7 +94,7 @@ def start(config: VllmConfig) -> Started:
         context_tokens=context,
         lora=_lora(config),
         processes=tuple(set(multiprocessing.active_children()) - before),
-        guardian=guardian,
+        watchdog=watchdog,
     )
 
 

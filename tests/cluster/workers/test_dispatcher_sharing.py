@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from limbeck.cluster.engines.model_cache import Engines
 from limbeck.cluster.engines.protocol import Usage
-from limbeck.cluster.workers.lease import SharedSeconds, Turns
+from limbeck.cluster.workers.lease import ExclusiveLease, SharedSeconds
 
 
 def in_threads(*works: Callable[[], object]) -> list[threading.Thread]:
@@ -21,19 +21,19 @@ def in_threads(*works: Callable[[], object]) -> list[threading.Thread]:
 
 
 def test_whoever_must_be_alone_waits_and_goes_first() -> None:
-    turns, order = Turns(), list[str]()
+    lease, order = ExclusiveLease(), list[str]()
 
     def alone() -> None:
-        with turns.alone():
+        with lease.exclusive():
             order.append("alone")
             time.sleep(0.05)
             order.append("alone ended")
 
     def beside() -> None:
-        with turns.beside_others(True):
+        with lease.shared(True):
             order.append("beside")
 
-    with turns.beside_others(True):
+    with lease.shared(True):
         first = in_threads(alone)
         time.sleep(0.05)
         later = in_threads(beside, beside)
@@ -45,15 +45,15 @@ def test_whoever_must_be_alone_waits_and_goes_first() -> None:
 
 
 def test_jobs_that_exclude_each_other_leave_the_others_alone() -> None:
-    turns, entered = Turns(), threading.Event()
+    lease, entered = ExclusiveLease(), threading.Event()
 
     def second() -> None:
-        with turns.beside_others(False):
+        with lease.shared(False):
             entered.set()
 
-    with turns.beside_others(False):
+    with lease.shared(False):
         (thread,) = in_threads(second)
-        with turns.beside_others(True):
+        with lease.shared(True):
             assert not entered.wait(0.05)
     assert entered.wait(5)
     thread.join(5)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from helpers.tiny_classifier import make_classifier
 from limbeck.cluster.engines.protocol import Usage
-from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig, Judged
+from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig, Predictions
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.sentences import split_sentences
 from limbeck.filters.config import FalseAcceptance
@@ -35,10 +35,10 @@ class Overlap:
         self.room = room
         self.asked: list[list[tuple[str, str]]] = []
 
-    def judge(self, pairs: list[tuple[str, str]]) -> Judged:
+    def predict(self, pairs: list[tuple[str, str]]) -> Predictions:
         self.asked.append(list(pairs))
         found = np.array([self.one(*pair) for pair in pairs], dtype=np.float32).reshape(-1, 3)
-        return Judged(found, np.array([max(0, len(p.split()) - self.room) for p, _ in pairs], dtype=np.int32))
+        return Predictions(found, np.array([max(0, len(p.split()) - self.room) for p, _ in pairs], dtype=np.int32))
 
     def one(self, premise: str, hypothesis: str) -> tuple[float, float, float]:
         if len(hypothesis.split()) > self.room:

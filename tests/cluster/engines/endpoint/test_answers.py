@@ -16,12 +16,12 @@ from limbeck.cluster.engines.endpoint.answers import (
     Counts,
     Malformed,
     Refused,
+    categorise,
     error_words,
     read_chat,
     read_counts,
     read_echo,
     read_text,
-    verdict,
 )
 from limbeck.cluster.engines.endpoint.calls import settled
 from limbeck.cluster.engines.endpoint.config import EndpointConfig
@@ -103,7 +103,7 @@ def test_echoed_log_probabilities() -> None:
     ],
 )  # fmt: skip
 def test_statuses(status: int, words: str, expected: str) -> None:
-    assert verdict(status, words) == expected
+    assert categorise(status, words) == expected
 
 
 @pytest.mark.parametrize(

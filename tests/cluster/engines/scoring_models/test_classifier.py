@@ -113,7 +113,7 @@ def test_a_premise_that_is_too_long_loses_its_end(classifiers: dict[str, Classif
     hypothesis = "the cat"
     room = MAX_TOKENS - 3 - 2
     premise = WORDS * 3
-    judged = classifiers["bert"].judge([(" ".join(premise), hypothesis), (" ".join(premise[:room]), hypothesis)])
+    judged = classifiers["bert"].predict([(" ".join(premise), hypothesis), (" ".join(premise[:room]), hypothesis)])
     assert judged.cut_tokens.tolist() == [len(premise) - room, 0]
     np.testing.assert_allclose(*judged.probabilities, atol=1e-6)
 
@@ -132,7 +132,7 @@ def test_strange_texts_are_answered(text: str, classifiers: dict[str, Classifier
 
 
 def test_no_pairs_no_answers(classifiers: dict[str, Classifier]) -> None:
-    judged = classifiers["bert"].judge([])
+    judged = classifiers["bert"].predict([])
     assert judged.probabilities.shape == (0, 3) and judged.cut_tokens.shape == (0,)
 
 

@@ -1,15 +1,15 @@
-"""What to do about each outcome of a request: hand it over, send it again, or stop; no clock and no network in here.
+"""What to do about each outcome of a request: deliver it, send it again, or stop. No clock and no network in here.
 
-A fault counts against a row only where the server answered others meanwhile: a server that is down for a minute costs no
-rows, and one that answers nothing for `patience_seconds` is `EngineDied`. Where only rows are left that fail, the server is in
-doubt, and the client tries it on a row that is none of theirs.
+A fault counts against a row only if the server answered other rows meanwhile: a server that is down for a minute costs no rows,
+and one that answers nothing for `patience_seconds` is `EngineDied`. If every remaining row fails, the server is in doubt, and the
+client tries it with an unrelated request.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from limbeck.cluster.engines.endpoint.answers import Malformed, Refused, error_words, verdict
+from limbeck.cluster.engines.endpoint.answers import Malformed, Refused, categorise, error_words
 from limbeck.cluster.engines.endpoint.budget import Tokens
 from limbeck.cluster.engines.endpoint.calls import Job, Outcome, settled
 from limbeck.cluster.engines.endpoint.config import EndpointConfig
@@ -42,8 +42,8 @@ class Decision:
 
 
 @dataclass
-class Judge:
-    """A server's record. Raises LimbeckError where the user must act, and EngineDied where the server is gone."""
+class RetryPolicy:
+    """Decides by a server's record. Raises LimbeckError if the user must act, and EngineDied if the server is gone."""
 
     config: EndpointConfig
     key: Key
@@ -70,7 +70,7 @@ class Judge:
         if reply.status in (200, 201):
             return self._read(job, reply.body, now, in_flight)
         words = f"{reply.status}: {self.key.hide(error_words(reply.body))}"
-        what, wait = verdict(reply.status, words), retry_after_seconds(reply.retry_after)
+        what, wait = categorise(reply.status, words), retry_after_seconds(reply.retry_after)
         if what in ("busy", "fault") and wait is not None:
             self._wait(wait, now, words)
         if what == "busy":
@@ -86,12 +86,12 @@ class Judge:
         return _done(Outcome(job, None, error=f"the server refused it: {words}"))
 
     def cut(self, job: Job, words: str, now: float) -> Decision:
-        """The answer did not come, or not whole; the server may have billed it."""
+        """No answer came, or a truncated one; the server may have billed it."""
         self.pacing.failed(job.sent_at, now)
         return self._fault(job, job.reserved, words, now)
 
     def no_connection(self, job: Job, words: str, now: float) -> Decision:
-        """Nobody listened: no row's fault. Wait, then try again."""
+        """The server accepts no connection, which is no row's fault: wait, then try again."""
         self._refused_connections += 1
         pause = backoff(job.seed, self._refused_connections, self.config.backoff_seconds)
         self.pacing.failed(job.sent_at, now)
@@ -163,7 +163,7 @@ class Judge:
         self._answered(now)
 
     def _answered(self, now: float) -> None:
-        """The server works: whoever still fails does so for reasons of his own."""
+        """The server is healthy, so remaining failures are request-specific."""
         self.answered_at, self.doubt = now, None
         self._suspects.clear()
 

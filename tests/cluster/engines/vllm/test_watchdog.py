@@ -11,20 +11,20 @@ from helpers.paths import ROOT
 
 PROGRAM = """
 import subprocess, sys, time
-from limbeck.cluster.engines.vllm.guardian import Guardian
+from limbeck.cluster.engines.vllm.watchdog import Watchdog
 sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
 child = "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid, flush=True); time.sleep(600)"
 parent = [sys.executable, "-c", "import subprocess, sys, time; " + child]
 before = subprocess.Popen(sleeper)
-guardian = Guardian()
+watchdog = Watchdog()
 after = subprocess.Popen(parent, stdout=subprocess.PIPE, text=True)
 grandchild = int(after.stdout.readline())
 if sys.argv[1] == "settled":
-    guardian.settle()
+    watchdog.settle()
 else:
     time.sleep(1.5)
 if sys.argv[1] == "released":
-    guardian.release()
+    watchdog.release()
 print(before.pid, after.pid, grandchild, flush=True)
 time.sleep(600)
 """

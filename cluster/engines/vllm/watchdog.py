@@ -1,8 +1,8 @@
-"""Ends the processes that an engine started as soon as the process that started them is gone, however it ended.
+"""Kills the processes that an engine started as soon as the process that started them is gone, however it ended.
 
-A worker that is killed cannot end its children, and an engine process that lives on would hold the GPU that the next worker
-needs. Run as a program: it looks at its parent's descendants, but for those named to it, until it is told that all have started
-(a line on standard input), waits for the end of its input, which comes with the parent's, and kills those that are left.
+A killed worker cannot end its children, and an engine process that survives it would hold the GPU that the next worker needs. Run
+as a program: it records its parent's descendants, except those passed as arguments, until it reads a line on standard input (all
+have started), waits for the end of its input, which comes with the end of the parent, and kills the processes that are left.
 """
 
 import contextlib
@@ -16,21 +16,21 @@ import psutil
 LOOK_SECONDS = 0.2
 
 
-class Guardian:
-    """A process beside this one that outlives it for a moment; start it before the processes that it is to end.
+class Watchdog:
+    """A process that outlives this one for a moment; start it before the processes that it should kill.
 
-    Those that run already, other engines' for instance, are not its to end.
+    Processes that run already, for example those of other engines, are left alone.
     """
 
     def __init__(self) -> None:
-        """Return once it looks."""
+        """Block until the watchdog is monitoring."""
         me = psutil.Process()
         command = [sys.executable, "-I", __file__, str(me.pid), *(str(child.pid) for child in me.children())]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         self._await()
 
     def settle(self) -> None:
-        """Say that every process to be guarded has started; returns once all are known."""
+        """Signal that every process to watch has started; returns once all are recorded."""
         with contextlib.suppress(BrokenPipeError):
             assert self._process.stdin is not None
             self._process.stdin.write(b"\n")
@@ -38,7 +38,7 @@ class Guardian:
             self._await()
 
     def release(self) -> None:
-        """End the processes that it guards, and it."""
+        """Kill the watched processes and stop the watchdog."""
         self._process.communicate()
 
     def _await(self) -> None:
@@ -47,15 +47,15 @@ class Guardian:
 
 
 def main(parent_id: int, others: set[int]) -> None:
-    """Watch the parent's descendants; does nothing where the parent is gone already, and this is another's child by now."""
+    """Watch the parent's descendants; does nothing if the parent is gone already."""
     if os.getppid() != parent_id:
         return
     parent = psutil.Process(parent_id)
     os.write(1, b"\n")
     found: set[psutil.Process] = set()
-    told = False
-    while not told:
-        told = bool(select.select([0], [], [], LOOK_SECONDS)[0])
+    all_started = False
+    while not all_started:
+        all_started = bool(select.select([0], [], [], LOOK_SECONDS)[0])
         if os.getppid() == parent_id:
             with contextlib.suppress(psutil.Error):
                 mine = [child for child in parent.children() if child.pid not in others]
