@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from limbeck.cluster.engines.contract import ScoringModelConfig
 from limbeck.cluster.engines.protocol import Usage
 from limbeck.cluster.engines.scoring_models.classifier_pairs import Joiner, Rows, batches
-from limbeck.corpus.config import Config
 
 LABELS = ("entailment", "neutral", "contradiction")
 """The order of the columns of every answer, whatever the model's own."""
 
 
-class ClassifierConfig(Config):
+class ClassifierConfig(ScoringModelConfig):
     """Any Hugging Face sequence-classification model for natural-language inference, on a CPU or one GPU.
 
     `batch_tokens` bounds the tokens of one forward pass (null: 2048 on a CPU, 32768 on a GPU), `max_tokens` lowers the model's

@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from limbeck.cluster.engines.contract import ScoringModelConfig
 from limbeck.cluster.engines.protocol import Usage
 from limbeck.cluster.engines.scoring_models.masked_forms import Form, Hidden, Pieces, batches
-from limbeck.corpus.config import Config
 
 Logprobs = npt.NDArray[np.float32]
 
 _CHARACTERS_PER_TOKEN = 12  # a first guess at how much text to tokenise; it grows where it was too little
 
 
-class MaskedConfig(Config):
+class MaskedConfig(ScoringModelConfig):
     """A masked language model in this process; `batch_tokens` bounds one forward pass, padding counted.
 
     `context_tokens` lowers the model's own limit on the tokens that it reads at once.
