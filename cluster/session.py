@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,9 +188,13 @@ def _first_line(error: BaseException) -> str:
 PACKAGES = ("corpus", "infinigram", "generators", "filters", "students", "cluster", "pipelines")
 
 
-def code_fingerprints() -> dict[str, str]:
-    """Each of Limbeck's packages as this process would import it: a hash of its Python files, or where a stranger's lies."""
+def code_fingerprints(distributions: Sequence[str] = ()) -> dict[str, str]:
+    """What this process would import: of each of Limbeck's packages a hash of its Python files, or the place it would come from.
+
+    `distributions`: installed packages to add, each with its version.
+    """
     import hashlib
+    import importlib.metadata
     import importlib.util
 
     home, found = Path(__file__).resolve().parent.parent, {}
@@ -204,17 +208,43 @@ def code_fingerprints() -> dict[str, str]:
         for file in sorted(place.rglob("*.py")):
             digest.update(file.read_bytes())
         found[name] = digest.hexdigest()[:16]
+    for name in distributions:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
     return found
 
 
-def foreign_packages(config: ClusterConfig) -> list[tuple[str, str]]:
-    """Packages that the driver, or a worker of the cluster that would be joined, takes from some other place or version."""
-    ours = code_fingerprints()
-    foreign = [(name, place.removeprefix("elsewhere: ")) for name, place in ours.items() if place.startswith("elsewhere: ")]
+def foreign_packages(config: ClusterConfig, distributions: Sequence[str] = ()) -> list[str]:
+    """Packages that the driver, or a node of the cluster that would be joined, takes from another place or in another version.
+
+    One sentence each; `distributions` are installed packages that the recipe needs, compared by version.
+    """
+    foreign = [
+        f"{name} is imported from {place.removeprefix('elsewhere: ')}, not from Limbeck; run in an environment of its own"
+        for name, place in code_fingerprints().items()
+        if place.startswith("elsewhere: ")
+    ]
     if running_cluster(config) is None:
         return foreign  # a private cluster's workers are this very environment
     with connected(config):
-        import ray  # not before: `connected` sets what Ray reads while it is imported
+        return foreign + differing_nodes(distributions)
 
-        theirs = ray.get(ray.remote(code_fingerprints).options(num_cpus=0).remote())
-    return foreign + [(name, f"another version on a worker ({theirs[name]})") for name in PACKAGES if theirs[name] != ours[name]]
+
+def differing_nodes(distributions: Sequence[str] = ()) -> list[str]:
+    """Packages of which a node of the connected cluster has another version than this process, one sentence each."""
+    import ray  # not before: `connected` sets what Ray reads while it is imported
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ours, asked = code_fingerprints(distributions), {}
+    for entry in (entry for entry in ray.nodes() if entry["Alive"]):
+        there = NodeAffinitySchedulingStrategy(entry["NodeID"], soft=False)
+        name = str(entry.get("NodeManagerHostname") or entry["NodeID"][:8])
+        asked[name] = ray.remote(code_fingerprints).options(num_cpus=0, scheduling_strategy=there).remote(distributions)
+    return [
+        f"node {node} has another version of {name} ({version}, here {ours[name]}); install the same on every node"
+        for node, call in asked.items()
+        for name, version in ray.get(call).items()
+        if version != ours[name]
+    ]

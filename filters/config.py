@@ -1,13 +1,21 @@
-"""How a recipe states a critic: its limits, what they reject with, what it costs, and what its scores depend on."""
+"""How a recipe states a filter: its bounds, what they reject with, what it costs, and what its scores depend on."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from limbeck.cluster.engines.contract import EngineConfig, ScoringModelConfig
+from limbeck.cluster.engines.protocol import Engine
 from limbeck.corpus.config import Config
-from limbeck.filters.contract import Bound
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.kinds import Kind
+from limbeck.filters.contract import Bound, Filter, SetFilter
+
+if TYPE_CHECKING:
+    from limbeck.cluster.engines.model_cache import Engines
 
 
 class FalseAcceptance(Config):
@@ -26,7 +34,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
 class Cost(IntEnum):
-    """What a row costs a critic, as an order of magnitude; the cheap ones are computed first."""
+    """What a row costs a filter, as an order of magnitude; the cheap ones are computed first."""
 
     TEXT = 0  # looks at the text alone
     INDEX = 1  # asks an n-gram index
@@ -35,8 +43,19 @@ class Cost(IntEnum):
     GENERATION = 4  # lets a language model write
 
 
-class CriticConfig(Config):
-    """The base of every critic's config. Its fields `min_<column>` and `max_<column>` of type `Limit` are its bounds."""
+class NamedKind(Kind):
+    """A kind of which a recipe may have several sections, each with a name."""
+
+    name: Name
+
+
+class FilterConfig(NamedKind):
+    """The base of every filter's config. Its fields `min_<column>` and `max_<column>` of type `Limit` are its bounds.
+
+    A kind must answer `build`; what else its class does not state has the defaults here.
+    """
+
+    family: ClassVar[str] = "filter"
 
     cost: ClassVar[Cost] = Cost.TEXT
     reasons: ClassVar[Mapping[str, str]] = {}
@@ -48,7 +67,6 @@ class CriticConfig(Config):
     nullable: ClassVar[bool] = False
     """Whether it can score mismatched pairs, as a limit by false acceptance needs."""
 
-    name: Name
     lazy: bool = Field(False, description="do not score what a cheaper filter rejects already: null, and `skipped_by` says why")
 
     @classmethod
@@ -63,8 +81,8 @@ class CriticConfig(Config):
         return tuple(bound for bound in found if bound is not None)
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Every column that it scores, or keeps as evidence; one that has two limits stands once."""
+    def columns(self) -> tuple[str, ...] | None:
+        """Every column that it scores or keeps as evidence, each once; None: not known before it scored."""
         return tuple(dict.fromkeys((*(key[len("min_") :] for key in self.limit_fields()), *self.also)))
 
     @property
@@ -73,9 +91,38 @@ class CriticConfig(Config):
         return tuple(bound.column for bound in self.bounds if bound.false_acceptance is not None)
 
     @property
+    def asks(self) -> EngineConfig | None:
+        """The engine that it asks; None: none, or none is named yet."""
+        return None
+
+    def with_engine(self, engine: EngineConfig) -> Self:
+        """The config with this engine; a filter that asks none is returned unchanged."""
+        return self
+
+    @property
+    def held(self) -> Mapping[str, EngineConfig | ScoringModelConfig]:
+        """What its workers load: field → config of an engine or of a model that only scores."""
+        fields = {key: getattr(self, key) for key in type(self).model_fields}
+        return {key: value for key, value in fields.items() if isinstance(value, EngineConfig | ScoringModelConfig)}
+
+    @property
     def models(self) -> Mapping[str, str]:
         """The models that it loads: key under the filter → Hugging Face id, folder or embedded name."""
-        return {}
+        return {f"{key}.model": config.model for key, config in self.held.items()}
+
+    @property
+    def redacts(self) -> bool:
+        """Whether its column `redacted` replaces the output in the dataset, where it is not null."""
+        return False
+
+    @property
+    def reads_earlier(self) -> bool:
+        """Whether it reads an n-gram index of what the run's earlier rounds kept; `against` then names that index."""
+        return False
+
+    def against(self, index: str | None) -> Self:
+        """The config for one round of a run: `index` is that of the earlier rounds, None if there are none."""
+        return self
 
     def problems(self) -> list[str]:
         """Why it cannot be computed here (a missing file or library), one sentence each."""
@@ -84,6 +131,70 @@ class CriticConfig(Config):
     def scoring(self) -> dict[str, Any]:
         """What its scores depend on, as plain data: everything but limits, name and laziness."""
         return self.model_dump(mode="json", exclude={"name", "lazy", *self.limit_fields()})
+
+    def serves(self, other: Self) -> bool:
+        """Whether its scores are what `other`, of the same name, asks for: the same measure, rows and mismatched pairs."""
+        if self.lazy and not other.lazy or type(self) is not type(other):
+            return False
+        if self.scoring() == other.scoring():
+            return True
+        # limits matter to scores only in that one by false acceptance asks for mismatched pairs, which may be there already
+        as_here = other.model_copy(update={key: getattr(self, key) for key in other.limit_fields()})
+        return self.scoring() == as_here.scoring() and set(other.null_columns) <= set(self.null_columns)
+
+    @abstractmethod
+    def build(self, engines: "Engines") -> Filter:
+        """Return the filter, over engines and models that are asked of `engines`; raises LimbeckError if it cannot be built."""
+
+
+class EngineFilterConfig(FilterConfig):
+    """The base of filters that ask an engine (null: the teacher of round 0)."""
+
+    cost: ClassVar[Cost] = Cost.MODEL
+
+    engine: EngineConfig | None = None
+
+    @property
+    def asks(self) -> EngineConfig | None:
+        """The engine, if one is named or filled in."""
+        return self.engine
+
+    def with_engine(self, engine: EngineConfig) -> Self:
+        """The config with this engine."""
+        return self.model_copy(update={"engine": engine})
+
+    def loaded(self, engines: "Engines") -> Engine:
+        """The engine, loaded; raises LimbeckError if none was named or filled in."""
+        return engines.get(self.named_engine())
+
+    def named_engine(self) -> EngineConfig:
+        """The engine; raises LimbeckError if none was named or filled in."""
+        if self.engine is None:
+            raise LimbeckError(f"filter {self.name} has no engine; name one under `engine:`, or use a recipe that has a teacher")
+        return self.engine
+
+
+class SetFilterConfig(NamedKind):
+    """The base of the configs of filters that judge survivors together. A kind must answer `build`."""
+
+    family: ClassVar[str] = "set filter"
+
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """The score and evidence columns that it reads: field → `filter.column`."""
+        return {}
+
+    def problems(self) -> list[str]:
+        """Why it cannot be computed here (a missing file), one sentence each."""
+        return []
+
+    def deciding(self) -> dict[str, Any]:
+        """What its decisions depend on, as plain data."""
+        return self.model_dump(mode="json")
+
+    @abstractmethod
+    def build(self) -> SetFilter:
+        """Return the filter; raises LimbeckError if it cannot be built."""
 
 
 def _bound(key: str, limit: Limit, reason: str) -> Bound | None:

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Protocol
 
 from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.engines.protocol import Completion, Message, Sampling
-from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.kinds import Kind
 from limbeck.corpus.seeds import derive_seed
 
 TEACHER = "teacher"
@@ -190,11 +190,11 @@ class Needs:
     """Whether it needs a model with a chat template."""
 
 
-class GeneratorConfig(Config):
+class GeneratorConfig(Kind):
     """The base of every generator's config: all that `check`, the estimate, evaluation and the dataset ask of one."""
 
-    semantics: ClassVar[int] = 1
-    """Raised when the same config makes other candidates than before."""
+    family: ClassVar[str] = "generator"
+    default_kind: ClassVar[str | None] = "summaries"
 
     measures: ClassVar[tuple[str, ...] | None] = None
     """The measures that evaluation reports for its task (names of `EvaluationRow`); None: all."""

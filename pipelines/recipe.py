@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
-from limbeck.cluster.engines.config import AutoConfig, EngineConfig
+from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.session import ClusterConfig
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.sources import SourcesConfig
+from limbeck.filters.config import FilterConfig, SetFilterConfig
 from limbeck.filters.models.bottleneck import BottleneckConfig
 from limbeck.filters.models.embedding import EmbeddingConfig
 from limbeck.filters.models.equivalence import EquivalenceConfig
@@ -35,35 +44,36 @@ from limbeck.filters.text.length import LengthConfig
 from limbeck.filters.text.privacy import PrivacyConfig
 from limbeck.filters.text.repetition import RepetitionConfig
 from limbeck.filters.text.toxicity import ToxicityConfig
+from limbeck.generators.contract import GeneratorConfig
 from limbeck.generators.summaries import SummariesConfig
+from limbeck.pipelines.kinds import add_installed_kinds
 from limbeck.pipelines.runs.rows import RowsConfig, default_rows
 from limbeck.students.config import SftConfig
+from limbeck.students.contract import StudentConfig
 
-# One member today; a further generator or student joins here with its own literal `kind`.
-GeneratorConfig = SummariesConfig
-StudentConfig = SftConfig
-GENERATOR_KINDS = ("summaries",)
-FilterConfig = Annotated[
-    AttributesConfig
-    | BottleneckConfig
-    | EmbeddingConfig
-    | EquivalenceConfig
-    | FluencyConfig
-    | HeuristicsConfig
-    | InstructionsConfig
-    | JudgeConfig
-    | LanguageConfig
-    | LengthConfig
-    | MaskedPmiConfig
-    | NgramsConfig
-    | NliConfig
-    | PmiConfig
-    | PrivacyConfig
-    | RepetitionConfig
-    | ToxicityConfig,
-    Field(discriminator="kind"),
-]
-SetFilterConfig = Annotated[BestConfig | DiversityConfig | DuplicatesConfig | NoveltyConfig, Field(discriminator="kind")]
+GeneratorConfig.add(SummariesConfig)
+FilterConfig.add(
+    AttributesConfig,
+    BottleneckConfig,
+    EmbeddingConfig,
+    EquivalenceConfig,
+    FluencyConfig,
+    HeuristicsConfig,
+    InstructionsConfig,
+    JudgeConfig,
+    LanguageConfig,
+    LengthConfig,
+    MaskedPmiConfig,
+    NgramsConfig,
+    NliConfig,
+    PmiConfig,
+    PrivacyConfig,
+    RepetitionConfig,
+    ToxicityConfig,
+)
+SetFilterConfig.add(BestConfig, DiversityConfig, DuplicatesConfig, NoveltyConfig)
+StudentConfig.add(SftConfig)
+add_installed_kinds()
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -100,6 +110,19 @@ class EvaluationConfig(Config):
     dev_samples: int = Field(2, ge=1, description="outputs drawn for each dev document, every round")
 
 
+_EACH_ROUND = TypeAdapter(tuple[StudentConfig, ...])
+
+
+def _one_or_each(section: Any, _: ValidatorFunctionWrapHandler) -> StudentConfig | tuple[StudentConfig, ...]:
+    """One student or one per round; an error's path is `epochs` or `1.epochs`, as the recipe is written."""
+    if isinstance(section, list | tuple):
+        return _EACH_ROUND.validate_python(tuple(section))
+    return StudentConfig.model_validate(section)
+
+
+Students = Annotated[StudentConfig | tuple[StudentConfig, ...], WrapValidator(_one_or_each)]
+
+
 class Recipe(Config):
     """A complete run."""
 
@@ -122,7 +145,7 @@ class Recipe(Config):
         None, description="rows of each round's dataset, as a number or with its waves; null: whatever the sources give"
     )
     budget: BudgetConfig = BudgetConfig()
-    student: StudentConfig | None = None
+    student: Students | None = Field(None, description="one section for all rounds, or a list with one per round")
     next_teacher: Literal["student", "teacher"] = "student"
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -131,6 +154,24 @@ class Recipe(Config):
     @classmethod
     def _rows_alone(cls, value: Any) -> Any:
         return {"rows": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @property
+    def students(self) -> tuple[StudentConfig, ...]:
+        """The student of each round; empty if none is trained."""
+        if self.student is None:
+            return ()
+        return self.student if isinstance(self.student, tuple) else (self.student,) * self.rounds
+
+    def student_of(self, number: int) -> StudentConfig | None:
+        """The student of a round."""
+        return self.students[number] if self.students else None
+
+    @property
+    def student_sections(self) -> dict[str, StudentConfig]:
+        """The sections that describe students: key → config."""
+        if isinstance(self.student, tuple):
+            return {f"student.{number}": student for number, student in enumerate(self.student)}
+        return {} if self.student is None else {"student": self.student}
 
     def generator_of(self, number: int) -> GeneratorConfig:
         """The generator of a round."""
@@ -159,6 +200,10 @@ class Recipe(Config):
             )
         if self.target is None and self.budget != BudgetConfig():
             raise ValueError("budget needs a target: without one every source is drawn from once")
+        if isinstance(self.student, tuple) and len(self.student) != self.rounds:
+            raise ValueError(
+                f"student is a list of {len(self.student)} and rounds is {self.rounds}; give one per round, or one section"
+            )
         if self.student is None and self.rounds > 1 and self.next_teacher == "student":
             raise ValueError(
                 "rounds > 1 needs a student to be the next teacher; add a student section or set next_teacher: teacher"
@@ -168,21 +213,12 @@ class Recipe(Config):
     def resolved(self) -> "Recipe":
         """The recipe with every engine chosen that is `auto`, and every `null` filled in that stands for another section.
 
-        A critic's engine, where it names none, is the round-0 teacher.
+        A filter's engine, if it names none, is the round-0 teacher.
         """
-        teacher = _chosen(self.teacher, self.cluster.gpus_per_worker)
+        teacher = self.teacher.choose(self.cluster.gpus_per_worker)
         gpus = (self.cluster.critics or self.cluster).gpus_per_worker
-        filters = tuple(
-            part.model_copy(update={"engine": _chosen(part.engine, gpus) if part.engine else teacher})
-            if hasattr(part, "engine")
-            else part
-            for part in self.filters
-        )
+        filters = tuple(part.with_engine(part.asks.choose(gpus) if part.asks else teacher) for part in self.filters)
         return self.model_copy(update={"teacher": teacher, "filters": filters})
-
-
-def _chosen(engine: EngineConfig, gpus_per_worker: float) -> EngineConfig:
-    return engine.choose(gpus_per_worker) if isinstance(engine, AutoConfig) else engine
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:

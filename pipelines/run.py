@@ -6,16 +6,19 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.models import fingerprint as model_fingerprint
 from limbeck.cluster.engines.models import resolve
-from limbeck.cluster.engines.vllm.config import VllmConfig
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import done, part_names, write_parts
 from limbeck.corpus.schemas import SOURCES
+from limbeck.filters.config import FilterConfig, SetFilterConfig
+from limbeck.filters.contract import Filter, SetFilter
+from limbeck.filters.own import own_filter, own_set_filter
 from limbeck.generators.contract import GeneratorConfig
 from limbeck.pipelines.driver import evaluate as measuring
 from limbeck.pipelines.driver import target
@@ -25,7 +28,11 @@ from limbeck.pipelines.driver.round import judged, select, train_student
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.report.build import write_report
 from limbeck.pipelines.runs.events import Events, Listener
-from limbeck.pipelines.runs.folder import RunFolder, driving, open_run, scoring
+from limbeck.pipelines.runs.folder import RunFolder, driving, open_run
+from limbeck.pipelines.runs.stages import stages_of
+
+if TYPE_CHECKING:
+    from limbeck.cluster.workers.pool import Lane, WorkerPool
 
 PACKAGES = ("limbeck", "torch", "transformers", "tokenizers", "ray", "trl", "peft", "deepspeed", "datasets", "pyarrow", "numpy")
 
@@ -35,8 +42,8 @@ def run(
     out: Path | str,
     *,
     generator: GeneratorConfig | None = None,
-    filters: Sequence[Any] = (),
-    set_filters: Sequence[Any] = (),
+    filters: Sequence[Filter | FilterConfig] = (),
+    set_filters: Sequence[SetFilter | SetFilterConfig] = (),
     listener: Listener | None = None,
     recipe_text: str | None = None,
     started: float | None = None,
@@ -53,7 +60,8 @@ def run(
     folder, resolved = RunFolder(Path(out).resolve()), recipe.resolved()
     with driving(folder) as driver:
         events = Events(folder.events, listener)
-        context = _open(resolved, folder, filters, set_filters, events, recipe_text)
+        every = (*resolved.filters, *map(own_filter, filters)), (*resolved.select, *map(own_set_filter, set_filters))
+        context = _open(resolved, folder, *every, events, recipe_text)
         try:
             events.emit("run_started", name=recipe.name, folder=str(folder.path), seconds_before=round(time.time() - began, 3))
             if not (folder.path / "evaluation" / "_done.json").exists():
@@ -69,8 +77,8 @@ def run(
 
 
 def _rounds(context: Context, driver: str) -> None:
-    from limbeck.cluster.session import connected
-    from limbeck.cluster.training import Placement, warm_up
+    from limbeck.cluster.session import connected, differing_nodes
+    from limbeck.cluster.training import Placement
     from limbeck.cluster.workers.pool import WorkerPool
 
     recipe, folder = context.recipe, context.folder
@@ -79,38 +87,42 @@ def _rounds(context: Context, driver: str) -> None:
         session = stack.enter_context(connected(recipe.cluster))
         words = "started a private Ray cluster" if session.owned else f"joined the Ray cluster at {session.address}; it stays up"
         context.events.emit("cluster", words=words)
+        if not session.owned and (differing := differing_nodes(tuple(context.packages))):
+            raise LimbeckError("; ".join(differing))
         pool = WorkerPool(recipe.cluster, folder.workers, driver, context.placement.keep)  # imports while the sources are read
         stack.callback(pool.close)
         _done_stage(context, "start/cluster", began)
         began = time.monotonic()
         read_documents(context)
         _done_stage(context, "sources", began)
-        if recipe.student is not None:
-            warm_up()
+        for student in recipe.student_sections.values():
+            student.warm_up()
         held_out = measuring.HeldOut(context)
         if recipe.asked.invents_inputs:
             stream(context, pool, "inputs", [inputs_lane(context, split) for split in ("dev", "test")])
             for split in ("dev", "test"):
                 measuring.freeze_inputs(context, split)
-        pending: list[tuple[str, Any]] = [(measuring.TEACHER, recipe.teacher)]  # models not yet measured on dev
+        pending: list[tuple[str, EngineConfig]] = [(measuring.TEACHER, recipe.teacher)]  # models not yet measured on dev
         for number in range(recipe.rounds):
             lanes = [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
             draw(context, pool, number, lanes)
             if number:
                 measuring.evaluate_dev(context, held_out, [number - 1])
             select(context, number)
-            if recipe.student is not None:
+            student_ = recipe.student_of(number)
+            if student_ is not None:
                 placement = Placement(use_gpu=session.gpus > 0, workers_folder=folder.workers, driver=driver)
                 if context.placement.training == "after the workers":
                     pool.close()
                     context.loaded.clear()
-                pool.make_room(session, recipe.student.workers, recipe.student.workers * int(placement.use_gpu))
-                train_student(context, number, placement)
-            pending = [(measuring.student_subject(number), context.student(number))] if recipe.student is not None else []
+                if context.placement.training is not None:
+                    pool.make_room(session, student_.workers, student_.workers * int(placement.use_gpu))
+                train_student(context, number, student_, placement)
+            pending = [(measuring.student_subject(number), context.student(number))] if student_ is not None else []
         _final(context, pool, held_out, pending)
 
 
-def draw(context: Context, pool: Any, number: int, others: Sequence[Any]) -> None:
+def draw(context: Context, pool: "WorkerPool", number: int, others: Sequence["Lane"]) -> None:
     """Draw and score a round's candidates: of every source, or until the target is reached."""
     if context.recipe.target is None:
         stream(context, pool, f"round-{number}", [train_lane(context, number), *others])
@@ -120,12 +132,12 @@ def draw(context: Context, pool: Any, number: int, others: Sequence[Any]) -> Non
         target.reach(context, pool, number, others, lambda parts: judged(context, number, parts))
 
 
-def _final(context: Context, pool: Any, held_out: measuring.HeldOut, pending: list[tuple[str, Any]]) -> None:
+def _final(context: Context, pool: "WorkerPool", held_out: measuring.HeldOut, pending: list[tuple[str, EngineConfig]]) -> None:
     """Measure the last student on dev, and then, once, every model and control on the test documents."""
     recipe = context.recipe
     lanes = [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
-    subjects: list[tuple[str, Any]] = [(measuring.TEACHER, recipe.teacher)]
-    if recipe.student is not None:
+    subjects: list[tuple[str, EngineConfig]] = [(measuring.TEACHER, recipe.teacher)]
+    if recipe.students:
         subjects += [(measuring.student_subject(number), context.student(number)) for number in reversed(range(recipe.rounds))]
     lanes += [held_out_lane(context, "test", subject, engine) for subject, engine in reversed(subjects)]
     stream(context, pool, "test", lanes)
@@ -164,56 +176,19 @@ def read_documents(context: Context) -> None:
     context.events.emit("sources_read", **words, rejected=sum(found["rejected"].values()))
 
 
-def plan(recipe: Recipe, filters: Sequence[Any], set_filters: Sequence[Any], teacher_folder: Path) -> dict[str, Any]:
-    """Each stage, in order, with the plain data that determines its output; `recipe` is resolved."""
-    return {
-        "sources": {**_plain(recipe.sources), "seed": recipe.seed, **_layout(recipe)},
-        "candidates": {
-            "generator": _plain(recipe.generator),
-            "teacher": _plain(recipe.teacher),
-            "model": model_fingerprint(teacher_folder),
-            **_adapter(recipe.teacher),
-            "next_teacher": recipe.next_teacher,
-            **({"later": _plain(recipe.later)} if recipe.later else {}),  # keys of newer versions: absent if unset
-        },
-        "scores": {part.name: {**scoring(part), "lazy": getattr(part, "lazy", False)} for part in filters},
-        "decisions": {
-            "bounds": {part.name: [vars(bound) for bound in part.bounds] for part in filters},
-            "calibration": _plain(recipe.calibration),
-            "target": target_facts(recipe),
-            "select": {part.name: _plain(part) for part in set_filters},
-            **({"rows": _plain(recipe.rows)} if recipe.rows else {}),
-        },
-        "student": _plain(recipe.student) if recipe.student else {},
-        "evaluation": {
-            "rounds": recipe.rounds,
-            **_plain(recipe.evaluation),
-            **({"task": _plain(recipe.task)} if recipe.task else {}),
-        },
-    }
-
-
-def _layout(recipe: Recipe) -> dict[str, Any]:
-    """What decides where parts begin."""
-    waves = recipe.target.wave_sources if recipe.target else None
-    return {"rows_per_part": recipe.cluster.rows_per_part, **({"wave_sources": waves} if waves else {})}
-
-
-def target_facts(recipe: Recipe) -> Any:
-    """The target as stage data: a number if nothing but rows is asked for."""
-    target = recipe.target
-    return target.rows if target is not None and target.wave_sources is None else target and target.model_dump(mode="json")
-
-
 def _open(
-    recipe: Recipe, folder: RunFolder, filters: Sequence[Any], set_filters: Sequence[Any], events: Events, text: str | None
+    recipe: Recipe,
+    folder: RunFolder,
+    filters: tuple[FilterConfig, ...],
+    set_filters: tuple[SetFilterConfig, ...],
+    events: Events,
+    text: str | None,
 ) -> Context:
-    every, sets = (*recipe.filters, *filters), (*recipe.select, *set_filters)
-    names = [part.name for part in (*every, *sets)]
+    names = [filter_.name for filter_ in (*filters, *set_filters)]
     if len(set(names)) < len(names):
         raise LimbeckError(f"two filters have the same name among {', '.join(names)}; rename one")
     teacher_folder, placement = refuse_what_cannot_run(recipe, folder.path)
-    stages = plan(recipe, every, sets, teacher_folder)
+    stages = stages_of(recipe, filters, set_filters, teacher_folder)
     recorded = recipe.model_dump(mode="json", serialize_as_any=True)
     facts = {
         "versions": {name: _version(name) for name in PACKAGES},
@@ -225,21 +200,7 @@ def _open(
     }
     text = text if text is not None else yaml.safe_dump(recorded, sort_keys=False)
     open_run(folder, stages, facts, text)
-    return Context(recipe, folder, every, sets, events, stages, teacher_folder, placement)
-
-
-def _adapter(teacher: Any) -> dict[str, str]:
-    """What adapter a teacher has, where it has one."""
-    folder = teacher.adapter() if isinstance(teacher, VllmConfig) else None
-    return {"lora": model_fingerprint(folder)} if folder else {}
-
-
-def _plain(part: Any) -> dict[str, Any]:
-    """A section, or a user's object, as plain data for a fingerprint."""
-    if hasattr(part, "model_dump"):
-        return dict(part.model_dump(mode="json"))
-    state = {key: repr(value) for key, value in sorted(vars(part).items())}
-    return {"class": f"{type(part).__module__}.{type(part).__qualname__}", **state}
+    return Context(recipe, folder, filters, set_filters, events, stages.data, teacher_folder, placement, stages.packages)
 
 
 def _kind_of(reason: str) -> str:

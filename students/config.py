@@ -1,10 +1,25 @@
 """How a student is trained and what it starts from. Imports neither torch nor any trainer."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from limbeck.cluster.engines.models import resolve
+from limbeck.cluster.engines.shape import shape_of
+from limbeck.cluster.placement.demand import Trainer
+from limbeck.cluster.placement.memory import PROCESS_BYTES
 from limbeck.corpus.config import Config
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.kinds import Kind
+from limbeck.students.base.compatibility import compare
+from limbeck.students.contract import StudentConfig
+
+if TYPE_CHECKING:
+    from limbeck.cluster.training import Placement
+
+LORA_STATE_BYTES = 6  # of a frozen weight, adapters and all
 
 
 class LoraConfig(Config):
@@ -21,17 +36,45 @@ class LoraConfig(Config):
     )
 
 
-class TeacherBase(Config):
+class BaseConfig(Kind):
+    """The base of what a student can start from."""
+
+    family: ClassVar[str] = "student base"
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """The model that it names, if any: key → Hugging Face id, folder or embedded name."""
+        return {}
+
+    def model_from(self, teacher: str) -> str:
+        """The model that training starts from."""
+        return teacher
+
+    def weights_share(self, teacher: str) -> float:
+        """The share of that model's weights that is kept."""
+        return 1.0
+
+
+class TeacherBase(BaseConfig):
     """Start from the round's teacher."""
 
     kind: Literal["teacher"] = "teacher"
 
 
-class ModelBase(Config):
+class ModelBase(BaseConfig):
     """Start from another model."""
 
     kind: Literal["model"] = "model"
     model: str = Field(description="a folder, a Hugging Face id, or embedded:NAME")
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """The model."""
+        return {"model": self.model}
+
+    def model_from(self, teacher: str) -> str:
+        """The model."""
+        return self.model
 
 
 class HealingConfig(Config):
@@ -43,7 +86,7 @@ class HealingConfig(Config):
     sequence_tokens: int = Field(256, ge=2)
 
 
-class LayersBase(Config):
+class LayersBase(BaseConfig):
     """Start from the teacher's own most important layers, healed on the run's train documents."""
 
     kind: Literal["layers"] = "layers"
@@ -52,15 +95,19 @@ class LayersBase(Config):
     sample_tokens: int = Field(128, ge=8, description="tokens read of each of them")
     healing: HealingConfig | None = Field(default_factory=HealingConfig, description="null: no healing")
 
+    def weights_share(self, teacher: str) -> float:
+        """The layers kept; embeddings are counted as if they shrank too."""
+        return min(1.0, self.layers / max(1, shape_of(teacher).layers))
 
-Base = Annotated[TeacherBase | ModelBase | LayersBase, Field(discriminator="kind")]
+
+BaseConfig.add(TeacherBase, ModelBase, LayersBase)
 
 
-class SftConfig(Config):
+class SftConfig(StudentConfig):
     """Supervised fine-tuning on the kept candidates, with the loss on the completion alone."""
 
     kind: Literal["sft"] = "sft"
-    base: Base = Field(default_factory=TeacherBase)
+    base: BaseConfig = Field(default_factory=TeacherBase)
     epochs: int = Field(1, ge=1)
     learning_rate: float = Field(2e-5, gt=0)
     batch_size: int = Field(8, ge=1, description="rows in an optimiser step, over all workers")
@@ -78,7 +125,6 @@ class SftConfig(Config):
         None,
         description='a DeepSpeed configuration, such as {"zero_optimization": {"stage": 2}}; batch sizes and bf16 are filled in',
     )
-    workers: int = Field(1, ge=1, description="training processes")
     checkpoint_steps: int = Field(100, ge=1)
     keep_checkpoints: int = Field(1, ge=1)
 
@@ -90,3 +136,69 @@ class SftConfig(Config):
                 f"batch_size {self.batch_size} is not a multiple of micro_batch_size × workers = {rows}; choose one that is"
             )
         return self
+
+    @property
+    def passes(self) -> float:
+        """Epochs."""
+        return float(self.epochs)
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """The base, if it is another model."""
+        return {f"base.{key}": model for key, model in self.base.models.items()}
+
+    def base_model(self, teacher: str) -> str:
+        """As `base` says."""
+        return self.base.model_from(teacher)
+
+    def weights_share(self, teacher: str) -> float:
+        """As `base` says."""
+        return self.base.weights_share(teacher)
+
+    def trainer(self, teacher: str, gpus: bool) -> Trainer:
+        """Weights, gradients and optimiser state; activations, which `micro_batch_size` bounds, are not counted."""
+        weights = int(shape_of(self.base_model(teacher)).parameters * self.weights_share(teacher))
+        zero = (self.deepspeed or {}).get("zero_optimization", {})
+        stage, workers = int(zero.get("stage", 0)), self.workers
+        if self.lora is not None:
+            state = weights * LORA_STATE_BYTES
+        else:  # ZeRO divides Adam's moments (1), then gradients (2), then weights (3) among the workers
+            state = sum(weights * each // (workers if stage >= least else 1) for each, least in ((8, 1), (4, 2), (4, 3)))
+        offloaded = bool(zero.get("offload_optimizer") or zero.get("offload_param"))
+        if not gpus:
+            return Trainer(workers, 1.0, 0, PROCESS_BYTES + state, 0)
+        on_gpu = weights * 4 if offloaded else state
+        return Trainer(workers, 1.0, 1, PROCESS_BYTES + weights * 4 + (state if offloaded else 0), on_gpu)
+
+    def problems(self, key: str, teacher: Path, chat: bool) -> list[str]:
+        """A base of another family does not read the teacher's conversations, or has no end token to learn."""
+        for name, model in self.models.items():
+            try:
+                base = resolve(model)
+            except LimbeckError:
+                return []  # reported with the other models
+            try:
+                compare(teacher, base, conversational=chat)
+            except LimbeckError as error:
+                return [f"{key}.{name}: {error}"]
+        return []
+
+    def warm_up(self) -> None:
+        """Import Ray Train, and torch with it."""
+        from limbeck.cluster.training import warm_up
+
+        warm_up()
+
+    def train(
+        self,
+        dataset: Path,
+        teacher: Path,
+        out: Path,
+        seed: int,
+        documents: Path | None = None,
+        placement: "Placement | None" = None,
+    ) -> dict[str, Any]:
+        """See `limbeck.students.sft.train`."""
+        from limbeck.students.sft import train
+
+        return train(self, dataset, teacher, out, seed, documents, placement)

@@ -12,6 +12,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import check_whole, read_json, read_table, write_json
 from limbeck.students.base import layers
 from limbeck.students.config import LayersBase, ModelBase, SftConfig
+from limbeck.students.contract import METRICS_FILE
 from limbeck.students.training import loop
 
 
@@ -35,8 +36,8 @@ def train(
     loss_last, loss_curve, tokens (forwarded), weights_moved_fraction, rows, rows_too_long, warnings. Raises LimbeckError where
     the dataset is empty, the models do not fit each other, or the workers died too often.
     """
-    if (out / loop.METRICS_FILE).exists():
-        return dict(read_json(out / loop.METRICS_FILE))
+    if (out / METRICS_FILE).exists():
+        return dict(read_json(out / METRICS_FILE))
     placement = placement or Placement()
     rows = dataset_files(dataset)
     check_rows(rows)
@@ -67,7 +68,7 @@ def check_rows(files: list[Path]) -> int:
     """Return the number of rows; raises LimbeckError where there are none, or not the columns prompt and completion."""
     count = 0
     for file in files:
-        missing = {"prompt", "completion"} - set(read_table(file).column_names)
+        missing = {*SftConfig.columns} - set(read_table(file).column_names)
         if missing:
             raise LimbeckError(
                 f"{file} lacks the column {sorted(missing)[0]!r}; a dataset for training has prompt and completion"

@@ -8,14 +8,8 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from limbeck.cluster.engines.config import EngineConfig, TransformersConfig
-from limbeck.cluster.engines.endpoint.config import EndpointConfig
-from limbeck.cluster.engines.endpoint.engine import build as connect
-from limbeck.cluster.engines.endpoint.prompts import locate
-from limbeck.cluster.engines.local.engine import TransformersEngine, build
-from limbeck.cluster.engines.models import fingerprint, resolve
+from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.protocol import Engine, Usage
-from limbeck.cluster.engines.vllm.config import VllmConfig
 
 Held = TypeVar("Held", covariant=True)
 Key = tuple[Hashable, ...]
@@ -51,17 +45,15 @@ class Engines:
 
         A folder whose weights have changed since counts as another model.
         """
-        folder = locate(config.model) if isinstance(config, EndpointConfig) else resolve(config.model)
-        adapter = config.adapter() if isinstance(config, VllmConfig) else None
-        key = (config.model_dump_json(), fingerprint(folder), adapter and fingerprint(adapter))
-        engine: Engine = self._ask(self._engines, key, lambda left: _start(config, left), not isinstance(config, EndpointConfig))
+        key = (config.identity, *config.fingerprint().items())
+        engine: Engine = self._ask(self._engines, key, config.start, not config.remote)
         return engine
 
     def hold(self, config: HeldConfig[Held]) -> Held:
         """Return what `config` loads, kept as engines are."""
 
         def load(left: list[Any]) -> Held:
-            _free(left)
+            release(left)
             return config.load()
 
         held: Held = self._ask(self._held, (type(config).__name__, config.model_dump_json()), load, True)
@@ -202,23 +194,8 @@ class ModelCache:
             del self._pins[key]
 
 
-def _start(config: EngineConfig, left: list[Any]) -> Any:
-    """Load or connect an engine; the memory of an evicted one is reused if both have the same architecture."""
-    if isinstance(config, TransformersConfig):
-        alike = left.pop() if left and isinstance(left[-1], TransformersEngine) else None
-        _free(left)
-        return build(config, alike)
-    _free(left)
-    if isinstance(config, EndpointConfig):
-        return connect(config)
-    assert isinstance(config, VllmConfig), "`auto` is decided when the recipe is resolved"
-    from limbeck.cluster.engines.vllm.engine import build as launch
-
-    return launch(config)
-
-
-def _free(left: list[Any]) -> None:
-    """Free what evicted models hold: processes, connections, GPU memory."""
+def release(left: list[Any]) -> None:
+    """End what unloaded models still hold: processes, connections, memory of a GPU. Empties the list."""
     if not left:
         return
     while left:

@@ -15,7 +15,7 @@ def cannot_be(demand: Demand, nodes: Sequence[Node]) -> list[str]:
     problems = []
     for pool in demand.pools:
         for model in demand.models(pool.name):
-            problems += _spread(model, pool, nodes) if model.kind == "vllm" else _device(model, nodes)
+            problems += _spread(model, pool, nodes) if model.memory == "processes" else _device(model, nodes)
         if not any("several nodes" in problem for problem in problems):
             problems += _counts(pool, nodes)
     if not problems:
@@ -25,7 +25,7 @@ def cannot_be(demand: Demand, nodes: Sequence[Node]) -> list[str]:
 
 def least_bytes(model: Model) -> int:
     """GPU memory of each device without which a model does not start."""
-    return model.weights_bytes // model.devices + (VLLM_LEAST_BYTES if model.kind == "vllm" else 0)
+    return model.weights_bytes // model.devices + (VLLM_LEAST_BYTES if model.memory == "processes" else 0)
 
 
 def _counts(pool: Pool, nodes: Sequence[Node]) -> list[str]:

@@ -20,15 +20,16 @@ class Node:
 class Model:
     """A model that workers load. `key` is the section of the recipe that names it; models of one `identity` are loaded once.
 
-    `weights_bytes` and `cache_bytes` are held for as long as it is loaded, `work_bytes` while it computes. A vllm engine on GPUs
-    holds `gpu_share` of each of its devices instead (None: 0.9 times the worker's share). `kind` is an engine's, or "critic" for
-    a classifier, an encoder or a masked model.
+    `weights_bytes` and `cache_bytes` are held for as long as it is loaded, `work_bytes` while it computes. `kind` is an engine's,
+    or "critic" for a model that only scores. `memory` says where it is held: in the worker's `process`, in `processes` of its own
+    (on GPUs these take `gpu_share` of each of its devices, None: 0.9 times the worker's share, whatever the weights are), as a
+    `critic` in the worker's process but counted apart from engines, or as `none`, outside the cluster.
     """
 
     key: str
     name: str
     identity: str
-    kind: Literal["transformers", "vllm", "endpoint", "critic"]
+    kind: str
     weights_bytes: int = 0
     work_bytes: int = 0
     cache_bytes: int = 0
@@ -37,6 +38,7 @@ class Model:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     attention_heads: int | None = None
+    memory: Literal["process", "processes", "critic", "none"] = "process"
 
     @property
     def devices(self) -> int:

@@ -52,7 +52,7 @@ def fits(steps: Sequence[Step], rooms: Mapping[str, Room], keep: int) -> bool:
         if needed(mine) > keep or shortage(models, room, keep):
             return False
         there = [model for model in models if on_gpu(model, room)]
-        if room.gpu_memory_bytes is None and len(there) > 1 and any(model.kind == "vllm" for model in there):
+        if room.gpu_memory_bytes is None and len(there) > 1 and any(model.memory == "processes" for model in there):
             return False  # what vLLM leaves of a GPU of unknown size is unknown too
     return True
 
@@ -70,35 +70,35 @@ def needed(steps: Sequence[Step]) -> int:
     names = [step.name for step in steps]
     instead = [step for step in steps if names.count(step.name) > 1]
     chains = [[step for step in steps if step is one or step.name != one.name] for one in instead] or [list(steps)]
-    counts = [[model.kind == "critic" for model in distinct(chain) if model.kind != "endpoint"] for chain in chains]
+    counts = [[model.memory == "critic" for model in distinct(chain) if model.memory != "none"] for chain in chains]
     return max(max(count.count(True), count.count(False)) for count in counts)
 
 
 def load(models: Sequence[Model], room: Room, keep: int) -> Load:
     """Memory for a worker that holds the `keep` largest engines and critics' models of these, one of which computes at a time."""
     there = [model for model in models if on_gpu(model, room)]
-    here = [model for model in models if not on_gpu(model, room) and model.kind != "endpoint"]
-    processes = 1 + max((model.devices for model in models if model.kind == "vllm"), default=0)
+    here = [model for model in models if not on_gpu(model, room) and model.memory != "none"]
+    processes = 1 + max((model.devices for model in models if model.memory == "processes"), default=0)
     memory = PROCESS_BYTES * processes + _most(here, keep, lambda model: model.weights_bytes + model.cache_bytes)
     memory += max((model.work_bytes for model in here), default=0)
     gpu = _most(there, keep, lambda model: device_bytes(model, room))
-    work = [CONTEXT_BYTES + model.work_bytes for model in there if model.kind != "vllm"]
+    work = [CONTEXT_BYTES + model.work_bytes for model in there if model.memory != "processes"]
     return Load(memory, gpu + max(work, default=0))
 
 
 def on_gpu(model: Model, room: Room) -> bool:
     """Whether a worker with this room puts a model on its GPU."""
-    return room.gpus > 0 and model.device != "cpu" and model.kind != "endpoint"
+    return room.gpus > 0 and model.device != "cpu" and model.memory != "none"
 
 
 def device_bytes(model: Model, room: Room) -> int:
     """What a model holds of each of its GPUs for as long as it is loaded; what weights leave of vLLM's share is its cache."""
-    if model.kind == "vllm" and room.gpu_memory_bytes is not None:
+    if model.memory == "processes" and room.gpu_memory_bytes is not None:
         return int((model.gpu_share or GPU_SHARE * min(1.0, room.gpus)) * room.gpu_memory_bytes)
     return model.weights_bytes // model.devices
 
 
 def _most(models: Sequence[Model], keep: int, size: Callable[[Model], int]) -> int:
     """The sum of the `keep` largest engines and of the `keep` largest models of critics."""
-    kinds = ([model for model in models if model.kind == "critic"], [model for model in models if model.kind != "critic"])
+    kinds = ([model for model in models if model.memory == "critic"], [model for model in models if model.memory != "critic"])
     return sum(sum(sorted(map(size, kind), reverse=True)[:keep]) for kind in kinds)

@@ -101,7 +101,7 @@ def as_plain(plan: Plan) -> dict[str, Any]:
 
 def _model_facts(model: Model, room: Room) -> dict[str, Any]:
     one = load([model], room, 1)
-    where = "a server" if model.kind == "endpoint" else "GPU" if on_gpu(model, room) else "CPU"
+    where = "a server" if model.memory == "none" else "GPU" if on_gpu(model, room) else "CPU"
     return {
         "key": model.key,
         "model": model.name,
@@ -203,7 +203,7 @@ def _gpus(demand: Demand, pool: Pool, nodes: Sequence[Node]) -> float:
 
 def _unreserved(demand: Demand, pool: Pool, nodes: Sequence[Node]) -> bool:
     """Whether workers of the pool compute on a GPU that they did not reserve, as `device: auto` does."""
-    auto = any(model.kind in ("transformers", "critic") and model.device != "cpu" for model in demand.models(pool.name))
+    auto = any(model.memory in ("process", "critic") and model.device != "cpu" for model in demand.models(pool.name))
     return not pool.gpus and auto and any(node.gpus for node in nodes)
 
 
@@ -288,7 +288,7 @@ def _notes(demand: Demand, nodes: Sequence[Node]) -> list[str]:
     ]
     for pool in demand.pools:
         models = demand.models(pool.name)
-        spread = max((model.devices for model in models if model.kind == "vllm"), default=1)
+        spread = max((model.devices for model in models if model.memory == "processes"), default=1)
         if _unreserved(demand, pool, nodes):
             notes.append(
                 f"{pool.key}.gpus_per_worker is 0, and device: auto takes a GPU unreserved; set it, and Ray keeps others off"

@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.engines.protocol import Engine, Pair
-from limbeck.corpus.errors import LimbeckError
-from limbeck.filters.config import Cost, CriticConfig, Limit, Name
+from limbeck.filters.config import EngineFilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.pmi import NATS, comparable_sums
 
@@ -35,10 +33,9 @@ _SCHEMA = pa.schema(
 )
 
 
-class BottleneckConfig(CriticConfig):
+class BottleneckConfig(EngineFilterConfig):
     """Referee's bottleneck with its engine (null: the teacher of round 0) and the paper's limit for GPT2-large."""
 
-    cost: ClassVar[Cost] = Cost.MODEL
     reasons: ClassVar[Mapping[str, str]] = {
         "max_bottleneck_nats": "the output loses what the text behind the document depends on"
     }
@@ -47,19 +44,11 @@ class BottleneckConfig(CriticConfig):
 
     kind: Literal["bottleneck"] = "bottleneck"
     name: Name = "bottleneck"
-    engine: EngineConfig | None = None
     max_bottleneck_nats: Limit = 6.0
-
-    @property
-    def models(self) -> Mapping[str, str]:
-        """The engine's model, where one is named."""
-        return {"engine.model": self.engine.model} if self.engine else {}
 
     def build(self, engines: "Engines") -> "BottleneckFilter":
         """Return the filter over a loaded engine; raises LimbeckError where no engine was named or filled in."""
-        if self.engine is None:
-            raise LimbeckError(f"filter {self.name} has no engine; name one under `engine:`, or use a recipe that has a teacher")
-        return BottleneckFilter(engines.get(self.engine), self.name, self.bounds)
+        return BottleneckFilter(self.loaded(engines), self.name, self.bounds)
 
 
 class BottleneckFilter:

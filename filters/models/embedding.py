@@ -9,7 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from limbeck.cluster.engines.scoring_models.encoder import Encoder, EncoderConfig
-from limbeck.filters.config import Cost, CriticConfig, Limit, Name
+from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.null import next_other
 
@@ -27,7 +27,7 @@ _SCHEMA = pa.schema(
 )
 
 
-class EmbeddingConfig(CriticConfig):
+class EmbeddingConfig(FilterConfig):
     """A sentence encoder's view of each output: its vector, and its cosine with the document."""
 
     also: ClassVar[tuple[str, ...]] = ("similarity_null", "vector")

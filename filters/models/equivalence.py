@@ -16,7 +16,7 @@ from pydantic import model_validator
 
 from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig
 from limbeck.corpus.text.rouge.index import rouge_l
-from limbeck.filters.config import Cost, CriticConfig, Limit, Name
+from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.edit_distance import ParserConfig, Syntax, tag_distance, tree_distance
 from limbeck.filters.models.entailment_graph import GraphConfig, Node, Question, entailment_graph
@@ -35,7 +35,7 @@ ENTAILMENT_SCORES = ("forward", "backward", "strength")
 """The scores that cost a model; the limits on the others can be tried before."""
 
 
-class EquivalenceConfig(CriticConfig):
+class EquivalenceConfig(FilterConfig):
     """Two-way entailment (with `only: forward` one-way, for summaries), unlike surfaces, equal numbers.
 
     With `lazy_entailment` the model is not asked about rows that a limit on the text already rejects. `graph` computes the links
@@ -103,11 +103,6 @@ class EquivalenceConfig(CriticConfig):
     def columns(self) -> tuple[str, ...]:
         """Every column that this config scores, or keeps as evidence."""
         return tuple(self.score_schema.names)
-
-    @property
-    def models(self) -> Mapping[str, str]:
-        """The classifier."""
-        return {"classifier.model": self.classifier.model}
 
     def problems(self) -> list[str]:
         """That the parser is not installed."""

@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.engines.models import resolve
 from limbeck.cluster.engines.protocol import Engine, Pair
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.tokenizer import Tokenizer
-from limbeck.filters.config import Cost, CriticConfig, Limit, Name
+from limbeck.filters.config import EngineFilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
 if TYPE_CHECKING:
@@ -34,36 +33,27 @@ _SCHEMA = pa.schema(
 )
 
 
-class FluencyConfig(CriticConfig):
+class FluencyConfig(EngineFilterConfig):
     """The fluency critic with its engine (null: the teacher of round 0) and its limit.
 
     The paper's limit is 1.0, for single sentences and GPT2-large; beside a document of many sentences hardly any text reaches it.
     """
 
-    cost: ClassVar[Cost] = Cost.MODEL
     reasons: ClassVar[Mapping[str, str]] = {"max_fluency": "the output reads worse than its document"}
 
     also: ClassVar[tuple[str, ...]] = ("output_nats_per_token", "document_nats_per_token")
 
     kind: Literal["fluency"] = "fluency"
     name: Name = "fluency"
-    engine: EngineConfig | None = None
     max_fluency: Limit = "calibrated"
-
-    @property
-    def models(self) -> Mapping[str, str]:
-        """The engine's model, where one is named."""
-        return {"engine.model": self.engine.model} if self.engine else {}
 
     def build(self, engines: "Engines") -> "FluencyFilter":
         """Return the filter over a loaded engine.
 
         Raises LimbeckError where no engine was named or filled in, or its model has no end token.
         """
-        if self.engine is None:
-            raise LimbeckError(f"filter {self.name} has no engine; name one under `engine:`, or use a recipe that has a teacher")
-        tokenizer = Tokenizer.load(resolve(self.engine.model))
-        return FluencyFilter(engines.get(self.engine), tokenizer, end_token(tokenizer), self.name, self.bounds)
+        tokenizer = Tokenizer.load(resolve(self.named_engine().model))
+        return FluencyFilter(self.loaded(engines), tokenizer, end_token(tokenizer), self.name, self.bounds)
 
 
 class FluencyFilter:

@@ -14,14 +14,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.engines.protocol import Engine
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.prompts import load_template, prompt_path
 from limbeck.corpus.seeds import derive_seed
 from limbeck.corpus.sentences import split_sentences
-from limbeck.filters.config import Cost, CriticConfig, Limit, Name
+from limbeck.filters.config import Cost, EngineFilterConfig, Limit, Name
 from limbeck.filters.models.judge_answers import Answers, SamplingConfig, exact, sampled
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class ScaleConfig(Config):
         return self
 
 
-class JudgeConfig(CriticConfig):
+class JudgeConfig(EngineFilterConfig):
     """Who judges (null: the teacher of round 0), by what rubric, and how.
 
     `compare` has the output judged against the row's reference or its document's lead, where `scale` is not used. `prompt` names
@@ -68,7 +67,6 @@ class JudgeConfig(CriticConfig):
 
     kind: Literal["judge"] = "judge"
     name: Name = "judge"
-    engine: EngineConfig | None = None
     compare: Literal["reference", "lead"] | None = None
     rubric: str = RUBRIC
     scale: ScaleConfig = ScaleConfig()
@@ -96,11 +94,6 @@ class JudgeConfig(CriticConfig):
         return tuple(COMPARED if self.compare else GRADED)
 
     @property
-    def models(self) -> Mapping[str, str]:
-        """The engine's model, where one is named."""
-        return {"engine.model": self.engine.model} if self.engine else {}
-
-    @property
     def template(self) -> str:
         """The name or path of the template."""
         return self.prompt or ("judge_compare" if self.compare else "judge_score")
@@ -120,9 +113,7 @@ class JudgeConfig(CriticConfig):
 
     def build(self, engines: "Engines") -> "JudgeFilter":
         """Return the filter over a loaded engine; raises LimbeckError where none was named, or the template fails."""
-        if self.engine is None:
-            raise LimbeckError(f"filter {self.name} has no engine; name one under `engine:`, or use a recipe that has a teacher")
-        return JudgeFilter(self, engines.get(self.engine))
+        return JudgeFilter(self, self.loaded(engines))
 
 
 class Prompt:

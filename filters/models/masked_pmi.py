@@ -48,11 +48,6 @@ class MaskedPmiConfig(PmiLimits):
     output_masks: int = Field(default=2, ge=1)
     max_brevity: Limit = 0.5
 
-    @property
-    def models(self) -> Mapping[str, str]:
-        """The masked language model."""
-        return {"masked.model": self.masked.model}
-
     def build(self, engines: "Engines") -> "MaskedPmiFilter":
         """Return the filter over a loaded model."""
         return MaskedPmiFilter(engines.hold(self.masked), self.name, self.bounds, self.output_masks, null=self.needs_null)

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from limbeck.cluster.engines.scoring_models.classifier import LABELS, Classifier, ClassifierConfig
 from limbeck.corpus.errors import LimbeckError
-from limbeck.filters.config import Cost, CriticConfig, Limit, Name
+from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.premises import Answer, Question, answer, sentence_windows
 from limbeck.filters.null import next_other
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PROBABILITY = {b"unit": b"probability"}
 
 
-class NliConfig(CriticConfig):
+class NliConfig(FilterConfig):
     """The NLI critic: its classifier, which way to ask, how to cut long documents, and its limits."""
 
     cost: ClassVar[Cost] = Cost.MODEL
@@ -58,11 +58,6 @@ class NliConfig(CriticConfig):
         if self.window_tokens is not None and self.windows == "document":
             raise ValueError("window_tokens needs windows: sentences")
         return self
-
-    @property
-    def models(self) -> Mapping[str, str]:
-        """The classifier's model."""
-        return {"classifier.model": self.classifier.model}
 
     def scoring(self) -> dict[str, Any]:
         """What its scores depend on; a limit stated as a false-acceptance rate asks for the scores of mismatched pairs too."""

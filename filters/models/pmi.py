@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.engines.protocol import Engine, Pair
-from limbeck.corpus.errors import LimbeckError
-from limbeck.filters.config import Cost, CriticConfig, Limit, Name
+from limbeck.filters.config import Cost, EngineFilterConfig, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.null import NO_OTHER, other_documents
 
@@ -43,7 +41,7 @@ UNFAITHFUL = "too little of the output follows from the document"
 UNINFORMATIVE = "the output tells too little of what the document says"
 
 
-class PmiLimits(CriticConfig):
+class PmiLimits(FilterConfig):
     """What both forms of the critic share: two limits, and whether each output is scored beside another document too.
 
     `null` asks for the columns `<column>_null` even where no limit is stated as a false-acceptance rate yet.
@@ -67,25 +65,17 @@ class PmiLimits(CriticConfig):
         return {**super().scoring(), "null": self.needs_null}
 
 
-class PmiConfig(PmiLimits):
+class PmiConfig(PmiLimits, EngineFilterConfig):
     """The PMI critic of a causal language model, with its engine (null: the teacher of round 0) and its two limits."""
 
     also: ClassVar[tuple[str, ...]] = ("pmi", *TERMS)
 
     kind: Literal["pmi"] = "pmi"
     name: Name = "pmi"
-    engine: EngineConfig | None = None
-
-    @property
-    def models(self) -> Mapping[str, str]:
-        """The engine's model, where one is named."""
-        return {"engine.model": self.engine.model} if self.engine else {}
 
     def build(self, engines: "Engines") -> "PmiFilter":
         """Return the filter over a loaded engine; raises LimbeckError where no engine was named or filled in."""
-        if self.engine is None:
-            raise LimbeckError(f"filter {self.name} has no engine; name one under `engine:`, or use a recipe that has a teacher")
-        return PmiFilter(engines.get(self.engine), self.name, self.bounds, null=self.needs_null)
+        return PmiFilter(self.loaded(engines), self.name, self.bounds, null=self.needs_null)
 
 
 class PmiFilter:

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 from limbeck.filters.columns import SHARE, score_table
-from limbeck.filters.config import Cost, CriticConfig, Limit, Name
+from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.ngram.indexes import (
     covered_tokens,
@@ -53,7 +53,7 @@ class ContaminationConfig(Config):
     rule: Literal["13-gram", "50-characters"] = "13-gram"
 
 
-class NgramsConfig(CriticConfig):
+class NgramsConfig(FilterConfig):
     """The index, what counts as a span, the probability that stands for zero, and the limits.
 
     `index` is a folder, or `run:earlier` for the outputs that the run's earlier rounds kept. `floor_probability` is what an
@@ -90,6 +90,11 @@ class NgramsConfig(CriticConfig):
         if self.max_contamination is not None and self.contamination is None:
             raise ValueError("max_contamination needs `contamination: {index: FOLDER}`, the benchmark's index")
         return self
+
+    @property
+    def reads_earlier(self) -> bool:
+        """Whether `index` is `run:earlier`."""
+        return self.index == EARLIER
 
     def against(self, index: str | None) -> "NgramsConfig":
         """The config for one round of a run: `index` stands for `run:earlier`; None where there is no earlier round."""

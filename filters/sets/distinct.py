@@ -1,19 +1,19 @@
 """The best survivors of each source."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from limbeck.corpus.config import Config
-from limbeck.filters.config import Name
+from limbeck.filters.config import Name, SetFilterConfig
 from limbeck.filters.sets.ranking import codes, ranks
 
 DROPPED = pa.schema([pa.field("candidate_id", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)])
 
 
-class BestConfig(Config):
+class BestConfig(SetFilterConfig):
     """Keep the `per_source` best survivors of each source by the score `by` (`filter.column`), the highest or the lowest."""
 
     kind: Literal["best"] = "best"
@@ -21,6 +21,11 @@ class BestConfig(Config):
     per_source: int = Field(default=1, ge=1)
     by: str = "pmi.pmi"
     order: Literal["highest", "lowest"] = "highest"
+
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """The score that it ranks by."""
+        return {"by": self.by}
 
     def build(self) -> "BestFilter":
         """Return the filter."""

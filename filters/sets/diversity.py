@@ -4,27 +4,31 @@ The links were computed when the candidates were scored (`filters/models/entailm
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
-from limbeck.filters.config import Name
+from limbeck.filters.config import Name, SetFilterConfig
 
 UNKNOWN = "its links to other candidates were never computed"
 MAYBE_LINKED = "whether entailment links it to a candidate with a higher score was never asked"
 
 
-class DiversityConfig(Config):
+class DiversityConfig(SetFilterConfig):
     """The evidence column that holds each row's links, and the score that picks a component's representative."""
 
     kind: Literal["diversity"] = "diversity"
     name: Name = "diversity"
     graph: str = "equivalence.entails"
     by: str = "equivalence.strength"
+
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """The score that it ranks by, and the links between candidates."""
+        return {"by": self.by, "graph": self.graph}
 
     def build(self) -> "DiversityFilter":
         """Return the filter."""

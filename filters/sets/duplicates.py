@@ -1,6 +1,6 @@
 """Duplicates among survivors: exact, near by shingles (MinHash), near by meaning (vectors); one of each group stays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal
 
@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.near_duplicates.groups import Places, representatives
 from limbeck.corpus.near_duplicates.minhash import bands_for, jaccard, near_duplicates, sketch
-from limbeck.filters.config import Name
+from limbeck.filters.config import Name, SetFilterConfig
 from limbeck.filters.sets.cosine import cosine, similar_vectors, unit
 from limbeck.filters.sets.ranking import codes, ranks
 
@@ -39,7 +38,7 @@ _USED_BY = {
 }
 
 
-class DuplicatesConfig(Config):
+class DuplicatesConfig(SetFilterConfig):
     """Keep one of the survivors that say the same: by score where `by` names one (`filter.column`), else the first.
 
     `exact`: equal but for case, white space and the final stop. `minhash`: Jaccard similarity of word or character n-grams at
@@ -74,6 +73,12 @@ class DuplicatesConfig(Config):
     def threshold(self) -> float:
         """The least similarity of near duplicates."""
         return self.min_similarity if self.min_similarity is not None else _THRESHOLDS[self.method]
+
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """The score that it ranks by, if any, and the vectors that method embedding compares."""
+        vectors = {"vectors": self.vectors} if self.method == "embedding" else {}
+        return {**({"by": self.by} if self.by else {}), **vectors}
 
     def build(self) -> "DuplicatesFilter":
         """Return the filter."""

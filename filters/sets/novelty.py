@@ -4,17 +4,17 @@ ROUGE-L is the F1 of the longest common subsequence of words, as `rouge_score` c
 rule: what is judged earlier stands, and only what stands rejects.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from limbeck.corpus.config import Config
 from limbeck.corpus.seed_texts import pool_problems, read_pool
 from limbeck.corpus.text.rouge.index import Judged, RougeIndex
 from limbeck.corpus.text.rouge.words import Floats, Ints
-from limbeck.filters.config import Name
+from limbeck.filters.config import Name, SetFilterConfig
 from limbeck.filters.sets.ranking import ranks
 
 _F1 = {"unit": "ROUGE-L F1, 0 to 1"}
@@ -34,7 +34,7 @@ NOVELTY = pa.schema(
 NOVELTY_MAXIMA = pa.schema([field for field in NOVELTY if not field.name.startswith("neighbour_")])
 
 
-class NoveltyConfig(Config):
+class NoveltyConfig(SetFilterConfig):
     """Reject a text whose highest ROUGE-L F1 with all that was accepted before it is above `max_rouge_l`."""
 
     kind: Literal["novelty"] = "novelty"
@@ -58,6 +58,11 @@ class NoveltyConfig(Config):
     def floor(self) -> float:
         """`rouge_l` is told where it is above this."""
         return self.max_rouge_l if self.exact_above is None else self.exact_above
+
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """The score that it ranks by, if any."""
+        return {"by": self.by} if self.by else {}
 
     def problems(self) -> list[str]:
         """Which pool files are missing or of a kind that cannot be read."""

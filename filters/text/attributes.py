@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from limbeck.corpus.salience import STOP_WORDS, WORD
 from limbeck.corpus.text.control_codes import compression_bucket
 from limbeck.filters.columns import SHARE, score_table
-from limbeck.filters.config import CriticConfig, Limit, Name
+from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.text.fragments import fragments, runs_of, words_of
 
@@ -42,7 +42,7 @@ UNITS = {
 }
 
 
-class AttributesConfig(CriticConfig):
+class AttributesConfig(FilterConfig):
     """Where the three buckets of an attribute begin, how many keywords to look for, and limits on the attributes.
 
     The buckets cut `compression`, `rouge2_precision` and `specificity`. The default edges are near the terciles of the

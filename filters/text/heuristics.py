@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from limbeck.filters.columns import FLAG, SHARE, score_table
-from limbeck.filters.config import CriticConfig, Limit, Name
+from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.text.fragments import Runs, runs_of, words_of
 
@@ -37,7 +37,7 @@ _REFUSAL = re.compile(
 _GRAM_WORDS = 3
 
 
-class HeuristicsConfig(CriticConfig):
+class HeuristicsConfig(FilterConfig):
     """The highest value allowed in each column of `HeuristicsFilter.score`; null: measured, but rejects nothing."""
 
     reasons: ClassVar[Mapping[str, str]] = {f"max_{column}": reason for column, reason in REASONS.items()}

@@ -21,7 +21,7 @@ from limbeck.corpus.text.instruction_rules import (
     is_contradicted,
 )
 from limbeck.filters.columns import FLAG, score_table
-from limbeck.filters.config import CriticConfig, Limit, Name
+from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ UNITS = {
 COLUMNS = tuple(UNITS)
 
 
-class InstructionsConfig(CriticConfig):
+class InstructionsConfig(FilterConfig):
     """Which list of rules, where the instruction stands, and a limit a rule (null: measured, but rejects nothing).
 
     `instruction` names the column that is the instruction: `prompt`, answered by the output, with the document as its input where

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from limbeck.corpus.config import nearest
 from limbeck.corpus.errors import LimbeckError
 from limbeck.filters.columns import score_table
-from limbeck.filters.config import CriticConfig, Limit, Name
+from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LOOKED_AT_CHARACTERS = 4000  # more says nothing new, and a row may have 100,000
 
 
-class LanguageConfig(CriticConfig):
+class LanguageConfig(FilterConfig):
     """The languages that are wanted, as ISO 639-1 codes, and how probable they must be together.
 
     `among`: the languages that an output can be in at all; null: all that the library knows. Naming the few that a teacher can

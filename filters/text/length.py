@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from limbeck.filters.config import CriticConfig, Limit, Name
+from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
 
-class LengthConfig(CriticConfig):
+class LengthConfig(FilterConfig):
     """Limits on the output's tokens and on its share of the document's."""
 
     reasons: ClassVar[Mapping[str, str]] = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import pyarrow as pa
 
 from limbeck.filters.columns import score_table
-from limbeck.filters.config import CriticConfig, Limit, Name
+from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.text.private_data import KINDS, find, redact
 
@@ -30,7 +30,7 @@ _REASONS = {
 UNITS = dict.fromkeys((*KINDS, "found"), "occurrences")
 
 
-class PrivacyConfig(CriticConfig):
+class PrivacyConfig(FilterConfig):
     """A limit on what is found in total and one a kind; `redact` also stores the output with `<EMAIL>` and the like in place."""
 
     reasons: ClassVar[Mapping[str, str]] = {
@@ -50,6 +50,11 @@ class PrivacyConfig(CriticConfig):
     max_ip_addresses: Limit = None
     max_keys: Limit = None
     max_found: Limit = 0.0
+
+    @property
+    def redacts(self) -> bool:
+        """As the recipe says."""
+        return self.redact
 
     def problems(self) -> list[str]:
         """Say where whatever would be redacted is rejected."""

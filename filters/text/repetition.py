@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from limbeck.filters.columns import FLAG, SHARE, score_table
-from limbeck.filters.config import CriticConfig, Limit, Name
+from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ UNITS = {
 }
 
 
-class RepetitionConfig(CriticConfig):
+class RepetitionConfig(FilterConfig):
     """A limit a rule. Numbers are Gopher's, but for `max_lorem_ipsum`, which is C4's; null: measured, but rejects nothing."""
 
     reasons: ClassVar[Mapping[str, str]] = {

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.filters.columns import SHARE, score_table
-from limbeck.filters.config import CriticConfig, Limit, Name
+from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _TERM = re.compile(r"(?:[^\W_]|['’\s-])+")  # with the stars taken off
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 
 
-class ToxicityConfig(CriticConfig):
+class ToxicityConfig(FilterConfig):
     """The word list and the limits on the terms found and on their share of the words."""
 
     reasons: ClassVar[Mapping[str, str]] = {

@@ -200,8 +200,15 @@ def export(
 @app.command()
 def schema(
     report: Annotated[bool, typer.Option("--report", help="the schema of report.json instead of the recipe's")] = False,
+    kinds: Annotated[bool, typer.Option("--kinds", help="list every kind that a recipe can name, with its origin")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Print the JSON Schema of a recipe."""
+    """Print the JSON Schema of a recipe, or with --kinds the kinds of its sections."""
+    if kinds:
+        from limbeck.pipelines.console.kinds import show
+
+        show(as_json)
+        return
     if report:
         from limbeck.pipelines.runs.report_model import json_schema
     else:

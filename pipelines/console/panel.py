@@ -48,8 +48,9 @@ def sentence(event: dict[str, Any]) -> str:
             f"round {event['round']}: kept {event['kept']} of {event['candidates']} candidates (rejected: {rejected or 'none'})"
         )
     if kind == "trained":
-        loss = f"loss {event['loss_first']:.3f} to {event['loss_last']:.3f}"
-        return f"round {event['round']}: student trained, {event['steps']} steps, {loss}"
+        steps = f", {event['steps']} steps" if "steps" in event else ""
+        loss = f", loss {event['loss_first']:.3f} to {event['loss_last']:.3f}" if "loss_first" in event else ""
+        return f"round {event['round']}: student trained{steps}{loss}"
     if kind == "acceptance":
         return acceptance_words(event)
     templates = {

@@ -5,19 +5,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from limbeck.cluster.engines.endpoint.config import EndpointConfig
+from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.models import ModelInfo, describe, resolve
 from limbeck.cluster.placement.plan import Plan, as_plain
-from limbeck.cluster.session import running_cluster
+from limbeck.cluster.session import foreign_packages, running_cluster
 from limbeck.corpus.config import nearest
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.corpus.vary import example
 from limbeck.filters.config import Cost
-from limbeck.pipelines.driver.placing import plan_for, vllm_problems
+from limbeck.generators.contract import TEACHER
+from limbeck.pipelines.driver.placing import plan_for
+from limbeck.pipelines.kinds import packages_of
 from limbeck.pipelines.recipe import Recipe
+from limbeck.pipelines.runs.dataset import COLUMNS
 from limbeck.pipelines.runs.events import read_events
-from limbeck.students.base.compatibility import compare
 
 # what two CPU cores did with a 135M model in bfloat16: a scale for the estimate, nothing depends on it
 REFERENCE_PARAMETERS = 135e6
@@ -57,11 +59,10 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
         for part in recipe.filters
         if part.null_columns and not part.nullable
     ]
-    problems += [f"select.{part.name}: {problem}" for part in recipe.select for problem in getattr(part, "problems", list)()]
-    problems += _endpoint_problems(recipe)
+    problems += [f"select.{part.name}: {problem}" for part in recipe.select for problem in part.problems()]
+    problems += engine_problems(recipe)
     problems += _student_problems(recipe, models)
     problems += _score_problems(recipe)
-    problems += vllm_problems(recipe)
     problems += _disk_problems(recipe, models, out)
     return problems
 
@@ -71,9 +72,8 @@ def named_models(recipe: Recipe) -> dict[str, str]:
     found = {"teacher.model": recipe.teacher.model}
     for part in recipe.filters:
         found |= {f"filters.{part.name}.{key}": model for key, model in part.models.items() if model != recipe.teacher.model}
-    base = recipe.student.base if recipe.student else None
-    if base is not None and base.kind == "model":
-        found["student.base.model"] = base.model
+    for section, student in recipe.student_sections.items():
+        found |= {f"{section}.{key}": model for key, model in student.models.items()}
     return found
 
 
@@ -111,15 +111,13 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     length = documents["document_tokens"] / max(1, documents["used"])
     needs, settings = recipe.generator.needs, recipe.evaluation
     new, samples = needs.new_tokens * 0.6, needs.completions
-    models = recipe.rounds + 1 if recipe.student else 1
+    models = recipe.rounds + 1 if recipe.students else 1
     drawn = recipe.rounds * split["train"] * samples + models * split["dev"] * settings.dev_samples
     drawn += models * split["test"] * settings.samples
     judged = drawn + split["test"] * (2 + settings.samples)
     scored = judged * (length + 3 * new) * sum(part.cost >= Cost.MODEL for part in recipe.filters)
-    trained = 0.0
-    if recipe.student:
-        rows = recipe.calibration.pass_rate * split["train"] * samples
-        trained = recipe.rounds * recipe.student.epochs * rows * (length + needs.prompt_tokens / 2 + new)
+    rows = recipe.calibration.pass_rate * split["train"] * samples
+    trained = sum(student.passes for student in recipe.students) * rows * (length + needs.prompt_tokens / 2 + new)
     tokens = {"complete": drawn * new, "logprobs": scored, "train": trained}
     speed = REFERENCE_PARAMETERS / max(parameters, 1) * (os.cpu_count() or 1) / REFERENCE_CORES
     seconds = {name: round(count / (TOKENS_PER_SECOND[name] * speed), 1) for name, count in tokens.items()}
@@ -155,47 +153,43 @@ def _generator_problems(recipe: Recipe) -> list[str]:
     return [f"{where}: {problem}" for where, config in named.items() if config for problem in config.problems(drawn)]
 
 
-def _endpoint_problems(recipe: Recipe) -> list[str]:
-    """A server that an engine asks must answer, take the key and serve the model."""
-    from limbeck.cluster.engines.endpoint import server as endpoint_server
-
-    named = {
-        "teacher": recipe.teacher,
-        **{f"filters.{part.name}.engine": getattr(part, "engine", None) for part in recipe.filters},
-    }
-    found: dict[str, list[str]] = {}
-    for where, config in named.items():
-        if isinstance(config, EndpointConfig) and config.base_url not in found:
-            found[config.base_url] = [f"{where}: {problem}" for problem in endpoint_server.problems(config)]
-    return [problem for problems in found.values() for problem in problems]
+def engine_problems(recipe: Recipe) -> list[str]:
+    """What the engines themselves report: a server that does not answer, a library that is not installed. Each is asked once."""
+    named: list[tuple[str, EngineConfig]] = [(TEACHER, recipe.teacher)]
+    named += [(f"generator.{name}", engine) for name, engine in recipe.generator.engines.items()]
+    named += [(f"filters.{filter_.name}.engine", filter_.asks) for filter_ in recipe.filters if filter_.asks is not None]
+    once = {engine.identity: (key, engine) for key, engine in reversed(named)}
+    return [problem for key, engine in reversed(once.values()) for problem in engine.problems(key)]
 
 
 def _student_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
-    """A base of another family must read the teacher's conversations and end its turns; told before any training."""
-    if recipe.student is None or recipe.student.base.kind != "model" or len(models) < 2:
-        return []
-    teacher, base = models.get("teacher.model"), models.get("student.base.model")
-    try:
-        if teacher and base:
-            compare(teacher.folder, base.folder, conversational=recipe.generator.needs.chat)
-    except LimbeckError as error:
-        return [f"student.base.model: {error}"]
-    return []
+    """A student must be able to read the teacher's text, and its dataset must have the columns that it trains on."""
+    problems = []
+    for section, student in recipe.student_sections.items():
+        if "teacher.model" in models:
+            problems += student.problems(section, models["teacher.model"].folder, recipe.renderer.chat)
+        missing = [column for column in student.columns if column not in COLUMNS and column not in _score_columns(recipe)]
+        if missing:
+            problems.append(f"{section} trains on the column {missing[0]!r}, which no dataset has; choose another student")
+    return problems
+
+
+def _score_columns(recipe: Recipe) -> set[str]:
+    """The columns that filters declare, as `filter.column`."""
+    return {f"{filter_.name}.{column}" for filter_ in recipe.filters for column in filter_.columns or ()}
 
 
 def _score_problems(recipe: Recipe) -> list[str]:
     """A set-wise filter must rank by, or read, a column that some filter scores; written `filter.column`."""
-    known = {f"{part.name}.{column}" for part in recipe.filters for column in part.columns}
+    known = _score_columns(recipe)
+    unknown = tuple(f"{filter_.name}." for filter_ in recipe.filters if filter_.columns is None)
     problems = []
-    for part in recipe.select:
-        for key in ("by", "graph", "vectors"):
-            column = getattr(part, key, None)
-            if key == "vectors" and getattr(part, "method", None) != "embedding":
-                continue  # a default that the other methods do not read
-            if column and column not in known:
+    for filter_ in recipe.select:
+        for key, column in filter_.reads.items():
+            if column not in known and not column.startswith(unknown):
                 hint = nearest(column, known)
-                told = f"; did you mean {hint!r}?" if hint else ""
-                problems.append(f"select {part.name}: no filter scores {column!r}, which {key} names{told}")
+                near = f"; did you mean {hint!r}?" if hint else ""
+                problems.append(f"select {filter_.name}: no filter scores {column!r}, which {key} names{near}")
     return problems
 
 
@@ -207,7 +201,7 @@ def _disk_problems(recipe: Recipe, models: dict[str, ModelInfo], out: Path) -> l
     teacher = models.get("teacher.model") or next(iter(models.values()))
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     disk = shutil.disk_usage(place).free
-    need_bytes = 20_000_000 + (teacher.parameters * (2 * recipe.rounds + 14) if recipe.student else 0)
+    need_bytes = 20_000_000 + (teacher.parameters * (2 * recipe.rounds + 14) if recipe.students else 0)
     if need_bytes > disk:
         problems.append(
             f"students and checkpoints need about {need_bytes / 1e9:.2f} GB and {place} has {disk / 1e9:.2f} GB free; "
@@ -232,10 +226,5 @@ def _cluster(recipe: Recipe) -> str:
 
 
 def _code_problems(recipe: Recipe) -> list[str]:
-    """The driver's packages must be this distribution's; so must those of every worker of a cluster that is joined."""
-    from limbeck.cluster.session import foreign_packages
-
-    return [
-        f"{name} is imported from {place}, not from Limbeck; run in an environment of its own"
-        for name, place in foreign_packages(recipe.cluster)
-    ]
+    """The driver's packages must be this distribution's; so must those of every node of a cluster that is joined."""
+    return foreign_packages(recipe.cluster, tuple(packages_of([recipe])))

@@ -1,20 +1,19 @@
 """What every stage of a run needs to know, and the lanes of work that a stage hands to the pool."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limbeck.cluster.engines.config import EngineConfig, for_student
-from limbeck.cluster.engines.endpoint.config import EndpointConfig
+from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.placement.demand import Step
 from limbeck.cluster.placement.plan import Plan
 from limbeck.corpus.parts import done, mark_done, part_names, read_json
-from limbeck.filters.config import Cost
+from limbeck.filters.config import FilterConfig, SetFilterConfig
+from limbeck.filters.contract import Bound
 from limbeck.filters.ngram.indexes import index_datasets
-from limbeck.filters.ngram.ngrams import EARLIER
 from limbeck.generators.asking import AskingConfig
 from limbeck.pipelines.driver.jobs import Cheaper, GenerateJob, ScoreJob
 from limbeck.pipelines.driver.placing import in_turns
@@ -25,7 +24,7 @@ from limbeck.pipelines.runs.folder import RunFolder, fingerprint
 
 if TYPE_CHECKING:
     from limbeck.cluster.workers.pool import Lane, WorkerPool
-    from limbeck.cluster.workers.worker import PartReport
+    from limbeck.cluster.workers.worker import PartJob, PartReport
 
 INPUTS = -2  # the "round" from which seeds of held-out inputs derive
 HELD_OUT = -1  # the "round" from which seeds of held-out samples derive: every model is measured with the same ones
@@ -33,22 +32,23 @@ HELD_OUT = -1  # the "round" from which seeds of held-out samples derive: every 
 
 @dataclass(frozen=True)
 class Context:
-    """A run under way. `filters` and `set_filters` are configs, or objects that a user passed."""
+    """A run under way. `filters` and `set_filters` are the recipe's, then those that a user passed as objects."""
 
     recipe: Recipe  # resolved
     folder: RunFolder
-    filters: tuple[Any, ...]
-    set_filters: tuple[Any, ...]
+    filters: tuple[FilterConfig, ...]
+    set_filters: tuple[SetFilterConfig, ...]
     events: Events
-    stages: dict[str, Any]  # stage → the plain data that determines it
+    stages: Mapping[str, Any]  # stage → the plain data that determines it
     teacher_folder: Path  # where the round-0 teacher lies on this machine
     placement: Plan
+    packages: Mapping[str, str]  # name → version of those that kinds of the recipe come from
     loaded: list[Step] = field(default_factory=list)  # what the workers hold of the plan's steps
 
     @property
-    def filter_bounds(self) -> list[tuple[str, Any]]:
+    def filter_bounds(self) -> list[tuple[str, tuple[Bound, ...]]]:
         """Filters in recipe order with their bounds, calibrated ones still open."""
-        return [(part.name, tuple(part.bounds)) for part in self.filters]
+        return [(part.name, part.bounds) for part in self.filters]
 
     @property
     def filter_names(self) -> list[str]:
@@ -68,16 +68,13 @@ class Context:
         return self.student(round_number - 1)
 
     def counted(self, engine: EngineConfig) -> EngineConfig:
-        """The engine with its budget counted in the run folder: all workers and all sittings spend from the same one."""
-        if not isinstance(engine, EndpointConfig) or engine.budget.ledger or not (engine.budget.tokens or engine.budget.money):
-            return engine
-        ledger = str(self.folder.path / "endpoint-budget.json")
-        return engine.model_copy(update={"budget": engine.budget.model_copy(update={"ledger": ledger})})
+        """The engine with its budget counted in the run folder: all workers and all resumes spend from the same one."""
+        return engine.counted(self.folder.path)
 
     def student(self, round_number: int) -> EngineConfig:
         """The engine of the round's student."""
         folder = str(self.folder.student(round_number).resolve())
-        return for_student(self.recipe.teacher, folder)
+        return self.recipe.teacher.for_student(folder)
 
     def held_out(self, split: str) -> Path:
         """The sources that evaluation asks about: the split's own, or those with the questions that were drawn for them."""
@@ -100,7 +97,7 @@ def train_lane(context: Context, round_number: int, parts: Sequence[str] | None 
     from limbeck.cluster.workers.pool import Lane
 
     folder = context.folder
-    jobs: list[Any] = [
+    jobs: list[PartJob] = [
         GenerateJob(
             stage=f"round-{round_number}/candidates",
             sources=folder.sources("train"),
@@ -128,7 +125,7 @@ def held_out_lane(context: Context, split: str, subject: str, engine: EngineConf
     from limbeck.cluster.workers.pool import Lane
 
     place = context.folder.evaluation(split, subject)
-    jobs: list[Any] = []
+    jobs: list[PartJob] = []
     if engine is not None:
         settings = context.recipe.evaluation
         samples = settings.samples if split == "test" else settings.dev_samples
@@ -165,7 +162,7 @@ def inputs_lane(context: Context, split: str) -> "Lane":
 
 def earlier_index(context: Context, round_number: int) -> str | None:
     """An n-gram index of what the rounds before kept, where a filter asks for it; None in round 0. Built once."""
-    if not round_number or all(getattr(part, "index", None) != EARLIER for part in context.filters):
+    if not round_number or not any(filter_.reads_earlier for filter_ in context.filters):
         return None
     folder = context.folder
     datasets = [folder.dataset(number) for number in range(round_number)]
@@ -184,29 +181,27 @@ def score_jobs(
     sources = context.folder.sources(split) if split == "train" else context.held_out(split)
     done_before, jobs = list[Cheaper](), list[ScoreJob]()
     known = dict(context.known_bounds())
-    for part in sorted(context.filters, key=lambda part: getattr(part, "cost", Cost.MODEL)):
-        lazy = split == "train" and getattr(part, "lazy", False)
+    for filter_ in sorted(context.filters, key=lambda filter_: filter_.cost):
+        lazy = split == "train" and filter_.lazy
         jobs.append(
             ScoreJob(
-                stage=f"{stage}/scores/{part.name}",
+                stage=f"{stage}/scores/{filter_.name}",
                 sources=sources,
                 candidates=candidates,
-                out=out / part.name,
-                filter=_for_run(context, part, earlier),
+                out=out / filter_.name,
+                filter=_for_run(context, filter_, earlier),
                 cheaper=tuple(done_before) if lazy else (),
             )
         )
-        if not getattr(part, "lazy", False):  # a lazy one leaves rows without a score: it cannot tell for them
-            done_before.append(Cheaper(part.name, out / part.name, known[part.name]))
+        if not filter_.lazy:  # a lazy one leaves rows without a score: it cannot tell for them
+            done_before.append(Cheaper(filter_.name, out / filter_.name, known[filter_.name]))
     return jobs
 
 
-def _for_run(context: Context, part: Any, earlier: str | None) -> Any:
+def _for_run(context: Context, filter_: FilterConfig, earlier: str | None) -> FilterConfig:
     """A filter's config with what only the run knows: the index of earlier rounds, where its endpoint's budget is counted."""
-    if getattr(part, "index", None) == EARLIER:
-        return part.against(earlier)
-    engine = getattr(part, "engine", None)
-    return part if engine is None else part.model_copy(update={"engine": context.counted(engine)})
+    here = filter_.against(earlier)
+    return here if here.asks is None else here.with_engine(context.counted(here.asks))
 
 
 def stream(
@@ -241,7 +236,7 @@ def stream(
                 on_report(report)
             total = totals.setdefault(report.stage, {"seconds": 0.0, "model_seconds": 0.0, "load_seconds": 0.0, "rows": 0})
             for key in total:
-                total[key] += getattr(report, key)
+                total[key] += vars(report)[key]
     workers = context.recipe.cluster.all_workers  # side by side: a second of each is a second of the run
     for name, total in totals.items():
         total["model_seconds"] = min(total["model_seconds"], total["seconds"])  # engines that worked side by side

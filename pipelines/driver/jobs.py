@@ -17,7 +17,8 @@ from limbeck.cluster.workers.worker import PoolName
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import check_whole, part_path, read_part, read_table, write_part
 from limbeck.corpus.schemas import CANDIDATES, SCORED_INPUT, SOURCES, STEPS
-from limbeck.filters.contract import Bound, Filter
+from limbeck.filters.config import FilterConfig
+from limbeck.filters.contract import Bound
 from limbeck.generators.asking import AskingConfig
 from limbeck.generators.contract import TEACHER, GeneratorConfig, Task
 from limbeck.generators.runner import Runner
@@ -25,8 +26,6 @@ from limbeck.generators.runner import Runner
 if TYPE_CHECKING:
     from limbeck.cluster.engines.config import EngineConfig
     from limbeck.cluster.engines.model_cache import Engines
-
-BATCH_ACROSS_CALLERS = ("vllm", "endpoint")  # engines that several jobs of a process may ask at once, and ought to
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class GenerateJob:
     @property
     def concurrent(self) -> bool:
         """Whether it may run beside other jobs of its process."""
-        return all(engine.kind in BATCH_ACROSS_CALLERS for engine in self.engines.values())
+        return all(engine.batches_across_callers for engine in self.engines.values())
 
     def finished(self, part: str) -> bool:
         """Whether the candidates are published."""
@@ -90,7 +89,7 @@ class GenerateJob:
         return Runner(self.generator.build(), self.run_seed, self.round, self.concurrent, whole, accepted)
 
     def _asked(self, engine: Engine, config: "EngineConfig", part: str) -> Engine:
-        return JournaledEngine(engine, self._journal(part)) if config.kind == "endpoint" else engine
+        return JournaledEngine(engine, self._journal(part)) if config.paid else engine
 
     def _journal(self, part: str) -> Path:
         return self.out.parent / "journal" / f"{part}.jsonl"
@@ -153,15 +152,14 @@ class ScoreJob:
     sources: Path
     candidates: Path
     out: Path
-    filter: Any  # a filter's config (`build(engines)`), or a Filter that a user passed as an object
+    filter: FilterConfig
     cheaper: Sequence[Cheaper] = ()
     pool: ClassVar[PoolName] = "critics"
 
     @property
     def concurrent(self) -> bool:
-        """Whether it may run beside other jobs of its process: a filter that is built for each part, and only asks an engine."""
-        engine = getattr(self.filter, "engine", None)
-        return hasattr(self.filter, "build") and getattr(engine, "kind", None) in BATCH_ACROSS_CALLERS
+        """Whether it may run beside other jobs of its process: a filter that only asks an engine."""
+        return self.filter.asks is not None and self.filter.asks.batches_across_callers
 
     def finished(self, part: str) -> bool:
         """Whether the scores are published."""
@@ -173,15 +171,14 @@ class ScoreJob:
 
     def warm(self, engines: "Engines") -> None:
         """Build the filter, with the models that it asks."""
-        if hasattr(self.filter, "build"):
-            self.filter.build(engines)
+        self.filter.build(engines)
 
     def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
         """`candidate_id`, `error`, `skipped_by` and the filter's own columns, one row a candidate, in order."""
         candidates = read_part(self.candidates, part).slice(start, stop - start)
         skipped_by = self._skipped_by(part, start, stop)
         wanted = [place for place, name in enumerate(skipped_by) if name is None]
-        built: Filter = self.filter.build(engines) if hasattr(self.filter, "build") else self.filter
+        built = self.filter.build(engines)
         scores = built.score(with_sources(candidates.take(wanted), read_part(self.sources, part)))
         if scores.num_rows != len(wanted):
             raise ValueError(f"filter {built.name!r} returned {scores.num_rows} rows for {len(wanted)} candidates")
@@ -194,7 +191,7 @@ class ScoreJob:
             own = iter(scores["skipped_by"].to_pylist())
             skipped_by = [next(own) if name is None else name for name in skipped_by]
         names = [name for name in scores.column_names if name not in ("candidate_id", "error", "skipped_by")]
-        if hasattr(self.filter, "columns"):  # what `check` holds recipes to
+        if self.filter.columns is not None:  # what `check` holds recipes to
             known = {name for column in self.filter.columns for name in (column, f"{column}_null")}
             assert known.issuperset(names), f"{self.filter.kind} does not declare {sorted(set(names) - known)}"
         return pa.table(

@@ -1,14 +1,14 @@
 """Scores that a what-if needs and the run does not have, computed in this process and kept."""
 
 from pathlib import Path
-from typing import Any
 
 from limbeck.corpus.parts import mark_done, part_names
+from limbeck.filters.config import FilterConfig
 from limbeck.pipelines.driver.jobs import ScoreJob
-from limbeck.pipelines.runs.folder import RunFolder, fingerprint, scoring
+from limbeck.pipelines.runs.folder import RunFolder, fingerprint
 
 
-def score_here(folder: RunFolder, number: int, filter_: Any, out: Path) -> None:
+def score_here(folder: RunFolder, number: int, filter_: FilterConfig, out: Path) -> None:
     """Score a round's candidates with one filter into `out`, with a progress bar on a terminal; finished parts are kept."""
     from rich.console import Console
     from rich.progress import track
@@ -26,4 +26,4 @@ def score_here(folder: RunFolder, number: int, filter_: Any, out: Path) -> None:
     waiting = [part for part in part_names(folder.candidates(number)) if not job.finished(part)]
     for part in track(waiting, description=job.stage, console=Console(stderr=True)):
         job.publish(part, job.compute(part, 0, job.rows(part), engines))
-    mark_done(out, fingerprint(scoring(filter_)))
+    mark_done(out, fingerprint(filter_.scoring()))

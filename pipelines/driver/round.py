@@ -16,6 +16,7 @@ from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.card import write_dataset
 from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows, funnel
 from limbeck.pipelines.runs.select import connect_parts, decide, in_order, joined, to_target
+from limbeck.students.contract import StudentConfig
 
 if TYPE_CHECKING:
     from limbeck.cluster.training import Placement
@@ -71,7 +72,7 @@ def judged(
     """
     folder = context.folder
     scores = {name: folder.scores(number, name) for name in context.filter_names}
-    built = [part.build() if hasattr(part, "build") else part for part in context.set_filters]
+    built = [filter_.build() for filter_ in context.set_filters]
     with connect_parts(folder.candidates(number), scores, folder.sources("train"), parts) as connection:
         bounds = freeze(context.filter_bounds, calibration(context, joined(connection, context.filter_names)))
         return decide(connection, bounds, built, evidence.__setitem__ if evidence is not None else None)
@@ -89,12 +90,10 @@ def calibration(context: Context, round_0: pa.Table) -> dict[str, Any]:
     return dict(read_json(path))
 
 
-def train_student(context: Context, number: int, placement: "Placement") -> None:
+def train_student(context: Context, number: int, student: StudentConfig, placement: "Placement") -> None:
     """Train the round's student on its dataset; a student that is published already is left as it is."""
-    from limbeck.students.sft import train
-
     folder, recipe = context.folder, context.recipe
-    if recipe.student is None or folder.student(number).exists():
+    if folder.student(number).exists():
         return
     started = time.monotonic()
     rows, progress = (
@@ -102,8 +101,7 @@ def train_student(context: Context, number: int, placement: "Placement") -> None
         folder.student(number).parent / "training" / "progress.json",
     )
     context.events.emit("training_started", round=number, rows=rows, progress=str(progress))
-    metrics = train(
-        recipe.student,
+    metrics = student.train(
         dataset=folder.dataset(number),
         teacher=resolve(context.teacher(number).model),
         out=folder.student(number),
@@ -111,9 +109,9 @@ def train_student(context: Context, number: int, placement: "Placement") -> None
         documents=folder.sources("train"),
         placement=placement,
     )
-    facts = {name: metrics[name] for name in ("steps", "loss_first", "loss_last")}
+    facts = {name: metrics[name] for name in ("steps", "loss_first", "loss_last") if name in metrics}
     context.events.emit("trained", round=number, **facts)
-    for warning in metrics["warnings"]:
+    for warning in metrics.get("warnings", ()):
         context.events.emit("note", words=warning)
-    seconds, model_seconds = round(time.monotonic() - started, 3), round(metrics["train_seconds"], 3)
+    seconds, model_seconds = round(time.monotonic() - started, 3), round(metrics.get("train_seconds", 0.0), 3)
     context.events.emit("stage_done", stage=f"round-{number}/student", seconds=seconds, model_seconds=model_seconds)

@@ -15,6 +15,12 @@ from limbeck.pipelines.runs.report_model import Bounds, Rows
 from limbeck.pipelines.runs.rows import Answered, RowsConfig, plain, turns
 from limbeck.pipelines.runs.select import BEYOND_TARGET, UNDECIDED
 
+COLUMNS = (
+    *("candidate_id", "source_id", "prompt", "completion", "document", "output", "reference"),
+    *("input", "messages", "facts"),  # if any candidate fills them
+)
+"""The columns of a dataset, before those of scores."""
+
 
 def funnel(decisions: pa.Table, names: Sequence[str]) -> Rows:
     """How many candidates came in, were kept, and were rejected by which of the filters `names`, given in recipe order."""
@@ -36,7 +42,7 @@ def dataset_rows(folder: RunFolder, recipe: Recipe, kept: pa.Table) -> pa.Table:
     """
     sources = {row["source_id"]: row for row in read_parts(folder.sources("train"), SOURCES).to_pylist()}
     ids = kept["source_id"].to_pylist()
-    redacting = next((part.name for part in recipe.filters if getattr(part, "redact", False)), None)
+    redacting = next((filter_.name for filter_ in recipe.filters if filter_.redacts), None)
     outputs = kept["output"].to_pylist()
     if redacting is not None:
         clean = kept[f"{redacting}.redacted"].to_pylist()  # null where there was nothing to take out

@@ -8,13 +8,16 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import read_json, write_json, write_text
+from limbeck.corpus.parts import done, read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from limbeck.pipelines.runs.stages import Stages
 
 STALE_SECONDS = 5.0  # heartbeats come every second
 
@@ -112,35 +115,36 @@ def existing(path: Path | str) -> RunFolder:
     return folder
 
 
-def scoring(part: Any) -> dict[str, Any]:
-    """What a filter's scores depend on, as plain data; of a user's object only its class is known."""
-    if hasattr(part, "scoring"):
-        return dict(part.scoring())
-    return {"class": f"{type(part).__module__}.{type(part).__qualname__}"}
-
-
 def fingerprint(value: Any) -> str:
     """A short hash of plain data, independent of key order."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def open_run(folder: RunFolder, stages: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any], recipe_text: str) -> None:
-    """Begin a run folder, or continue one that the same recipe made.
+def open_run(folder: RunFolder, stages: "Stages", facts: Mapping[str, Any], recipe_text: str) -> None:
+    """Begin a run folder, or resume one that the same recipe made.
 
-    `stages` maps each stage, in order, to the plain data that determines its output. A folder where a stage that has begun was
-    made by other data is refused, with the stage, the first key that differs, and the two ways out.
+    A folder where a stage that has begun was made by other data is refused, with the stage, the first key that differs, and the
+    two ways out. An unfinished run is also refused if a kind's semantics or the version of its package changed since it began.
     """
-    lock = {"stages": {name: dict(inputs) for name, inputs in stages.items()}, **facts}
+    lock = {"stages": stages.data, "semantics": stages.semantics, "packages": stages.packages, **facts}
+    lock = json.loads(json.dumps(lock, default=str))
     if not folder.lock_file.exists():
         if folder.path.exists() and any(p.name not in ("run.lock", "workers", "logs") for p in folder.path.iterdir()):
             raise LimbeckError(f"{folder.path} holds files but no lock.json, so it is no run folder; choose another --out")
         write_text(folder.recipe_file, recipe_text, replace=True)
         write_json(folder.lock_file, lock)
         return
-    recorded = read_json(folder.lock_file)["stages"]
-    for name, inputs in json.loads(json.dumps(lock["stages"], default=str)).items():
-        if inputs != recorded.get(name) and _begun(folder, name):
+    before = read_json(folder.lock_file)
+    begun = [name for name in lock["stages"] if _begun(folder, name)]
+    if done(folder.path / "evaluation") is not None:  # nothing is computed any more: what made the results stays on record
+        lock |= {key: before.get(key, {}) for key in ("semantics", "packages")}
+    else:
+        _refuse_other_versions(folder, before, lock, begun)
+    recorded = stages.with_defaults(before["stages"])
+    for name in begun:
+        inputs = lock["stages"][name]
+        if inputs != recorded.get(name):
             difference = _first_difference(recorded.get(name, {}), inputs)
             raise LimbeckError(
                 f"{folder.path} was made by another recipe: stage {name!r} differs ({difference}); run with the recipe in "
@@ -148,6 +152,25 @@ def open_run(folder: RunFolder, stages: Mapping[str, Mapping[str, Any]], facts: 
             )
     write_text(folder.recipe_file, recipe_text, replace=True)
     write_json(folder.lock_file, lock, replace=True)
+
+
+def _refuse_other_versions(folder: RunFolder, before: Mapping[str, Any], lock: Mapping[str, Any], begun: Sequence[str]) -> None:
+    """Raise LimbeckError if finished stages were made with another semantics, or another version of a package, than today's."""
+    for stage in begun:
+        recorded = before.get("semantics", {}).get(stage, {})
+        for kind, number in lock["semantics"][stage].items():
+            if number != recorded.get(kind, 1):
+                raise LimbeckError(
+                    f"{folder.path} was begun when {kind} had semantics {recorded.get(kind, 1)}, and this version has {number}: "
+                    "its results differ; finish the run with the version that began it, or choose another --out"
+                )
+    for package, version in before.get("packages", {}).items() if begun else ():
+        now = lock["packages"].get(package, version)
+        if now != version:
+            raise LimbeckError(
+                f"{folder.path} was begun with {package} {version}, and {now} is installed; install {package}=={version}, "
+                "or choose another --out"
+            )
 
 
 def _begun(folder: RunFolder, stage: str) -> bool:

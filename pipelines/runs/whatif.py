@@ -14,17 +14,19 @@ import pyarrow as pa
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import done, publishing, read_json, read_table, write_json, write_table
 from limbeck.corpus.schemas import DECISIONS
+from limbeck.filters.config import FilterConfig
+from limbeck.generators.contract import GeneratorConfig
 from limbeck.pipelines import recipe as recipes
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.card import write_dataset
 from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows, funnel
-from limbeck.pipelines.runs.folder import RunFolder, existing, fingerprint, scoring
+from limbeck.pipelines.runs.folder import RunFolder, existing, fingerprint
 from limbeck.pipelines.runs.inspect import decided_round
 from limbeck.pipelines.runs.select import BEYOND_TARGET, UNDECIDED, connect_parts, decide, in_order, joined, to_target
 
 MOST_SWEPT = 1000
-Score = Callable[[RunFolder, int, Any, Path], None]
+Score = Callable[[RunFolder, int, FilterConfig, Path], None]
 """Computes a filter's scores of a round's candidates and publishes them, with their `_done.json`, in a folder."""
 
 
@@ -110,22 +112,22 @@ class WhatIf:
             rows = connection.execute(query + f"({', '.join('?' * len(ids))})", list(ids)).fetchall()
         return {id_: {"output": output, "document": document} for id_, output, document in rows}
 
-    def _scored(self, part: Any) -> Path:
+    def _scored(self, filter_: FilterConfig) -> Path:
         """The folder with a filter's scores of the round: the run's own, or those of an earlier what-if, or computed now.
 
         Scores serve as long as the filter measures the same; its limits do not matter. Raises LimbeckError where there are none
         and the caller does not allow computing them.
         """
         known = {before.name: before for before in self.recipe.filters}
-        before = known.get(part.name)
-        if before is not None and _serve(before, part):
-            return self.folder.scores(self.number, part.name)
-        place = self.folder.selection(self.number, ".scores") / f"{part.name}-{fingerprint(scoring(part))[:12]}"
+        before = known.get(filter_.name)
+        if before is not None and before.serves(filter_):
+            return self.folder.scores(self.number, filter_.name)
+        place = self.folder.selection(self.number, ".scores") / f"{filter_.name}-{fingerprint(filter_.scoring())[:12]}"
         if done(place) is None:
             if self._score is None:
                 differs = "is not one of the run's" if before is None else "would measure something else, or more rows"
-                raise LimbeckError(f"filter {part.name} {differs}, so its scores must be computed first: add --score")
-            self._score(self.folder, self.number, part, place)
+                raise LimbeckError(f"filter {filter_.name} {differs}, so its scores must be computed first: add --score")
+            self._score(self.folder, self.number, filter_, place)
         return place
 
     def _calibration(self, recipe: Recipe, scores: Mapping[str, Path]) -> dict[str, Any]:
@@ -149,9 +151,9 @@ def recorded_recipe(folder: RunFolder) -> Recipe:
     lock = read_json(folder.lock_file)
     if "recipe" not in lock:
         return recipes.load(folder.recipe_file).resolved()
-    data, known = dict(lock["recipe"]), recipes.GENERATOR_KINDS
+    data, known = dict(lock["recipe"]), GeneratorConfig.kinds
     if data["generator"]["kind"] not in known:  # a user's object, which nothing but drawing needs: `rows` is recorded
-        data["generator"] = {"kind": known[0]}
+        data["generator"] = {"kind": GeneratorConfig.default_kind}
     return recipes.validate(data, str(folder.lock_file))
 
 
@@ -251,17 +253,6 @@ def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[st
         chosen = {"settings": list(settings), "rows": rows.model_dump(), "filters": recipe["filters"], "select": recipe["select"]}
         write_json(temporary / "selection.json", chosen)
     return folder
-
-
-def _serve(before: Any, part: Any) -> bool:
-    """Whether the scores of one config are what another asks for: the same measure, rows and mismatched pairs."""
-    if before.lazy and not part.lazy or type(before) is not type(part):
-        return False
-    if scoring(before) == scoring(part):
-        return True
-    # limits matter to scores only in that one by false acceptance asks for mismatched pairs, which may be there already
-    as_before = part.model_copy(update={key: getattr(before, key) for key in part.limit_fields()})
-    return scoring(before) == scoring(as_before) and set(part.null_columns) <= set(before.null_columns)
 
 
 def _open(recipe: Recipe) -> set[tuple[str, str, Any, Any]]:

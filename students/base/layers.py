@@ -18,6 +18,7 @@ from limbeck.corpus.parts import publishing, read_json, read_parts, write_json, 
 from limbeck.corpus.schemas import SOURCES
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.students.config import HealingConfig, LayersBase, SftConfig
+from limbeck.students.contract import METRICS_FILE
 from limbeck.students.training import loop
 from limbeck.students.training.sample_loss import batches, nats_per_token, read_sample, summed_loss
 
@@ -68,7 +69,7 @@ def prepare(
             sample=sample,
         )
         fit(loop.run, {"settings": settings}, 1, placement, training)
-    metrics = dict(read_json(healed / loop.METRICS_FILE))
+    metrics = dict(read_json(healed / METRICS_FILE))
     return healed, {**report, "nats_per_token_healed": metrics.pop("nats_per_token"), "healing": metrics}
 
 

@@ -12,9 +12,9 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import publishing, read_json, read_table, write_json
 from limbeck.students.base.compatibility import compare
 from limbeck.students.config import SftConfig
+from limbeck.students.contract import METRICS_FILE
 from limbeck.students.training.sample_loss import nats_per_token, read_sample
 
-METRICS_FILE = "training.json"
 PROGRESS_FILE = "progress.json"
 _TEXT_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab.*", "merges.txt", "*.model"),

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from limbeck.corpus.schemas import SCORED_INPUT
-from limbeck.filters.config import CriticConfig
+from limbeck.filters.config import FilterConfig
 from limbeck.filters.text.attributes import AttributesConfig
 from limbeck.filters.text.heuristics import HeuristicsConfig
 from limbeck.filters.text.instructions import InstructionsConfig
@@ -27,10 +27,10 @@ OUTPUTS = ["It reads METAR reports, write to ada@analytical.org.", "", "Ein Satz
         ToxicityConfig,
     ]
 )
-def config(request: pytest.FixtureRequest, tmp_path) -> CriticConfig:
+def config(request: pytest.FixtureRequest, tmp_path) -> FilterConfig:
     (tmp_path / "words.txt").write_text("darn\n")
     given = {"words": str(tmp_path / "words.txt")} if request.param is ToxicityConfig else {}
-    made: CriticConfig = request.param(**given)
+    made: FilterConfig = request.param(**given)
     return made
 
 
@@ -48,7 +48,7 @@ def inputs() -> pa.Table:
     return pa.table({name: pa.array(values, SCORED_INPUT.field(name).type) for name, values in columns.items()})
 
 
-def test_numbers_have_units_and_evidence_has_none(config: CriticConfig) -> None:
+def test_numbers_have_units_and_evidence_has_none(config: FilterConfig) -> None:
     scores = config.build(engines=None).score(inputs())
     assert scores.column_names[0] == "candidate_id"
     assert scores["candidate_id"].to_pylist() == inputs()["candidate_id"].to_pylist()
@@ -56,12 +56,12 @@ def test_numbers_have_units_and_evidence_has_none(config: CriticConfig) -> None:
         assert (field.type == pa.float64()) == bool((field.metadata or {}).get(b"unit")), field
 
 
-def test_no_rows_have_the_same_columns(config: CriticConfig) -> None:
+def test_no_rows_have_the_same_columns(config: FilterConfig) -> None:
     filter_ = config.build(engines=None)
     assert filter_.score(inputs().slice(0, 0)).schema.equals(filter_.score(inputs()).schema, check_metadata=True)
 
 
-def test_a_row_scores_the_same_alone_and_in_any_order(config: CriticConfig) -> None:
+def test_a_row_scores_the_same_alone_and_in_any_order(config: FilterConfig) -> None:
     filter_ = config.build(engines=None)
     together = [repr(row) for row in filter_.score(inputs()).to_pylist()]
     apart = [repr(filter_.score(inputs().slice(at, 1)).to_pylist()[0]) for at in range(len(OUTPUTS))]

@@ -1,10 +1,13 @@
 """Which OpenAI-compatible server to ask, how hard, and for how much; read on the driver, so it imports nothing heavy."""
 
-from typing import Literal, Self
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from limbeck.cluster.engines.contract import EngineConfig
+from limbeck.cluster.engines.protocol import Engine
 from limbeck.corpus.config import Config
 
 
@@ -28,7 +31,7 @@ class EndpointBudget(Config):
         return self
 
 
-class EndpointConfig(Config):
+class EndpointConfig(EngineConfig):
     """An engine behind HTTP: any server with OpenAI's /v1/chat/completions, /v1/completions and /v1/models.
 
     `model` names the weights whose tokenizer counts tokens here (a folder, an `embedded:` name or a Hugging Face id, of which
@@ -39,6 +42,10 @@ class EndpointConfig(Config):
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)  # of a URL that holds a key
+
+    batches_across_callers: ClassVar[bool] = True
+    paid: ClassVar[bool] = True
+    remote: ClassVar[bool] = True
 
     kind: Literal["endpoint"] = "endpoint"
     model: str
@@ -72,3 +79,34 @@ class EndpointConfig(Config):
         if parts.scheme not in ("http", "https") or not known:
             raise ValueError(f"base_url {self.base_url!r} must be like http://127.0.0.1:8000/v1")
         return self
+
+    def folder(self) -> Path:
+        """The folder with the tokenizer: no weights are needed here."""
+        from limbeck.cluster.engines.endpoint.prompts import locate
+
+        return locate(self.model)
+
+    def problems(self, key: str) -> list[str]:
+        """The key is not set, or the server does not answer, refuses the key, or does not serve the model."""
+        from limbeck.cluster.engines.endpoint import server
+
+        return [f"{key}: {problem}" for problem in server.problems(self)]
+
+    def for_student(self, folder: str) -> EngineConfig:
+        """An engine in the worker's process: the server does not serve our students."""
+        from limbeck.cluster.engines.local.config import TransformersConfig
+
+        return TransformersConfig(model=folder)
+
+    def counted(self, folder: Path) -> "EndpointConfig":
+        """The engine with its budget counted in the run folder, by all workers and over all resumes."""
+        if self.budget.ledger or not (self.budget.tokens or self.budget.money):
+            return self
+        ledger = str(folder / "endpoint-budget.json")
+        return self.model_copy(update={"budget": self.budget.model_copy(update={"ledger": ledger})})
+
+    def build(self) -> Engine:
+        """Return the engine, once the server answers; raises LimbeckError if it refuses us, EngineDied if it does not answer."""
+        from limbeck.cluster.engines.endpoint.engine import build
+
+        return build(self)

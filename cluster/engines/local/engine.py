@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from limbeck.cluster.engines import chat
-from limbeck.cluster.engines.config import TransformersConfig
 from limbeck.cluster.engines.local import generation, plain, scoring
+from limbeck.cluster.engines.local.config import TransformersConfig
 from limbeck.cluster.engines.local.loading import Loaded, load, reload
 from limbeck.cluster.engines.local.samples import Sample, completion, refuse
 from limbeck.cluster.engines.protocol import Completion, Pair, Request, Usage

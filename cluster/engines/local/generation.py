@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from limbeck.cluster.engines.config import TransformersConfig
 from limbeck.cluster.engines.local import attention
 from limbeck.cluster.engines.local.cache import DecodePlan, PromptWriter, SlotCache
+from limbeck.cluster.engines.local.config import TransformersConfig
 from limbeck.cluster.engines.local.loading import Loaded
 from limbeck.cluster.engines.local.packing import Pack, packs
 from limbeck.cluster.engines.local.samples import NAN_ERROR, Group, Sample, accept, group_samples

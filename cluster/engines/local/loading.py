@@ -9,9 +9,9 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from limbeck.cluster.engines.chat import end_tokens, load_tokenizer
-from limbeck.cluster.engines.config import TransformersConfig
 from limbeck.cluster.engines.devices import device_of, loaded_as
 from limbeck.cluster.engines.local import attention
+from limbeck.cluster.engines.local.config import TransformersConfig
 from limbeck.cluster.engines.local.packing import Pack
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
 

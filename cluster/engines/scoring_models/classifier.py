@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from limbeck.cluster.engines.contract import ScoringModelConfig
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, resolve
 from limbeck.cluster.engines.protocol import Usage
 from limbeck.cluster.engines.scoring_models.pairs import Joiner, Rows, batches
-from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _SPELLINGS = {
 }
 
 
-class ClassifierConfig(Config):
+class ClassifierConfig(ScoringModelConfig):
     """Any Hugging Face sequence-classification model for natural-language inference, on a CPU or one GPU.
 
     `batch_tokens` bounds the tokens of one forward pass (null: 2048 on a CPU, 32768 on a GPU), `max_tokens` lowers the model's

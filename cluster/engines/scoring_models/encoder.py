@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from limbeck.cluster.engines.contract import ScoringModelConfig
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
 from limbeck.cluster.engines.protocol import Usage
-from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _PADDING = 1 / 16  # of a batch's places, at most, once it has enough tokens to 
 _ENOUGH_TOKENS = 512
 
 
-class EncoderConfig(Config):
+class EncoderConfig(ScoringModelConfig):
     """A sentence encoder: a Hugging Face id, a folder, or `embedded:all-minilm-l6-v2`.
 
     `max_tokens` cuts longer texts (null: where the model says, 256 for all-MiniLM); `batch_tokens` bounds a forward pass.

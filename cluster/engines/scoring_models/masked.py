@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from limbeck.cluster.engines.contract import ScoringModelConfig
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
 from limbeck.cluster.engines.protocol import Usage
 from limbeck.cluster.engines.scoring_models.masked_forms import Form, Hidden, Infilling, Pieces, batches, cloze
-from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _CHARACTERS_PER_TOKEN = 12  # a first guess at how much text to tokenise; it gro
 _CHUNK_ROWS = 64  # rows turned to float32 at once, so that the copy stays in the CPU's cache
 
 
-class MaskedConfig(Config):
+class MaskedConfig(ScoringModelConfig):
     """A masked language model in this process; `batch_tokens` bounds one forward pass, padding counted.
 
     `context_tokens` lowers the model's own limit on the tokens that it reads at once.

@@ -1,19 +1,26 @@
 """How vLLM is to hold a model; read on the driver, so it imports nothing heavy."""
 
+import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from limbeck.corpus.config import Config
+from limbeck.cluster.engines.contract import EngineConfig
+from limbeck.cluster.engines.models import fingerprint
+from limbeck.cluster.engines.protocol import Engine
+from limbeck.cluster.engines.shape import DTYPE_BYTES, shape_of
+from limbeck.cluster.placement.demand import Model
 from limbeck.corpus.errors import LimbeckError
 
 CPU_CACHE_BYTES = 2 << 30
 CPU_BATCH_TOKENS = 2048  # vLLM's own choice, 4,096 and more, holds a row of the vocabulary for each token that is scored
+CPU_LOGITS = 3 * CPU_BATCH_TOKENS  # rows of the vocabulary, in float32, that the CPU build keeps once it has scored prompts
 GPU_SHARE = 0.9  # of what the worker reserved of a GPU, where the recipe says nothing
 
 
-class VllmConfig(Config):
+class VllmConfig(EngineConfig):
     """An engine of vLLM's own, in processes beside the worker: on GPUs, or with its CPU build.
 
     `tensor_parallel_size` times `pipeline_parallel_size` GPUs of one node hold the model together. `gpu_memory_utilization` is
@@ -24,6 +31,8 @@ class VllmConfig(Config):
     compilation and CUDA graphs; null: on a CPU only, where compiling takes longer than most runs. `lora` names a folder with a
     PEFT adapter for the model.
     """
+
+    batches_across_callers: ClassVar[bool] = True
 
     kind: Literal["vllm"] = "vllm"
     model: str
@@ -54,3 +63,47 @@ class VllmConfig(Config):
         if not (folder / "adapter_config.json").exists():
             raise LimbeckError(f"{self.lora} has no adapter_config.json; `lora` names a folder that PEFT saved an adapter to")
         return folder
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Names the content of the model, and of the adapter if there is one."""
+        adapter = self.adapter()
+        return {**super().fingerprint(), **({"lora": fingerprint(adapter)} if adapter else {})}
+
+    def problems(self, key: str) -> list[str]:
+        """The adapter is missing, or vLLM is not installed."""
+        problems = []
+        try:
+            self.adapter()
+        except LimbeckError as error:
+            problems.append(f"{key}.lora: {error}")
+        if importlib.util.find_spec("vllm") is None:
+            way_out = "run `pip install 'limbeck[vllm]'`, or `make vllm` for its CPU build in .venv-vllm"
+            problems.append(f"{key}.kind is vllm, which is not installed; {way_out}")
+        return problems
+
+    def footprint(self, key: str) -> Model:
+        """Weights and cache in processes of its own, spread over the GPUs that it asks for."""
+        shape = shape_of(self.model)
+        return Model(
+            key,
+            self.model,
+            self.identity,
+            self.kind,
+            weights_bytes=shape.bytes if self.quantization else shape.parameters * DTYPE_BYTES[self.dtype],
+            cache_bytes=(self.cache_bytes or CPU_CACHE_BYTES) + CPU_LOGITS * shape.vocabulary * 4,
+            gpu_share=self.gpu_memory_utilization,
+            tensor_parallel=self.tensor_parallel_size,
+            pipeline_parallel=self.pipeline_parallel_size,
+            attention_heads=shape.heads,
+            memory="processes",
+        )
+
+    def for_student(self, folder: str) -> "VllmConfig":
+        """The same engine without adapter and quantization, which belong to the teacher's weights."""
+        return self.model_copy(update={"model": folder, "lora": None, "quantization": None})
+
+    def build(self) -> Engine:
+        """Return the engine, once vLLM's processes are up; raises LimbeckError if they cannot load the model."""
+        from limbeck.cluster.engines.vllm.engine import build
+
+        return build(self)

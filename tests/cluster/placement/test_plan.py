@@ -13,6 +13,7 @@ from limbeck.cluster.placement.plan import Plan, as_plain, make_plan
 
 GB = 10**9
 KINDS = ("transformers", "vllm", "endpoint", "critic")
+MEMORY: Any = {"transformers": "process", "vllm": "processes", "endpoint": "none", "critic": "critic"}
 
 
 @st.composite
@@ -32,6 +33,7 @@ def models(draw: st.DrawFn, number: int, spread: tuple[int, int]) -> Model:
         tensor_parallel=tensor,
         pipeline_parallel=pipeline,
         attention_heads=draw(st.sampled_from([None, 9, 32])),
+        memory=MEMORY[kind],
     )
 
 
@@ -143,10 +145,10 @@ def test_turns_are_no_more_than_needed_and_plain_data_says_all(given_: tuple[Dem
 
 
 def engine(name: str = "teacher", gigabytes: float = 15.2, kind: Any = "vllm", key: str = "teacher", **more: Any) -> Model:
-    return Model(key, name, f"{kind} {name}", kind, weights_bytes=int(gigabytes * GB), **more)
+    return Model(key, name, f"{kind} {name}", kind, weights_bytes=int(gigabytes * GB), memory=MEMORY[kind], **more)
 
 
-NLI = Model("filters.nli.classifier", "nli", "nli", "critic", int(0.7 * GB), int(2.1 * GB))
+NLI = Model("filters.nli.classifier", "nli", "nli", "critic", int(0.7 * GB), int(2.1 * GB), memory="critic")
 H100 = Node("gpu-node", 16, 1, 128 * GB, 81559 << 20)
 EIGHT = Node("eight", 96, 8, 1000 * GB, 81559 << 20)
 

@@ -170,11 +170,11 @@ def test_run_refuses_what_check_refuses(home: Path, tmp_path: Path, monkeypatch:
 
 def test_vllm_where_it_is_not_installed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = tiny(home, teacher={"kind": "vllm", "model": str(home / "model"), "tensor_parallel_size": 4})
-    monkeypatch.setattr("limbeck.pipelines.driver.placing.importlib.util.find_spec", lambda name: None)
-    (problem,) = placing.vllm_problems(found)
+    monkeypatch.setattr("limbeck.cluster.engines.vllm.config.importlib.util.find_spec", lambda name: None)
+    (problem,) = check.engine_problems(found)
     assert problem.startswith("teacher.kind is vllm") and "limbeck[vllm]" in problem and "make vllm" in problem
-    monkeypatch.setattr("limbeck.pipelines.driver.placing.importlib.util.find_spec", lambda name: object())
-    assert placing.vllm_problems(found) == []
+    monkeypatch.setattr("limbeck.cluster.engines.vllm.config.importlib.util.find_spec", lambda name: object())
+    assert check.engine_problems(found) == []
     eight = node(gpus=8, gpu_memory_bytes=80 * GB)
     problems = placing.plan_for(found, [eight]).problems
     assert len(problems) == 1, problems

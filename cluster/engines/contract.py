@@ -1,0 +1,108 @@
+"""What an engine's config answers, so that no other module asks which kind of engine it is; imports nothing heavy."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from limbeck.cluster.engines.models import fingerprint, resolve
+from limbeck.cluster.engines.protocol import Engine
+from limbeck.cluster.engines.shape import DTYPE_BYTES, shape_of
+from limbeck.cluster.placement.demand import Model
+from limbeck.corpus.config import Config
+from limbeck.corpus.kinds import Kind
+
+ACTIVATIONS = 32  # numbers of the hidden size that a scoring model holds for each token of a forward pass
+BATCH_TOKENS = 32768  # of a forward pass, for a scoring model that chooses by its device
+
+
+class EngineConfig(Kind):
+    """The base of every engine's config. `model` means the same in each: which weights, so whose tokenizer and chat template.
+
+    A kind must answer `build`. One that holds weights also answers `footprint`; the other defaults are those of an engine that
+    runs in the worker's process.
+    """
+
+    family: ClassVar[str] = "engine"
+
+    batches_across_callers: ClassVar[bool] = False
+    """Whether it batches requests of several threads, so that jobs of one process ought to ask it at once."""
+
+    paid: ClassVar[bool] = False
+    """Whether its completions cost money: those of an unfinished part are then kept in a journal."""
+
+    remote: ClassVar[bool] = False
+    """Whether its weights are outside the cluster: it then stays loaded, whatever else a worker loads."""
+
+    model: str
+
+    def choose(self, gpus_per_worker: float) -> "EngineConfig":
+        """The engine for workers with this number of GPUs each; only `auto` is replaced by another."""
+        return self
+
+    def folder(self) -> Path:
+        """The folder with the files that the engine reads here; raises LimbeckError if there is none."""
+        return resolve(self.model)
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Names the content of everything that decides its answers: `model`, and what else there is."""
+        return {"model": fingerprint(self.folder())}
+
+    def problems(self, key: str) -> list[str]:
+        """Reasons why it cannot run (a missing package, a server that does not answer), one sentence each.
+
+        `key` is its section of the recipe. The model itself is checked elsewhere.
+        """
+        return []
+
+    def footprint(self, key: str) -> Model:
+        """Memory that a worker needs for it; the default is that of an engine without weights."""
+        return Model(key, self.model, self.identity, self.kind, memory="none")
+
+    @property
+    def identity(self) -> str:
+        """Engines of one identity are loaded once."""
+        return f"{type(self).__name__} {self.model_dump_json()}"
+
+    def for_student(self, folder: str) -> "EngineConfig":
+        """The engine for a student of this engine's model, complete in its folder."""
+        return self.model_copy(update={"model": folder})
+
+    def counted(self, folder: Path) -> "EngineConfig":
+        """The engine with its spending counted in a file of this run folder, if it has a budget."""
+        return self
+
+    def start(self, left: list[Any]) -> Engine:
+        """Load it, after releasing the engines in `left`, which were unloaded for it.
+
+        A kind that can reuse their memory takes them out of the list first.
+        """
+        from limbeck.cluster.engines.model_cache import release
+
+        release(left)
+        return self.build()
+
+    @abstractmethod
+    def build(self) -> Engine:
+        """Return the loaded engine; raises LimbeckError if it cannot be loaded."""
+
+
+class ScoringModelConfig(Config):
+    """The base of the configs of models that only score, in the worker's process: classifiers, encoders, masked models."""
+
+    model: str
+    dtype: Literal["bfloat16", "float32", "float16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_tokens: int | None = None
+
+    @abstractmethod
+    def load(self) -> Any:
+        """Return the loaded model, with a `usage: Usage`; raises LimbeckError if it cannot be loaded."""
+
+    def footprint(self, key: str) -> Model:
+        """Memory that a worker needs for it."""
+        shape, width = shape_of(self.model), DTYPE_BYTES[self.dtype]
+        work = (self.batch_tokens or BATCH_TOKENS) * shape.hidden * ACTIVATIONS * width
+        weights = shape.parameters * width
+        identity = f"{type(self).__name__} {self.model_dump_json()}"
+        return Model(key, self.model, identity, "critic", weights, work, device=self.device, memory="critic")

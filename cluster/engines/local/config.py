@@ -1,0 +1,49 @@
+"""How to run a transformers model in the worker's process; read on the driver, so it imports nothing heavy."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from limbeck.cluster.engines.contract import EngineConfig
+from limbeck.cluster.engines.protocol import Engine
+from limbeck.cluster.engines.shape import DTYPE_BYTES, shape_of
+from limbeck.cluster.placement.demand import Model
+
+
+class TransformersConfig(EngineConfig):
+    """An engine in this process: any causal language model that transformers loads, on a CPU or one GPU.
+
+    `batch_sequences` bounds the samples that are decoded together, `pack_tokens` the tokens of one packed forward pass,
+    `cache_bytes` the key-value cache. `context_tokens` lowers the model's own limit.
+    """
+
+    kind: Literal["transformers"] = "transformers"
+    model: str
+    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_sequences: int = Field(default=256, ge=1)
+    pack_tokens: int = Field(default=2048, ge=16)
+    cache_bytes: int = Field(default=2 << 30, ge=1 << 20)
+    context_tokens: int | None = Field(default=None, ge=2)
+    trust_remote_code: bool = False
+
+    def footprint(self, key: str) -> Model:
+        """Weights, and while it computes the key-value cache and one row of logits per packed token."""
+        shape, width = shape_of(self.model), DTYPE_BYTES[self.dtype]
+        context = min(shape.context, self.context_tokens or shape.context)
+        cache = min(self.cache_bytes, self.batch_sequences * context * shape.cached * width)
+        work = cache + self.pack_tokens * shape.vocabulary * DTYPE_BYTES["float32"]
+        return Model(key, self.model, self.identity, self.kind, shape.parameters * width, work, device=self.device)
+
+    def start(self, left: list[Any]) -> Engine:
+        """Load it, into the memory of an engine that was unloaded for it if that one was built alike."""
+        from limbeck.cluster.engines.local.engine import TransformersEngine, build
+        from limbeck.cluster.engines.model_cache import release
+
+        alike = left.pop() if left and isinstance(left[-1], TransformersEngine) else None
+        release(left)
+        return build(self, alike)
+
+    def build(self) -> Engine:
+        """Return the loaded engine; raises LimbeckError if its model cannot be loaded."""
+        return self.start([])

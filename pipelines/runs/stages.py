@@ -1,0 +1,141 @@
+"""What determines each stage of a run, as lock.json records it, and how a record of an older version is read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from limbeck.cluster.engines.models import fingerprint as model_fingerprint
+from limbeck.corpus.config import Config
+from limbeck.corpus.kinds import kinds_in
+from limbeck.filters.config import FilterConfig, SetFilterConfig
+from limbeck.filters.contract import Bound
+from limbeck.pipelines.recipe import Recipe, TargetConfig
+
+Where = tuple[str, ...]
+_BOUND_DEFAULTS = {field.name: field.default for field in fields(Bound) if field.default is not MISSING}
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Stages in order. `data`: the plain data that determines the output of each.
+
+    `sections`: the section of the recipe that a place of the data was written from. `semantics`: the numbers of the kinds whose
+    results a stage holds. `packages`: name → version of the packages that those kinds come from, Limbeck left out.
+    """
+
+    data: Mapping[str, Mapping[str, Any]]
+    sections: Mapping[Where, Config]
+    semantics: Mapping[str, Mapping[str, int]]
+    packages: Mapping[str, str]
+
+    def with_defaults(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """Recorded data with today's defaults in keys that did not exist when it was written."""
+        filled: dict[str, Any] = json.loads(json.dumps(recorded))
+        for where, section in self.sections.items():
+            there, here = _at(filled, where), _at(self.data, where)
+            if isinstance(there, dict) and isinstance(here, Mapping):
+                _fill(there, here, section)
+        for bounds in (_at(filled, ("decisions", "bounds")) or {}).values():
+            bounds[:] = [{**_BOUND_DEFAULTS, **bound} for bound in bounds]
+        return filled
+
+
+def stages_of(
+    recipe: Recipe, filters: Sequence[FilterConfig], set_filters: Sequence[SetFilterConfig], teacher_folder: Path
+) -> Stages:
+    """The stages of a run of a resolved recipe; `filters` and `set_filters` are the recipe's and those that a user passed."""
+    from limbeck.pipelines.kinds import packages_of
+
+    optional = {"later": recipe.later, "rows": recipe.rows, "task": recipe.task}  # keys of newer versions: absent if unset
+    plain = {name: {name: _plain(section)} if section else {} for name, section in optional.items()}
+    teacher = {name: value for name, value in recipe.teacher.fingerprint().items() if name != "model"}
+    data = {
+        "sources": {**_plain(recipe.sources), "seed": recipe.seed, **_layout(recipe)},
+        "candidates": {
+            "generator": _plain(recipe.generator),
+            "teacher": _plain(recipe.teacher),
+            "model": model_fingerprint(teacher_folder),
+            **teacher,
+            "next_teacher": recipe.next_teacher,
+            **plain["later"],
+        },
+        "scores": {filter_.name: {**filter_.scoring(), "lazy": filter_.lazy} for filter_ in filters},
+        "decisions": {
+            "bounds": {filter_.name: [vars(bound) for bound in filter_.bounds] for filter_ in filters},
+            "calibration": _plain(recipe.calibration),
+            "target": target_facts(recipe.target),
+            "select": {filter_.name: filter_.deciding() for filter_ in set_filters},
+            **plain["rows"],
+        },
+        "student": _student(recipe),
+        "evaluation": {"rounds": recipe.rounds, **_plain(recipe.evaluation), **plain["task"]},
+    }
+    sections: dict[Where, Config | None] = {
+        ("sources",): recipe.sources,
+        ("candidates", "generator"): recipe.generator,
+        ("candidates", "teacher"): recipe.teacher,
+        ("candidates", "later"): recipe.later,
+        **{("scores", filter_.name): filter_ for filter_ in filters},
+        ("decisions", "calibration"): recipe.calibration,
+        ("decisions", "target"): recipe.target,
+        **{("decisions", "select", filter_.name): filter_ for filter_ in set_filters},
+        ("decisions", "rows"): recipe.rows,
+        **{(*("student",), *key.split(".")[1:]): student for key, student in recipe.student_sections.items()},
+        ("evaluation",): recipe.evaluation,
+        ("evaluation", "task"): recipe.task,
+    }
+    known = {where: section for where, section in sections.items() if section is not None}
+    semantics: dict[str, dict[str, int]] = {name: {} for name in data}
+    for where, section in known.items():
+        semantics[where[0]] |= {f"{kind.family} {kind.kind}": kind.semantics for kind in kinds_in(section)}
+    return Stages(data, known, semantics, packages_of(known.values()))
+
+
+def target_facts(target: TargetConfig | None) -> Any:
+    """The target as stage data: a number if nothing but rows is asked for."""
+    return target.rows if target is not None and target.wave_sources is None else target and target.model_dump(mode="json")
+
+
+def _student(recipe: Recipe) -> dict[str, Any]:
+    """One section, or one per round by its number."""
+    if isinstance(recipe.student, tuple):
+        return {str(number): _plain(student) for number, student in enumerate(recipe.student)}
+    return {} if recipe.student is None else _plain(recipe.student)
+
+
+def _layout(recipe: Recipe) -> dict[str, Any]:
+    """What decides where parts begin."""
+    waves = recipe.target.wave_sources if recipe.target else None
+    return {"rows_per_part": recipe.cluster.rows_per_part, **({"wave_sources": waves} if waves else {})}
+
+
+def _plain(section: Config) -> dict[str, Any]:
+    return section.model_dump(mode="json")
+
+
+def _at(data: Any, where: Where) -> Any:
+    for key in where:
+        data = data.get(key) if isinstance(data, Mapping) else None
+    return data
+
+
+def _fill(there: dict[str, Any], here: Mapping[str, Any], section: Config) -> None:
+    """Put the defaults of a section's fields in place of keys that are missing `there` and present `here`."""
+    for key, field in type(section).model_fields.items():
+        if key not in here:
+            continue
+        if key not in there:
+            if not field.is_required():
+                there[key] = to_jsonable_python(field.get_default(call_default_factory=True, validated_data={}))
+            continue
+        value = getattr(section, key)
+        if isinstance(value, Config) and isinstance(there[key], dict):
+            _fill(there[key], here[key], value)
+        elif isinstance(value, tuple) and isinstance(there[key], list) and len(value) == len(there[key]):
+            for old, new, inner in zip(there[key], here[key], value, strict=True):
+                if isinstance(inner, Config) and isinstance(old, dict):
+                    _fill(old, new, inner)

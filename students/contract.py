@@ -1,0 +1,90 @@
+"""What a student's config answers: what training needs beforehand, and how to train. Imports neither torch nor any trainer."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from limbeck.cluster.placement.demand import Trainer
+from limbeck.corpus.kinds import Kind
+from limbeck.corpus.parts import publishing, write_json
+
+if TYPE_CHECKING:
+    from limbeck.cluster.training import Placement
+
+METRICS_FILE = "training.json"
+"""The metrics of a training, in the student's folder."""
+
+
+class StudentConfig(Kind):
+    """The base of every student's config. A kind must answer `train`; the other defaults are those of a training that is free."""
+
+    family: ClassVar[str] = "student"
+    default_kind: ClassVar[str | None] = "sft"
+
+    columns: ClassVar[tuple[str, ...]] = ("prompt", "completion")
+    """The columns of the dataset that it trains on."""
+
+    workers: int = Field(1, ge=1, description="training processes")
+
+    @property
+    def passes(self) -> float:
+        """How often each row of the dataset goes through the model, for the estimate."""
+        return 1.0
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """The models that it loads beside the teacher: key under the student → Hugging Face id, folder or embedded name."""
+        return {}
+
+    def base_model(self, teacher: str) -> str:
+        """The model that it starts from."""
+        return teacher
+
+    def weights_share(self, teacher: str) -> float:
+        """The share of the base's weights that it starts with."""
+        return 1.0
+
+    def trainer(self, teacher: str, gpus: bool) -> Trainer | None:
+        """Memory of each training process (`gpus`: whether it has a GPU); None: it trains in the driver's process."""
+        return None
+
+    def problems(self, key: str, teacher: Path, chat: bool) -> list[str]:
+        """Reasons why it cannot learn from this teacher's text, one sentence each; `chat`: the rows are conversations.
+
+        `key` is its section of the recipe. Whether its models exist is checked elsewhere.
+        """
+        return []
+
+    def warm_up(self) -> None:
+        """Import in the background what `train` needs on the driver."""
+        return
+
+    @abstractmethod
+    def train(
+        self,
+        dataset: Path,
+        teacher: Path,
+        out: Path,
+        seed: int,
+        documents: Path | None = None,
+        placement: "Placement | None" = None,
+    ) -> dict[str, Any]:
+        """Train on `dataset`, publish the model folder at `out`, and return the metrics, which are its `training.json` too.
+
+        `dataset` is a Hugging Face folder with `columns`, `teacher` the model folder of the round's teacher, `documents` the
+        train sources. The same call resumes an interrupted training, and leaves a published student as it is. Metrics that are
+        reported if present: steps, loss_first, loss_last, train_seconds, warnings. Raises LimbeckError if it cannot be trained.
+        """
+
+
+@contextmanager
+def publishing_student(out: Path, metrics: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield an empty folder for a student's files; if the block succeeds, publish it at `out` with its metrics."""
+    with publishing(out) as folder:
+        folder.mkdir()
+        yield folder
+        write_json(folder / METRICS_FILE, dict(metrics))
