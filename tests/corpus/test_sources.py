@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
-from tokenizers import Tokenizer as Backend
-from tokenizers import models, pre_tokenizers
 
+from helpers.byte_tokenizer import byte_tokenizer
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.schemas import SOURCES
 from limbeck.corpus.sources import FOLLOWING_TOKENS, SourcesConfig, read_sources
@@ -43,13 +42,8 @@ def document(name: str, sentences: int = 3) -> str:
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    """One token a byte."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    alphabet = {symbol: number for number, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    backend = Backend(models.BPE(vocab=alphabet, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.save(str(folder / "tokenizer.json"))
-    return Tokenizer.load(folder)
+    """One token per byte."""
+    return byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def config(kind: str, **fields: Any) -> SourcesConfig:

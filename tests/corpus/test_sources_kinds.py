@@ -1,4 +1,4 @@
-"""Seed tasks, draws, labelled tables, conversations and earlier runs as sources: ids, records, splits, and every fault."""
+"""Seed tasks, draws, labelled tables and conversations as sources: ids, records, splits, and every fault."""
 
 import json
 import random
@@ -8,56 +8,27 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from helpers.byte_tokenizer import byte_tokenizer
-from helpers.run_folder import make_run
+from helpers.paths import ROOT
+from helpers.source_rows import WORDS, read, reasons, used, write_lines
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.schemas import SOURCES
-from limbeck.corpus.sources import SourcesConfig, read_sources
+from limbeck.corpus.sources import SourcesConfig
 from limbeck.corpus.tokenizer import Tokenizer
-
-HALVES = {"train": 0.5, "dev": 0.0, "test": 0.5}
-WORDS = ["wheel", "parser", "telescope", "kitchen", "violin", "harbour", "glacier", "lantern", "orchard", "compass"]
+from limbeck.pipelines import recipe as recipes
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
-@pytest.fixture(scope="module")
-def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("runs") / "first")
-
-
-def read(tokenizer: Tokenizer, kind: str, seed: int = 0, **fields: Any) -> list[dict[str, Any]]:
-    """The table as rows, each record parsed."""
-    config = TypeAdapter(SourcesConfig).validate_python({"kind": kind, "split": HALVES, **fields})
-    table = read_sources(config, tokenizer, seed)
-    assert table.schema == SOURCES
-    assert len(set(table["source_id"].to_pylist())) == table.num_rows
-    rows = table.to_pylist()
-    assert all((row["split"] == "rejected") == (row["reason"] is not None) for row in rows)
-    return [{**row, "record": row["record"] and json.loads(row["record"])} for row in rows]
-
-
-def used(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {row["origin"]: row for row in rows if row["reason"] is None}
-
-
-def reasons(rows: list[dict[str, Any]]) -> dict[str, str]:
-    return {row["origin"]: row["reason"] for row in rows if row["reason"] is not None}
-
-
-def write_lines(path: Path, rows: list[Any]) -> str:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return str(path)
 
 
 # draws
@@ -353,78 +324,6 @@ def test_conversations_that_begin_alike_share_a_split(tmp_path: Path, tokenizer:
     assert len(rows) == 20 and len(splits) == 10 and all(len(found) == 1 for found in splits.values())
 
 
-# earlier runs
-
-
-def test_the_dataset_of_an_earlier_run(earlier: Path, tokenizer: Tokenizer) -> None:
-    rows = used(read(tokenizer, "run", run=str(earlier), round=0, near_duplicate_threshold=0.9))
-    stored = pq.read_table(next((earlier / "rounds/000/dataset/data").glob("*.parquet"))).to_pylist()
-    assert len(rows) > 10
-    for row in stored:
-        found = rows.get(f"first/rounds/000/dataset:{row['candidate_id']}")
-        if found is not None:
-            assert found["record"] == {key: row[key] for key in ("prompt", "completion", "document", "output", "reference")}
-            assert (found["document"], found["reference"]) == (row["document"], row["reference"])
-    by_document: dict[str, set[str]] = {}
-    for found in rows.values():
-        by_document.setdefault(found["document"], set()).add(found["split"])
-    assert all(len(splits) == 1 for splits in by_document.values())
-    last = used(read(tokenizer, "run", run=str(earlier), near_duplicate_threshold=0.9))
-    assert {origin.partition(":")[0] for origin in last} == {"first/rounds/001/dataset"}
-    assert last.keys() == used(read(tokenizer, "run", run=str(earlier), round=1, near_duplicate_threshold=0.9)).keys()
-
-
-def test_rows_of_one_source_share_a_split_though_they_have_no_document(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    dataset = tmp_path / "run" / "rounds" / "000" / "selections" / "few" / "dataset" / "data"
-    dataset.mkdir(parents=True)
-    (tmp_path / "run" / "rounds" / "000" / "dataset").mkdir()
-    (tmp_path / "run" / "lock.json").write_text("{}")
-    facts = json.dumps({"vary": {"persona": "a nurse"}})
-    shared = {"completion": " a", "output": "a", "document": "", "reference": None, "facts": facts, "pmi.pmi": 0.5}
-    stored = [{"candidate_id": f"c{n}", "source_id": f"s{n // 3}", "prompt": f"Task {n}", **shared} for n in range(30)]
-    pq.write_table(pa.Table.from_pylist(stored), dataset / "train-00000-of-00001.parquet")
-    rows = used(read(tokenizer, "run", run=str(tmp_path / "run"), selection="few"))
-    assert len(rows) == 30
-    splits = {n: rows[f"run/rounds/000/selections/few/dataset:c{n}"]["split"] for n in range(30)}
-    assert all(splits[n] == splits[n - n % 3] for n in range(30)) and set(splits.values()) == {"train", "test"}
-    record = rows["run/rounds/000/selections/few/dataset:c0"]["record"]
-    assert record == {"prompt": "Task 0", "completion": " a", "output": "a", "document": "", "facts": json.loads(facts)}
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"run": "absent"}, "there is no run folder absent"),
-        ({"run": "plain"}, "plain is not a run folder"),
-        ({"run": "begun"}, "the run begun has no dataset yet"),
-        ({"run": "done", "round": 4}, "the run done has no dataset of round 4; it has one of round 0, 1"),
-        ({"run": "done", "selection": "wide"}, "round 1 of the run done has no selection 'wide'; it has loose, tight"),
-        (
-            {"run": "done", "round": 0, "selection": "wide"},
-            "round 0 of the run done has no selection 'wide'; `limbeck filter done",
-        ),
-        ({"run": "done", "selection": "../selections/tight"}, "has no selection"),
-        ({"run": "done"}, "rounds/001/dataset has no Parquet file"),
-        ({"run": "done", "selection": "tight"}, "train.parquet is not a run's dataset .it has n"),
-        ({"run": "done", "selection": "loose"}, "there are no rows in the run done"),
-    ],
-)
-def test_a_run_that_cannot_be_read_is_named(
-    fields: dict[str, Any], message: str, tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for folder in ("plain", "begun/rounds/000", "done/rounds/000/dataset", "done/rounds/001/dataset"):
-        Path(folder).mkdir(parents=True)
-    for run in ("begun", "done"):
-        Path(run, "lock.json").write_text("{}")
-    for name, columns in (("tight", {"n": [1]}), ("loose", {"prompt": [], "output": []}), (".new", {"n": [1]})):
-        data = Path("done/rounds/001/selections") / name / "dataset/data"
-        data.mkdir(parents=True)
-        pq.write_table(pa.table(columns), data / "train.parquet")
-    with pytest.raises(LimbeckError, match=message):
-        read(tokenizer, "run", **fields)
-
-
 # what all share
 
 
@@ -531,3 +430,17 @@ def test_vary_is_absent_from_what_a_run_records_unless_it_is_set() -> None:
         dumped = varied.model_dump(mode="json")
         assert dumped["vary"] == {"x": [1, "a"], "y": {"range": [1, 2]}}
         assert adapter.validate_python(dumped) == varied
+
+
+def test_the_page_s_examples_are_valid_and_name_every_kind() -> None:
+    page = (ROOT / "docs" / "sources.md").read_text()
+    kinds, varied = (yaml_block.split("```")[0] for yaml_block in page.split("```yaml\n")[1:])
+    examples = [yaml.safe_load(line)["sources"] for line in kinds.strip().splitlines()] + [yaml.safe_load(varied)["sources"]]
+    schema = recipes.json_schema()
+    schema = {"$defs": schema["$defs"], **schema["properties"]["sources"]}
+    for example in examples:
+        TypeAdapter(SourcesConfig).validate_python(example)
+        jsonschema.validate(example, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**examples[-1], "vary": {"x": {"files": "a"}}}, schema)
+    assert {example["kind"] for example in examples} == set(schema["discriminator"]["mapping"])
