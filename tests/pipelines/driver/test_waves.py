@@ -112,7 +112,7 @@ def context_of(folder: Path, model: Path, rows_per_part: int, across_callers: bo
     ]  # fmt: skip
     table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["source_id"])), schema=SOURCES)
     write_parts(run.sources("train"), table, rows_per_part, SOURCES, WAVE)
-    return Context(recipe, run, recipe.filters, (), Events(run.events), {}, model, None)  # type: ignore[arg-type]
+    return Context(recipe, run, recipe.filters, (), Events(run.events), {}, model, None, {})  # type: ignore[arg-type]
 
 
 def in_process(workers: int, kill_at: int | None) -> Any:
