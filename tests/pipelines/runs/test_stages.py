@@ -1,0 +1,153 @@
+"""What lock.json records of the stages of a run, read by a version that has more keys, other semantics or other packages."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.tiny_run import recipe
+from limbeck.corpus.errors import LimbeckError
+from limbeck.filters.contract import Bound
+from limbeck.filters.own import own_filter, own_set_filter
+from limbeck.filters.text.length import LengthConfig
+from limbeck.generators.summaries import SummariesConfig
+from limbeck.pipelines.recipe import Recipe, validate
+from limbeck.pipelines.runs.folder import RunFolder, open_run
+from limbeck.pipelines.runs.stages import Stages, stages_of
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stages")
+    recipe(folder)
+    return folder
+
+
+def tiny(home: Path, **changes: Any) -> Recipe:
+    return validate(recipe(home, **changes), "here").resolved()
+
+
+def stages(found: Recipe) -> Stages:
+    return stages_of(found, found.filters, found.select, Path(found.teacher.model))
+
+
+def begun(home: Path, run: Path, found: Recipe, finished: bool = False) -> RunFolder:
+    """A run folder whose every stage has begun."""
+    folder = RunFolder(run)
+    open_run(folder, stages(found), {}, "")
+    for path in ("sources/train/part-0.parquet", "candidates/part-0.parquet", "scores/pmi/part-0.parquet", "student/config.json"):
+        (run / "rounds/000" / path).parent.mkdir(parents=True)
+        (run / "rounds/000" / path).touch()
+    (run / "calibration.json").touch()
+    (run / "evaluation/test/teacher").mkdir(parents=True)
+    (run / "evaluation/test/teacher/candidates").touch()
+    if finished:
+        (run / "evaluation/_done.json").write_text('{"fingerprint": "x"}')
+    return folder
+
+
+def edit(folder: RunFolder, change: Any) -> None:
+    lock = json.loads(folder.lock_file.read_text())
+    change(lock)
+    folder.lock_file.write_text(json.dumps(lock))
+
+
+def test_keys_that_the_version_of_the_run_did_not_have_refuse_nothing(home: Path, tmp_path: Path) -> None:
+    found = tiny(home, select=[{"kind": "duplicates"}], student={"kind": "sft", "base": {"kind": "layers", "layers": 1}})
+    folder = begun(home, tmp_path, found)
+
+    def forget(lock: dict[str, Any]) -> None:
+        data = lock["stages"]
+        for section, key in [
+            (data["sources"], "max_source_tokens"),
+            (data["candidates"]["generator"], "stop"),
+            (data["candidates"]["teacher"], "pack_tokens"),
+            (data["scores"]["pmi"], "lazy"),
+            (data["scores"]["pmi"]["engine"], "cache_bytes"),
+            (data["decisions"]["calibration"], "parts"),
+            (data["decisions"]["select"]["duplicates"], "recall"),
+            (data["student"], "scheduler"),
+            (data["student"]["base"]["healing"], "tokens"),
+            (data["evaluation"], "dev_samples"),
+            (data["decisions"]["bounds"]["length"][0], "false_acceptance"),
+        ]:
+            del section[key]
+        del lock["semantics"], lock["packages"]
+
+    edit(folder, forget)
+    given = tiny(home, select=[{"kind": "duplicates"}], student={"kind": "sft", "base": {"kind": "layers", "layers": 1}})
+    data = recipe(home)
+    assert data["sources"]["max_source_tokens"] == 200  # not the default: what was forgotten is a difference
+    with pytest.raises(LimbeckError, match=r"stage 'sources' differs \(max_source_tokens: null there, 200 here\)"):
+        open_run(folder, stages(given), {}, "")
+    edit(folder, lambda lock: lock["stages"]["sources"].update(max_source_tokens=200))
+    with pytest.raises(LimbeckError, match=r"stage 'evaluation' differs \(dev_samples: 2 there, 1 here\)"):
+        open_run(folder, stages(given), {}, "")
+    edit(folder, lambda lock: lock["stages"]["evaluation"].update(dev_samples=1))
+    open_run(folder, stages(given), {}, "")
+    assert json.loads(folder.lock_file.read_text())["stages"] == json.loads(json.dumps(stages(given).data))
+
+
+def test_a_difference_is_still_one(home: Path, tmp_path: Path) -> None:
+    folder = begun(home, tmp_path, tiny(home))
+    with pytest.raises(LimbeckError, match=r"stage 'student' differs \(epochs: 1 there, 2 here\)"):
+        open_run(folder, stages(tiny(home, student={"kind": "sft", "epochs": 2})), {}, "")
+    edit(folder, lambda lock: lock["stages"]["candidates"]["generator"].pop("samples"))
+    with pytest.raises(LimbeckError, match=r"generator.samples: 4 there, 3 here"):  # the default of a key that was not written
+        open_run(folder, stages(tiny(home)), {}, "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [(SummariesConfig, "generator summaries had semantics 1"), (LengthConfig, "filter length had semantics 1")]
+)
+def test_other_semantics_refuse_an_unfinished_run_alone(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, words: str
+) -> None:
+    unfinished, finished = begun(home, tmp_path / "a", tiny(home)), begun(home, tmp_path / "b", tiny(home), finished=True)
+    edit(unfinished, lambda lock: lock.pop("semantics"))  # older versions wrote none, which means 1
+    monkeypatch.setattr(kind, "semantics", 2)
+    with pytest.raises(LimbeckError, match=f"{words}, and this version has 2"):
+        open_run(unfinished, stages(tiny(home)), {}, "")
+    open_run(finished, stages(tiny(home)), {}, "")
+    assert "2" not in str(json.loads(finished.lock_file.read_text())["semantics"])  # what made its results stays on record
+
+
+def test_nothing_is_refused_before_the_stage_has_begun(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path)
+    open_run(folder, stages(tiny(home)), {}, "")
+    monkeypatch.setattr(LengthConfig, "semantics", 2)
+    open_run(folder, stages(tiny(home)), {}, "")
+    assert json.loads(folder.lock_file.read_text())["semantics"]["scores"]["filter length"] == 2
+
+
+def test_a_student_per_round_is_recorded_by_round(home: Path, tmp_path: Path) -> None:
+    both = [{"kind": "sft", "epochs": 1}, {"kind": "sft", "epochs": 2}]
+    folder = begun(home, tmp_path, tiny(home, student=both))
+    edit(folder, lambda lock: lock["stages"]["student"]["1"].pop("scheduler"))
+    open_run(folder, stages(tiny(home, student=both)), {}, "")
+    with pytest.raises(LimbeckError, match=r"stage 'student' differs \(1.epochs: 2 there, 3 here\)"):
+        open_run(folder, stages(tiny(home, student=[both[0], {"kind": "sft", "epochs": 3}])), {}, "")
+
+
+class Mine:
+    name = "mine"
+    bounds = (Bound("x", maximum=1.0),)
+
+    def score(self, candidates: Any) -> Any: ...
+
+
+class Ours:
+    def __init__(self) -> None:
+        self.name, self.keep = "ours", 3
+
+    def select(self, survivors: Any) -> Any: ...
+
+
+def test_user_objects_are_recorded_as_ever(home: Path) -> None:
+    found = tiny(home)
+    data = stages_of(found, (own_filter(Mine()),), (own_set_filter(Ours()),), Path(found.teacher.model)).data
+    where = f"{__name__}."
+    assert data["scores"] == {"mine": {"class": f"{where}Mine", "lazy": False}}
+    assert data["decisions"]["bounds"] == {"mine": [vars(Mine.bounds[0])]}
+    assert data["decisions"]["select"] == {"ours": {"class": f"{where}Ours", "keep": "3", "name": "'ours'"}}
