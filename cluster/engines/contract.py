@@ -77,9 +77,9 @@ class EngineConfig(Kind):
 
         A kind that can reuse their memory takes them out of the list first.
         """
-        from limbeck.cluster.engines.model_cache import release
+        from limbeck.cluster.engines.unloading import unload
 
-        release(left)
+        unload(left)
         return self.build()
 
     @abstractmethod

@@ -1,7 +1,6 @@
 """The engines of one process: built on first use, kept while there is room, weights swapped within one architecture."""
 
 import contextlib
-import gc
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -10,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.protocol import Engine, Usage
+from limbeck.cluster.engines.unloading import unload
 
 Held = TypeVar("Held", covariant=True)
 Key = tuple[Hashable, ...]
@@ -53,7 +53,7 @@ class Engines:
         """Return what `config` loads, kept as engines are."""
 
         def load(left: list[Any]) -> Held:
-            release(left)
+            unload(left)
             return config.load()
 
         held: Held = self._ask(self._held, (type(config).__name__, config.model_dump_json()), load, True)
@@ -192,21 +192,6 @@ class ModelCache:
         self._pins[key] -= 1
         if not self._pins[key]:
             del self._pins[key]
-
-
-def release(left: list[Any]) -> None:
-    """End what unloaded models still hold: processes, connections, memory of a GPU. Empties the list."""
-    if not left:
-        return
-    while left:
-        model = left.pop()
-        if hasattr(model, "close"):
-            model.close()
-        del model
-    import torch
-
-    gc.collect()
-    torch.cuda.empty_cache()  # nothing happens where no GPU is in use
 
 
 def add(total: Usage, usage: Usage, sign: int = 1) -> Usage:

@@ -38,10 +38,10 @@ class TransformersConfig(EngineConfig):
     def start(self, left: list[Any]) -> Engine:
         """Load it, into the memory of an engine that was unloaded for it if that one was built alike."""
         from limbeck.cluster.engines.local.engine import TransformersEngine, build
-        from limbeck.cluster.engines.model_cache import release
+        from limbeck.cluster.engines.unloading import unload
 
         alike = left.pop() if left and isinstance(left[-1], TransformersEngine) else None
-        release(left)
+        unload(left)
         return build(self, alike)
 
     def build(self) -> Engine:
