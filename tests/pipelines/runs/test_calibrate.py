@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.filters.contract import Bound
-from limbeck.pipelines.runs.calibrate import calibrate, freeze
+from limbeck.pipelines.runs.calibrate import absolute, calibrate, freeze
 from limbeck.pipelines.runs.select import passing
 
 FILTERS = [
@@ -249,3 +249,14 @@ def test_what_an_open_bound_says_on_its_other_side_holds(side: str) -> None:
     found = calibrate(table(values, [0.0] * 4), [("pmi", [bound])], 0.5)
     assert found["bounds"]["pmi"]["faithfulness"] == {side: sign * 2.0, other: sign * 3.5}
     assert found["pass_rate"] == 0.5
+
+
+def test_absolute_bounds_are_what_can_be_applied_before_anything_is_calibrated() -> None:
+    """Open sides are left out, whatever stands there; the rest of the bound holds, and that the score is a number."""
+    open_ = [
+        Bound("a", minimum=0.9, maximum=2.0, calibrate="minimum", reason="low"),
+        Bound("a", minimum=0.1, maximum=0.2, calibrate="maximum", reason="high"),
+        Bound("b", minimum=0.1, maximum=0.2),
+    ]
+    left = [Bound("a", maximum=2.0, reason="low"), Bound("a", minimum=0.1, reason="high"), Bound("b", minimum=0.1, maximum=0.2)]
+    assert absolute([("x", open_), ("y", [])]) == (("x", tuple(left)), ("y", ()))
