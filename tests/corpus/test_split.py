@@ -84,6 +84,11 @@ def test_a_chain_of_near_duplicates_is_one_group_however_it_is_named() -> None:
     assert near_duplicate_groups(documents, 0.6) == dict.fromkeys(documents, "n00")
 
 
+def test_a_threshold_that_no_sketch_can_serve_still_joins_what_is_equal() -> None:
+    texts = {"a": FAMILY, "b": FAMILY, "c": "nothing of this occurs above"}
+    assert near_duplicate_groups(texts, 0.001) == {"a": "a", "b": "a", "c": "c"}
+
+
 @given(st.floats(0.02, 1.0))
 def test_sketches_miss_few_pairs_and_compare_no_more_than_that_takes(threshold: float) -> None:
     """Wider bands propose fewer strangers; the widest that still find a pair at the threshold are chosen."""
@@ -162,6 +167,7 @@ def test_what_the_split_does_not_ask_for_is_left_over() -> None:
         (9, Split(train=0.1, dev=0.1, test=0.4), (1, 1, 3)),  # 0.9, 0.9, 3.6 are 5.4 in all
         (100, Split(train=0.29, dev=0.57, test=0.14), (29, 57, 14)),  # 0.29 × 100 is a hair below 29
         (20, Split(train=0.01, dev=0.9, test=0.01), (1, 16, 1)),  # 0.2, 18 and 0.2 are 18 in all, and no split stays empty
+        (8, Split(train=0.1, dev=0.1, test=0.5), (1, 1, 4)),  # 0.8, 0.8 and 4 are 5.6, so 6, in all
         (5, Split(train=5, dev=0, test=0), (5, 0, 0)),
         (5, Split(train=1.0, dev=0, test=0), (5, 0, 0)),
         (6, Split(train=1, dev=0.0, test=2), (1, 0, 2)),
@@ -200,6 +206,7 @@ def test_sizes_differ_from_the_exact_shares_by_less_than_one(documents: int, a: 
         # a group that fits no split is left over, where that has room, and goes to the roomiest split where it has not
         ({"a": 7, "b": 2, "c": 2, "d": 1}, Split(train=2, dev=2, test=1), {"a": None, "b": "train", "c": "dev", "d": "test"}),
         ({"a": 9, "b": 2, "c": 1, "d": 1}, Split(train=6, dev=3, test=2), {"a": "train", "b": "dev", "c": "test", "d": "dev"}),
+        ({"a": 5, "b": 1, "c": 1, "d": 1}, Split(train=2, dev=1, test=1), {"a": "train", "b": "dev", "c": "test", "d": None}),
         # rather a split that has exactly the room than what is left over
         ({"a": 4, "b": 4, "c": 1}, Split(train=4, dev=1, test=0), {"a": "train", "b": None, "c": "dev"}),
     ],
@@ -212,6 +219,16 @@ def test_whole_groups_go_where_there_is_most_room(sizes: dict[str, int], split: 
         assert all(len(names) == 1 for names in found.values())
         # groups of one size may swap their places, as the seed draws
         assert Counter((sizes[group], *found[group]) for group in sizes) == Counter((sizes[g], expected[g]) for g in sizes)
+
+
+def test_a_seed_draws_the_same_split_in_every_version() -> None:
+    """A run that is resumed, or made again from its recipe, must not move documents from test to train."""
+    chosen = assign_splits({name: name for name in "abcdefgh"}, Split(train=0.5, dev=0.25, test=0.25), 7)
+    assert {name: "".join(sorted(i for i, split in chosen.items() if split == name)) for name in SPLITS} == {
+        "train": "acfh",
+        "dev": "eg",
+        "test": "bd",
+    }
 
 
 def test_the_seed_draws_the_split() -> None:
@@ -236,7 +253,7 @@ def test_impossible_splits_say_why(groups: dict[str, str], split: Split, message
 @pytest.mark.parametrize(
     "values",
     [
-        {"train": 0.06, "dev": 0.57, "test": 0.37},  # in floating point a hair above 1
+        {"train": 0.33, "dev": 0.56, "test": 0.11},  # in floating point a hair above 1
         {"train": 1.0, "dev": 0, "test": 0},  # 0 is a count and a fraction
         {"train": 0.0, "dev": 3, "test": 0},
         {"train": 0.01, "dev": 0.01, "test": 0.01},

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.filters.contract import Bound
-from limbeck.pipelines.runs.calibrate import calibrate, freeze
+from limbeck.pipelines.runs.calibrate import absolute, calibrate, freeze
 from limbeck.pipelines.runs.select import passing
 
 FILTERS = [
@@ -165,3 +165,98 @@ def test_a_false_acceptance_limit_stands_beside_one_by_pass_rate() -> None:
     assert found["pass_rate"] == pytest.approx(0.2) and set(found["bounds"]["pmi"]) == {"faithfulness", "risk"}
     frozen = freeze(filters, found)
     assert all(bound.calibrate is None and bound.false_acceptance is None for _, bounds in frozen for bound in bounds)
+
+
+@pytest.mark.parametrize(("pass_rate", "limit", "level"), [(1.0, 0.1, 0.0), (0.8, 0.2, 0.2), (0.41, 0.3, 0.4), (0.2, 0.5, 0.8)])
+def test_the_level_is_the_share_that_a_limit_rejects(pass_rate: float, limit: float, level: float) -> None:
+    scores = table([0.3, 0.1, 0.5, 0.2, 0.4], [0.0] * 5)
+    found = calibrate(scores, [("pmi", [Bound("faithfulness", calibrate="minimum")])], pass_rate)
+    assert found["bounds"]["pmi"]["faithfulness"] == {"minimum": limit, "maximum": None}
+    assert found["level"] == pytest.approx(level) and found["pass_rate"] == pytest.approx(1 - level) and found["note"] == ""
+    found = calibrate(scores, [("pmi", [Bound("faithfulness", calibrate="maximum")])], pass_rate)
+    assert found["bounds"]["pmi"]["faithfulness"] == {"minimum": None, "maximum": pytest.approx(0.6 - limit)}
+    assert found["level"] == pytest.approx(level)
+
+
+@pytest.mark.parametrize("pass_rate", [0.0, -0.5, 1.01])
+def test_a_share_that_is_none_is_our_own_mistake(pass_rate: float) -> None:
+    with pytest.raises(AssertionError):
+        calibrate(table([0.1], [0.0]), FILTERS, pass_rate)
+
+
+def test_a_calibrated_limit_of_zero_has_no_sign() -> None:
+    """-0.0 in calibration.json would equal 0.0 and yet differ in its text."""
+    found = calibrate(table([0.0, -0.0], [-0.0, 0.0]), FILTERS, 1.0)
+    assert "-0.0" not in json.dumps(found)
+
+
+def test_a_false_acceptance_limit_of_a_maximum_is_frozen_as_a_plain_bound() -> None:
+    bound = Bound("risk", minimum=-5.0, calibrate="maximum", reason="risky", false_acceptance=0.5)
+    scores = table([0.0] * 2, [0.0, 9.0]).append_column("pmi.risk_null", pa.array([1.0, 3.0]))
+    found = calibrate(scores, [("pmi", [bound])], 0.5)
+    ((_, (frozen,)),) = freeze([("pmi", [bound])], found)
+    limit = frozen.maximum
+    assert limit is not None and 1.0 <= limit < 3.0  # one of two mismatched pairs passes
+    assert frozen == Bound("risk", minimum=-5.0, maximum=limit, reason="risky")
+    assert found["pass_rate"] == 0.5 and found["level"] is None
+
+
+def test_both_sides_of_one_column_are_calibrated_beside_absolute_bounds() -> None:
+    """Two bounds on one column, one side each: 9 scores, of which the middle seven are to pass."""
+    filters = [
+        ("pmi", [Bound("faithfulness", calibrate="minimum"), Bound("faithfulness", calibrate="maximum")]),
+        ("length", [Bound("tokens", minimum=5.0), Bound("tokens", maximum=40.0)]),
+    ]
+    found = calibrate(table([float(n) for n in range(9)], [0.0] * 9), filters, 7 / 9)
+    assert found["bounds"] == {
+        "pmi": {"faithfulness": {"minimum": 1.0, "maximum": 7.0}},
+        "length": {"tokens": {"minimum": 5.0, "maximum": 40.0}},
+    }
+    assert found["pass_rate"] == pytest.approx(7 / 9) and found["candidates"] == 9 and found["pass_rate_target"] == 7 / 9
+
+
+def test_of_absolute_bounds_the_strictest_is_advised_on() -> None:
+    filters = [("length", [Bound("tokens", minimum=15.0)]), ("pmi", [Bound("risk", maximum=-1.0, calibrate="minimum")])]
+    scores = table([0.0] * 4, [-2.0, 0.0, 0.0, 0.0], tokens=[10.0, 20.0, 20.0, 20.0])
+    with pytest.raises(LimbeckError, match=r"none of the 4 candidates .* pmi\.risk alone lets 1 through"):
+        calibrate(scores, filters, 0.5)
+
+
+@pytest.mark.parametrize(("pass_rate", "rows", "wanted"), [(0.07, 100, 7), (0.071, 100, 8), (0.001, 10, 1), (1.0, 3, 3)])
+def test_the_wanted_share_is_rounded_up_but_for_noise(pass_rate: float, rows: int, wanted: int) -> None:
+    """0.07 × 100 is a hair above 7 in floating point, and no share is so small that no row is wanted."""
+    found = calibrate(table([float(n) for n in range(rows)], [0.0] * rows), FILTERS, pass_rate)
+    assert found["pass_rate"] == pytest.approx(wanted / rows)
+
+
+def test_no_candidates_and_nothing_to_calibrate_is_no_pass_rate() -> None:
+    found = calibrate(table([], []), [("length", [Bound("tokens", minimum=1.0)])], 0.5)
+    assert (found["pass_rate"], found["candidates"], found["level"]) == (0.0, 0, None)
+
+
+def test_a_note_is_due_exactly_where_absolute_bounds_leave_less_than_wanted() -> None:
+    scores = table([0.1, 0.2, 0.3, 0.4], [0.0] * 4, tokens=[3.0, 3.0, 10.0, 10.0])
+    assert calibrate(scores, FILTERS, 0.5)["note"] == "" and calibrate(scores, FILTERS, 0.51)["note"] != ""
+
+
+@pytest.mark.parametrize("side", ["minimum", "maximum"])
+def test_what_an_open_bound_says_on_its_other_side_holds(side: str) -> None:
+    """A bound whose minimum is calibrated may state a maximum: that one is absolute and rejects first."""
+    sign = 1.0 if side == "minimum" else -1.0
+    other = "maximum" if side == "minimum" else "minimum"
+    bound = Bound("faithfulness", calibrate=side, **{other: sign * 3.5})  # type: ignore[arg-type]
+    values = [sign * value for value in (1.0, 2.0, 3.0, 4.0)]
+    found = calibrate(table(values, [0.0] * 4), [("pmi", [bound])], 0.5)
+    assert found["bounds"]["pmi"]["faithfulness"] == {side: sign * 2.0, other: sign * 3.5}
+    assert found["pass_rate"] == 0.5
+
+
+def test_absolute_bounds_are_what_can_be_applied_before_anything_is_calibrated() -> None:
+    """Open sides are left out, whatever stands there; the rest of the bound holds, and that the score is a number."""
+    open_ = [
+        Bound("a", minimum=0.9, maximum=2.0, calibrate="minimum", reason="low"),
+        Bound("a", minimum=0.1, maximum=0.2, calibrate="maximum", reason="high"),
+        Bound("b", minimum=0.1, maximum=0.2),
+    ]
+    left = [Bound("a", maximum=2.0, reason="low"), Bound("a", minimum=0.1, reason="high"), Bound("b", minimum=0.1, maximum=0.2)]
+    assert absolute([("x", open_), ("y", [])]) == (("x", tuple(left)), ("y", ()))

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import pyarrow as pa
@@ -9,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import write_part
 from limbeck.corpus.schemas import CANDIDATES, DECISIONS
 from limbeck.filters.contract import Bound
 from limbeck.filters.sets.distinct import BestConfig
 from limbeck.filters.sets.duplicates import DuplicatesConfig
-from limbeck.pipelines.runs.select import connect, decide, joined, passing
+from limbeck.pipelines.runs.select import connect, connect_parts, decide, in_order, joined, passing, scores_of, to_target
 
 COLUMNS = {"pmi": ("faithfulness", "saliency"), "length": ("tokens",), 'it\'s "odd"': ("a b",)}
 VALUES = st.one_of(st.none(), st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 0.0, 0.25, 0.5]), st.floats(-1, 1))
@@ -278,3 +281,182 @@ def test_a_skipped_score_rejects_nothing_itself(limit: float | None, rejected_by
     filters = [("costly", [Bound("y", minimum=0.0)]), ("cheap", [Bound("x", minimum=limit)])]
     (row,) = decide(connect(candidates([False]), {"cheap": cheap, "costly": costly}), filters).to_pylist()
     assert row["rejected_by"] == rejected_by and words in row["reason"]
+
+
+def test_a_generator_s_error_comes_first_and_has_words_in_any_case() -> None:
+    table = candidates([True, True, False])
+    table = table.set_column(table.schema.get_field_index("error"), "error", pa.array(["it's broken", None, None], pa.string()))
+    scores = score_table({"x": [-1.0] * 3}, 3).append_column("skipped_by", pa.array(["other"] * 3))
+    rows = decide(connect(table, {"pmi": scores}), [("pmi", [Bound("x", minimum=0.0)])]).to_pylist()
+    assert [(row["rejected_by"], row["reason"]) for row in rows] == [
+        ("generator", "it's broken"),
+        ("generator", "the engine gave no reason"),
+        ("pmi", "x -1 is below 0"),
+    ]
+
+
+def test_a_row_skipped_by_a_filter_without_bounds_is_kept() -> None:
+    """Nothing is asked of a score that no bound is on."""
+    scores = score_table({"x": [None]}, 1).append_column("skipped_by", pa.array(["cheap"]))
+    connection = connect(candidates([False]), {"pmi": scores})
+    assert decide(connection, [("pmi", [])])["kept"].to_pylist() == [True]
+    (row,) = decide(connection, [("pmi", [Bound("x", minimum=0.0)])]).to_pylist()
+    assert (row["rejected_by"], row["reason"]) == ("undecided", "pmi was not scored, since cheap rejected the row then")
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64(), pa.float32()],
+)
+def test_every_type_of_number_is_a_score(type_: pa.DataType) -> None:
+    values = pa.array([0, 1, None], pa.int64()).cast(type_)
+    connection = connect(candidates([False] * 3), {"pmi": pa.table({"candidate_id": ["id0", "id1", "id2"], "x": values})})
+    rows = decide(connection, [("pmi", [Bound("x", minimum=0.5)])]).to_pylist()
+    assert {row["candidate_id"]: row["reason"] for row in rows} == {
+        "id0": "x 0 is below 0.5",
+        "id1": None,
+        "id2": "x could not be scored",
+    }
+    assert joined(connection, ["pmi"])["pmi.x"].to_pylist() == [0.0, 1.0, None]
+
+
+@pytest.mark.parametrize("values", [pa.array(["a"]), pa.array([[1.0]]), pa.array([{"b": 1}])])
+def test_what_is_no_number_is_evidence_and_no_score(values: pa.Array) -> None:
+    found = pa.table({"candidate_id": ["id0"], "error": ["e"], "skipped_by": ["s"], "x": values, "y": [1.0]})
+    connection = connect(candidates([False]), {"pmi": found})
+    with pytest.raises(LimbeckError, match="a bound on 'x' but scores only y;"):
+        decide(connection, [("pmi", [Bound("x", minimum=0.0)])])
+    plain, with_evidence = (joined(connection, ["pmi"], evidence=evidence) for evidence in (False, True))
+    assert [name for name in plain.column_names if "." in name] == ["pmi.y"]
+    assert [name for name in with_evidence.column_names if "." in name] == ["pmi.y", "pmi.x"]
+    assert with_evidence["pmi.x"].to_pylist() == values.to_pylist()
+
+
+def test_a_column_without_any_value_is_a_score_that_is_missing() -> None:
+    found = pa.table({"candidate_id": ["id0"], "x": pa.nulls(1)})
+    (row,) = decide(connect(candidates([False]), {"pmi": found}), [("pmi", [Bound("x", minimum=0.0)])]).to_pylist()
+    assert (row["rejected_by"], row["reason"]) == ("pmi", "x could not be scored")
+
+
+def test_a_filter_that_scores_nothing_and_an_unknown_score_are_named() -> None:
+    connection = connect(
+        candidates([False]), {"pmi": pa.table({"candidate_id": ["id0"]}), "length": score_table({"t": [1.0]}, 1)}
+    )
+    with pytest.raises(LimbeckError, match="filter pmi has a bound on 'x' but scores only nothing;"):
+        decide(connection, [("pmi", [Bound("x", minimum=0.0)])])
+    table = joined(connection, ["pmi", "length"])
+    assert scores_of(table, "length", "t").tolist() == [1.0]
+    with pytest.raises(LimbeckError, match="filter length has a bound on 'u' but scores only t;"):
+        scores_of(table, "length", "u")
+
+
+def test_documents_are_joined_where_evidence_is_asked_for_and_sources_are_known() -> None:
+    table = candidates([False] * 4)
+    sources = pa.table({"source_id": ["s0", "s1"], "document": ["zero", "one"]})  # that of s2 is lost, its candidate is not
+    found = joined(connect(table, {}, sources), [], evidence=True)
+    assert found["document"].to_pylist() == ["zero", "zero", "one", None]
+    assert found["candidate_id"].to_pylist() == ["id0", "id3", "id1", "id2"]  # by (source_id, sample)
+    assert "document" not in joined(connect(table, {}, sources), []).column_names
+    assert "document" not in joined(connect(table, {}), [], evidence=True).column_names
+
+
+def test_an_unscored_row_stays_in_the_joined_table() -> None:
+    found = joined(connect(candidates([False, True]), {"pmi": score_table({"x": [1.0]}, 1)}), ["pmi"])
+    assert found["candidate_id"].to_pylist() == ["id0", "id1"] and found["pmi.x"].to_pylist() == [1.0, None]
+
+
+def in_parts(folder: Path, table: pa.Table, rows: int) -> Path:
+    for number, start in enumerate(range(0, table.num_rows, rows)):
+        write_part(folder, f"part-{number:05d}", table.slice(start, rows))
+    return folder
+
+
+def test_parts_on_disk_are_decided_as_the_tables_that_they_hold(tmp_path: Path) -> None:
+    table = candidates([False, True, False, False, False])
+    sources = pa.table({"source_id": ["s0", "s1", "s2"], "document": ["a", "b", "c"]})
+    scores = score_table({"x": [0.1, None, 0.9, None, 0.5]}, 5)
+    folders = [in_parts(tmp_path / name, t, 2) for name, t in (("candidates", table), ("scores", scores), ("sources", sources))]
+    filters = [("pmi", [Bound("x", minimum=0.4)])]
+    connection = connect_parts(folders[0], {"pmi": folders[1]}, folders[2])
+    assert decide(connection, filters) == decide(connect(table, {"pmi": scores}), filters)
+    expected = joined(connect(table, {"pmi": scores}, sources), ["pmi"], evidence=True)
+    assert joined(connection, ["pmi"], evidence=True) == expected
+    some = connect_parts(folders[0], {"pmi": folders[1]}, folders[2], ["part-00000", "part-00002"])
+    assert sorted(decide(some, filters)["candidate_id"].to_pylist()) == ["id0", "id1", "id4"]
+    assert set(joined(some, [], evidence=True)["document"].to_pylist()) == {"a", "b"}
+    assert in_order(folders[0]) == [f"id{n}" for n in range(5)]
+    assert in_order(tmp_path / "scores") == in_order(folders[0])
+
+
+class Dropping:
+    """A set-wise filter that drops by name, and records which rows it was given."""
+
+    def __init__(self, name: str, drops: dict[str, str | None], **more: Any) -> None:
+        self.name, self._drops, self._more, self.given = name, drops, more, list[str]()
+
+    def select(self, survivors: pa.Table) -> pa.Table:
+        self.given = survivors["candidate_id"].to_pylist()
+        return pa.table({"candidate_id": list(self._drops), "reason": list(self._drops.values()), **self._more})
+
+
+def test_each_set_filter_judges_what_the_one_before_left() -> None:
+    first, second = Dropping("first", {"id1": "no", "id2": None}), Dropping("second", {"id2": "never"})
+    third = Dropping("third", {})
+    scores = {"pmi": score_table({"x": [1.0, 1.0, 1.0, 1.0, -1.0]}, 5)}
+    decisions = decide(
+        connect(candidates([False] * 5), scores), [("pmi", [Bound("x", minimum=0.0)])], [first, second, third]
+    ).to_pylist()
+    assert [sorted(each.given) for each in (first, second, third)] == [
+        ["id0", "id1", "id2", "id3"],
+        ["id0", "id2", "id3"],
+        ["id0", "id3"],
+    ]
+    assert {row["candidate_id"]: (row["rejected_by"], row["reason"]) for row in decisions if not row["kept"]} == {
+        "id1": ("first", "no"),
+        "id2": ("second", "never"),
+        "id4": ("pmi", "x -1 is below 0"),
+    }
+    with pytest.raises(LimbeckError, match="filter second drops"):  # what the first has dropped is not the second's to judge
+        decide(connect(candidates([False] * 5), scores), [("pmi", [])], [first, Dropping("second", {"id1": "no"})])
+
+
+def test_what_a_set_filter_cannot_judge_carries_its_words() -> None:
+    ids: dict[str, str | None] = {"id0": None, "id1": "no graph", "id2": "far"}
+    judging = Dropping("graph", ids, undecided=[True, True, False])
+    rows = decide(connect(candidates([False] * 3), {}), [], [judging]).to_pylist()
+    assert [(row["rejected_by"], row["reason"]) for row in rows] == [
+        ("undecided", "graph cannot judge it: what it takes was never scored"),
+        ("undecided", "graph cannot judge it: no graph"),
+        ("graph", "far"),
+    ]
+
+
+def test_evidence_of_set_filters_is_handed_on_where_there_is_some() -> None:
+    found: dict[str, pa.Table] = {}
+    plain, extra = Dropping("plain", {"id0": "x"}, undecided=[False]), Dropping("extra", {"id1": None}, group=[7])
+    connection = connect(candidates([False] * 2), {})
+    decide(connection, [], [plain, extra], found.__setitem__)
+    assert {name: table.to_pydict() for name, table in found.items()} == {"extra": {"candidate_id": ["id1"], "group": [7]}}
+    assert decide(connection, [], [extra])["kept"].to_pylist() == [True, True]  # nobody asks for it
+
+
+@given(st.lists(st.booleans(), max_size=12), st.integers(0, 12), st.randoms())
+@settings(max_examples=40, deadline=None)
+def test_a_target_keeps_the_first_accepted_rows_of_the_order(kept: list[bool], target: int, random: Any) -> None:
+    """The oracle: walk through the order and count; what was rejected before keeps its reason."""
+    rows = [
+        {"candidate_id": f"id{n}", "source_id": "s", "sample": n, "kept": passes, "rejected_by": None if passes else "pmi"}
+        | {"reason": None if passes else "x 0 is below 0.5"}
+        for n, passes in enumerate(kept)
+    ]
+    decisions = pa.Table.from_pylist(rows, schema=DECISIONS)
+    order = [f"id{n}" for n in range(len(kept))]
+    random.shuffle(order)
+    accepted = [id_ for id_ in order if kept[int(id_[2:])]]
+    found = to_target(decisions, order, target)
+    assert found.schema == DECISIONS and found["candidate_id"] == decisions["candidate_id"]
+    for before, after in zip(decisions.to_pylist(), found.to_pylist(), strict=True):
+        if before["candidate_id"] in accepted[target:]:
+            assert not after["kept"] and after["rejected_by"] == "target" and f"its {target} rows" in after["reason"]
+        else:
+            assert after == before
