@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 import yaml
 
+from helpers.commands import limbeck
 from helpers.paths import PACKAGE, ROOT
-from helpers.tiny_run import limbeck
 from limbeck.cluster.session import PACKAGES, code_fingerprints
 from limbeck.corpus.errors import LimbeckError
 from limbeck.pipelines import recipe as recipes

@@ -15,8 +15,8 @@ import pytest
 
 pytest.importorskip("vllm")
 
+from helpers.commands import command, settings
 from helpers.paths import ROOT
-from helpers.tiny_run import command, settings
 from limbeck.corpus.parts import read_parts
 from limbeck.corpus.schemas import CANDIDATES
 from limbeck.pipelines.runs.events import read_events
