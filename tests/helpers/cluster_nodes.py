@@ -5,6 +5,7 @@ head holds what a cluster cannot be without, so the others may be killed.
 """
 
 import json
+import os
 import sys
 
 from ray.cluster_utils import Cluster
@@ -18,8 +19,10 @@ def main() -> None:
     raylets = [node.all_processes["raylet"][0].process.pid for node in nodes]
     print(json.dumps({"address": cluster.address, "raylets": raylets}), flush=True)
     for _ in sys.stdin:
-        cluster.add_node(**shared, **others[-1])
-    cluster.shutdown()
+        nodes.append(cluster.add_node(**shared, **others[-1]))
+    for node in reversed(nodes):  # `Cluster.shutdown` waits for what may have been killed
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+    os._exit(0)
 
 
 main()

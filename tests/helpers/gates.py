@@ -15,25 +15,29 @@ PATIENCE_SECONDS = 300.0  # of a condition that holds after seconds on a quiet m
 
 
 class Gate:
-    """One rename, as a plan for tests/sitecustomize.py."""
+    """One rename, or several; `plan` is for tests/sitecustomize.py, in the environment variable FAULTS."""
 
-    def __init__(self, folder: Path, rename: str, when: str = "before") -> None:
-        """`rename` is a regular expression on the path that a file or folder is renamed to."""
-        self.plan, self._open = folder / "gate.json", folder / "gate.open"
-        self.plan.write_text(json.dumps([{"rename": rename, "when": when, "hold": str(self._open)}]))
+    def __init__(self, folder: Path, *renames: str, when: str = "before") -> None:
+        """Each of `renames` is a regular expression on the path that a file or folder is renamed to."""
+        self.plan = folder / "gate.json"
+        holds = [{"rename": rename, "when": when, "hold": str(self._release(i))} for i, rename in enumerate(renames)]
+        self.plan.write_text(json.dumps(holds))
 
     @property
     def reached(self) -> bool:
-        """Whether a process has come to it."""
+        """Whether a process has come to the first rename."""
         return Path(f"{self.plan}.0").exists()
 
     def wait(self, process: subprocess.Popen[str]) -> None:
-        """Wait until a process has come to it; `process` is the run."""
+        """Wait until a process has come to the first rename; `process` is the run."""
         wait_for(lambda: self.reached, process)
 
-    def open(self) -> None:
-        """Let everything through, from now on."""
-        self._open.touch()
+    def open(self, number: int = 0) -> None:
+        """Let everything through the rename of this number, from now on."""
+        self._release(number).touch()
+
+    def _release(self, number: int) -> Path:
+        return self.plan.with_name(f"gate.open.{number}")
 
 
 def wait_for(

@@ -86,7 +86,7 @@ def killed_at(moment: int, work: Callable[[Callable[..., None]], object]) -> boo
 
 
 def dies_after(seconds: float, work: Callable[[], object], last: Path) -> None:
-    """Run `work` in a forked process and kill it after so long; it cannot end before, because it waits when it publishes `last`."""
+    """Run `work` in a forked process that waits when it would publish `last`, and kill it after so long."""
     pid = os.fork()
     if pid == 0:
         try:
