@@ -81,7 +81,7 @@ def starts(log: Path) -> int:
 
 
 def test_vllm_killed_at_five_random_moments_loses_no_row(tmp_path: Path) -> None:
-    """Each part waits with its candidates for a kill of its own: the run is not over before the last, and needs vLLM after each."""
+    """Each part waits with its candidates for a kill of its own: so the run is not over early and needs vLLM after each kill."""
     rng, out = random.Random(SEED), tmp_path / "run"
     gate = Gate(tmp_path, *(f"rounds/000/candidates/part-{number:05d}.parquet$" for number in range(KILLS)))
     run = start(out, "generator.max_new_tokens=64", faults=gate.plan)
