@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 from limbeck.cluster.engines.protocol import Message
 from limbeck.generators.contract import Draft, Draw, GeneratorConfig, Needs, Prompt, Question, Script, Source, Task
 
-QUESTION = "question"
+QUESTION = "frozen_question"
 """The key of a source's record under which a question that was drawn once is frozen."""
 
 

@@ -1,32 +1,62 @@
-"""Loaded by every Python process that has this folder on PYTHONPATH: refuses old import names, and SIGKILL at a chosen rename.
+"""Loaded by every Python process that has this folder on PYTHONPATH: refuses old import names, and strikes at chosen renames.
 
-FAULTS names a JSON file: [{"rename": regex on the target, "when": "before" | "after", "victim": "self" | "driver"}, ...]. Each
-fault strikes once: `<file>.<index>` marks it as spent. The driver's process id is read from the run's lock.
+FAULTS names a JSON file, a list of faults, each a `rename` (a regular expression on the target), `when` ("before" or "after") and
+one of
+- `victim`: "self" or "driver" gets SIGKILL, once. The driver's process id is read from the run's lock.
+- `hold`: a file. Every process that comes to such a rename waits until that file exists.
+`<plan>.<index>` marks a fault that has struck, or a hold that a process has come to. See helpers/gates.py.
 """
 
 import json
 import os
 import re
 import signal
+import time
 
 from helpers.old_names import refuse_old_names
 
 refuse_old_names()
-_plan = os.environ.get("FAULTS")
 
 
-def _strike(target, when):
-    for index, fault in enumerate(json.load(open(_plan))):
+def arm():
+    """Wrap the renames of this process if its environment names a plan."""
+    plan = os.environ.get("FAULTS")
+    if plan:
+        os.rename, os.replace = _wrapped(plan, os.rename), _wrapped(plan, os.replace)
+
+
+def _wrapped(plan, original):
+    def rename(source, target, **more):
+        _strike(plan, target, "before")
+        original(source, target, **more)
+        _strike(plan, target, "after")
+
+    return rename
+
+
+def _strike(plan, target, when):
+    for index, fault in enumerate(json.load(open(plan))):
         if fault["when"] != when or not re.search(fault["rename"], str(target)):
+            continue
+        if "hold" in fault:
+            _mark(plan, index)
+            while not os.path.exists(fault["hold"]):
+                time.sleep(0.02)
             continue
         victim = os.getpid() if fault["victim"] == "self" else _driver(target)
         if not os.path.exists(f"/proc/{victim}"):
             continue  # another fault has ended it already; this one waits for the next
-        try:
-            os.close(os.open(f"{_plan}.{index}", os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            continue
-        os.kill(victim, signal.SIGKILL)
+        if _mark(plan, index):
+            os.kill(victim, signal.SIGKILL)
+
+
+def _mark(plan, index):
+    """Whether this is the first time."""
+    try:
+        os.close(os.open(f"{plan}.{index}", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 def _driver(target):
@@ -36,14 +66,4 @@ def _driver(target):
     return json.load(open(os.path.join(run, "run.lock")))["process"]
 
 
-def _wrapped(original):
-    def rename(source, target, **more):
-        _strike(target, "before")
-        original(source, target, **more)
-        _strike(target, "after")
-
-    return rename
-
-
-if _plan:
-    os.rename, os.replace = _wrapped(os.rename), _wrapped(os.replace)
+arm()

@@ -2,26 +2,20 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from helpers.paths import ROOT, child_environment
+from helpers.commands import script
+from helpers.paths import ROOT
 from helpers.tiny_run import write_documents, write_recipe
 from helpers.tiny_students import make_model
 
 EXAMPLES = ROOT / "examples"
 
 
-def run_example(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=child_environment(HF_HUB_OFFLINE="1"),
-    )
+def run_example(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = script(EXAMPLES / name, *arguments, **environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -34,25 +28,25 @@ def test_one_round_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_an_own_generator_gets_steps_frozen_inputs_and_a_report(tmp_path: Path) -> None:
+def test_an_own_generator_gets_steps_frozen_inputs_and_a_report(tmp_path: Path, ray_address: str) -> None:
     recipe = write_recipe(tmp_path, rounds=1, student=None, filters=[{"kind": "length", "min_output_tokens": 1}])
     run = tmp_path / "run"
-    run_example("own_generator.py", recipe, run)
+    run_example("own_generator.py", recipe, run, RAY_ADDRESS=ray_address)
     steps = json.loads((run / "report.json").read_text())
     assert steps["finished"] and steps["rounds"][0]["rows"]["candidates"] == 12
     assert list((run / "rounds/000/steps").glob("part-*.parquet")), "steps are stored"
 
 
 @pytest.mark.timeout(900)
-def test_an_own_filter(tmp_path: Path) -> None:
+def test_an_own_filter(tmp_path: Path, ray_address: str) -> None:
     recipe = write_recipe(tmp_path, rounds=1, student=None)
-    run_example("own_filter.py", recipe, tmp_path / "run")
+    run_example("own_filter.py", recipe, tmp_path / "run", RAY_ADDRESS=ray_address)
     assert list((tmp_path / "run/rounds/000/scores/numbers").glob("part-*.parquet"))
 
 
 @pytest.mark.timeout(900)
-def test_own_data(tmp_path: Path) -> None:
+def test_own_data(tmp_path: Path, ray_address: str) -> None:
     recipe, documents = write_recipe(tmp_path, student=None), write_documents(tmp_path / "mine.jsonl", 20, seed=3)
-    run_example("own_data.py", recipe, documents, tmp_path / "run")
+    run_example("own_data.py", recipe, documents, tmp_path / "run", RAY_ADDRESS=ray_address)
     counts = json.loads((tmp_path / "run/report.json").read_text())["sources"]
     assert counts["used"] == 20 and counts["train"] == 12

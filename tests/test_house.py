@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 import yaml
 
+from helpers.commands import limbeck
 from helpers.import_graph import cycles, import_graph
 from helpers.paths import PACKAGE, ROOT
-from helpers.tiny_run import limbeck
 from limbeck.cluster.session import PACKAGES, code_fingerprints
 from limbeck.corpus.errors import LimbeckError
 from limbeck.pipelines import recipe as recipes

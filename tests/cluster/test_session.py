@@ -2,10 +2,11 @@
 
 import contextlib
 import json
-import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers.tiny_run import command, limbeck, settings, write_recipe
+from helpers.clusters import DRIVER_SETTINGS, token_settings
+from helpers.commands import command, limbeck, settings
+from helpers.gates import PATIENCE_SECONDS, Gate, wait_for
+from helpers.tiny_run import write_recipe
 from limbeck.corpus.parts import read_parts, read_table
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -21,34 +25,26 @@ NO_STUDENT = {"rounds": 1, "student": None}
 
 
 @contextlib.contextmanager
-def running_cluster(folder: Path) -> Iterator[dict[str, str]]:
+def running_cluster(folder: Path) -> Iterator[tuple[dict[str, str], subprocess.Popen[str]]]:
     """`ray start --head`, ended by its own process id: `ray stop` would end every other cluster of the machine too."""
-    environment = {
-        **os.environ,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    }
-    if (Path.home() / ".ray" / "auth_token").exists():
-        environment["RAY_AUTH_MODE"] = "token"
+    place = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # its note of itself is not found by other runs of this machine
+    environment = {**settings(), **DRIVER_SETTINGS, **token_settings(), "RAY_TMPDIR": place}
     command_line = [*RAY, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false", f"--port={free_port()}"]
     with (folder / "ray.log").open("w") as log:
         head = subprocess.Popen(
-            [*command_line, "--object-store-memory=100000000"], env=environment, stdout=log, stderr=subprocess.STDOUT
+            [*command_line, "--object-store-memory=100000000"], env=environment, stdout=log, stderr=subprocess.STDOUT, text=True
         )
-    note = Path("/tmp/ray/ray_current_cluster")
+    note = Path(place, "ray/ray_current_cluster")
     try:
-        deadline = time.monotonic() + 120
-        while "Ray runtime started" not in (folder / "ray.log").read_text() or not note.exists():
-            assert head.poll() is None and time.monotonic() < deadline, (folder / "ray.log").read_text()
-            time.sleep(0.2)
-        yield environment
+        wait_for(lambda: "Ray runtime started" in (folder / "ray.log").read_text() and note.exists(), head)
+        yield environment, head
     finally:
         family = descendants(head.pid)
         head.terminate()
         head.wait(timeout=60)
         for process in psutil.wait_procs(family, timeout=15)[1]:
             process.kill()
-        note.unlink(missing_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def free_port() -> int:
@@ -59,40 +55,45 @@ def free_port() -> int:
 
 @pytest.mark.timeout(600)
 def test_a_running_cluster_is_joined_and_left_up(tmp_path: Path) -> None:
-    with running_cluster(tmp_path) as environment:
+    with running_cluster(tmp_path) as (environment, head):
         recipe = write_recipe(tmp_path, **NO_STUDENT)
-        checked = json.loads(limbeck("check", recipe, "--json").stdout)
+        found = {"RAY_TMPDIR": environment["RAY_TMPDIR"]}  # no address is given
+        checked = json.loads(limbeck("check", recipe, "--json", **found).stdout)
         assert "joins the Ray cluster" in checked["cluster"] and checked["problems"] == []
-        done = limbeck("run", recipe, "--out", tmp_path / "run")
+        done = limbeck("run", recipe, "--out", tmp_path / "run", **found)
         assert done.returncode == 0, done.stderr
         assert "joined the Ray cluster" in done.stderr
-        deadline = time.monotonic() + 60  # Ray tells of what is free again with some delay
-        while True:
-            status = subprocess.run([*RAY, "status"], env=environment, capture_output=True, text=True, timeout=60)
-            assert status.returncode == 0 and "Active" in status.stdout, status.stderr
-            if "0.0/2.0 CPU" in status.stdout:
-                break
-            assert time.monotonic() < deadline, "the run's workers still hold what they reserved: " + status.stdout
-            time.sleep(1)
+        wait_for(lambda: nothing_reserved(environment), head)  # Ray reports what is free again with some delay
+
+
+def nothing_reserved(environment: dict[str, str]) -> bool:
+    """Whether the cluster that stands there has all of its processors."""
+    status = subprocess.run([*RAY, "status"], env=environment, capture_output=True, text=True, timeout=300)
+    assert status.returncode == 0 and "Active" in status.stdout, status.stderr
+    return "0.0/2.0 CPU" in status.stdout
 
 
 @pytest.mark.timeout(300)
 def test_a_private_cluster_listens_on_loopback_and_ends_with_its_run(tmp_path: Path) -> None:
     recipe, run = write_recipe(tmp_path, **NO_STUDENT), tmp_path / "run"
-    driver = subprocess.Popen(command("run", recipe, "--out", run), env=settings(), stderr=subprocess.PIPE, text=True)
+    gate = Gate(tmp_path, "rounds/000/candidates/part-00002.parquet$")
+    driver = subprocess.Popen(command("run", recipe, "--out", run), env=settings(gate.plan), stderr=subprocess.PIPE, text=True)
     seen, processes = set(), {}
     while driver.poll() is None:
+        at_work = gate.reached
         for process in descendants(driver.pid):
             processes[process.pid] = process
             try:
                 seen |= {conn.laddr.ip for conn in process.net_connections("tcp") if conn.status == psutil.CONN_LISTEN}
             except (psutil.Error, OSError):
                 continue
+        if at_work:
+            gate.open()
         time.sleep(0.3)
     assert driver.returncode == 0, driver.stderr.read() if driver.stderr else ""
     outside = {address for address in seen if not address.startswith("127.") and address not in ("::1", "::ffff:127.0.0.1")}
     assert seen and not outside
-    _, alive = psutil.wait_procs([process for process in processes.values() if process.pid != driver.pid], timeout=15)
+    _, alive = psutil.wait_procs([process for process in processes.values() if process.pid != driver.pid], PATIENCE_SECONDS)
     assert not [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -108,14 +109,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("layouts")
 
 
-@pytest.fixture(scope="module")
-def reference(home: Path) -> Path:
-    return run_with(home, "reference")
-
-
-def run_with(home: Path, name: str, **cluster: object) -> Path:
-    layout = {"rows_per_part": 3, "threads_per_worker": 1, "cpus_per_worker": 0.5, **cluster}
-    done = limbeck("run", write_recipe(home, **NO_STUDENT, cluster=layout), "--out", home / name)
+def run_with(home: Path, name: str, ray_address: str, **cluster: object) -> Path:
+    layout = {"rows_per_part": 4, "threads_per_worker": 1, "cpus_per_worker": 0.5, **cluster}
+    done = limbeck("run", write_recipe(home, **NO_STUDENT, cluster=layout), "--out", home / name, RAY_ADDRESS=ray_address)
     assert done.returncode == 0, done.stderr
     return home / name
 
@@ -129,13 +125,15 @@ def run_with(home: Path, name: str, **cluster: object) -> Path:
         pytest.param({"workers": 2, "parts_in_flight": 2}, id="parts in flight", marks=pytest.mark.slow),
     ],
 )
-def test_the_rows_do_not_depend_on_where_they_are_computed(home: Path, reference: Path, layout: dict[str, object]) -> None:
-    run = run_with(home, f"run-{len(list(home.iterdir()))}", **layout)
+def test_the_rows_do_not_depend_on_where_they_are_computed(
+    home: Path, plain_run: Path, ray_address: str, layout: dict[str, object]
+) -> None:
+    run = run_with(home, f"run-{len(list(home.iterdir()))}", ray_address, **layout)
     for folder in ("candidates", "scores/pmi", "scores/length"):
-        mine, theirs = (read_parts(place / "rounds/000" / folder) for place in (run, reference))
+        mine, theirs = (read_parts(place / "rounds/000" / folder) for place in (run, plain_run))
         assert mine.equals(theirs), folder
     for table in ("decisions.parquet", "dataset/data/train-00000-of-00001.parquet"):
-        assert read_table(run / "rounds/000" / table).equals(read_table(reference / "rounds/000" / table))
+        assert read_table(run / "rounds/000" / table).equals(read_table(plain_run / "rounds/000" / table))
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     stages = [event for event in events if event["event"] == "stage_done"]
     assert all(0 <= stage["model_seconds"] <= stage["seconds"] for stage in stages)

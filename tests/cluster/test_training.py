@@ -8,8 +8,8 @@ from typing import Any
 import psutil
 import pytest
 
-from helpers.paths import SEARCH_PATH
 from helpers.tiny_students import make_dataset, make_model
+from limbeck.cluster.session import ClusterConfig, connected
 from limbeck.cluster.training import Placement, exit_message, fit
 from limbeck.corpus.errors import LimbeckError
 
@@ -17,19 +17,9 @@ pytestmark = pytest.mark.slow  # every test starts processes that import torch
 
 
 @pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    import ray
-
-    options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=100_000_000,
-        runtime_env={"env_vars": {"PYTHONPATH": SEARCH_PATH}},
-        **options,
-    )
-    yield
-    ray.shutdown()
+def ray_here(ray_address: str) -> Iterator[None]:
+    with connected(ClusterConfig(address=ray_address)):
+        yield
 
 
 def _answer(config: dict[str, Any]) -> dict[str, Any]:
@@ -99,10 +89,11 @@ def test_a_killed_worker_is_started_again(tmp_path: Path, ray_here: None) -> Non
 
 def _kill_the_controller_once(config: dict[str, Any]) -> dict[str, Any]:
     if _count(config) == 1:
-        for process in psutil.process_iter(["cmdline"]):
-            if "ray::TrainController" in " ".join(process.info["cmdline"] or []):
-                process.kill()
-        time.sleep(60)  # Ray ends this worker with its controller
+        raylet = psutil.Process().parent()
+        controllers = [each for each in raylet.children() if "ray::TrainController" in " ".join(each.cmdline())] if raylet else []
+        assert len(controllers) == 1
+        controllers[0].kill()
+        time.sleep(3600)  # Ray ends this worker with its controller
     return {"attempts": len(list(Path(config["folder"]).iterdir()))}
 
 

@@ -2,13 +2,13 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from helpers.commands import limbeck, script
 from helpers.outcomes import assert_same_outcome
-from helpers.tiny_run import limbeck, settings, write_recipe
+from helpers.tiny_run import write_recipe
 from limbeck.corpus.parts import read_parts, read_table
 from limbeck.corpus.schemas import CANDIDATES
 
@@ -88,11 +88,9 @@ def test_workers_and_trainers_killed_in_every_stage(home: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_driver_and_a_worker_killed_while_candidates_are_drawn(tmp_path: Path) -> None:
+def test_a_driver_and_a_worker_killed_while_candidates_are_drawn(tmp_path: Path, plain_run: Path) -> None:
     """The representative of the two long ones: one round, no student."""
-    small = {"rounds": 1, "student": None}
-    recipe, reference = uninterrupted(tmp_path, "reference", **small)
-    faults, run = tmp_path / "faults.json", tmp_path / "killed"
+    recipe, faults, run = plain_run.parent / "recipe.yaml", tmp_path / "faults.json", tmp_path / "killed"
     faults.write_text(
         json.dumps(
             [
@@ -106,7 +104,7 @@ def test_a_driver_and_a_worker_killed_while_candidates_are_drawn(tmp_path: Path)
     assert leftovers, "a kill before the rename leaves the temporary file"
     done = limbeck("run", recipe, "--out", run, faults=faults)
     assert done.returncode == 0, done.stderr
-    assert_same_outcome(run, reference, rounds=1)
+    assert_same_outcome(run, plain_run, rounds=1)
 
 
 FATAL_FILTER = """
@@ -143,12 +141,12 @@ if __name__ == "__main__":
 
 
 def run_with_fatal_filter(
-    folder: Path, recipe: Path, victim: str, fault: str = "kill", filter: str = "Fatal"
+    folder: Path, recipe: Path, ray_address: str, victim: str, fault: str = "kill", filter: str = "Fatal"
 ) -> subprocess.CompletedProcess[str]:
     """A user's script whose filter ends its worker by a fault on one candidate; victim "": on every one."""
-    script = folder / "mine.py"
-    script.write_text(FATAL_FILTER.format(victim=victim, recipe=str(recipe), run=str(folder / "run"), fault=fault, filter=filter))
-    return subprocess.run([sys.executable, str(script)], env=settings(), capture_output=True, text=True, timeout=500)
+    mine = folder / "mine.py"
+    mine.write_text(FATAL_FILTER.format(victim=victim, recipe=str(recipe), run=str(folder / "run"), fault=fault, filter=filter))
+    return script(mine, RAY_ADDRESS=ray_address)
 
 
 @pytest.mark.timeout(600)
@@ -160,15 +158,16 @@ def run_with_fatal_filter(
         pytest.param("engine", "its engine ended: CUDA error: an illegal memory access", marks=pytest.mark.slow),
     ],
 )
-def test_a_row_that_always_ends_its_worker_becomes_a_reason(tmp_path: Path, fault: str, words: str) -> None:
-    recipe, reference = uninterrupted(
-        tmp_path, "reference", rounds=1, student=None, cluster={"rows_per_part": 4, "stall_seconds": 6.0}
-    )
-    victim = read_parts(reference / "rounds/000/candidates", CANDIDATES)["candidate_id"].to_pylist()[5]
-    done = run_with_fatal_filter(tmp_path, recipe, victim, fault)
+def test_a_row_that_always_ends_its_worker_becomes_a_reason(
+    tmp_path: Path, plain_run: Path, ray_address: str, fault: str, words: str
+) -> None:
+    cluster = {"rows_per_part": 4, "threads_per_worker": 1, "stall_seconds": 6.0 if fault == "hang" else 1800.0}
+    recipe = write_recipe(tmp_path, rounds=1, student=None, cluster=cluster)
+    victim = read_parts(plain_run / "rounds/000/candidates", CANDIDATES)["candidate_id"].to_pylist()[5]
+    done = run_with_fatal_filter(tmp_path, recipe, ray_address, victim, fault)
     assert done.returncode == 0, done.stderr
     decisions = {row["candidate_id"]: row for row in read_table(tmp_path / "run/rounds/000/decisions.parquet").to_pylist()}
-    theirs = {row["candidate_id"]: row for row in read_table(reference / "rounds/000/decisions.parquet").to_pylist()}
+    theirs = {row["candidate_id"]: row for row in read_table(plain_run / "rounds/000/decisions.parquet").to_pylist()}
     assert decisions[victim]["rejected_by"] in ("fatal", theirs[victim]["rejected_by"])
     assert not decisions[victim]["kept"]
     scores = {row["candidate_id"]: row for row in read_parts(tmp_path / "run/rounds/000/scores/fatal").to_pylist()}
@@ -181,9 +180,9 @@ def test_a_row_that_always_ends_its_worker_becomes_a_reason(tmp_path: Path, faul
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_worker_that_dies_whenever_it_loads_stops_the_run(tmp_path: Path) -> None:
+def test_a_worker_that_dies_whenever_it_loads_stops_the_run(tmp_path: Path, ray_address: str) -> None:
     recipe = write_recipe(tmp_path, rounds=1, student=None)
-    done = run_with_fatal_filter(tmp_path, recipe, victim="", filter="NeverLoads")
+    done = run_with_fatal_filter(tmp_path, recipe, ray_address, victim="", filter="NeverLoads")
     assert done.returncode != 0
     assert "died 3 times while it loaded its models, at last: it was killed or crashed" in done.stderr
     assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 12, "the part before is kept"
@@ -191,9 +190,9 @@ def test_a_worker_that_dies_whenever_it_loads_stops_the_run(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_worker_that_always_dies_stops_the_run_with_its_last_words(tmp_path: Path) -> None:
+def test_a_worker_that_always_dies_stops_the_run_with_its_last_words(tmp_path: Path, ray_address: str) -> None:
     recipe = write_recipe(tmp_path, rounds=1, student=None, cluster={"rows_per_part": 12, "max_restarts": 2})
-    done = run_with_fatal_filter(tmp_path, recipe, victim="")
+    done = run_with_fatal_filter(tmp_path, recipe, ray_address, victim="")
     assert done.returncode != 0
     assert "max_restarts" in done.stderr and "round-0/scores/fatal" in done.stderr
     assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 36

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.commands import limbeck
 from helpers.fault_server import FaultServer, byte_tokenizer, reply_text, scattered
-from helpers.tiny_run import limbeck, recipe, write_recipe
+from helpers.tiny_run import recipe, write_recipe
 from limbeck.corpus.parts import read_parts, read_table
 from limbeck.corpus.schemas import CANDIDATES
 
@@ -49,7 +50,7 @@ def served_recipe(folder: Path, server: FaultServer, notes: int, workers: int, r
 
 
 @pytest.mark.timeout(600)
-def test_one_prompt_too_long_in_ten_thousand(tmp_path: Path) -> None:
+def test_one_prompt_too_long_in_ten_thousand(tmp_path: Path, ray_address: str) -> None:
     notes = tmp_path / "notes.jsonl"
     write_notes(notes, ROWS - 1)
     with notes.open("a") as handle:
@@ -63,7 +64,7 @@ def test_one_prompt_too_long_in_ten_thousand(tmp_path: Path) -> None:
         filters=LENGTH,
         cluster={"rows_per_part": 1000},
     )
-    done = limbeck("run", path, "--out", tmp_path / "run", "--no-panel")
+    done = limbeck("run", path, "--out", tmp_path / "run", "--no-panel", RAY_ADDRESS=ray_address)
     assert done.returncode == 0, done.stderr
     candidates = read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES)
     failed = [row for row in candidates.select(["error", "finish_reason", "prompt"]).to_pylist() if row["error"]]
@@ -77,12 +78,12 @@ def test_one_prompt_too_long_in_ten_thousand(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_two_thousand_requests_of_a_run_over_every_fault(tmp_path: Path) -> None:
+def test_two_thousand_requests_of_a_run_over_every_fault(tmp_path: Path, ray_address: str) -> None:
     notes = write_notes(tmp_path / "notes.jsonl", 500)
     poison, too_long = set(notes[7::200]), set(notes[9::200])
     with FaultServer(plan=scattered(1, poison, too_long), seconds=0.002, hang_seconds=300.0, models=SERVED) as server:
         path = served_recipe(tmp_path, server, notes=500, workers=2, rows_per_part=100)
-        done = limbeck("run", path, "--out", tmp_path / "run", "--no-panel")
+        done = limbeck("run", path, "--out", tmp_path / "run", "--no-panel", RAY_ADDRESS=ray_address)
         assert done.returncode == 0, done.stderr
     assert server.answered.pop(TRIAL, 0) <= 4
     assert [name for name in server.sent_again if name != TRIAL] == [], "answered, and sent again"
@@ -102,7 +103,9 @@ def test_two_thousand_requests_of_a_run_over_every_fault(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_server_that_breaks_in_the_middle_of_a_run_stops_it_and_is_asked_on_once_it_is_mended(tmp_path: Path) -> None:
+def test_a_server_that_breaks_in_the_middle_of_a_run_stops_it_and_is_asked_on_once_it_is_mended(
+    tmp_path: Path, ray_address: str
+) -> None:
     broken = {"after": 60}
 
     def plan(prompt: str, before: int) -> str:
@@ -110,14 +113,14 @@ def test_a_server_that_breaks_in_the_middle_of_a_run_stops_it_and_is_asked_on_on
 
     with FaultServer(plan=plan, seconds=0.002, models=SERVED) as server:
         path = served_recipe(tmp_path, server, notes=30, workers=1, rows_per_part=5)
-        first = limbeck("run", path, "--out", tmp_path / "run", "--no-panel")
+        first = limbeck("run", path, "--out", tmp_path / "run", "--no-panel", RAY_ADDRESS=ray_address)
         assert first.returncode == 1 and "Traceback" not in first.stderr, first.stderr
         assert "started 3 times" in first.stderr.splitlines()[-1]
         assert "answered nothing for" in first.stderr.splitlines()[-1], "the last words are kept"
         kept = read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows
         broken["after"] = 10**6
         server.sent_again.clear()
-        done = limbeck("run", path, "--out", tmp_path / "run", "--no-panel")
+        done = limbeck("run", path, "--out", tmp_path / "run", "--no-panel", RAY_ADDRESS=ray_address)
         assert done.returncode == 0, done.stderr
         assert len([name for name in server.sent_again if name != TRIAL]) <= 60 - kept, "what was published is not asked again"
     rows = read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).to_pylist()

@@ -1,13 +1,13 @@
 """Out of memory is a death like any other: the worker is started again, three times at most while it loads; rows are halved."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from helpers.tiny_run import settings, write_recipe
+from helpers.commands import script
+from helpers.tiny_run import write_recipe
 from limbeck.cluster.engines.fatal_errors import as_engine_died, broke_its_device, ran_out_of_memory
 from limbeck.cluster.engines.protocol import EngineDied
 from limbeck.corpus.parts import read_parts
@@ -50,18 +50,18 @@ FAULTS = {
 }
 
 
-def run_greedy(folder: Path, fault: str, failures: int, fits: int = 10**6) -> subprocess.CompletedProcess[str]:
+def run_greedy(folder: Path, ray_address: str, fault: str, failures: int, fits: int = 10**6) -> subprocess.CompletedProcess[str]:
     """A user's script whose critic runs out of memory: at its first `failures` loads, and on more than `fits` rows together."""
     recipe = write_recipe(folder, rounds=1, student=None, cluster={"rows_per_part": 12})
     names = {"recipe": str(recipe), "run": str(folder / "run"), "starts": str(folder / "starts")}
     (folder / "mine.py").write_text(SCRIPT.format(fault=FAULTS[fault], failures=failures, fits=fits, **names))
-    return subprocess.run([sys.executable, str(folder / "mine.py")], env=settings(), capture_output=True, text=True, timeout=300)
+    return script(folder / "mine.py", RAY_ADDRESS=ray_address)
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("fault", ["torch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("python", "device"))])
-def test_a_load_that_never_fits_stops_the_run_after_three_starts(tmp_path: Path, fault: str) -> None:
-    done = run_greedy(tmp_path, fault, failures=99)
+def test_a_load_that_never_fits_stops_the_run_after_three_starts(tmp_path: Path, ray_address: str, fault: str) -> None:
+    done = run_greedy(tmp_path, ray_address, fault, failures=99)
     assert done.returncode != 0
     assert "died 3 times while it loaded its models, at last: its engine ended: out of memory" in done.stderr, done.stderr[-2000:]
     assert (tmp_path / "starts").read_text().count("\n") == 4  # the first, and three more
@@ -69,9 +69,9 @@ def test_a_load_that_never_fits_stops_the_run_after_three_starts(tmp_path: Path,
 
 
 @pytest.mark.timeout(400)
-def test_a_load_that_does_not_fit_once_is_tried_again(tmp_path: Path) -> None:
+def test_a_load_that_does_not_fit_once_is_tried_again(tmp_path: Path, ray_address: str) -> None:
     """And rows that do not fit together are scored by halves: none of them is at fault, so none gets a reason."""
-    done = run_greedy(tmp_path, "torch", failures=1, fits=20)
+    done = run_greedy(tmp_path, ray_address, "torch", failures=1, fits=20)
     assert done.returncode == 0, done.stderr
     scores = read_parts(tmp_path / "run/rounds/000/scores/greedy")
     assert scores.num_rows == 36 and scores["length"].null_count == 0

@@ -15,8 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from helpers.commands import command, limbeck, settings
+from helpers.gates import PATIENCE_SECONDS, Gate, wait_for
 from helpers.outcomes import assert_same_outcome, milestones, parts_done
-from helpers.tiny_run import command, limbeck, settings, write_recipe
+from helpers.tiny_run import write_recipe
 from limbeck.pipelines.runs.events import read_events
 
 SEED = int(os.environ.get("LIMBECK_SEED", "20261122"))
@@ -61,16 +63,15 @@ def moment(reference: Reference, number: int, victim: str) -> Moment:
     return Moment(before, at - reference.seconds[before])
 
 
-def started(reference: Reference, out: Path, when: Moment) -> subprocess.Popen[str]:
-    """A run that has come to the moment."""
-    driver = subprocess.Popen(command("run", reference.recipe, "--out", out), env=settings(), stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 300
-    while not (stands(out) and len(milestones(out)) >= when.milestones):
-        assert driver.poll() is None, driver.stderr.read() if driver.stderr else ""
-        assert time.monotonic() < deadline, "the run does not come to its moment"
-        time.sleep(0.01)
-    time.sleep(when.seconds)
-    return driver
+def started(reference: Reference, out: Path, when: Moment) -> tuple[subprocess.Popen[str], Gate]:
+    """A run that has come to the moment, or waits at the gate before its end because it was faster than the reference."""
+    gate = Gate(out.parent, "evaluation/test.json$")
+    environment = settings(gate.plan)
+    driver = subprocess.Popen(command("run", reference.recipe, "--out", out), env=environment, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (stands(out) and len(milestones(out)) >= when.milestones) or gate.reached, driver, seconds=600)
+    until = time.monotonic() + when.seconds
+    wait_for(lambda: time.monotonic() >= until or gate.reached, driver)
+    return driver, gate
 
 
 def stands(out: Path) -> bool:
@@ -98,11 +99,13 @@ def assert_nothing_twice(out: Path, reference: Reference, before: dict[str, tupl
 @pytest.mark.parametrize("number", MOMENTS)
 def test_a_driver_killed_at_a_random_moment(reference: Reference, tmp_path: Path, number: int) -> None:
     when, out = moment(reference, number, "driver"), tmp_path / "run"
-    driver = started(reference, out, when)
+    driver, gate = started(reference, out, when)
     print(f"LIMBECK_SEED={SEED}: the driver is killed at {when}, of {len(reference.seconds)} milestones")
+    family = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
-    assert driver.wait(60) == -signal.SIGKILL
-    time.sleep(4.0)  # its workers may publish what they had in hand
+    assert driver.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+    gate.open()
+    assert not psutil.wait_procs(family, timeout=PATIENCE_SECONDS)[1], "its workers end, with what they had in hand published"
     before = published(out)
     done = limbeck("run", reference.recipe, "--out", out)
     assert done.returncode == 0, done.stderr
@@ -115,14 +118,13 @@ def test_a_driver_killed_at_a_random_moment(reference: Reference, tmp_path: Path
 def test_a_ray_worker_killed_at_a_random_moment(reference: Reference, tmp_path: Path, number: int) -> None:
     """Whichever it is: one that holds models, one that hands out parts, the training's controller or its worker."""
     when, out = moment(reference, number, "worker"), tmp_path / "run"
-    driver = started(reference, out, when)
+    driver, gate = started(reference, out, when)
+    wait_for(lambda: ray_workers(driver.pid), driver)
     victims = ray_workers(driver.pid)
-    while not victims and driver.poll() is None:
-        time.sleep(0.05)
-        victims = ray_workers(driver.pid)
     victim, before = random.Random(f"{SEED} {number}").choice(victims), published(out)
     print(f"LIMBECK_SEED={SEED}: {victim.cmdline()[0]} is killed at {when}, of {len(victims)} workers")
     victim.kill()
+    gate.open()
     _, words = driver.communicate(timeout=600)
     assert driver.returncode == 0, words
     assert_same_outcome(out, reference.run, rounds=1)

@@ -14,8 +14,8 @@ PARTS = 4
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with connected(ClusterConfig(address="local")):
+def cluster(ray_address: str) -> Iterator[None]:
+    with connected(ClusterConfig(address=ray_address)):
         yield
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from helpers.gates import wait_for
 from limbeck.cluster.engines.protocol import EngineDied, Usage
 from limbeck.cluster.session import ClusterConfig
 from limbeck.cluster.workers.pool import Lane, WorkerPool
@@ -57,6 +58,8 @@ class NotingJob:
     fault: str = "kill"
     strikes: int = 1000  # how often it does so
     loads: bool = True
+    together: int = 1  # the first calls wait until so many have begun, and those beside the victim until it has struck
+    waits: tuple[str, Path] | None = None  # a part, and the file that its call waits for
 
     @property
     def out(self) -> Path:
@@ -77,9 +80,15 @@ class NotingJob:
         call = f"{part}:{start}:{stop}"
         self._note("begin", call, stop - start)
         engines.hold(Model()).answer(stop - start)
+        if self.waits is not None and self.waits[0] == part:
+            wait_for(self.waits[1].exists)
+        if self.together > 1:
+            wait_for(lambda: len(self.calls()) >= self.together)
         time.sleep(self.seconds)
         if self.victim is not None and self.victim[0] == part and (self.victim[1] is None or start <= self.victim[1] < stop):
             self._strike()
+        elif self.victim is not None and self.together > 1:
+            wait_for((self.folder / "strike-0").exists)
         self._note("end", call, stop - start)
         return pa.table({"row": list(range(start, stop)), "error": pa.nulls(stop - start, pa.string())})
 

@@ -85,17 +85,22 @@ def killed_at(moment: int, work: Callable[[Callable[..., None]], object]) -> boo
     return os.WIFSIGNALED(status)
 
 
-def dies_after(seconds: float, work: Callable[[], object]) -> bool:
-    """Run `work` in a forked process and kill it after so long; whether it was still at it."""
+def dies_after(seconds: float, work: Callable[[], object], last: Path) -> None:
+    """Run `work` in a forked process that waits when it would publish `last`, and kill it after so long."""
     pid = os.fork()
     if pid == 0:
         try:
+            replace = os.replace
+
+            def held(source: Any, target: Any, **named: Any) -> None:
+                while Path(target) == last:
+                    time.sleep(60)
+                replace(source, target, **named)
+
+            os.replace = held
             work()
-            os._exit(0)
         finally:
             os._exit(1)
     time.sleep(seconds)
     os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
+    assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])

@@ -1,15 +1,12 @@
-"""Whole runs on a model of a few thousand weights, through the command line, for tests of the machinery."""
+"""Recipes of whole runs on a model of a few thousand weights, for tests of the machinery."""
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from helpers.paths import child_environment
 from helpers.tiny_students import make_model
 
 WORDS = """
@@ -53,7 +50,7 @@ def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
         "calibration": {"pass_rate": 0.5},
         "student": {"kind": "sft", "epochs": 1, "batch_size": 4, "checkpoint_steps": 1},
         "evaluation": {"samples": 2, "dev_samples": 1},
-        "cluster": {"rows_per_part": 4},
+        "cluster": {"rows_per_part": 4, "threads_per_worker": 1},
         **changes,
     }  # fmt: skip
 
@@ -63,23 +60,3 @@ def write_recipe(folder: Path, **changes: Any) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe(folder, **changes)))
     return path
-
-
-def limbeck(
-    *arguments: Any, faults: Path | None = None, timeout: float = 600, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line; `faults` is a plan for tests/sitecustomize.py."""
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=timeout, env=settings(faults, **environment)
-    )
-
-
-def command(*arguments: Any) -> list[str]:
-    """The command line as a list, in this interpreter."""
-    return [sys.executable, "-m", "limbeck", *map(str, arguments)]
-
-
-def settings(faults: Path | None = None, **environment: str) -> dict[str, str]:
-    """The environment of a run: this checkout on the path, and the faults if there are any."""
-    more = {"FAULTS": str(faults)} if faults else {}
-    return child_environment(HF_HUB_OFFLINE="1", **more, **environment)

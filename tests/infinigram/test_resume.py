@@ -73,11 +73,10 @@ def test_kill_at_random_moments_of_a_long_build(tmp_path: Path, again: bool) -> 
     build([tmp_path / "ids.npy"], tmp_path / "whole", chosen)
     took_seconds = time.monotonic() - started
     whole = content_of(tmp_path / "whole")
-    died = 0
     for turn in range(10):
         out = tmp_path / ("index" if again else f"index{turn}")
         moment = random.random() * took_seconds / (4 if again else 1)
-        died += dies_after(moment, lambda out=out: build([tmp_path / "ids.npy"], out, chosen))
+        dies_after(moment, lambda out=out: build([tmp_path / "ids.npy"], out, chosen), last=out / "manifest.json")
         if not again:
             build([tmp_path / "ids.npy"], out, chosen)
             assert content_of(out) == whole, moment
@@ -85,8 +84,6 @@ def test_kill_at_random_moments_of_a_long_build(tmp_path: Path, again: bool) -> 
     if again:
         build([tmp_path / "ids.npy"], out, chosen)
         assert content_of(out) == whole
-    print(f"{died} of 10 died within {took_seconds:.1f} s")
-    assert died >= 5
 
 
 @pytest.mark.parametrize(("step", "told"), [("rank", 1), ("rank", 5), ("merge", 1)])

@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from helpers.tiny_run import command, settings
+from helpers.commands import command, settings
 
 PLUGIN = """
 def toy():

@@ -6,10 +6,11 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
+from helpers.commands import limbeck
 from helpers.tiny_classifier import make_classifier
 from helpers.tiny_encoder import make_encoder
 from helpers.tiny_masked import save
-from helpers.tiny_run import limbeck, write_recipe
+from helpers.tiny_run import write_recipe
 from limbeck.corpus.parts import read_parts, read_table
 
 ROUNDS = 2
@@ -21,7 +22,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(home: Path) -> Path:
+def run(home: Path, ray_address: str) -> Path:
     classifier = {"model": str(make_classifier(home / "classifier")), "dtype": "float32"}
     masked = {"model": str(save(home / "masked", "bert")), "dtype": "float32"}
     encoder = {"model": str(make_encoder(home / "encoder")), "dtype": "float32"}
@@ -59,7 +60,7 @@ def run(home: Path) -> Path:
         {"kind": "novelty", "nearest": 2},
     ]
     changes = {"rounds": ROUNDS, "student": None, "next_teacher": "teacher", "filters": filters, "select": select}
-    done = limbeck("run", write_recipe(home, **changes), "--out", home / "run", "--no-panel")
+    done = limbeck("run", write_recipe(home, **changes), "--out", home / "run", "--no-panel", RAY_ADDRESS=ray_address)
     assert done.returncode == 0, done.stderr
     return home / "run"
 

@@ -12,7 +12,8 @@ import jsonschema
 import pytest
 import yaml
 
-from helpers.tiny_run import limbeck, recipe, write_recipe
+from helpers.commands import limbeck
+from helpers.tiny_run import recipe, write_recipe
 from helpers.toy import SOURCE, install, scripted, write_distribution
 from limbeck.corpus.parts import read_json, read_parts, read_table
 

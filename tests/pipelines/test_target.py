@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from helpers.tiny_run import limbeck, write_recipe
+from helpers.commands import limbeck
+from helpers.tiny_run import write_recipe
 from limbeck.corpus.parts import part_names, read_part, read_parts, read_table
 from limbeck.pipelines.runs.select import to_target
 
@@ -19,7 +20,7 @@ def settings(**changes: Any) -> dict[str, Any]:
         "student": None,
         "target": TARGET,
         "calibration": {"pass_rate": 0.3, "parts": 2},
-        "cluster": {"rows_per_part": 1},
+        "cluster": {"rows_per_part": 1, "threads_per_worker": 1},
         **changes,
     }
 
@@ -30,8 +31,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(home: Path) -> Path:
-    done = limbeck("run", write_recipe(home, **settings()), "--out", home / "run", "--no-panel")
+def run(home: Path, ray_address: str) -> Path:
+    done = limbeck("run", write_recipe(home, **settings()), "--out", home / "run", "--no-panel", RAY_ADDRESS=ray_address)
     assert done.returncode == 0, done.stderr
     assert f"of {TARGET} rows accepted" in done.stderr
     return home / "run"
@@ -61,19 +62,27 @@ def test_status_and_check_say_how_it_went(run: Path, home: Path) -> None:
     assert f"of {TARGET} rows accepted" in limbeck("check", home / "recipe.yaml", "--out", run).stdout
 
 
-def test_a_spent_budget_ends_the_run_short_and_a_larger_one_goes_on_to_the_same_rows(run: Path, home: Path) -> None:
+def test_a_spent_budget_ends_the_run_short_and_a_larger_one_goes_on_to_the_same_rows(
+    run: Path, home: Path, ray_address: str
+) -> None:
     other = home / "budgeted"
-    short = limbeck("run", write_recipe(home, **settings(budget={"tokens": 1})), "--out", other, "--no-panel")
+    short = limbeck(
+        "run", write_recipe(home, **settings(budget={"tokens": 1})), "--out", other, "--no-panel", RAY_ADDRESS=ray_address
+    )
     assert short.returncode == 3 and "budget.tokens is spent" in short.stderr and "Traceback" not in short.stderr
     assert not (other / "rounds/000/decisions.parquet").exists()
-    done = limbeck("run", write_recipe(home, **settings(budget={"tokens": 1_000_000})), "--out", other, "--no-panel")
+    done = limbeck(
+        "run", write_recipe(home, **settings(budget={"tokens": 1_000_000})), "--out", other, "--no-panel", RAY_ADDRESS=ray_address
+    )
     assert done.returncode == 0, done.stderr
     for file in ("decisions.parquet", "dataset/data/train-00000-of-00001.parquet"):
         assert read_table(other / "rounds/000" / file).equals(read_table(run / "rounds/000" / file))
 
 
-def test_spent_sources_end_the_run_short(home: Path) -> None:
-    done = limbeck("run", write_recipe(home, **settings(target=1000)), "--out", home / "all", "--no-panel")
+def test_spent_sources_end_the_run_short(home: Path, ray_address: str) -> None:
+    done = limbeck(
+        "run", write_recipe(home, **settings(target=1000)), "--out", home / "all", "--no-panel", RAY_ADDRESS=ray_address
+    )
     assert done.returncode == 3 and "the sources are spent" in done.stderr and "of 1000 rows accepted" in done.stderr
 
 

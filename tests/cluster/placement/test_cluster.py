@@ -1,52 +1,21 @@
 """The plan on a cluster that is joined: the nodes, processors and GPUs that it says it has, not this machine's."""
 
-import contextlib
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from helpers.paths import ROOT
-from helpers.tiny_run import limbeck, write_recipe
-
-NODES = """
-import sys
-from ray.cluster_utils import Cluster
-
-shared = {"node_ip_address": "127.0.0.1", "include_dashboard": False, "object_store_memory": 100_000_000}
-cluster = Cluster(initialize_head=True, head_node_args={**shared, "num_cpus": 1, "num_gpus": 0})
-cluster.add_node(**shared, num_cpus=8, num_gpus=8)
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
-
-
-@contextlib.contextmanager
-def two_nodes() -> Iterator[str]:
-    """A head without a GPU and a node that declares eight; ended with the block."""
-    token = {"RAY_AUTH_MODE": "token"} if (Path.home() / ".ray" / "auth_token").exists() else {}
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **token}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    cluster = subprocess.Popen([sys.executable, "-c", NODES], text=True, env=environment, cwd=ROOT, **pipes)  # type: ignore[call-overload]
-    try:
-        assert cluster.stdout is not None and cluster.stdin is not None
-        yield next(line.strip() for line in cluster.stdout if ":" in line and " " not in line.strip())
-    finally:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            cluster.communicate(timeout=60)
-        cluster.kill()
+from helpers.clusters import ray_cluster
+from helpers.commands import limbeck
+from helpers.tiny_run import write_recipe
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_joined_cluster_s_nodes_are_what_counts(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
-    with two_nodes() as address:
+    with ray_cluster({"num_cpus": 1, "num_gpus": 0}, {"num_cpus": 8, "num_gpus": 8}) as cluster:
+        address = cluster.address
 
         def check(*overrides: str) -> dict[str, object]:
             options = [word for override in overrides for word in ("--set", override)]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from helpers.tiny_run import limbeck, recipe, write_recipe
+from helpers.commands import limbeck
+from helpers.tiny_run import recipe, write_recipe
 from limbeck.cluster.placement.demand import Node, Step
 from limbeck.cluster.placement.memory import PROCESS_BYTES, USABLE
 from limbeck.cluster.placement.nodes import gpu_memory_bytes, this_machine

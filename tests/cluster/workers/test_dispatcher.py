@@ -13,8 +13,8 @@ pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with connected(ClusterConfig(address="local")):
+def cluster(ray_address: str) -> Iterator[None]:
+    with connected(ClusterConfig(address=ray_address)):
         yield
 
 
@@ -37,7 +37,7 @@ def overlapping(job: NotingJob) -> int:
     ],
 )
 def test_a_row_that_ends_its_worker_beside_others_costs_that_row(tmp_path: Path, fault: str, words: str) -> None:
-    job = NotingJob(tmp_path, victim=("part-00002", 1), fault=fault)
+    job = NotingJob(tmp_path, victim=("part-00002", 1), fault=fault, together=4)
     with pool_of(tmp_path, parts_in_flight=4, stall_seconds=4.0 if fault == "hang" else 60.0) as pool:
         found = streamed(pool, [job], parts=8)
     rows = job.published()
@@ -65,7 +65,7 @@ def test_a_row_that_ends_its_worker_beside_others_costs_that_row(tmp_path: Path,
 
 @pytest.mark.slow
 def test_an_innocent_part_beside_a_death_is_not_bisected(tmp_path: Path) -> None:
-    job = NotingJob(tmp_path, victim=("part-00000", 0), strikes=2)
+    job = NotingJob(tmp_path, victim=("part-00000", 0), strikes=2, together=4)
     with pool_of(tmp_path, parts_in_flight=4) as pool:
         found = streamed(pool, [job], parts=4)
     assert not [row for row in job.published() if row["error"]] and len(job.published()) == 4 * ROWS
@@ -80,7 +80,8 @@ def test_a_worker_that_cannot_load_again_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_parts_overlap_and_the_sums_are_exact(tmp_path: Path) -> None:
-    batching, single = NotingJob(tmp_path, stage="draw"), NotingJob(tmp_path, stage="score", concurrent=False, seconds=0.05)
+    batching = NotingJob(tmp_path, stage="draw", together=4)
+    single = NotingJob(tmp_path, stage="score", concurrent=False, seconds=0.05)
     with pool_of(tmp_path, parts_in_flight=4) as pool:
         found = streamed(pool, [batching, single], parts=12)
     assert overlapping(batching) == 4
@@ -101,7 +102,8 @@ def test_one_part_at_a_time_where_nothing_batches_across_callers(tmp_path: Path)
 
 
 def test_critics_of_their_own_score_while_more_is_drawn(tmp_path: Path) -> None:
-    draw = NotingJob(tmp_path, stage="draw", concurrent=False)
+    scored = tmp_path / "score.calls.jsonl"
+    draw = NotingJob(tmp_path, stage="draw", concurrent=False, waits=("part-00005", scored))
     score = NotingJob(tmp_path, stage="score", concurrent=False, pool="critics", victim=("part-00001", 3), strikes=1)
     with pool_of(tmp_path, critics={"workers": 1, "cpus_per_worker": 0.1}) as pool:
         found = streamed(pool, [draw, score], parts=6)

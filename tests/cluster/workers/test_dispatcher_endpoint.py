@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.commands import limbeck
 from helpers.fault_server import FaultServer, byte_tokenizer
-from helpers.tiny_run import limbeck, recipe, write_recipe
+from helpers.tiny_run import recipe, write_recipe
 from limbeck.corpus.parts import read_parts
 from limbeck.corpus.schemas import CANDIDATES
 
@@ -14,7 +15,7 @@ SAMPLES = 3
 
 
 @pytest.mark.timeout(240)
-def test_requests_of_many_parts_are_in_flight_together(tmp_path: Path) -> None:
+def test_requests_of_many_parts_are_in_flight_together(tmp_path: Path, ray_address: str) -> None:
     model = Path(recipe(tmp_path)["teacher"]["model"])
     config = (model / "config.json").read_text()
     byte_tokenizer(model)  # the server's tokens are bytes
@@ -22,7 +23,7 @@ def test_requests_of_many_parts_are_in_flight_together(tmp_path: Path) -> None:
     with FaultServer(seconds=0.2, models=({"id": "tiny", "max_model_len": 1024},)) as server:
         teacher = {"kind": "endpoint", "model": str(model), "base_url": server.url}
         changes = {"rounds": 1, "student": None, "teacher": teacher, "cluster": {"rows_per_part": 1}}
-        done = limbeck("run", write_recipe(tmp_path, **changes), "--out", tmp_path / "run", "--no-panel")
+        done = limbeck("run", write_recipe(tmp_path, **changes), "--out", tmp_path / "run", "--no-panel", RAY_ADDRESS=ray_address)
         assert done.returncode == 0, done.stderr
         assert max(server.seen) > 2 * SAMPLES, "one part alone has so few requests"
         assert not [call for call in server.sent_again if not call.endswith("|None")], "nothing was drawn twice"

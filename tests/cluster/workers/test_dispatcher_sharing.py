@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.gates import PATIENCE_SECONDS, wait_for
 from limbeck.cluster.engines.model_cache import Engines
 from limbeck.cluster.engines.protocol import Usage
 from limbeck.cluster.workers.lease import ExclusiveLease, SharedSeconds
@@ -35,12 +36,12 @@ def test_whoever_must_be_alone_waits_and_goes_first() -> None:
 
     with lease.shared(True):
         first = in_threads(alone)
-        time.sleep(0.05)
+        wait_for(lambda: lease._exclusive_waiting)
         later = in_threads(beside, beside)
         time.sleep(0.05)
         assert order == [], "one waits for the running job, the others for the one that waits"
     for thread in first + later:
-        thread.join(5)
+        thread.join(PATIENCE_SECONDS)
     assert order == ["alone", "alone ended", "beside", "beside"]
 
 
@@ -55,8 +56,8 @@ def test_jobs_that_exclude_each_other_leave_the_others_alone() -> None:
         (thread,) = in_threads(second)
         with lease.shared(True):
             assert not entered.wait(0.05)
-    assert entered.wait(5)
-    thread.join(5)
+    assert entered.wait(PATIENCE_SECONDS)
+    thread.join(PATIENCE_SECONDS)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 5)), max_size=40))
@@ -117,7 +118,7 @@ def test_a_model_that_many_ask_for_is_loaded_once() -> None:
             found.append(lease.hold(Held("a", 0.05)))
 
     for thread in in_threads(*[ask] * 8):
-        thread.join(5)
+        thread.join(PATIENCE_SECONDS)
     assert Held.loads == ["a"] and len(found) == 8 and len(set(map(id, found))) == 1
 
 
@@ -133,8 +134,8 @@ def test_what_a_job_uses_stays_and_who_wants_its_place_waits() -> None:
         a = lease.hold(Held("a"))
         (thread,) = in_threads(want_another)
         assert not got.wait(0.05) and not a.closed
-    assert got.wait(5) and a.closed, "the one that left was ended"
-    thread.join(5)
+    assert got.wait(PATIENCE_SECONDS) and a.closed, "the one that left was ended"
+    thread.join(PATIENCE_SECONDS)
 
 
 def test_a_job_with_more_models_than_fit_is_served_and_the_rest_leaves_afterwards() -> None:

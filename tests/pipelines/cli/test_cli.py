@@ -1,23 +1,23 @@
 """The command line end to end, on one real run of a tiny model: two rounds, students, report, and every verb after it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema
 import pytest
 
+from helpers.commands import limbeck
+from helpers.commands import script as run_script
 from helpers.paths import ROOT
-from helpers.tiny_run import limbeck, recipe, settings, write_recipe
+from helpers.tiny_run import recipe, write_recipe
 from limbeck.corpus.parts import read_parts, read_table
 from limbeck.corpus.schemas import CANDIDATES, SOURCES
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("cli")
-    done = limbeck("run", write_recipe(home), "--out", home / "run", "--json")
+    done = limbeck("run", write_recipe(home), "--out", home / "run", "--json", RAY_ADDRESS=ray_address)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((home / "run" / "report.json").read_text())
     assert "round 1: kept" in done.stderr and "Traceback" not in done.stderr
@@ -117,7 +117,7 @@ def test_check_estimates_and_finds(run: Path) -> None:
     assert bad.returncode == 1 and "nobody/nothing" in bad.stdout
 
 
-def test_the_readme_s_filter_runs(run: Path, tmp_path: Path) -> None:
+def test_the_readme_s_filter_runs(run: Path, ray_address: str, tmp_path: Path) -> None:
     """The script in the README, word for word, on the tiny recipe."""
     readme = (ROOT / "README.md").read_text()
     script = next(block.split("```")[0] for block in readme.split("```python\n")[1:] if "class Numbers" in block)
@@ -126,7 +126,7 @@ def test_the_readme_s_filter_runs(run: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(json.dumps(data))
     script = script.replace("pipelines/recipes/quickstart.yaml", str(tmp_path / "tiny.yaml")).replace("runs/numbers", "numbers")
     (tmp_path / "mine.py").write_text(script)
-    done = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, env=settings(), capture_output=True, text=True, timeout=300)
+    done = run_script(tmp_path / "mine.py", RAY_ADDRESS=ray_address)
     assert done.returncode == 0, done.stderr
     assert "invented" in read_parts(tmp_path / "numbers/rounds/000/scores/numbers").column_names
     assert "numbers" in json.loads((tmp_path / "numbers/report.json").read_text())["rounds"][0]["rows"]["rejected_by"]

@@ -4,13 +4,14 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.tiny_run import command, limbeck, recipe, settings, write_documents, write_recipe
+from helpers.commands import command, limbeck, settings
+from helpers.gates import PATIENCE_SECONDS, Gate, wait_for
+from helpers.tiny_run import recipe, write_documents, write_recipe
 from limbeck.corpus.parts import part_names, read_parts, read_table
 from limbeck.corpus.schemas import CANDIDATES
 
@@ -92,7 +93,7 @@ def test_a_folder_that_is_no_run(home: Path, tmp_path: Path) -> None:
         one_sentence(limbeck(verb, tmp_path), str(tmp_path))
 
 
-def test_one_run_and_what_may_go_wrong_after_it(home: Path, tmp_path: Path) -> None:
+def test_one_run_and_what_may_go_wrong_after_it(home: Path, tmp_path: Path, ray_address: str) -> None:
     """A document that does not fit, another recipe, a cut-off part, a damaged run: one run serves them all."""
     documents = write_documents(tmp_path / "documents.jsonl", count=10)
     with documents.open("a") as handle:
@@ -104,7 +105,7 @@ def test_one_run_and_what_may_go_wrong_after_it(home: Path, tmp_path: Path) -> N
         "split": {"train": 1.0, "dev": 0.0, "test": 0.0},
     }
     path, run = write_recipe(home, **NO_STUDENT, sources=sources), tmp_path / "run"
-    done = limbeck("run", path, "--out", run)
+    done = limbeck("run", path, "--out", run, RAY_ADDRESS=ray_address)
     assert done.returncode == 0, done.stderr
     decisions = read_table(run / "rounds/000/decisions.parquet").to_pylist()
     errors = [row for row in decisions if row["rejected_by"] == "generator"]
@@ -128,39 +129,40 @@ def test_one_run_and_what_may_go_wrong_after_it(home: Path, tmp_path: Path) -> N
     one_sentence(limbeck("inspect", run), part.name, "not a whole Parquet file", "delete it")
 
 
-def test_a_cut_off_part_is_named_and_made_again(home: Path, tmp_path: Path) -> None:
+def test_a_cut_off_part_is_named_and_made_again(home: Path, tmp_path: Path, ray_address: str) -> None:
     path, run = write_recipe(home, **NO_STUDENT), tmp_path / "run"
     faults = tmp_path / "faults.json"
     faults.write_text(json.dumps([{"rename": "decisions.parquet", "when": "before", "victim": "self"}]))
-    assert limbeck("run", path, "--out", run, faults=faults).returncode == -9
+    assert limbeck("run", path, "--out", run, faults=faults, RAY_ADDRESS=ray_address).returncode == -9
     part = run / "rounds/000/candidates/part-00001.parquet"
     before = read_table(part)
     part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
-    one_sentence(limbeck("run", path, "--out", run), "part-00001.parquet", "delete it")
+    one_sentence(limbeck("run", path, "--out", run, RAY_ADDRESS=ray_address), "part-00001.parquet", "delete it")
     part.unlink()
-    done = limbeck("run", path, "--out", run)
+    done = limbeck("run", path, "--out", run, RAY_ADDRESS=ray_address)
     assert done.returncode == 0, done.stderr
     assert read_table(part).equals(before)
 
 
 def test_ctrl_c_and_stop_and_a_second_driver(home: Path, tmp_path: Path) -> None:
-    long_enough = {"generator": {"kind": "summaries", "samples": 300, "max_new_tokens": 40}}  # not to end before it is stopped
-    path, run = write_recipe(home, **NO_STUDENT, **long_enough), tmp_path / "run"
-    driver = subprocess.Popen(command("run", path, "--out", run), env=settings(), stderr=subprocess.PIPE, text=True)
+    path, run = write_recipe(home, **NO_STUDENT), tmp_path / "run"
+    gate = Gate(tmp_path, "rounds/000/candidates/part-00001.parquet$")  # a worker waits there: the run does not end by itself
+    driver = started(path, run, gate)
     wait_for(lambda: (run / "events.jsonl").exists(), driver)
     one_sentence(limbeck("run", path, "--out", run), "is being run by process", str(driver.pid), "limbeck stop")
     status = json.loads(limbeck("status", run, "--json").stdout)
     assert status["state"] == "running" and status["driver"]["process"] == driver.pid
-    wait_for(lambda: bool(part_names(run / "rounds/000/candidates")), driver)
+    gate.wait(driver)
+    assert part_names(run / "rounds/000/candidates") == ["part-00000"]
     driver.send_signal(signal.SIGINT)
-    _, words = driver.communicate(timeout=60)
+    _, words = driver.communicate(timeout=PATIENCE_SECONDS)
     assert driver.returncode == 130 and "nothing finished is lost" in words.splitlines()[-1], words
     assert "Traceback" not in words
     assert not (run / "run.lock").exists()
-    driver = subprocess.Popen(command("run", path, "--out", run), env=settings(), stderr=subprocess.PIPE, text=True)
+    driver = started(path, run, gate)
     wait_for(lambda: (run / "events.jsonl").read_text().count('"event": "cluster"') == 2, driver)
     assert "stopped; the same" in limbeck("stop", run).stdout
-    _, words = driver.communicate(timeout=60)
+    _, words = driver.communicate(timeout=PATIENCE_SECONDS)
     assert driver.returncode == 130 and "nothing finished is lost" in words.splitlines()[-1], words
     done = limbeck("run", path, "--out", run)
     assert done.returncode == 0, done.stderr
@@ -179,10 +181,12 @@ def test_a_full_disk(home: Path, tmp_path: Path) -> None:
         ballast.write_bytes(bytes(4_000_000))
         one_sentence(limbeck("run", path, "--out", run), "GB free", "--out")
         ballast.unlink()
-        driver = subprocess.Popen(command("run", path, "--out", run), env=settings(), stderr=subprocess.PIPE, text=True)
-        wait_for(lambda: bool(part_names(run / "rounds/000/candidates")), driver)
+        gate = Gate(tmp_path, "rounds/000/candidates/part-00001.parquet$")
+        driver = started(path, run, gate)
+        gate.wait(driver)
         fill(ballast)
-        _, words = driver.communicate(timeout=200)
+        gate.open()
+        _, words = driver.communicate(timeout=PATIENCE_SECONDS)
         one_sentence(subprocess.CompletedProcess([], driver.returncode, "", words), "cannot write", "free some space")
         kept = part_names(run / "rounds/000/candidates")
         ballast.unlink()
@@ -202,9 +206,6 @@ def fill(path: Path) -> None:
             return
 
 
-def wait_for(condition: Any, process: subprocess.Popen[str], timeout: float = 120) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def started(recipe: Path, run: Path, gate: Gate) -> subprocess.Popen[str]:
+    """A driver in a process of its own, with a private cluster whose workers stop at the gate."""
+    return subprocess.Popen(command("run", recipe, "--out", run), env=settings(gate.plan), stderr=subprocess.PIPE, text=True)

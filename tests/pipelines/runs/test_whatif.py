@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from helpers.charts import Chart, charts, number
-from helpers.tiny_run import limbeck, recipe, write_recipe
+from helpers.commands import limbeck
+from helpers.tiny_run import recipe, write_recipe
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import read_parts, read_table
 from limbeck.pipelines.console.whatif import plot_sweep
@@ -17,14 +18,14 @@ from limbeck.pipelines.runs.whatif import WhatIf, compare, counts, parse_sweep, 
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("whatif")
     filters = [part for part in recipe(home)["filters"] if part["kind"] != "pmi"]
     filters[1]["min_output_tokens"] = 12  # some of the outputs end earlier
     filters.insert(0, {"kind": "pmi", "lazy": True})  # first in the recipe, last to be computed
     select = [{"kind": "duplicates"}, {"kind": "best", "per_source": 1}]
     changes = {"rounds": 1, "student": None, "filters": filters, "select": select, "calibration": {"pass_rate": 0.3}}
-    done = limbeck("run", write_recipe(home, **changes), "--out", home / "run", "--no-panel")
+    done = limbeck("run", write_recipe(home, **changes), "--out", home / "run", "--no-panel", RAY_ADDRESS=ray_address)
     assert done.returncode == 0, done.stderr
     return home / "run"
 

@@ -142,15 +142,14 @@ def test_a_row_that_the_server_keeps_refusing_becomes_a_reason_in_bounded_time(
 
 def test_a_row_that_hangs_becomes_a_reason(opened: Opener) -> None:
     with FaultServer(plan=lambda prompt, before: "hang" if prompt == "row 5" else "", hang_seconds=300.0) as server:
-        engine = opened(server, attempts=2, timeout_seconds=1.5, patience_seconds=1.0)
+        engine = opened(server, attempts=1, timeout_seconds=4.0, patience_seconds=1.0)
         found = answers(engine, [ask(n) for n in range(10)])
     assert [name for name, answer in found.items() if answer.error] == ["5"]
-    assert "no answer within 1.5 s" in str(found["5"].error)
+    assert "no answer within 4 s" in str(found["5"].error)
 
 
 def test_a_server_that_is_down_for_a_while_costs_no_row(opened: Opener) -> None:
-    began = time.monotonic()
-    with FaultServer(plan=lambda prompt, before: "500" if time.monotonic() - began < 1.5 else "") as server:
+    with FaultServer(plan=lambda prompt, before: "500" if server.arrivals.total() < 190 else "") as server:
         found = answers(opened(server, attempts=2), [ask(n) for n in range(60)])
     assert max(server.arrivals.values()) > 2, "rows were tried more often than they have attempts"
     assert not any(answer.error for answer in found.values())

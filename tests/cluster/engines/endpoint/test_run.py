@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.commands import limbeck
 from helpers.fault_server import FaultServer, byte_tokenizer, nothing_listens
-from helpers.tiny_run import limbeck, recipe, write_recipe
+from helpers.tiny_run import recipe, write_recipe
 from limbeck.corpus.parts import read_parts
 from limbeck.corpus.schemas import CANDIDATES
 
@@ -32,7 +33,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def test_a_run_over_http_loses_no_row_and_asks_none_twice(home: Path) -> None:
+def test_a_run_over_http_loses_no_row_and_asks_none_twice(home: Path, ray_address: str) -> None:
     sent, lock = Counter[str](), threading.Lock()
 
     def every_fifth_fails_once(prompt: str, before: int) -> str:
@@ -41,7 +42,9 @@ def test_a_run_over_http_loses_no_row_and_asks_none_twice(home: Path) -> None:
             return "500" if before == 0 and sent.total() % 5 == 0 else ""
 
     with FaultServer(plan=every_fifth_fails_once, models=SERVED) as server:
-        done = limbeck("run", write_recipe(home, **endpoint(home, server.url)), "--out", home / "run", "--no-panel")
+        done = limbeck(
+            "run", write_recipe(home, **endpoint(home, server.url)), "--out", home / "run", "--no-panel", RAY_ADDRESS=ray_address
+        )
         assert done.returncode == 0, done.stderr
         drawn = [call for call in server.sent_again if not call.endswith("|None")]  # scored texts have no seed
         assert not drawn
@@ -51,12 +54,12 @@ def test_a_run_over_http_loses_no_row_and_asks_none_twice(home: Path) -> None:
     assert scores["faithfulness"].null_count == 0
 
 
-def test_a_spent_budget_ends_the_run_and_is_remembered(home: Path) -> None:
+def test_a_spent_budget_ends_the_run_and_is_remembered(home: Path, ray_address: str) -> None:
     out = home / "poor"
     with FaultServer(models=SERVED) as server:
         changes = endpoint(home, server.url, budget={"tokens": 3000})
-        first = limbeck("run", write_recipe(home, **changes), "--out", out, "--no-panel")
-        again = limbeck("run", write_recipe(home, **changes), "--out", out, "--no-panel")
+        first = limbeck("run", write_recipe(home, **changes), "--out", out, "--no-panel", RAY_ADDRESS=ray_address)
+        again = limbeck("run", write_recipe(home, **changes), "--out", out, "--no-panel", RAY_ADDRESS=ray_address)
         assert 0 < sum(server.billed) <= 3000
     assert first.returncode == 1 and "budget" in first.stderr and "Traceback" not in first.stderr
     assert again.returncode == 1 and "budget" in again.stderr

@@ -15,8 +15,9 @@ import pytest
 
 pytest.importorskip("vllm")
 
+from helpers.commands import command, settings
+from helpers.gates import PATIENCE_SECONDS, Gate, wait_for
 from helpers.paths import ROOT
-from helpers.tiny_run import command, settings
 from limbeck.corpus.parts import read_parts
 from limbeck.corpus.schemas import CANDIDATES
 from limbeck.pipelines.runs.events import read_events
@@ -29,14 +30,14 @@ SEED = int(os.environ.get("LIMBECK_SEED", "20261122"))
 READY = "init engine"  # what vLLM tells once it has started
 
 
-def start(out: Path, *changes: str) -> subprocess.Popen[str]:
+def start(out: Path, *changes: str, faults: Path | None = None) -> subprocess.Popen[str]:
     """The quickstart with vLLM, a few documents and no student."""
     fewer = ["sources.split={train: 24, dev: 2, test: 2}", "rounds=1", "student=null", "cluster.rows_per_part=4"]
     assignments = ["teacher.kind=vllm", *fewer, *changes]
     options = [word for assignment in assignments for word in ("--set", assignment)]
     recipe = ROOT / "pipelines/recipes/quickstart.yaml"
     return subprocess.Popen(
-        command("run", recipe, "--out", out, "--no-panel", *options), env=settings(), stderr=subprocess.PIPE, text=True
+        command("run", recipe, "--out", out, "--no-panel", *options), env=settings(faults), stderr=subprocess.PIPE, text=True
     )
 
 
@@ -80,22 +81,23 @@ def starts(log: Path) -> int:
 
 
 def test_vllm_killed_at_five_random_moments_loses_no_row(tmp_path: Path) -> None:
+    """Each part waits with its candidates for a kill of its own: so the run is not over early and needs vLLM after each kill."""
     rng, out = random.Random(SEED), tmp_path / "run"
-    run = start(out, "generator.max_new_tokens=64")
+    gate = Gate(tmp_path, *(f"rounds/000/candidates/part-{number:05d}.parquet$" for number in range(KILLS)))
+    run = start(out, "generator.max_new_tokens=64", faults=gate.plan)
     log = out / "logs" / "teacher-0.log"
     ready = 0
     for number in range(KILLS):
         loading = number in (1, 3)  # two of the moments lie in the start of the engine, the others in its work
-        while not (found := cores(run)) or (not loading and starts(log) == ready):
-            assert run.poll() is None, run.stderr.read() if run.stderr else ""
-            time.sleep(0.2)
+        wait_for(lambda loading=loading, ready=ready: cores(run) and (loading or starts(log) > ready), run, seconds=900)
         time.sleep(rng.uniform(0, 12 if loading else 6))
-        ready = starts(log)
+        wait_for(lambda: cores(run), run, seconds=900)
+        found, ready = cores(run), starts(log)
         for process in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
-        psutil.wait_procs(found, timeout=10)
-        time.sleep(1.0)
+        assert not psutil.wait_procs(found, timeout=PATIENCE_SECONDS)[1]
+        gate.open(number)
     _, told = run.communicate()
     assert run.returncode == 0, told
     assert_whole(out)
