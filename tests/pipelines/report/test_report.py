@@ -317,6 +317,10 @@ def test_a_histogram_counts_every_value_and_shows_its_bounds(minimum: float | No
     places = [(bound - binned.low) / (binned.high - binned.low) for bound in given]
     assert all(0 < place < 1 for place in places)
     assert [number(line.attrib["x1"]) / 100 for line in drawn.of_class("bound")] == pytest.approx(places, abs=1e-4)
+    shades = [(number(part.attrib["x"]) / 100, number(part.attrib["width"]) / 100) for part in drawn.of_class("shade")]
+    rejected = [(0.0, places[0])] if minimum is not None else []
+    rejected += [(places[-1], 1 - places[-1])] if maximum is not None else []
+    assert [end for pair in shades for end in pair] == pytest.approx([end for pair in rejected for end in pair], abs=1e-4)
 
 
 def test_a_histogram_of_one_value_has_an_axis() -> None:

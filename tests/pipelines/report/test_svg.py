@@ -100,6 +100,8 @@ def test_intervals_reach_from_low_to_high() -> None:
         and low == pytest.approx(0, abs=1e-4)
     )
 
+    assert high == pytest.approx(0.6 * 1.04, abs=1e-3), "the axis ends a little beyond the highest interval"
+
     def value(text: str) -> float:
         return low + (high - low) * number(text) / 100
 
