@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from helpers.clusters import DRIVER_SETTINGS, token_settings
-from helpers.commands import command, limbeck, settings
+from helpers.commands import limbeck, settings, start
 from helpers.gates import PATIENCE_SECONDS, Gate, wait_for
 from helpers.tiny_run import write_recipe
 from limbeck.corpus.parts import read_parts, read_table
@@ -77,7 +77,7 @@ def nothing_reserved(environment: dict[str, str]) -> bool:
 def test_a_private_cluster_listens_on_loopback_and_ends_with_its_run(tmp_path: Path) -> None:
     recipe, run = write_recipe(tmp_path, **NO_STUDENT), tmp_path / "run"
     gate = Gate(tmp_path, "rounds/000/candidates/part-00002.parquet$")
-    driver = subprocess.Popen(command("run", recipe, "--out", run), env=settings(gate.plan), stderr=subprocess.PIPE, text=True)
+    driver = start("run", recipe, "--out", run, faults=gate.plan)
     seen, processes = set(), {}
     while driver.poll() is None:
         at_work = gate.reached

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers.commands import command, limbeck, settings
+from helpers.commands import limbeck, start
 from helpers.gates import PATIENCE_SECONDS, Gate, wait_for
 from helpers.outcomes import assert_same_outcome, milestones, parts_done
 from helpers.tiny_run import write_recipe
@@ -66,8 +66,7 @@ def moment(reference: Reference, number: int, victim: str) -> Moment:
 def started(reference: Reference, out: Path, when: Moment) -> tuple[subprocess.Popen[str], Gate]:
     """A run that has come to the moment, or waits at the gate before its end because it was faster than the reference."""
     gate = Gate(out.parent, "evaluation/test.json$")
-    environment = settings(gate.plan)
-    driver = subprocess.Popen(command("run", reference.recipe, "--out", out), env=environment, stderr=subprocess.PIPE, text=True)
+    driver = start("run", reference.recipe, "--out", out, faults=gate.plan)
     wait_for(lambda: (stands(out) and len(milestones(out)) >= when.milestones) or gate.reached, driver, seconds=600)
     until = time.monotonic() + when.seconds
     wait_for(lambda: time.monotonic() >= until or gate.reached, driver)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from helpers.clusters import ray_cluster
-from helpers.commands import command, limbeck, settings
+from helpers.commands import limbeck, settings, start
 from helpers.gates import PATIENCE_SECONDS, Gate, wait_for
 from helpers.outcomes import assert_same_outcome, parts_done
 from helpers.tiny_run import write_recipe
@@ -40,10 +40,8 @@ def test_a_node_that_dies_in_the_middle_of_a_run(reference: Path, tmp_path: Path
     gate = Gate(tmp_path, "rounds/000/candidates/part-000(0[4-9]|1[01]).parquet$")  # so that the run is not over before the kill
     with ray_cluster({"num_cpus": 1}, {"num_cpus": 1}, FAULTS=str(gate.plan)) as cluster:
         raylet = cluster.raylets[1]
-        environment = settings(RAY_ADDRESS=cluster.address)
-        driver = subprocess.Popen(
-            command("run", recipe, "--out", out), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        driver = start("run", recipe, "--out", out, **pipes, RAY_ADDRESS=cluster.address)
         try:
             wait_for(lambda: gate.reached and worked(out, raylet), driver)
             there = {child: " ".join(child.cmdline()) for child in psutil.Process(raylet).children(recursive=True)}

@@ -28,6 +28,20 @@ def script(path: Path, *arguments: Any, timeout: float = 600, **environment: str
     return _forked(str(path), arguments, settings(**environment), timeout, path.parent)
 
 
+def start(
+    *arguments: Any, faults: Path | None = None, stdout: int | None = None, stderr: int = subprocess.PIPE, **environment: str
+) -> subprocess.Popen[str]:
+    """Start the command line in a process of its own; Ctrl-C reaches it even if these tests run in the background."""
+    return subprocess.Popen(
+        command(*arguments),
+        env=settings(faults, **environment),
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
 def command(*arguments: Any) -> list[str]:
     """The command line as a list, for a process of its own."""
     return [sys.executable, "-m", "limbeck", *map(str, arguments)]

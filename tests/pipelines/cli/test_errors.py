@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from helpers.commands import command, limbeck, settings
+from helpers.commands import limbeck, start
 from helpers.gates import PATIENCE_SECONDS, Gate, wait_for
 from helpers.tiny_run import recipe, write_documents, write_recipe
 from limbeck.corpus.parts import part_names, read_parts, read_table
@@ -147,7 +147,7 @@ def test_a_cut_off_part_is_named_and_made_again(home: Path, tmp_path: Path, ray_
 def test_ctrl_c_and_stop_and_a_second_driver(home: Path, tmp_path: Path) -> None:
     path, run = write_recipe(home, **NO_STUDENT), tmp_path / "run"
     gate = Gate(tmp_path, "rounds/000/candidates/part-00001.parquet$")  # a worker waits there: the run does not end by itself
-    driver = started(path, run, gate)
+    driver = start("run", path, "--out", run, faults=gate.plan)
     wait_for(lambda: (run / "events.jsonl").exists(), driver)
     one_sentence(limbeck("run", path, "--out", run), "is being run by process", str(driver.pid), "limbeck stop")
     status = json.loads(limbeck("status", run, "--json").stdout)
@@ -159,7 +159,7 @@ def test_ctrl_c_and_stop_and_a_second_driver(home: Path, tmp_path: Path) -> None
     assert driver.returncode == 130 and "nothing finished is lost" in words.splitlines()[-1], words
     assert "Traceback" not in words
     assert not (run / "run.lock").exists()
-    driver = started(path, run, gate)
+    driver = start("run", path, "--out", run, faults=gate.plan)
     wait_for(lambda: (run / "events.jsonl").read_text().count('"event": "cluster"') == 2, driver)
     assert "stopped; the same" in limbeck("stop", run).stdout
     _, words = driver.communicate(timeout=PATIENCE_SECONDS)
@@ -182,7 +182,7 @@ def test_a_full_disk(home: Path, tmp_path: Path) -> None:
         one_sentence(limbeck("run", path, "--out", run), "GB free", "--out")
         ballast.unlink()
         gate = Gate(tmp_path, "rounds/000/candidates/part-00001.parquet$")
-        driver = started(path, run, gate)
+        driver = start("run", path, "--out", run, faults=gate.plan)
         gate.wait(driver)
         fill(ballast)
         gate.open()
@@ -204,8 +204,3 @@ def fill(path: Path) -> None:
                 pass
         except OSError:
             return
-
-
-def started(recipe: Path, run: Path, gate: Gate) -> subprocess.Popen[str]:
-    """A driver in a process of its own, with a private cluster whose workers stop at the gate."""
-    return subprocess.Popen(command("run", recipe, "--out", run), env=settings(gate.plan), stderr=subprocess.PIPE, text=True)

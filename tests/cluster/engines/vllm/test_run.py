@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from helpers.commands import command, settings
+from helpers.commands import start
 from helpers.gates import PATIENCE_SECONDS, Gate, wait_for
 from helpers.paths import ROOT
 from limbeck.corpus.parts import read_parts
@@ -30,15 +30,13 @@ SEED = int(os.environ.get("LIMBECK_SEED", "20261122"))
 READY = "init engine"  # what vLLM tells once it has started
 
 
-def start(out: Path, *changes: str, faults: Path | None = None) -> subprocess.Popen[str]:
+def quickstart(out: Path, *changes: str, faults: Path | None = None) -> subprocess.Popen[str]:
     """The quickstart with vLLM, a few documents and no student."""
     fewer = ["sources.split={train: 24, dev: 2, test: 2}", "rounds=1", "student=null", "cluster.rows_per_part=4"]
     assignments = ["teacher.kind=vllm", *fewer, *changes]
     options = [word for assignment in assignments for word in ("--set", assignment)]
     recipe = ROOT / "pipelines/recipes/quickstart.yaml"
-    return subprocess.Popen(
-        command("run", recipe, "--out", out, "--no-panel", *options), env=settings(faults), stderr=subprocess.PIPE, text=True
-    )
+    return start("run", recipe, "--out", out, "--no-panel", *options, faults=faults)
 
 
 def assert_whole(out: Path) -> None:
@@ -57,7 +55,7 @@ def assert_whole(out: Path) -> None:
 
 
 def test_the_quickstarts_teacher_in_vllm(tmp_path: Path) -> None:
-    run = start(tmp_path / "run")
+    run = quickstart(tmp_path / "run")
     _, told = run.communicate()
     assert run.returncode == 0, told
     assert_whole(tmp_path / "run")
@@ -84,7 +82,7 @@ def test_vllm_killed_at_five_random_moments_loses_no_row(tmp_path: Path) -> None
     """Each part waits with its candidates for a kill of its own: so the run is not over early and needs vLLM after each kill."""
     rng, out = random.Random(SEED), tmp_path / "run"
     gate = Gate(tmp_path, *(f"rounds/000/candidates/part-{number:05d}.parquet$" for number in range(KILLS)))
-    run = start(out, "generator.max_new_tokens=64", faults=gate.plan)
+    run = quickstart(out, "generator.max_new_tokens=64", faults=gate.plan)
     log = out / "logs" / "teacher-0.log"
     ready = 0
     for number in range(KILLS):
