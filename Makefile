@@ -14,12 +14,15 @@ quickstart: $(VENV)/.ready $(VENV)/.extension
 	$(BIN)/limbeck check pipelines/recipes/quickstart.yaml
 	$(BIN)/limbeck run pipelines/recipes/quickstart.yaml --out runs/quickstart
 
+# Two processes: one for the tests that join the shared Ray cluster, file after file, and one for the rest (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations=20
+
 test: $(VENV)/.ready $(VENV)/.extension
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # what `make test` leaves out for its length: every kill -9, DeepSpeed on two workers, whole runs
 test-all: $(VENV)/.ready $(VENV)/.extension
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 check: $(VENV)/.ready $(VENV)/.extension
 	$(BIN)/ruff check .

@@ -31,15 +31,14 @@ assert os.path.dirname(str(_infinigram.__file__)) == str(PACKAGE), f"{_infinigra
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of the shared cluster in one group, and first; every other file is a group."""
-    if not config.pluginmanager.hasplugin("xdist"):
+    if "PYTEST_XDIST_WORKER" not in os.environ:
         return
+    shared = {item for item in items if "ray_address" in getattr(item, "fixturenames", ())}
     for item in items:
-        shared = "ray_address" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("the shared cluster" if shared else item.nodeid.partition("::")[0]))
-    if config.getoption("dist", "no") != "no":
-        items.sort(key=lambda item: "ray_address" not in getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("the shared cluster" if item in shared else item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: item not in shared)
 
 
 @pytest.fixture(scope="session")
