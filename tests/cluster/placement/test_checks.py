@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.placement import MEMORY
 from limbeck.cluster.placement.checks import VLLM_LEAST_BYTES, cannot_be, least_bytes
 from limbeck.cluster.placement.demand import Demand, Model, Node, Pool, Step
 
@@ -22,7 +23,7 @@ def pool(workers: int = 1, cpus: float = 1.0, gpus: float = 0.0, name: str = "te
 
 
 def model(kind: Any = "transformers", key: str = "teacher", **more: Any) -> Model:
-    return Model(key, "m", f"{key} {kind} {more}", kind, 9 * GB, **more)
+    return Model(key, "m", f"{key} {kind} {more}", kind, 9 * GB, memory=MEMORY[kind], **more)
 
 
 def problems(pools: list[Pool], nodes: list[Node], *models: Model) -> list[str]:

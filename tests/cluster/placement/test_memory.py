@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.placement import MEMORY
 from limbeck.cluster.engines.vllm.config import GPU_SHARE
 from limbeck.cluster.placement.demand import Model, Step
 from limbeck.cluster.placement.memory import (
@@ -30,7 +31,7 @@ GPU = Room(64 * GB, 1.0, 24 * GB)
 
 
 def model(name: str, kind: Any = "transformers", weights: int = 0, work: int = 0, cache: int = 0, **more: Any) -> Model:
-    return Model(f"filters.{name}", name, f"{kind} {name}", kind, weights, work, cache, **more)
+    return Model(f"filters.{name}", name, f"{kind} {name}", kind, weights, work, cache, memory=MEMORY[kind], **more)
 
 
 def step(name: str, *models: Model, pool: str = "teachers") -> Step:

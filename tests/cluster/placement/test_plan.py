@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.placement import MEMORY
 from limbeck.cluster.placement.demand import Demand, Model, Node, Pool, Step, Trainer, distinct
 from limbeck.cluster.placement.memory import CONTEXT_BYTES, PROCESS_BYTES, USABLE, device_bytes, needed, on_gpu
 from limbeck.cluster.placement.plan import Plan, as_plain, make_plan
 
 GB = 10**9
 KINDS = ("transformers", "vllm", "endpoint", "critic")
-MEMORY: Any = {"transformers": "process", "vllm": "processes", "endpoint": "none", "critic": "critic"}
 
 
 @st.composite

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.placement import MEMORY
 from limbeck.cluster.placement.demand import Demand, Model, Node, Pool, Step, Trainer, distinct, gigabytes
 from limbeck.cluster.placement.memory import CONTEXT_BYTES, PROCESS_BYTES, USABLE
 from limbeck.cluster.placement.plan import Plan, as_plain, make_plan
 
 GB = 10**9
-ENDPOINT = Model("teacher", "far", "endpoint far", "endpoint")
+ENDPOINT = Model("teacher", "far", "endpoint far", "endpoint", memory="none")
 
 
 def node(memory: int = 64 * GB, cpus: float = 8.0, gpus: int = 0, gpu_memory: int | None = None, name: str = "one") -> Node:
@@ -24,7 +25,7 @@ def pool(workers: int = 1, cpus: float = 1.0, gpus: float = 0.0, name: str = "te
 
 
 def model(name: str = "small", weights: int = GB, kind: Any = "transformers", key: str = "teacher", **more: Any) -> Model:
-    return Model(key, name, f"{kind} {name}", kind, weights, **more)
+    return Model(key, name, f"{kind} {name}", kind, weights, memory=MEMORY[kind], **more)
 
 
 def plan(pools: list[Pool], nodes: list[Node], *steps: Step, trainer: Trainer | None = None) -> Plan:
@@ -267,7 +268,7 @@ def test_the_rows_of_the_plan_are_plain_data() -> None:
     teacher = model("seven", 8 * GB, "vllm", tensor_parallel=2)
     nli = model("nli", 2 * GB, "critic", key="filters.nli.classifier", work_bytes=GB, device="cpu")
     pmi = model("pmi", 3 * GB, key="filters.pmi.engine", work_bytes=GB)
-    judge = Model("filters.judge.engine", "far", "far", "endpoint")
+    judge = Model("filters.judge.engine", "far", "far", "endpoint", memory="none")
     steps = [draw(teacher), *(draw(each, name=f"score {each.name}") for each in (nli, pmi, judge))]
     trainer = Trainer(1, 1.0, 1, 5 * GB, 7 * GB)
     plain = as_plain(plan([pool(1, gpus=2.0)], [gpu], *steps, trainer=trainer))
