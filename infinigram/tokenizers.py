@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from limbeck.corpus.extras import problem
 from limbeck.infinigram.errors import BadIndex
 from limbeck.infinigram.words import WordEncoder, word_encoder
 
@@ -174,7 +175,7 @@ def _tiktoken(name: str) -> TiktokenTokenizer:
     try:
         import tiktoken
     except ImportError as error:
-        raise BadIndex("tiktoken is not installed; run: pip install 'limbeck[tiktoken]'") from error
+        raise BadIndex(str(problem([(f"the tokenizer tiktoken:{name}", "tiktoken")]))) from error
     try:
         return TiktokenTokenizer(tiktoken.get_encoding(name))
     except Exception as error:  # unknown names, and whatever may go wrong on the way to a download

@@ -46,6 +46,7 @@ from limbeck.filters.text.repetition import RepetitionConfig
 from limbeck.filters.text.toxicity import ToxicityConfig
 from limbeck.generators.contract import GeneratorConfig
 from limbeck.generators.summaries import SummariesConfig
+from limbeck.pipelines import recipe_files
 from limbeck.pipelines.kinds import add_installed_kinds
 from limbeck.pipelines.runs.rows import RowsConfig, default_rows
 from limbeck.students.config import SftConfig
@@ -221,20 +222,17 @@ class Recipe(Config):
         return self.model_copy(update={"teacher": teacher, "filters": filters})
 
 
-def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read, interpolate, override and validate a recipe; raises LimbeckError with every fault named in one sentence."""
-    path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LimbeckError(f"cannot read the recipe {path}: {error.strerror}; ready ones lie in pipelines/recipes/") from error
-    except yaml.YAMLError as error:
-        raise LimbeckError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise LimbeckError(f"{path} holds no recipe: it must be a mapping with the keys that `limbeck schema` prints")
+def load(path: Path | str, settings: Sequence[str] = (), overrides: Sequence[Path | str] = ()) -> Recipe:
+    """Read a recipe (a file, or the name of a shipped one) and validate it; raises LimbeckError with every fault in one sentence.
+
+    `overrides` are files, or names, merged into it in order (`--with`); then environment variables are filled in; then
+    `settings` (`--set`) are applied.
+    """
+    file = recipe_files.find(path)
+    data = recipe_files.read(file, [recipe_files.find_override(file, override) for override in overrides])
     data = interpolate(data)
-    for override in overrides:
-        apply_override(data, override)
+    for setting in settings:
+        apply_override(data, setting)
     return validate(data, str(path))
 
 

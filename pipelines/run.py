@@ -12,7 +12,6 @@ import yaml
 
 from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.models import fingerprint as model_fingerprint
-from limbeck.cluster.engines.models import resolve
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import done, part_names, write_parts
 from limbeck.corpus.schemas import SOURCES
@@ -24,6 +23,7 @@ from limbeck.pipelines.driver import evaluate as measuring
 from limbeck.pipelines.driver import target
 from limbeck.pipelines.driver.check import refuse_what_cannot_run
 from limbeck.pipelines.driver.context import Context, held_out_lane, inputs_lane, stream, train_lane
+from limbeck.pipelines.driver.placing import loads_models
 from limbeck.pipelines.driver.round import judged, select, train_student
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.report.build import write_report
@@ -77,7 +77,8 @@ def run(
 
 
 def _rounds(context: Context, driver: str) -> None:
-    from limbeck.cluster.session import connected, differing_nodes
+    from limbeck.cluster.installation import differing_nodes
+    from limbeck.cluster.session import connected
     from limbeck.cluster.training import Placement
     from limbeck.cluster.workers.pool import WorkerPool
 
@@ -89,7 +90,8 @@ def _rounds(context: Context, driver: str) -> None:
         context.events.emit("cluster", words=words)
         if not session.owned and (differing := differing_nodes(tuple(context.packages))):
             raise LimbeckError("; ".join(differing))
-        pool = WorkerPool(recipe.cluster, folder.workers, driver, context.placement.keep)  # imports while the sources are read
+        # the workers import what they need while the sources are read
+        pool = WorkerPool(recipe.cluster, folder.workers, driver, context.placement.keep, loads_models(recipe))
         stack.callback(pool.close)
         _done_stage(context, "start/cluster", began)
         began = time.monotonic()
@@ -191,11 +193,11 @@ def _open(
     stages = stages_of(recipe, filters, set_filters, teacher_folder)
     recorded = recipe.model_dump(mode="json", serialize_as_any=True)
     facts = {
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "threads_per_worker": recipe.cluster.threads(),
-        "models": {recipe.teacher.model: model_fingerprint(resolve(recipe.teacher.model))},
+        "models": {recipe.teacher.model: model_fingerprint(teacher_folder)},
         "recipe": {**recorded, "rows": recipe.renderer.model_dump(mode="json")},
     }
     text = text if text is not None else yaml.safe_dump(recorded, sort_keys=False)
@@ -208,10 +210,14 @@ def _kind_of(reason: str) -> str:
     return reason.split(":")[0].split(" as ")[0]
 
 
-def _version(package: str) -> str:
+def _version(package: str) -> str | None:
+    """The installed version of a package, or None if it belongs to an extra that is not installed."""
     import importlib.metadata
 
-    return importlib.metadata.version(package)
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _done_stage(context: Context, stage: str, began: float) -> None:

@@ -106,6 +106,8 @@ BaseConfig.add(TeacherBase, ModelBase, LayersBase)
 class SftConfig(StudentConfig):
     """Supervised fine-tuning on the kept candidates, with the loss on the completion alone."""
 
+    extra: ClassVar[str | None] = "train"
+
     kind: Literal["sft"] = "sft"
     base: BaseConfig = Field(default_factory=TeacherBase)
     epochs: int = Field(1, ge=1)

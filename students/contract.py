@@ -25,6 +25,9 @@ class StudentConfig(Kind):
     family: ClassVar[str] = "student"
     default_kind: ClassVar[str | None] = "sft"
 
+    extra: ClassVar[str | None] = None
+    """The extra of this distribution that it needs (`pip install 'limbeck[...]'`); None: the core is enough."""
+
     columns: ClassVar[tuple[str, ...]] = ("prompt", "completion")
     """The columns of the dataset that it trains on."""
 

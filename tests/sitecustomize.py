@@ -13,9 +13,11 @@ import re
 import signal
 import time
 
+from helpers.hidden_modules import hide_modules
 from helpers.old_names import refuse_old_names
 
 refuse_old_names()
+hide_modules()
 
 
 def arm():

@@ -2,8 +2,11 @@
 
 import importlib
 import json
+import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -13,11 +16,11 @@ import yaml
 from helpers.commands import limbeck
 from helpers.import_graph import cycles, import_graph
 from helpers.paths import PACKAGE, ROOT
-from limbeck.cluster.session import PACKAGES, code_fingerprints
+from limbeck.cluster.installation import PACKAGES, Installation, this_installation
 from limbeck.corpus.errors import LimbeckError
 from limbeck.pipelines import recipe as recipes
 
-SHIPPED = sorted((ROOT / "pipelines" / "recipes").glob("*.yaml"))
+SHIPPED = sorted((PACKAGE / "pipelines/recipes").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -74,7 +77,7 @@ def test_a_cycle_is_found_wherever_its_imports_are(tmp_path: Path) -> None:
 
 
 def test_runs_imports_neither_the_driver_nor_ray_nor_torch() -> None:
-    names = sorted(path.stem for path in (ROOT / "pipelines/runs").glob("*.py") if path.stem != "__init__")
+    names = sorted(path.stem for path in (PACKAGE / "pipelines/runs").glob("*.py") if path.stem != "__init__")
     assert len(names) > 8
     code = f"import importlib, json, sys; [importlib.import_module(f'limbeck.pipelines.runs.{{name}}') for name in {names}]"
     done = subprocess.run(
@@ -92,8 +95,27 @@ def test_runs_imports_neither_the_driver_nor_ray_nor_torch() -> None:
     assert not set(json.loads(done.stdout)) & set(forbidden)
 
 
-def test_a_stranger_s_package_is_told_from_ours() -> None:
-    assert not [place for place in code_fingerprints().values() if place.startswith("elsewhere")]
+def test_an_installation_is_known_by_its_code_and_not_by_its_place(tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "limbeck", ignore=shutil.ignore_patterns("__pycache__"))  # real folders, as in a wheel
+    script = "import json; from limbeck.cluster import installation; print(json.dumps(vars(installation.this_installation())))"
+
+    def there() -> Installation:
+        command, path = [sys.executable, "-c", script], {**os.environ, "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=path, check=True)
+        return Installation(**json.loads(done.stdout))
+
+    ours, copied = this_installation(), there()
+    assert ours.differences(copied) == [] and copied.folder == str(tmp_path / "limbeck")
+    with open(tmp_path / "limbeck/generators/prompts/summary.jinja", "a") as prompt:
+        prompt.write("Be brief.")
+    (difference,) = ours.differences(there())
+    assert difference.startswith(f"Limbeck {ours.version} (code ") and str(tmp_path) in difference and ours.code in difference
+
+
+def test_packages_that_bring_kinds_are_compared_by_version() -> None:
+    ours = this_installation(["pyarrow", "no-such-package"])
+    theirs = replace(ours, others={"pyarrow": "0.1", "no-such-package": "not installed"})
+    assert ours.differences(theirs) == [f"pyarrow 0.1, here {ours.others['pyarrow']}"]
 
 
 @pytest.mark.parametrize(
@@ -179,13 +201,13 @@ def test_a_variable_with_a_default_may_be_a_number(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_critic_without_an_engine_gets_the_round_0_teacher() -> None:
-    recipe = recipes.load(ROOT / "pipelines/recipes/quickstart.yaml")
+    recipe = recipes.load("quickstart")
     engines = [part.engine for part in recipe.resolved().filters if part.kind == "pmi"]
     assert engines == [recipe.teacher]
 
 
 def test_two_filters_of_one_name_are_refused() -> None:
-    data = yaml.safe_load((ROOT / "pipelines/recipes/quickstart.yaml").read_text())
+    data = yaml.safe_load((PACKAGE / "pipelines/recipes/quickstart.yaml").read_text())
     data["filters"].append({"kind": "length"})
     with pytest.raises(LimbeckError, match="two filters are called 'length'"):
         recipes.validate(data, "here")

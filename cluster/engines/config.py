@@ -1,6 +1,5 @@
 """The kinds of engines; read on the driver, so it imports nothing heavy."""
 
-import importlib.util
 from typing import Literal
 
 from pydantic import Field
@@ -10,6 +9,7 @@ from limbeck.cluster.engines.endpoint.config import EndpointConfig
 from limbeck.cluster.engines.local.config import TransformersConfig
 from limbeck.cluster.engines.protocol import Engine
 from limbeck.cluster.engines.vllm.config import VllmConfig
+from limbeck.corpus.extras import installed
 
 __all__ = ["AutoConfig", "EndpointConfig", "EngineConfig", "TransformersConfig", "VllmConfig"]
 
@@ -29,7 +29,7 @@ class AutoConfig(EngineConfig):
     def choose(self, gpus_per_worker: float) -> EngineConfig:
         """The engine for workers with this number of GPUs each; a vLLM with more than one spreads the model over all of them."""
         settings = self.model_dump(exclude={"kind"})
-        if gpus_per_worker and importlib.util.find_spec("vllm") is not None:
+        if gpus_per_worker and installed("vllm"):
             return VllmConfig(**settings, tensor_parallel_size=max(1, int(gpus_per_worker)))
         return TransformersConfig(**settings)
 

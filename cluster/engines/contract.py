@@ -25,6 +25,9 @@ class EngineConfig(Kind):
 
     family: ClassVar[str] = "engine"
 
+    extra: ClassVar[str | None] = None
+    """The extra of this distribution that it needs (`pip install 'limbeck[...]'`); None: the core is enough."""
+
     batches_across_callers: ClassVar[bool] = False
     """Whether it batches requests of several threads, so that jobs of one process ought to ask it at once."""
 
@@ -89,6 +92,9 @@ class EngineConfig(Kind):
 
 class ScoringModelConfig(Config):
     """The base of the configs of models that only score, in the worker's process: classifiers, encoders, masked models."""
+
+    extra: ClassVar[str | None] = "local"
+    """The extra of this distribution that it needs."""
 
     model: str
     dtype: Literal["bfloat16", "float32", "float16"] = "float32"

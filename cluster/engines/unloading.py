@@ -1,6 +1,7 @@
 """Freeing what models hold that leave a worker."""
 
 import gc
+import sys
 from typing import Any
 
 
@@ -13,7 +14,6 @@ def unload(left: list[Any]) -> None:
         if hasattr(model, "close"):
             model.close()
         del model
-    import torch
-
     gc.collect()
-    torch.cuda.empty_cache()  # nothing happens where no GPU is in use
+    if torch := sys.modules.get("torch"):  # else no model was in this process
+        torch.cuda.empty_cache()  # does nothing if no GPU is in use

@@ -37,9 +37,11 @@ class Lane:
 class WorkerPool:
     """The workers of a run, started at once and kept until `close`."""
 
-    def __init__(self, config: ClusterConfig, workers_folder: Path, driver: str, keep: int = 2) -> None:
-        """Start the workers; each holds at most `keep` engines."""
-        self._config, self._keep = config, keep
+    def __init__(
+        self, config: ClusterConfig, workers_folder: Path, driver: str, keep: int = 2, local_models: bool = True
+    ) -> None:
+        """Start the workers; each holds at most `keep` engines. Unless `local_models`, no job loads a model into them."""
+        self._config, self._keep, self._local_models = config, keep, local_models
         self._workers_folder, self._driver = str(workers_folder), driver
         self._workers: dict[PoolName, list[Any]] = {}
         self._unavailable: set[int] = set()  # workers that did not answer when a stream began
@@ -67,7 +69,7 @@ class WorkerPool:
             max_concurrency=self._config.parts_in_flight or PARTS_IN_FLIGHT,
             scheduling_strategy="DEFAULT" if gpus else "SPREAD",
         )
-        arguments = (self._config.threads(), self._keep, self._workers_folder, self._driver)
+        arguments = (self._config.threads(), self._keep, self._workers_folder, self._driver, self._local_models)
         return [remote.remote(f"{name}-{index}", *arguments) for index in range(workers)]
 
     def make_room(self, session: Session, cpus: float, gpus: float) -> None:

@@ -1,8 +1,10 @@
 """The process that holds models and computes parts, and the contract of its jobs."""
 
 import contextlib
+import importlib
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 import pyarrow as pa
 
 from limbeck.cluster.engines.fatal_errors import as_engine_died
+from limbeck.corpus.extras import installed
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines, Lease
@@ -100,14 +103,17 @@ class Worker:
     Jobs that are not `concurrent` all compute on one thread of its own, one after the other.
     """
 
-    def __init__(self, name: str, threads: int, keep: int, workers_folder: str, driver: str) -> None:
-        """Import the model stack, with so many threads a model and at most `keep` engines."""
-        import torch
+    def __init__(self, name: str, threads: int, keep: int, workers_folder: str, driver: str, local_models: bool) -> None:
+        """Hold at most `keep` engines; a model in this process computes with `threads` threads.
 
+        `local_models`: some job will load one, so torch is imported now, while the driver reads the sources.
+        """
+        if local_models and installed("torch"):
+            importlib.import_module("torch")
         from limbeck.cluster.engines.model_cache import Engines
 
-        torch.set_num_threads(threads)
-        self._alone = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,))
+        self._threads, self._alone = threads, ThreadPoolExecutor(1)
+        self._limit_threads()
         _log_to(Path(workers_folder).parent / "logs" / f"{name}.log")
         self._engines = Engines(keep)
         self._owner, self._calls, self._ended = "", 0, threading.Condition()
@@ -149,7 +155,16 @@ class Worker:
 
     def _in_turn(self, job: PartJob, work: Callable[[], Result]) -> Result:
         with as_engine_died():
-            return work() if job.concurrent else self._alone.submit(work).result()
+            return work() if job.concurrent else self._alone.submit(self._limited, work).result()
+
+    def _limited(self, work: Callable[[], Result]) -> Result:
+        self._limit_threads()
+        return work()
+
+    def _limit_threads(self) -> None:
+        """Bound torch's threads in the calling thread, if anything has imported torch."""
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(self._threads)
 
     @contextlib.contextmanager
     def _lease(self) -> Iterator["Lease"]:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -13,6 +12,7 @@ from rapidfuzz.distance import Levenshtein
 from limbeck.cluster.engines.protocol import Usage
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.extras import installed, problem
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -45,11 +45,11 @@ class ParserConfig(Config):
 
     def problem(self) -> str | None:
         """Why it cannot be loaded here, or None; imports nothing heavy."""
-        missing = [name for name in ("spacy", self.model) if find_spec(name) is None]
-        if not missing:
+        if sentence := problem([(f"the parser {self.model}", "parser")]):
+            return sentence
+        if installed(self.model):
             return None
-        wanted = " ".join(name.replace("_", "-") for name in missing)
-        return f"the parser {self.model} is not installed; run: pip install {wanted}"
+        return f"the parser {self.model} is not installed; run: pip install {self.model.replace('_', '-')}"
 
     def release(self) -> str:
         """Which release of the parser is installed, empty where none is: its trees depend on it."""
@@ -60,9 +60,8 @@ class ParserConfig(Config):
 
     def load(self) -> "Parser":
         """Load the pipeline (about a second); raises LimbeckError where it is not installed or has no parser or tagger."""
-        problem = self.problem()
-        if problem:
-            raise LimbeckError(problem)
+        if sentence := self.problem():
+            raise LimbeckError(sentence)
         import spacy
 
         start = time.perf_counter()

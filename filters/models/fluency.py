@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from limbeck.cluster.engines.models import resolve
 from limbeck.cluster.engines.protocol import Engine, Pair
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.tokenizer import Tokenizer
@@ -52,7 +51,7 @@ class FluencyConfig(EngineFilterConfig):
 
         Raises LimbeckError where no engine was named or filled in, or its model has no end token.
         """
-        tokenizer = Tokenizer.load(resolve(self.named_engine().model))
+        tokenizer = Tokenizer.load(self.named_engine().folder())
         return FluencyFilter(self.loaded(engines), tokenizer, end_token(tokenizer), self.name, self.bounds)
 
 

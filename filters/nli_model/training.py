@@ -11,6 +11,7 @@ from typing import Any
 
 from limbeck.cluster.engines.models import resolve
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.extras import require
 from limbeck.corpus.parts import publishing
 from limbeck.corpus.seeds import derive_id
 from limbeck.filters.nli_model import card as nli_card
@@ -91,6 +92,7 @@ def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out:
     or the documents are too few. Memory: the model four times over in float32 (360 MB for MiniLM).
     """
     check_out(out)
+    require("training an NLI model", "local")
     encoder = resolve(training.encoder)
     several = len(documents) >= 2 * _HELD_OUT
     held_out = documents[::_HELD_OUT] if several else []

@@ -47,10 +47,12 @@ def train_nli(
 ) -> None:
     """Fine-tune a small sentence encoder into an NLI critic, on pairs made by rule from any texts; needs no network."""
     from limbeck.cluster.engines.models import made_root
+    from limbeck.corpus.extras import require
     from limbeck.filters.nli_model.card import quality_table
     from limbeck.filters.nli_model.documents import read_documents
     from limbeck.filters.nli_model.training import NliTraining, check_out, train_nli
 
+    require("limbeck critic train-nli", "local")
     folder = out or made_root() / _MADE
     check_out(folder)
     documents, origin = read_documents([str(path) for path in corpus or ()], text_column)

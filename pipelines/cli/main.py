@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+import limbeck
 from limbeck.pipelines.cli.critic import app as critic
 from limbeck.pipelines.cli.ngram import app as ngram
 
@@ -18,19 +19,31 @@ STARTED = time.time()
 
 app = typer.Typer(
     name="limbeck",
-    help="Distil a language model and raw text into filtered synthetic data and a better student, round after round.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"limbeck {limbeck.__version__}")
+        raise typer.Exit
+
+
 app.add_typer(ngram)
 app.add_typer(critic)
 
-RecipeArgument = Annotated[Path, typer.Argument(help="a recipe, such as pipelines/recipes/quickstart.yaml", show_default=False)]
+RecipeArgument = Annotated[
+    Path, typer.Argument(help="a recipe file, or the name of a shipped recipe, such as quickstart", show_default=False)
+]
 RunArgument = Annotated[Path, typer.Argument(help="a run folder", show_default=False)]
 Overrides = Annotated[list[str], typer.Option("--set", help="override one key: --set generator.samples=8 (repeatable)")]
+Merged = Annotated[
+    list[str],
+    typer.Option("--with", help="an override file merged into the recipe, or a name such as toy (repeatable; before --set)"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value instead of text")]
 
 
@@ -38,19 +51,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value inste
 def run(
     recipe: RecipeArgument,
     out: Annotated[Path | None, typer.Option(help="the run folder [default: runs/<recipe's name>]")] = None,
-    overrides: Overrides = [],  # noqa: B006 (typer reads the default, nothing changes it)
+    merged: Merged = [],  # noqa: B006 (typer reads the default, nothing changes it)
+    overrides: Overrides = [],  # noqa: B006
     panel: Annotated[bool | None, typer.Option("--panel/--no-panel", help="live panel [default: on a terminal]")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe to its end, or go on where an earlier run of it stopped."""
     from limbeck.pipelines import recipe as recipes
+    from limbeck.pipelines import recipe_files
     from limbeck.pipelines.console.panel import watching
     from limbeck.pipelines.run import run as run_recipe
 
-    loaded = recipes.load(recipe, overrides)
+    loaded = recipes.load(recipe, overrides, merged)
+    file = recipe_files.find(recipe)
+    given = recipe_files.as_given(file, [recipe_files.find_override(file, name) for name in merged], overrides)
     folder = out or Path("runs") / loaded.name
     with watching(panel=panel) as listener:
-        finished = run_recipe(loaded, folder, listener=listener, recipe_text=recipe.read_text(encoding="utf-8"), started=STARTED)
+        finished = run_recipe(loaded, folder, listener=listener, recipe_text=given, started=STARTED)
     report = finished.path / "report.html"
     if as_json:
         typer.echo((finished.path / "report.json").read_text(encoding="utf-8"))
@@ -62,6 +79,7 @@ def run(
 @app.command()
 def preview(
     recipe: RecipeArgument,
+    merged: Merged = [],  # noqa: B006
     overrides: Overrides = [],  # noqa: B006
     sources: Annotated[int, typer.Option("--sources", "-n", min=1, help="how many documents")] = 5,
     as_json: AsJson = False,
@@ -71,7 +89,7 @@ def preview(
     from limbeck.pipelines.driver.preview import preview as take
     from limbeck.pipelines.driver.preview import show
 
-    found = take(recipes.load(recipe, overrides), sources)
+    found = take(recipes.load(recipe, overrides, merged), sources)
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
 
 
@@ -79,6 +97,7 @@ def preview(
 def check(
     recipe: RecipeArgument,
     out: Annotated[Path | None, typer.Option(help="the run folder that would be used")] = None,
+    merged: Merged = [],  # noqa: B006
     overrides: Overrides = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
@@ -87,7 +106,7 @@ def check(
     from limbeck.pipelines.console.check import show
     from limbeck.pipelines.driver.check import check as look
 
-    loaded = recipes.load(recipe, overrides)
+    loaded = recipes.load(recipe, overrides, merged)
     found = look(loaded, out or Path("runs") / loaded.name)
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
     if found["problems"]:
@@ -197,6 +216,30 @@ def export(
     typer.echo(f"wrote {write(run, round_number, format, out)}")
 
 
+@app.command("recipes")
+def shipped_recipes(
+    copy: Annotated[
+        tuple[str, Path] | None, typer.Option(metavar="NAME FOLDER", help="copy a recipe and its overrides into a folder")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the shipped recipes, or copy one to change it."""
+    from limbeck.pipelines import recipe_files
+
+    if copy is not None:
+        written = [str(path) for path in recipe_files.copy(*copy)]
+        typer.echo(json.dumps(written, indent=2) if as_json else f"wrote {', '.join(written)}")
+        return
+    found = recipe_files.shipped()
+    if as_json:
+        typer.echo(json.dumps([{**vars(recipe), "path": str(recipe.path)} for recipe in found], indent=2))
+        return
+    width = max(len(recipe.name) for recipe in found)
+    for recipe in found:
+        options = "".join(f" [--with {name}]" for name in recipe.overrides)
+        typer.echo(f"{recipe.name:{width}}  {recipe.description}{options}")
+
+
 @app.command()
 def schema(
     report: Annotated[bool, typer.Option("--report", help="the schema of report.json instead of the recipe's")] = False,
@@ -214,6 +257,15 @@ def schema(
     else:
         from limbeck.pipelines.recipe import json_schema
     typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version and exit", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Distil a language model and raw text into filtered synthetic data and a better student, round after round."""
 
 
 def main() -> None:

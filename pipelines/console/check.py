@@ -10,6 +10,8 @@ def show(found: dict[str, Any]) -> None:
     """Print what `check` found."""
     for where, facts in found["models"].items():
         size = f"{facts['parameters'] / 1e6:.0f}M parameters, {facts['bytes'] / 1e6:.0f} MB"
+        if not facts["parameters"]:
+            size = "behind a server"
         print(f"{where}: {facts['model']}: {size}, context {facts['context_tokens']} tokens")
     print(f"cluster: {found['cluster']}")
     if "placement" in found:
@@ -23,7 +25,10 @@ def show(found: dict[str, Any]) -> None:
             f"estimate: {cost['candidates']} candidates; tokens: "
             + ", ".join(f"{name} {n:,}" for name, n in cost["tokens"].items())
         )
-        print(f"estimate: about {cost['seconds']['total'] / 60:.0f} minutes on these {os.cpu_count()} cores, without start-up")
+        if "seconds" in cost:
+            print(
+                f"estimate: about {cost['seconds']['total'] / 60:.0f} minutes on these {os.cpu_count()} cores, without start-up"
+            )
     if "acceptance" in found:
         print(f"so far, round {found['acceptance']['round']}: {acceptance_words(found['acceptance'])}")
     for problem in found["problems"]:

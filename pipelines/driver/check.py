@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.cluster.engines.contract import EngineConfig
-from limbeck.cluster.engines.models import ModelInfo, describe, resolve
+from limbeck.cluster.engines.models import ModelInfo, describe, describe_served, resolve
+from limbeck.cluster.installation import foreign_nodes
 from limbeck.cluster.placement.plan import Plan, as_plain
-from limbeck.cluster.session import foreign_packages, running_cluster
+from limbeck.cluster.session import running_cluster
 from limbeck.corpus.config import nearest
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.extras import MissingExtra
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.corpus.vary import example
 from limbeck.filters.config import Cost
 from limbeck.generators.contract import TEACHER
-from limbeck.pipelines.driver.placing import plan_for
+from limbeck.pipelines.driver.placing import missing_extras, plan_for
 from limbeck.pipelines.kinds import packages_of
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.dataset import COLUMNS
@@ -33,18 +35,15 @@ def refuse_what_cannot_run(recipe: Recipe, out: Path) -> tuple[Path, Plan]:
     plan = None if problems else plan_for(recipe)
     if plan is None or plan.problems:
         raise LimbeckError("; ".join([*problems, *(plan.problems if plan else ())]))
-    return resolve(recipe.teacher.model), plan
+    return recipe.teacher.folder(), plan
 
 
 def find_problems(recipe: Recipe, out: Path) -> list[str]:
     """Every reason why the recipe cannot run, but for those of placement, in one sentence each."""
-    problems: list[str] = []
-    models: dict[str, ModelInfo] = {}
-    for where, model in named_models(recipe).items():
-        try:
-            models[where] = describe(resolve(model))
-        except LimbeckError as error:
-            problems.append(f"{where}: {error}")
+    missing = missing_extras(recipe)
+    models, faults = _described(recipe)
+    # a model that cannot be unpacked for lack of the same extra is not a second problem
+    problems = missing + [str(fault) for fault in faults.values() if not (missing and isinstance(fault, MissingExtra))]
     if "teacher.model" in models:
         problems += _context_problems(recipe, models)
         if (recipe.generator.needs.chat or recipe.renderer.chat) and not models["teacher.model"].has_chat_template:
@@ -61,7 +60,8 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
     ]
     problems += [f"select.{part.name}: {problem}" for part in recipe.select for problem in part.problems()]
     problems += engine_problems(recipe)
-    problems += _student_problems(recipe, models)
+    if not missing:  # comparing chat templates needs transformers
+        problems += _student_problems(recipe, models)
     problems += _score_problems(recipe)
     problems += _disk_problems(recipe, models, out)
     return problems
@@ -77,25 +77,40 @@ def named_models(recipe: Recipe) -> dict[str, str]:
     return found
 
 
+def _described(recipe: Recipe) -> tuple[dict[str, ModelInfo], dict[str, LimbeckError]]:
+    """What is known of every model that the recipe names, and why the others cannot be found; both by key.
+
+    Outside the cluster a model needs no weights here, unless a student starts from them.
+    """
+    engines = {"teacher": recipe.teacher, **{f"filters.{part.name}.engine": part.asks for part in recipe.filters}}
+    remote = {f"{key}.model": engine for key, engine in engines.items() if engine is not None and engine.remote}
+    if any(student.base_model(recipe.teacher.model) == recipe.teacher.model for student in recipe.students):
+        remote.pop("teacher.model", None)
+    models, faults = dict[str, ModelInfo](), dict[str, LimbeckError]()
+    for where, model in named_models(recipe).items():
+        try:
+            models[where] = describe_served(remote[where].folder()) if where in remote else describe(resolve(model))
+        except LimbeckError as error:
+            faults[where] = type(error)(f"{where}: {error}")
+    return models, faults
+
+
 def check(recipe: Recipe, out: Path) -> dict[str, Any]:
     """Problems and estimate as plain data: {problems, models, cluster, placement, documents, estimate}; nothing is written."""
     problems = find_problems(recipe, out)
     found: dict[str, Any] = {"name": recipe.name, "problems": problems, "cluster": _cluster(recipe), "models": {}}
-    for where, model in named_models(recipe).items():
-        try:
-            info = describe(resolve(model))
-        except LimbeckError:
-            continue
-        facts = {"model": model, "parameters": info.parameters, "bytes": info.bytes, "context_tokens": info.context_tokens}
-        found["models"][where] = facts
-    if len(found["models"]) == len(named_models(recipe)):
+    models, faults = _described(recipe)
+    for where, info in models.items():
+        facts = {"parameters": info.parameters, "bytes": info.bytes, "context_tokens": info.context_tokens}
+        found["models"][where] = {"model": named_models(recipe)[where], **facts}
+    if not faults:
         plan = plan_for(recipe.resolved())
         problems += plan.problems
         found["placement"] = as_plain(plan)
     if "teacher.model" in found["models"]:
         try:
             found["documents"] = _documents(recipe)
-            found["estimate"] = estimate(recipe, found["documents"], found["models"]["teacher.model"]["parameters"])
+            found["estimate"] = estimate(recipe, found["documents"], models["teacher.model"].parameters)
         except LimbeckError as error:
             problems += [problem for problem in [f"sources: {error}"] if problem not in problems]
     problems += _code_problems(recipe)
@@ -106,7 +121,10 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
 
 
 def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict[str, Any]:
-    """Tokens and seconds of the whole run, from counts alone: right within a factor of about two on CPUs, high on GPUs."""
+    """Tokens and seconds of the whole run, from counts alone: right within a factor of about two on CPUs, high on GPUs.
+
+    Without `parameters` (the teacher is behind a server) the seconds are left out.
+    """
     split = {name: documents[name] for name in ("train", "dev", "test")}
     length = documents["document_tokens"] / max(1, documents["used"])
     needs, settings = recipe.generator.needs, recipe.evaluation
@@ -119,13 +137,12 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     rows = recipe.calibration.pass_rate * split["train"] * samples
     trained = sum(student.passes for student in recipe.students) * rows * (length + needs.prompt_tokens / 2 + new)
     tokens = {"complete": drawn * new, "logprobs": scored, "train": trained}
-    speed = REFERENCE_PARAMETERS / max(parameters, 1) * (os.cpu_count() or 1) / REFERENCE_CORES
-    seconds = {name: round(count / (TOKENS_PER_SECOND[name] * speed), 1) for name, count in tokens.items()}
-    return {
-        "candidates": drawn,
-        "tokens": {name: round(count) for name, count in tokens.items()},
-        "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
-    }
+    found: dict[str, Any] = {"candidates": drawn, "tokens": {name: round(count) for name, count in tokens.items()}}
+    if parameters:
+        speed = REFERENCE_PARAMETERS / parameters * (os.cpu_count() or 1) / REFERENCE_CORES
+        seconds = {name: round(count / (TOKENS_PER_SECOND[name] * speed), 1) for name, count in tokens.items()}
+        found["seconds"] = {**seconds, "total": round(sum(seconds.values()), 1)}
+    return found
 
 
 def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
@@ -213,7 +230,7 @@ def _disk_problems(recipe: Recipe, models: dict[str, ModelInfo], out: Path) -> l
 def _documents(recipe: Recipe) -> dict[str, int]:
     from limbeck.corpus.sources import read_sources
 
-    table = read_sources(recipe.sources, Tokenizer.load(resolve(recipe.teacher.model)), recipe.seed)
+    table = read_sources(recipe.sources, Tokenizer.load(recipe.teacher.folder()), recipe.seed)
     splits = table["split"].to_pylist()
     counts = {split: splits.count(split) for split in ("train", "dev", "test", "rejected")}
     used = [count for count, split in zip(table["document_tokens"].to_pylist(), splits, strict=True) if split != "rejected"]
@@ -226,5 +243,5 @@ def _cluster(recipe: Recipe) -> str:
 
 
 def _code_problems(recipe: Recipe) -> list[str]:
-    """The driver's packages must be this distribution's; so must those of every node of a cluster that is joined."""
-    return foreign_packages(recipe.cluster, tuple(packages_of([recipe])))
+    """Every node of a cluster that is joined must have the same Limbeck, and the same packages that bring kinds."""
+    return foreign_nodes(recipe.cluster, tuple(packages_of([recipe])))

@@ -167,7 +167,7 @@ def round_report(context: Context, number: int, rows: Sequence[EvaluationRow]) -
     report = {
         "rows": read_json(folder.round(number) / "rows.json"),
         "evaluation": [row.model_dump() for row in rows],
-        "teacher": {"name": _shown(context, teacher.model), "fingerprint": fingerprint(resolve(teacher.model))},
+        "teacher": {"name": _shown(context, teacher.model), "fingerprint": fingerprint(teacher.folder())},
     }
     if folder.student(number).exists():
         report["training"] = read_json(folder.training(number))

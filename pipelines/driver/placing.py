@@ -4,10 +4,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from limbeck.cluster.engines.contract import EngineConfig, ScoringModelConfig
 from limbeck.cluster.placement.demand import Demand, Model, Node, Pool, Step, Trainer
 from limbeck.cluster.placement.memory import fits, take_turns
 from limbeck.cluster.placement.nodes import cluster_nodes
 from limbeck.cluster.placement.plan import Plan, make_plan
+from limbeck.corpus.extras import problem
 from limbeck.filters.config import FilterConfig
 from limbeck.generators.asking import AskingConfig
 from limbeck.generators.contract import TEACHER, GeneratorConfig
@@ -44,6 +46,36 @@ def demand(recipe: Recipe, gpus: bool) -> Demand:
         name = "later rounds, held-out documents" if recipe.rounds > 1 else "held-out documents"
         phases[name] = [*(Step("sample", "teachers", (model, *later)) for model in (*students, teacher)), *critics]
     return Demand(tuple(pools), phases, _trainer(recipe, gpus))
+
+
+def missing_extras(recipe: Recipe) -> list[str]:
+    """The one sentence that names every extra which the recipe needs and this environment lacks, if any."""
+    resolved, subjects = recipe.resolved(), dict[tuple[str, str], str]()
+    for key, config in _loaded(resolved).items():
+        if config.extra is not None:  # what several sections share is named once
+            kind = f" (kind {config.kind})" if isinstance(config, EngineConfig) else ""
+            subjects.setdefault((config.extra, config.model_dump_json()), f"{key}{kind}")
+    needs = [(subject, extra) for (extra, _), subject in subjects.items()]
+    students = {section: student for section, student in recipe.student_sections.items() if student.extra is not None}
+    needs += [(f"{section} (kind {student.kind})", str(student.extra)) for section, student in students.items()]
+    sentence = problem(needs)
+    return [sentence] if sentence else []
+
+
+def loads_models(recipe: Recipe) -> bool:
+    """Whether workers load models into their processes, or into processes beside them; `recipe` is resolved."""
+    held = _loaded(recipe).values()
+    return bool(recipe.students) or not all(isinstance(config, EngineConfig) and config.remote for config in held)
+
+
+def _loaded(recipe: Recipe) -> dict[str, EngineConfig | ScoringModelConfig]:
+    """Everything that workers load or connect to, but for students: key → config."""
+    found: dict[str, EngineConfig | ScoringModelConfig] = {TEACHER: recipe.teacher}
+    for generator in (recipe.generator, recipe.later, recipe.task):
+        found |= {f"generator.{name}": engine for name, engine in generator.engines.items()} if generator else {}
+    for filter_ in recipe.filters:
+        found |= {f"filters.{filter_.name}.{key}": config for key, config in filter_.held.items()}
+    return found
 
 
 def in_turns(plan: Plan, loaded: list[Step], pool: "WorkerPool", lanes: Sequence["Lane"]) -> Generator["PartReport"]:

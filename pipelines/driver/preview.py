@@ -8,6 +8,7 @@ from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.generators.contract import TEACHER
 from limbeck.generators.runner import Runner
 from limbeck.pipelines.driver.jobs import with_sources
+from limbeck.pipelines.driver.placing import loads_models
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.select import connect, decide, joined
@@ -18,10 +19,7 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
 
     Bounds that the recipe leaves to calibration are calibrated on these few candidates: an impression, no more.
     """
-    import torch
-
     from limbeck.cluster.engines.model_cache import Engines
-    from limbeck.cluster.engines.models import resolve
     from limbeck.corpus.sources import read_sources
     from limbeck.pipelines.driver.check import find_problems
 
@@ -31,8 +29,11 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
         from limbeck.corpus.errors import LimbeckError
 
         raise LimbeckError("; ".join(problems))
-    torch.set_num_threads(recipe.cluster.threads())
-    table = read_sources(recipe.sources, Tokenizer.load(resolve(recipe.teacher.model)), recipe.seed)
+    if loads_models(recipe):
+        import torch
+
+        torch.set_num_threads(recipe.cluster.threads())
+    table = read_sources(recipe.sources, Tokenizer.load(recipe.teacher.folder()), recipe.seed)
     sources = table.filter(pa.array([split == "train" for split in table["split"].to_pylist()])).slice(0, documents)
     engines = Engines()
     runner = Runner(recipe.generator.build(), recipe.seed, 0)

@@ -1,6 +1,6 @@
 """How to run a transformers model in the worker's process; read on the driver, so it imports nothing heavy."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -8,6 +8,7 @@ from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.protocol import Engine
 from limbeck.cluster.engines.shape import DTYPE_BYTES, shape_of
 from limbeck.cluster.placement.demand import Model
+from limbeck.corpus.extras import require
 
 
 class TransformersConfig(EngineConfig):
@@ -16,6 +17,8 @@ class TransformersConfig(EngineConfig):
     `batch_sequences` bounds the samples that are decoded together, `pack_tokens` the tokens of one packed forward pass,
     `cache_bytes` the key-value cache. `context_tokens` lowers the model's own limit.
     """
+
+    extra: ClassVar[str | None] = "local"
 
     kind: Literal["transformers"] = "transformers"
     model: str
@@ -37,6 +40,7 @@ class TransformersConfig(EngineConfig):
 
     def start(self, left: list[Any]) -> Engine:
         """Load it, into the memory of an engine that was unloaded for it if that one was built alike."""
+        require(f"an engine of kind transformers (model {self.model})", "local")
         from limbeck.cluster.engines.local.engine import TransformersEngine, build
         from limbeck.cluster.engines.unloading import unload
 

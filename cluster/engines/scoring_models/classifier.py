@@ -22,6 +22,7 @@ from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, resolve
 from limbeck.cluster.engines.protocol import Usage
 from limbeck.cluster.engines.scoring_models.pairs import Joiner, Rows, batches
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.extras import require
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +62,7 @@ class ClassifierConfig(ScoringModelConfig):
 
     def load(self) -> "Classifier":
         """Load the model; raises LimbeckError where it is missing, is no such model, or its classes have no known names."""
+        require(f"a classifier (model {self.model})", "local")
         return load(self)
 
 

@@ -14,6 +14,7 @@ from limbeck.cluster.engines.contract import ScoringModelConfig
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
 from limbeck.cluster.engines.protocol import Usage
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.extras import require
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,7 @@ class EncoderConfig(ScoringModelConfig):
 
     def load(self) -> "Encoder":
         """Return the loaded encoder; raises LimbeckError where its model is missing or cut off, or pools in an unknown way."""
+        require(f"a sentence encoder (model {self.model})", "local")
         return Encoder(self)
 
 

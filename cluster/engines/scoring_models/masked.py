@@ -23,6 +23,7 @@ from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
 from limbeck.cluster.engines.protocol import Usage
 from limbeck.cluster.engines.scoring_models.masked_forms import Form, Hidden, Infilling, Pieces, batches, cloze
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.extras import require
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +48,7 @@ class MaskedConfig(ScoringModelConfig):
 
     def load(self) -> "MaskedModel":
         """Return the loaded model; raises LimbeckError where it is missing, cut off or no masked language model."""
+        require(f"a masked language model (model {self.model})", "local")
         return load(self)
 
 

@@ -1,6 +1,5 @@
 """How vLLM is to hold a model; read on the driver, so it imports nothing heavy."""
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -13,6 +12,7 @@ from limbeck.cluster.engines.protocol import Engine
 from limbeck.cluster.engines.shape import DTYPE_BYTES, shape_of
 from limbeck.cluster.placement.demand import Model
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.extras import require
 
 CPU_CACHE_BYTES = 2 << 30
 CPU_BATCH_TOKENS = 2048  # vLLM's own choice, 4,096 and more, holds a row of the vocabulary for each token that is scored
@@ -32,6 +32,7 @@ class VllmConfig(EngineConfig):
     PEFT adapter for the model.
     """
 
+    extra: ClassVar[str | None] = "vllm"
     batches_across_callers: ClassVar[bool] = True
 
     kind: Literal["vllm"] = "vllm"
@@ -70,16 +71,12 @@ class VllmConfig(EngineConfig):
         return {**super().fingerprint(), **({"lora": fingerprint(adapter)} if adapter else {})}
 
     def problems(self, key: str) -> list[str]:
-        """The adapter is missing, or vLLM is not installed."""
-        problems = []
+        """The adapter is missing."""
         try:
             self.adapter()
         except LimbeckError as error:
-            problems.append(f"{key}.lora: {error}")
-        if importlib.util.find_spec("vllm") is None:
-            way_out = "run `pip install 'limbeck[vllm]'`, or `make vllm` for its CPU build in .venv-vllm"
-            problems.append(f"{key}.kind is vllm, which is not installed; {way_out}")
-        return problems
+            return [f"{key}.lora: {error}"]
+        return []
 
     def footprint(self, key: str) -> Model:
         """Weights and cache in processes of its own, spread over the GPUs that it asks for."""
@@ -104,6 +101,7 @@ class VllmConfig(EngineConfig):
 
     def build(self) -> Engine:
         """Return the engine, once vLLM's processes are up; raises LimbeckError if they cannot load the model."""
+        require(f"an engine of kind vllm (model {self.model})", "vllm")
         from limbeck.cluster.engines.vllm.engine import build
 
         return build(self)

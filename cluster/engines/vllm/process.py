@@ -1,7 +1,6 @@
 """Start vLLM's processes with a model, and end them: the settings of its CPU build and of its GPUs, and its last words."""
 
 import asyncio
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -21,6 +20,7 @@ from limbeck.cluster.engines.protocol import EngineDied
 from limbeck.cluster.engines.vllm.config import CPU_BATCH_TOKENS, CPU_CACHE_BYTES, GPU_SHARE, VllmConfig
 from limbeck.cluster.engines.vllm.watchdog import Watchdog
 from limbeck.corpus.errors import LimbeckError, last_line
+from limbeck.corpus.extras import require
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 PROGRESS_TOKENS = 64  # how often a long answer shows that it gets on
@@ -66,11 +66,7 @@ class Started:
 
 def start(config: VllmConfig) -> Started:
     """Start vLLM; see `vllm.build` for what it raises."""
-    if importlib.util.find_spec("vllm") is None:
-        raise LimbeckError(
-            "vLLM is not installed here: pip install 'limbeck[vllm]' on a GPU machine, or `make vllm` for its CPU build; or set "
-            "the engine's kind to transformers"
-        )
+    require(f"an engine of kind vllm (model {config.model})", "vllm")
     folder = resolve(config.model)
     tokenizer = load_tokenizer(folder, config.trust_remote_code)
     context = min(describe(folder).context_tokens, config.context_tokens or NO_LIMIT_TOKENS)

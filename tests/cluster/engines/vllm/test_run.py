@@ -17,7 +17,6 @@ pytest.importorskip("vllm")
 
 from helpers.commands import start
 from helpers.gates import PATIENCE_SECONDS, Gate, wait_for
-from helpers.paths import ROOT
 from limbeck.corpus.parts import read_parts
 from limbeck.corpus.schemas import CANDIDATES
 from limbeck.pipelines.runs.events import read_events
@@ -35,8 +34,7 @@ def quickstart(out: Path, *changes: str, faults: Path | None = None) -> subproce
     fewer = ["sources.split={train: 24, dev: 2, test: 2}", "rounds=1", "student=null", "cluster.rows_per_part=4"]
     assignments = ["teacher.kind=vllm", *fewer, *changes]
     options = [word for assignment in assignments for word in ("--set", assignment)]
-    recipe = ROOT / "pipelines/recipes/quickstart.yaml"
-    return start("run", recipe, "--out", out, "--no-panel", *options, faults=faults)
+    return start("run", "quickstart", "--out", out, "--no-panel", *options, faults=faults)
 
 
 def assert_whole(out: Path) -> None:

@@ -1,0 +1,168 @@
+"""Recipe files: the shipped ones by name, override files merged into them, and the text that a run folder keeps."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from limbeck.corpus.config import nearest
+from limbeck.corpus.errors import LimbeckError
+
+SHIPPED = Path(__file__).parent / "recipes"
+"""Every shipped recipe is `NAME.yaml` here; its override called `toy` is `toy/NAME.yaml`."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A recipe that is installed with Limbeck; `description` is the first line of its file, a comment."""
+
+    name: str
+    description: str
+    path: Path
+    overrides: tuple[str, ...]
+
+
+def shipped() -> list[Shipped]:
+    """Every shipped recipe, by name."""
+    return [
+        Shipped(path.stem, path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# "), path, tuple(_overrides(path)))
+        for path in sorted(SHIPPED.glob("*.yaml"))
+    ]
+
+
+def find(recipe: Path | str) -> Path:
+    """The file of a recipe: a path, or the name of a shipped recipe; a file of that name wins.
+
+    Raises LimbeckError if it is neither.
+    """
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    names = {found.name: found.path for found in shipped()}
+    if str(recipe) in names:
+        return names[str(recipe)]
+    near = nearest(path.stem, names)
+    hint = f"did you mean {near!r}? " if near else ""
+    problem = "it is a folder" if path.is_dir() else "there is no such file"
+    raise LimbeckError(
+        f"cannot read the recipe {recipe}: {problem}; {hint}name a YAML file or a shipped recipe: {', '.join(names)} "
+        "(`limbeck recipes` describes them)"
+    )
+
+
+def find_override(recipe: Path, override: Path | str) -> Path:
+    """The file of an override: a path, or a name such as `toy`, which is `toy/quickstart.yaml` beside `quickstart.yaml`.
+
+    A file of that name wins. Raises LimbeckError if it is neither.
+    """
+    path = Path(override)
+    if path.is_file():
+        return path
+    beside = recipe.parent / path / recipe.name
+    if len(path.parts) == 1 and not path.suffix and beside.is_file():
+        return beside
+    names = list(_overrides(recipe))
+    near = nearest(str(override), names)
+    hint = f"did you mean {near!r}? " if near else ""
+    known = (
+        f" or one of the overrides of {recipe.name}: {', '.join(names)}" if names else f"; {recipe.name} has no named overrides"
+    )
+    raise LimbeckError(f"--with {override}: there is no such file; {hint}name a YAML file{known}")
+
+
+def read(recipe: Path, overrides: Sequence[Path] = ()) -> dict[str, Any]:
+    """The plain data of a recipe file with override files merged into it, in order.
+
+    A file may hold several YAML documents: those after the first are merged into it likewise. Raises LimbeckError for a file that
+    cannot be read, is not YAML, or holds anything but mappings.
+    """
+    data: dict[str, Any] | None = None
+    for document in (document for path in (recipe, *overrides) for document in _documents(path)):
+        data = document if data is None else merge(data, document)
+    if data is None:
+        raise LimbeckError(f"{recipe} is empty: a recipe has the keys that `limbeck schema` prints")
+    return data
+
+
+def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with `override` on top: mappings are merged key by key, everything else (lists too) is replaced.
+
+    A mapping whose `kind` differs from that of the mapping below it replaces that one whole: keys of another kind mean nothing.
+    """
+    merged = dict(base)
+    for key, value in override.items():
+        below = base.get(key)
+        if isinstance(below, dict) and isinstance(value, dict) and not _differ(below.get("kind"), value.get("kind")):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _differ(kind: Any, other: Any) -> bool:
+    return kind is not None and other is not None and kind != other
+
+
+def as_given(recipe: Path, overrides: Sequence[Path] = (), settings: Sequence[str] = ()) -> str:
+    """The text that a run folder keeps: the recipe file, then each override file as a further YAML document.
+
+    It can be run as it is; `--set` options follow as comments.
+    """
+    text = _text(recipe)
+    for path in overrides:
+        text = f"{text.rstrip()}\n---\n# --with {path}\n{_text(path)}"
+    for setting in settings:
+        text = f"{text.rstrip()}\n# --set {setting}\n"
+    return text
+
+
+def copy(name: str, folder: Path) -> list[Path]:
+    """Copy a shipped recipe and its overrides into a folder; returns the files written.
+
+    Raises LimbeckError if there is no such recipe, or one of the files exists.
+    """
+    known = {recipe.name: recipe for recipe in shipped()}
+    if name not in known:
+        near = nearest(name, known)
+        hint = f"did you mean {near!r}? " if near else ""
+        raise LimbeckError(f"there is no shipped recipe {name!r}; {hint}there are {', '.join(known)}")
+    recipe = known[name]
+    sources = [recipe.path, *(SHIPPED / override / recipe.path.name for override in recipe.overrides)]
+    targets = [folder / source.relative_to(SHIPPED) for source in sources]
+    for target in targets:
+        if target.exists():
+            raise LimbeckError(f"{target} exists; copy into another folder, or remove it")
+    for source, target in zip(sources, targets, strict=True):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise LimbeckError(f"cannot write {target}: {error.strerror}") from error
+    return targets
+
+
+def _overrides(recipe: Path) -> Iterator[str]:
+    """The names of the overrides that are stored beside a recipe."""
+    return (path.parent.name for path in sorted(recipe.parent.glob(f"*/{recipe.name}")))
+
+
+def _documents(path: Path) -> list[dict[str, Any]]:
+    try:
+        documents = [document for document in yaml.safe_load_all(_text(path)) if document is not None]
+    except yaml.YAMLError as error:
+        raise LimbeckError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    for document in documents:
+        if not isinstance(document, dict):
+            raise LimbeckError(f"{path} holds no recipe: it must be a mapping with the keys that `limbeck schema` prints")
+    return documents
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise LimbeckError(f"cannot read the recipe {path}: {reason}") from error
