@@ -63,7 +63,7 @@ def ray_cluster(*nodes: dict[str, Any], **environment: str) -> Iterator[RayClust
             process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=30)
-            for left in psutil.wait_procs(family, timeout=10)[1]:
+            for left in psutil.wait_procs(family, timeout=1)[1]:
                 left.kill()
             process.kill()
             process.wait()

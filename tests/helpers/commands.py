@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from helpers.clusters import DRIVER_SETTINGS, token_settings
-from helpers.paths import child_environment
+from helpers.paths import SEARCH_PATH, child_environment
 
 
 def limbeck(
@@ -103,6 +103,9 @@ def _server() -> _Server:
 def _forked(
     path: str, arguments: Sequence[Any], environment: dict[str, str], timeout: float, folder: Path | None
 ) -> subprocess.CompletedProcess[str]:
+    if environment["PYTHONPATH"] != SEARCH_PATH:  # what is installed is looked up at import
+        line = [sys.executable, *([path] if path else ["-m", "limbeck"]), *map(str, arguments)]
+        return subprocess.run(line, capture_output=True, text=True, timeout=timeout, env=environment, cwd=folder)
     with tempfile.TemporaryDirectory() as made:
         texts = [Path(made) / name for name in ("stdout", "stderr")]
         for text in texts:

@@ -5,7 +5,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from helpers.commands import command, settings
+from helpers.commands import limbeck
+from helpers.paths import SEARCH_PATH
 
 PLUGIN = """
 def toy():
@@ -21,10 +22,7 @@ ENCODING_CONSTRUCTORS = {"toy": toy}
 
 
 def ngram(*arguments: object, plugins: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = settings()
-    if plugins:
-        environment["PYTHONPATH"] = os.pathsep.join([environment["PYTHONPATH"], str(plugins)])
-    return subprocess.run(command("ngram", *arguments), capture_output=True, text=True, timeout=120, env=environment)
+    return limbeck("ngram", *arguments, **({"PYTHONPATH": os.pathsep.join([SEARCH_PATH, str(plugins)])} if plugins else {}))
 
 
 def test_an_index_over_a_tiktoken_encoding(tmp_path: Path) -> None:

@@ -57,9 +57,9 @@ def one_sentence(done: subprocess.CompletedProcess[str], *words: str) -> str:
         ("cluster.address=127.0.0.1:1", ["Ray cluster at 127.0.0.1:1"]),
     ],
 )
-def test_a_recipe_that_cannot_run(home: Path, tmp_path: Path, override: str, words: list[str]) -> None:
+def test_a_recipe_that_cannot_run(home: Path, tmp_path: Path, ray_address: str, override: str, words: list[str]) -> None:
     path = write_recipe(home, **NO_STUDENT)
-    one_sentence(limbeck("run", path, "--out", tmp_path / "run", "--set", override), *words)
+    one_sentence(limbeck("run", path, "--out", tmp_path / "run", "--set", override, RAY_ADDRESS=ray_address), *words)
 
 
 def test_no_recipe(tmp_path: Path) -> None:
@@ -77,12 +77,10 @@ def test_an_unset_variable_and_a_set_one(home: Path, tmp_path: Path) -> None:
     assert checked.returncode == 0 and json.loads(checked.stdout)["name"] == "mine"
 
 
-def test_no_documents(home: Path, tmp_path: Path) -> None:
+def test_no_documents(home: Path, tmp_path: Path, ray_address: str) -> None:
     (tmp_path / "empty.jsonl").write_text("")
-    path = write_recipe(home, **NO_STUDENT)
-    one_sentence(
-        limbeck("run", path, "--out", tmp_path / "run", "--set", f"sources.path={tmp_path / 'empty.jsonl'}"), "empty.jsonl"
-    )
+    path, override = write_recipe(home, **NO_STUDENT), f"sources.path={tmp_path / 'empty.jsonl'}"
+    one_sentence(limbeck("run", path, "--out", tmp_path / "run", "--set", override, RAY_ADDRESS=ray_address), "empty.jsonl")
 
 
 def test_a_folder_that_is_no_run(home: Path, tmp_path: Path) -> None:
