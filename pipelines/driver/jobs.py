@@ -1,7 +1,6 @@
 """The two jobs of a part: draw candidates, and score them with one filter. Both are carried to workers by pickle."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,9 +208,9 @@ class ScoreJob:
         for cheaper in self.cheaper:
             scores = read_part(cheaper.scores, part).slice(start, stop - start)
             for bound in cheaper.bounds:
-                for place, value in enumerate(scores[bound.column].cast(pa.float64()).to_pylist()):
-                    if found[place] is None and rejects(bound, value):
-                        found[place] = cheaper.name
+                known = scores[bound.column].cast(pa.float64()).to_numpy()  # null: NaN
+                for place in np.flatnonzero(bound.mask(known, unscored=False)):  # what is missing is left for selection
+                    found[place] = found[place] or cheaper.name
         return found
 
     def failure(self, part: str, row: int, reason: str) -> pa.Table:
@@ -224,13 +223,6 @@ class ScoreJob:
         """Write the scores."""
         write_part(self.out, part, table)
         return int(table.num_rows)
-
-
-def rejects(bound: Bound, score: float | None) -> bool:
-    """Whether a known limit rejects a score. One that is missing is left for selection to judge."""
-    if score is None or math.isnan(score):
-        return False
-    return (bound.minimum is not None and score < bound.minimum) or (bound.maximum is not None and score > bound.maximum)
 
 
 def _stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
