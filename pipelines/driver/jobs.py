@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -122,7 +123,7 @@ class FailingEngine:
         """Yield an error for each request."""
         return (Completion(request.request_id, "", (), "error", 0, self._reason) for request in requests)
 
-    def logprobs(self, pairs: Sequence[Pair]) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+    def logprobs(self, pairs: Sequence[Pair]) -> list[npt.NDArray[np.float32]]:
         """Return not-a-number for each pair."""
         return [np.array([np.nan], np.float32) for _ in pairs]
 

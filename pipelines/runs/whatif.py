@@ -6,7 +6,7 @@ Nothing of the run is changed. What is applied lies beside its dataset, under `r
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -24,6 +24,9 @@ from limbeck.pipelines.runs.folder import RunFolder, existing, fingerprint
 from limbeck.pipelines.runs.funnel import funnel
 from limbeck.pipelines.runs.inspect import decided_round
 from limbeck.pipelines.runs.select import UNDECIDED, connect_parts, decide, in_order, joined, to_target
+
+if TYPE_CHECKING:
+    import duckdb
 
 MOST_SWEPT = 1000
 Score = Callable[[RunFolder, int, FilterConfig, Path], None]
@@ -142,7 +145,7 @@ class WhatIf:
             table = joined(connection, list(scores))
         return calibrate(table, [(part.name, part.bounds) for part in recipe.filters], recipe.calibration.pass_rate)
 
-    def _connect(self, number: int, scores: Mapping[str, Path]) -> Any:
+    def _connect(self, number: int, scores: Mapping[str, Path]) -> "duckdb.DuckDBPyConnection":
         return connect_parts(self.folder.candidates(number), scores, self.folder.sources("train"))
 
 
@@ -248,7 +251,7 @@ def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[st
     return folder
 
 
-def _open(recipe: Recipe) -> set[tuple[str, str, Any, Any]]:
+def _open(recipe: Recipe) -> set[tuple[str, str, str, float | None]]:
     """The limits that a recipe leaves to calibration."""
     return {
         (part.name, bound.column, bound.calibrate, bound.false_acceptance)
