@@ -4,8 +4,10 @@
 class LimbeckError(ValueError):
     """Something a user can mend: the message names the file, key or row, and the way out.
 
-    The command line prints the message alone and exits non-zero; no traceback is shown.
+    The command line prints the message alone and exits with `exit_code`; no traceback is shown.
     """
+
+    exit_code = 1
 
 
 def last_line(failure: BaseException) -> str:

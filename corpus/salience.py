@@ -1,11 +1,10 @@
 """The salient words of a document: those of the highest TF-IDF weight, document frequencies taken from the train split alone."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable
 
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+from limbeck.corpus.text.words import WORD
 
 STOP_WORDS = frozenset(
     """

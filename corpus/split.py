@@ -1,19 +1,18 @@
 """Near-duplicate groups, and the split into train, dev and test that never parts a group."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.seeds import derive_seed
+from limbeck.corpus.text.words import plain_words
 
 SPLITS = ("train", "dev", "test")
 SHINGLE_WORDS = 2
 _PERMUTATIONS = 256
 _MISSED = 0.02
-_WORD = re.compile(r"\w+")
 
 
 class Split(Config):
@@ -37,7 +36,7 @@ class Split(Config):
 
 def shingles(text: str) -> set[str]:
     """The word pairs of a text, in lower case; a text of one word is its own shingle."""
-    words = _WORD.findall(text.lower())
+    words = plain_words(text)
     return {" ".join(words[i : i + SHINGLE_WORDS]) for i in range(max(1, len(words) - SHINGLE_WORDS + 1))}
 
 

@@ -4,10 +4,13 @@ Filters measure, one row at a time; set-wise filters choose among what the bound
 another choice can be tried at any time.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 
@@ -27,6 +30,35 @@ class Bound:
     calibrate: Literal["minimum", "maximum"] | None = None
     reason: str = ""
     false_acceptance: float | None = None
+
+    def rejects(self, score: float | None, *, unscored: bool) -> bool:
+        """Whether the known limits reject a score; `unscored` is the answer for one that is missing or not a finite number.
+
+        Selection rejects what could not be scored. A filter that may skip rows does not: it leaves them to selection.
+        """
+        if score is None or (unscored and not math.isfinite(score)):
+            return unscored
+        return (self.minimum is not None and score < self.minimum) or (self.maximum is not None and score > self.maximum)
+
+    def mask(self, scores: npt.NDArray[np.float64], *, unscored: bool) -> npt.NDArray[np.bool_]:
+        """As `rejects`, for many scores; NaN: missing. An infinite score that a limit excludes is always rejected.  # [scores]"""
+        rejected = np.full(len(scores), False) if not unscored else ~np.isfinite(scores)
+        if self.minimum is not None:
+            rejected |= scores < self.minimum
+        if self.maximum is not None:
+            rejected |= scores > self.maximum
+        return rejected
+
+    def sql(self, score: str) -> Iterator[tuple[str, str]]:
+        """Yield what rejects a score in SQL, in the order in which it is tried: (condition, words for the reason).
+
+        The first condition is that the score, an SQL expression of type double, is missing or not finite; its words are empty.
+        """
+        yield f"not coalesce(isfinite({score}), false)", ""
+        for limit, comparison, words in ((self.minimum, "<", "is below"), (self.maximum, ">", "is above")):
+            if limit is not None:
+                assert math.isfinite(limit), f"{self.column} has the limit {limit}"
+                yield f"{score} {comparison} {float(limit)!r}::double", f"{words} {limit:.4g}"
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import shutil
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -204,6 +205,20 @@ def test_a_critic_without_an_engine_gets_the_round_0_teacher() -> None:
     recipe = recipes.load("quickstart")
     engines = [part.engine for part in recipe.resolved().filters if part.kind == "pmi"]
     assert engines == [recipe.teacher]
+
+
+def test_pipelines_ask_no_kind_what_it_has() -> None:
+    """Kinds answer through their contracts. Left: usage errors of typer's own click, and a config's fields."""
+    files = sorted((PACKAGE / "pipelines").resolve().rglob("*.py"))
+    asking = [path.name for path in files for line in path.read_text().splitlines() if re.search("hasattr|getattr", line)]
+    assert asking == ["main.py", "stages.py"]
+
+
+@pytest.mark.parametrize("room", ["pipelines", "generators", "filters", "students", "cluster/placement", "cluster/workers"])
+def test_only_engines_know_kinds_of_engines(room: str) -> None:
+    named = re.compile("VllmConfig|EndpointConfig|TransformersConfig|AutoConfig")
+    files = list((PACKAGE / room).resolve().rglob("*.py"))
+    assert files and [path for path in files if named.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_two_filters_of_one_name_are_refused() -> None:

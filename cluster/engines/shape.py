@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from limbeck.cluster.engines.models import describe, resolve
 
@@ -24,15 +23,12 @@ class Shape:
     cached: int
 
 
-def shape_of(model: str) -> Shape:
-    """The shape of a model that a recipe names; raises LimbeckError if it cannot be resolved."""
-    return _shape(str(resolve(model)))
-
-
 @lru_cache(maxsize=256)
-def _shape(folder: str) -> Shape:
-    info = describe(Path(folder))
-    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+def shape_of(model: str) -> Shape:
+    """The shape of a model that a recipe names, looked up once; raises LimbeckError if it cannot be resolved."""
+    folder = resolve(model)
+    info = describe(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config") or config
 
     def first(*names: str) -> int:

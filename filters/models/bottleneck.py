@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from limbeck.cluster.engines.protocol import Engine, Pair
+from limbeck.corpus.text.words import one_line
 from limbeck.filters.config import EngineFilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.pmi import NATS, comparable_sums
@@ -93,4 +94,4 @@ def pairs(row: Mapping[str, Any]) -> tuple[Pair, ...]:
 
 def _plain(text: str) -> str:
     """One line, without white space at its ends, quotation marks and apostrophes as typewriters have them."""
-    return " ".join(text.translate(_QUOTES).split())
+    return one_line(text.translate(_QUOTES))

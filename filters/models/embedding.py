@@ -9,9 +9,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from limbeck.cluster.engines.scoring_models.encoder import Encoder, EncoderConfig
+from limbeck.corpus.other_documents import other_rows
 from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
-from limbeck.filters.null import next_other
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
@@ -77,7 +77,7 @@ class EmbeddingFilter:
         vectors = np.full((len(texts), self._encoder.dimensions), np.nan, np.float32)
         vectors[filled] = self._encoder.encode([text for text, has in zip(texts, filled, strict=True) if has])
         outputs, documents = vectors[:rows], vectors[rows:]
-        others = next_other(texts[rows:])
+        others = other_rows(texts[rows:])
         null = np.where(others >= 0, _cosines(outputs, documents[others]), np.nan)
         lists = pa.FixedSizeListArray.from_arrays(pa.array(np.nan_to_num(outputs).ravel()), self._encoder.dimensions)
         return pa.table(

@@ -16,6 +16,7 @@ from pydantic import model_validator
 
 from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig
 from limbeck.corpus.text.rouge.index import rouge_l
+from limbeck.corpus.text.words import one_line
 from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.edit_distance import ParserConfig, Syntax, tag_distance, tree_distance
@@ -223,7 +224,7 @@ class EquivalenceFilter:
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     """The ids, and both texts with white space made even, so that it counts neither as length nor as a difference."""
-    texts = {name: " ".join((row[name] or "").split()) for name in ("document", "output")}
+    texts = {name: one_line(row[name] or "") for name in ("document", "output")}
     return {"candidate_id": row["candidate_id"], "source_id": row["source_id"], **texts}
 
 
@@ -235,12 +236,7 @@ def _syntax_scores(x: Syntax | None, y: Syntax | None) -> dict[str, float]:
 
 def _first_rejecting(bounds: Sequence[Bound], row: Mapping[str, Any]) -> str | None:
     """The column whose known limit rejects the row first, or None; not a number rejects under any limit."""
-    for bound in bounds:
-        score = row[bound.column]
-        too_low = bound.minimum is not None and score < bound.minimum
-        if math.isnan(score) or too_low or (bound.maximum is not None and score > bound.maximum):
-            return bound.column
-    return None
+    return next((bound.column for bound in bounds if bound.rejects(row[bound.column], unscored=True)), None)
 
 
 def _package(module: str) -> str:

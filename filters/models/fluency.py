@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from limbeck.cluster.engines.protocol import Engine, Pair
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.text.words import one_line
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.filters.config import EngineFilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
@@ -76,7 +77,7 @@ class FluencyFilter:
         read and not scored. NaN for an empty text or one that does not fit the engine's context. Each distinct text is scored
         once.
         """
-        outputs = [" ".join(text.split()) for text in candidates["output"].to_pylist()]
+        outputs = [one_line(text) for text in candidates["output"].to_pylist()]
         documents = [text.strip() for text in candidates["document"].to_pylist()]
         texts = [text for text in dict.fromkeys(outputs + documents) if text]
         arrays = self._engine.logprobs([self._pair(text) for text in texts]) if texts else []

@@ -14,7 +14,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from limbeck.cluster.engines.scoring_models.masked import Infill, MaskedConfig, MaskedModel
-from limbeck.corpus.salience import STOP_WORDS, WORD
+from limbeck.corpus.salience import STOP_WORDS
+from limbeck.corpus.text.words import WORD, one_line
 from limbeck.filters.config import Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.pmi import UNFAITHFUL, UNINFORMATIVE, PmiLimits, Sums, mismatched, scored, with_null
@@ -103,11 +104,11 @@ class MaskedPmiFilter:
 
     def _cut(self, pairs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         """Yield each pair's document, cut to the room beside its output; "" where there is none."""
-        texts = list(dict.fromkeys(text for pair in pairs for text in (pair["document"], _one_line(pair["output"]))))
+        texts = list(dict.fromkeys(text for pair in pairs for text in (pair["document"], one_line(pair["output"]))))
         tokens = dict(zip(texts, self._model.count_tokens(texts), strict=True))
         shortened: dict[tuple[str, int], str] = {}
         for pair in pairs:
-            document, room = pair["document"], self._model.room(tokens[_one_line(pair["output"])])
+            document, room = pair["document"], self._model.room(tokens[one_line(pair["output"])])
             if tokens[document] <= room:
                 yield document
                 continue
@@ -124,7 +125,7 @@ def terms(pair: Mapping[str, Any], document: str, output_masks: int) -> tuple[tu
 
     `document` is the pair's document as far as there is room for it.
     """
-    output, edges = _one_line(pair["output"]), pair["salient"]
+    output, edges = one_line(pair["output"]), pair["salient"]
     if not output or not document:
         return ((), (), (), ())
     masks = hidden_words(output, output_masks)
@@ -147,10 +148,6 @@ def hidden_words(output: str, masks: int) -> list[Spans]:
     content = [word for word in words if word[2] not in STOP_WORDS] or words
     dealt = [tuple((start, end) for start, end, _ in content[number::masks]) for number in range(masks)]
     return [mask for mask in dealt if mask]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _brevity(rows: Sequence[Mapping[str, Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:

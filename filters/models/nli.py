@@ -13,10 +13,10 @@ from pydantic import Field, model_validator
 
 from limbeck.cluster.engines.scoring_models.classifier import LABELS, Classifier, ClassifierConfig
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.other_documents import other_rows
 from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.premises import Answer, Question, answer, sentence_windows
-from limbeck.filters.null import next_other
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
@@ -99,7 +99,7 @@ class NliFilter:
         if self._config.direction == "both":
             sides["reverse"] = (outputs, documents)
         if self._config.null_columns:
-            sides["null"] = ([documents[row] if row >= 0 else "" for row in next_other(documents)], outputs)
+            sides["null"] = ([documents[row] if row >= 0 else "" for row in other_rows(documents)], outputs)
         cut = {text: self._cut(text) for text in dict.fromkeys(["", *documents, *outputs])}
         asked = [Question(cut[p][0], cut[h][1]) for pair in sides.values() for p, h in zip(*pair, strict=True)]
         answers, cut_tokens = self._ask(asked)

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from limbeck.cluster.engines.protocol import Engine, Pair
+from limbeck.corpus.other_documents import NO_OTHER, other_rows
+from limbeck.corpus.text.words import one_line
 from limbeck.filters.config import Cost, EngineFilterConfig, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
-from limbeck.filters.null import NO_OTHER, other_documents
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
@@ -122,7 +123,7 @@ class PmiFilter:
 
 def terms(row: Mapping[str, Any]) -> tuple[Pair, ...]:
     """The four pairs of a candidate, in the order of the stored columns, or none where the output is empty."""
-    output = " ".join(row["output"].split())  # a context must not end in white space, nor a target begin with two
+    output = one_line(row["output"])  # a context must not end in white space, nor a target begin with two
     if not output:
         return ()
     document, edges = row["document"], row["salient"]
@@ -138,10 +139,16 @@ def terms(row: Mapping[str, Any]) -> tuple[Pair, ...]:
 def mismatched(candidates: pa.Table, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each output beside another document of the table; an empty output where there is no other document."""
     pairs = []
-    for row, other in zip(rows, other_documents(candidates), strict=True):
+    for row, other in zip(rows, drawn_others(candidates), strict=True):
         output = {name: value for name, value in row.items() if name in ("output", "output_tokens")}
         pairs.append({**rows[other], **output} if other != NO_OTHER else {**row, "output": ""})
     return pairs
+
+
+def drawn_others(candidates: pa.Table) -> npt.NDArray[np.int64]:
+    """For each candidate a row with the document of another source, which is no near-duplicate of its own.  # [candidates]"""
+    ids, sources, groups = (candidates[name].to_pylist() for name in ("candidate_id", "source_id", "group"))
+    return other_rows(sources, groups, drawn_by=ids)
 
 
 def scored(candidate_ids: pa.ChunkedArray, sums: Sums, empty: npt.NDArray[np.bool_], names: Sequence[str]) -> pa.Table:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.salience import STOP_WORDS, WORD
+from limbeck.corpus.salience import STOP_WORDS
 from limbeck.corpus.sentences import split_sentences
+from limbeck.corpus.text.words import WORD
 from limbeck.filters.nli_model import rules as nli_rules
 from limbeck.filters.nli_model import splices as nli_splices
 from limbeck.filters.nli_model import swaps as nli_swaps

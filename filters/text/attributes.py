@@ -15,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from limbeck.corpus.salience import STOP_WORDS, WORD
+from limbeck.corpus.salience import STOP_WORDS
 from limbeck.corpus.text.control_codes import compression_bucket
+from limbeck.corpus.text.words import WORD, words_with_apostrophes
 from limbeck.filters.columns import SHARE, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
-from limbeck.filters.text.fragments import fragments, runs_of, words_of
+from limbeck.filters.text.fragments import fragments, runs_of
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
@@ -121,7 +122,7 @@ class AttributesFilter:
         for at, row in enumerate(rows):
             output, document = row["output"] or "", row["document"] or ""
             wanted = keywords(document, row["salient"] or (), self._config.keywords)
-            words = set(words_of(output))
+            words = set(words_with_apostrophes(output))
             held.append([word for word in wanted if word in words])
             values = self._measured(output, document)
             values["keyword_recall"] = len(held[-1]) / len(wanted) if wanted else np.nan
@@ -149,7 +150,7 @@ def extractiveness(output: str, document: str) -> dict[str, float]:
     `coverage` and `density` as Grusky et al. (2018) define them: the fragments' lengths, and their squares, summed and divided by
     the output's words. `rouge2_precision` is that of `rouge_score` on these words, without stemming.
     """
-    words, text = words_of(output), words_of(document)
+    words, text = words_with_apostrophes(output), words_with_apostrophes(document)
     number = len(words)
     matches = runs_of(document).matches(words)
     pieces = fragments(matches)

@@ -1,15 +1,9 @@
 """What two texts share word for word: the longest common run that starts at every place, in linear time."""
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text in lower case; a word may hold apostrophes. O(characters)."""
-    return _WORD.findall(text.lower())
+from limbeck.corpus.text.words import words_with_apostrophes
 
 
 class Runs:
@@ -69,7 +63,7 @@ class Runs:
 @lru_cache(maxsize=8)
 def runs_of(text: str) -> Runs:
     """The runs of a text's words, remembered for a few texts: the candidates of a source are scored one after another."""
-    return Runs(words_of(text))
+    return Runs(words_with_apostrophes(text))
 
 
 def fragments(matches: Sequence[int]) -> list[int]:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from limbeck.corpus.text.words import words_with_apostrophes
 from limbeck.filters.columns import FLAG, SHARE, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
-from limbeck.filters.text.fragments import Runs, runs_of, words_of
+from limbeck.filters.text.fragments import Runs, runs_of
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
@@ -82,7 +83,7 @@ def _checks(row: dict[str, Any]) -> dict[str, float]:
     output = output.strip()
     if not output:
         return {"empty": 1.0}
-    words = words_of(output)
+    words = words_with_apostrophes(output)
     instructions = prompt.replace(document, " ") if document else prompt
     return {
         "cut_off": float(row["finish_reason"] == "length" or _SENTENCE_END.search(output) is None),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import pyarrow as pa
 
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.text.words import WORD
 from limbeck.filters.columns import SHARE, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
@@ -23,7 +24,6 @@ from limbeck.filters.contract import Bound
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _TERM = re.compile(r"(?:[^\W_]|['’\s-])+")  # with the stars taken off
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 
@@ -156,7 +156,7 @@ def normalised(text: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    return [word.replace("’", "'") for word in _WORD.findall(normalised(text))]
+    return [word.replace("’", "'") for word in WORD.findall(normalised(text))]
 
 
 def _pattern(term: str) -> list[str]:

@@ -1,10 +1,10 @@
 """The commands `limbeck critic ...`: make a critic's model where none can be had, and measure one."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -105,7 +105,7 @@ def _progress() -> Iterator["Report"]:
         yield report
 
 
-def _lines() -> Any:
+def _lines() -> Callable[["Step"], None]:
     last = 0.0
 
     def report(step: "Step") -> None:

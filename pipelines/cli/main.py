@@ -296,7 +296,7 @@ def _exit_code() -> int:
         return _interrupted() if code == 130 else code  # typer turns Ctrl-C into this value
     except LimbeckError as error:
         print(f"limbeck: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 1)
+        return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except Exception as error:

@@ -6,9 +6,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limbeck.pipelines.runs.events import Listener, acceptance_words
+
+if TYPE_CHECKING:
+    from rich.panel import Panel
 
 
 @contextlib.contextmanager
@@ -99,7 +102,7 @@ class State:
         if kind != "part_done" and (line := sentence(event)):
             self._lines = [*self._lines[-5:], line]
 
-    def render(self) -> Any:
+    def render(self) -> "Panel":
         """The panel, for rich."""
         from rich.panel import Panel
         from rich.table import Table

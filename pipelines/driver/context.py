@@ -81,12 +81,12 @@ class Context:
         own = self.folder.sources(split)
         return self.folder.evaluation(split, "inputs") / "sources" if self.recipe.asked.invents_inputs else own
 
-    def fingerprint(self, stage: str, *more: Any) -> str:
+    def fingerprint(self, stage: str, *more: object) -> str:
         """Of everything that determines a stage: its inputs, those of the stages before it, and `more`."""
         upto = list(self.stages)[: list(self.stages).index(stage) + 1]
         return fingerprint([{name: self.stages[name] for name in upto}, *more])
 
-    def finish(self, place: Path, stage: str, *more: Any, **counts: Any) -> None:
+    def finish(self, place: Path, stage: str, *more: object, **counts: object) -> None:
         """Write a stage folder's `_done.json`, last, once."""
         if done(place) is None:
             mark_done(place, self.fingerprint(stage, *more), **counts)

@@ -1,13 +1,13 @@
 """The two jobs of a part: draw candidates, and score them with one filter. Both are carried to workers by pickle."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -123,7 +123,7 @@ class FailingEngine:
         """Yield an error for each request."""
         return (Completion(request.request_id, "", (), "error", 0, self._reason) for request in requests)
 
-    def logprobs(self, pairs: Sequence[Pair]) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+    def logprobs(self, pairs: Sequence[Pair]) -> list[npt.NDArray[np.float32]]:
         """Return not-a-number for each pair."""
         return [np.array([np.nan], np.float32) for _ in pairs]
 
@@ -209,9 +209,9 @@ class ScoreJob:
         for cheaper in self.cheaper:
             scores = read_part(cheaper.scores, part).slice(start, stop - start)
             for bound in cheaper.bounds:
-                for place, value in enumerate(scores[bound.column].cast(pa.float64()).to_pylist()):
-                    if found[place] is None and rejects(bound, value):
-                        found[place] = cheaper.name
+                known = scores[bound.column].cast(pa.float64()).to_numpy()  # null: NaN
+                for place in np.flatnonzero(bound.mask(known, unscored=False)):  # what is missing is left for selection
+                    found[place] = found[place] or cheaper.name
         return found
 
     def failure(self, part: str, row: int, reason: str) -> pa.Table:
@@ -224,13 +224,6 @@ class ScoreJob:
         """Write the scores."""
         write_part(self.out, part, table)
         return int(table.num_rows)
-
-
-def rejects(bound: Bound, score: float | None) -> bool:
-    """Whether a known limit rejects a score. One that is missing is left for selection to judge."""
-    if score is None or math.isnan(score):
-        return False
-    return (bound.minimum is not None and score < bound.minimum) or (bound.maximum is not None and score > bound.maximum)
 
 
 def _stored(column: pa.ChunkedArray) -> pa.ChunkedArray:

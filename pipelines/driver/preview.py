@@ -1,5 +1,6 @@
 """A few documents through everything but training, in this process and in memory: what would the run do?"""
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +25,7 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
     from limbeck.pipelines.driver.check import find_problems
 
     recipe = recipe.resolved()
-    problems = find_problems(recipe, _here())
+    problems = find_problems(recipe, Path.cwd())
     if problems:
         from limbeck.corpus.errors import LimbeckError
 
@@ -91,9 +92,3 @@ def show(found: dict[str, Any]) -> None:
         console.print(Text("  " + ", ".join(said), style="dim"))
     kept = sum(row["kept"] for row in found["candidates"])
     console.print(f"\n{kept} of {len(found['candidates'])} candidates kept, with bounds calibrated on these few", highlight=False)
-
-
-def _here() -> Any:
-    from pathlib import Path
-
-    return Path.cwd()

@@ -14,7 +14,8 @@ from limbeck.corpus.seeds import derive_seed
 from limbeck.pipelines.driver.context import Context
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.card import write_dataset
-from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows, funnel
+from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
+from limbeck.pipelines.runs.funnel import funnel
 from limbeck.pipelines.runs.select import connect_parts, decide, in_order, joined, to_target
 from limbeck.students.contract import StudentConfig
 

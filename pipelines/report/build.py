@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow as pa
 import yaml
 from pydantic import BaseModel, ValidationError
 
@@ -14,7 +13,8 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import DONE, done, read_json, read_table, write_json, write_text
 from limbeck.pipelines.runs.events import read_events, seconds_by_stage
 from limbeck.pipelines.runs.folder import RunFolder, existing
-from limbeck.pipelines.runs.report_model import Bounds, Report, RoundReport, Rows, Seconds, Sources
+from limbeck.pipelines.runs.funnel import funnel
+from limbeck.pipelines.runs.report_model import Bounds, Report, RoundReport, Seconds, Sources
 from limbeck.students.evaluation.measures import EvaluationRow
 from limbeck.students.evaluation.statistics import beaten_by
 
@@ -112,21 +112,12 @@ def _rounds(folder: RunFolder) -> list[RoundReport]:
         if file.exists():
             found = _validated(RoundReport, read_json(file), file)
         elif folder.decisions(number).exists():
-            found = RoundReport(rows=_funnel(read_table(folder.decisions(number))), evaluation=[])
+            found = RoundReport(rows=funnel(read_table(folder.decisions(number))), evaluation=[])
         else:
             break
         test_rows = [_validated(EvaluationRow, row, test_file) for row in on_test.get(str(number), [])]
         rounds.append(found.model_copy(update={"evaluation": [*found.evaluation, *test_rows]}))
     return rounds
-
-
-def _funnel(decisions: pa.Table) -> Rows:
-    rejected: dict[str, int] = {}
-    for name in decisions["rejected_by"].to_pylist():
-        if name is not None:
-            rejected[name] = rejected.get(name, 0) + 1
-    kept = sum(decisions["kept"].to_pylist())
-    return Rows(sources=len(decisions["source_id"].unique()), candidates=decisions.num_rows, kept=kept, rejected_by=rejected)
 
 
 def _sources(folder: RunFolder) -> Sources | None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from markupsafe import Markup
 
 from limbeck.corpus.parts import part_names, read_parts
@@ -112,8 +114,10 @@ def _histograms(folder: RunFolder, report: Report) -> tuple[list[Markup], list[s
     return made, binary
 
 
-def _values(table: Any, column: str) -> Any:
-    values = np.array([np.nan if value is None else value for value in table[column].to_pylist()], dtype=np.float64)
+def _values(table: pa.Table, column: str) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = np.array(
+        [np.nan if value is None else value for value in table[column].to_pylist()], dtype=np.float64
+    )
     return values[np.isfinite(values)]
 
 

@@ -13,25 +13,12 @@ from limbeck.pipelines.runs.card import DatasetFacts
 from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.report_model import Bounds, Rows
 from limbeck.pipelines.runs.rows import Answered, RowsConfig, plain, turns
-from limbeck.pipelines.runs.select import BEYOND_TARGET, UNDECIDED
 
 COLUMNS = (
     *("candidate_id", "source_id", "prompt", "completion", "document", "output", "reference"),
     *("input", "messages", "facts"),  # if any candidate fills them
 )
 """The columns of a dataset, before those of scores."""
-
-
-def funnel(decisions: pa.Table, names: Sequence[str]) -> Rows:
-    """How many candidates came in, were kept, and were rejected by which of the filters `names`, given in recipe order."""
-    rejected = decisions["rejected_by"].drop_null().to_pylist()
-    counts = {name: rejected.count(name) for name in ("generator", *names, UNDECIDED, BEYOND_TARGET)}
-    return Rows(
-        sources=len(decisions["source_id"].unique()),
-        candidates=decisions.num_rows,
-        kept=sum(decisions["kept"].to_pylist()),
-        rejected_by={name: count for name, count in counts.items() if count or name in names},
-    )
 
 
 def dataset_rows(folder: RunFolder, recipe: Recipe, kept: pa.Table) -> pa.Table:

@@ -225,7 +225,7 @@ def default_rows(chat: bool) -> RowsConfig:
     return ChatRows() if chat else PlainRows()
 
 
-def plain(prompt: Prompt) -> Any:
+def plain(prompt: Prompt) -> str | list[dict[str, str]]:
     """A prompt as a dataset stores it: a string, or a list of {role, content}."""
     return prompt if isinstance(prompt, str) else [vars(message) for message in prompt]
 

@@ -4,7 +4,6 @@ It works on a DuckDB connection that knows the views `candidates` and `sources`,
 (`connect_parts`) or over tables (`connect`). A joined table names its scores `filter.column`.
 """
 
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -91,12 +90,7 @@ def passing(table: pa.Table, filters: FilterBounds) -> npt.NDArray[np.bool_]:
     passed = np.array([reason != "error" for reason in table["finish_reason"].to_pylist()], dtype=bool)
     for name, bounds in filters:
         for bound in bounds:
-            score = scores_of(table, name, bound.column)
-            passed &= np.isfinite(score)
-            if bound.minimum is not None:
-                passed &= score >= bound.minimum
-            if bound.maximum is not None:
-                passed &= score <= bound.maximum
+            passed &= ~bound.mask(scores_of(table, name, bound.column), unscored=True)
     return passed
 
 
@@ -197,17 +191,15 @@ def _tests(filters: FilterBounds, columns: Mapping[str, Collection[str]]) -> Ite
         for bound in bounds:
             score = _score(name, bound.column)
             why = f": {bound.reason}" if bound.reason else ""
-            unscored, missing = _text(f"{bound.column} could not be scored"), f"not coalesce(isfinite({score}), false)"
+            (missing, _), *limits = bound.sql(score)
+            unscored = _text(f"{bound.column} could not be scored")
             if "error" in columns[name]:
                 unscored += f" || coalesce(': ' || {_quoted(f's.{name}')}.error, '')"
             if "skipped_by" in columns[name]:
                 missing += f" and {_quoted(f's.{name}')}.skipped_by is null"
             yield name, missing, unscored
-            for limit, comparison, words in ((bound.minimum, "<", "is below"), (bound.maximum, ">", "is above")):
-                if limit is not None:
-                    assert math.isfinite(limit), f"{name}.{bound.column} has the limit {limit}"
-                    said = f"{_text(bound.column + ' ')} || printf('%.4g', {score}) || {_text(f' {words} {limit:.4g}{why}')}"
-                    yield name, f"{score} {comparison} {float(limit)!r}::double", said
+            for condition, words in limits:
+                yield name, condition, f"{_text(bound.column + ' ')} || printf('%.4g', {score}) || {_text(f' {words}{why}')}"
 
 
 def _skipped(filters: FilterBounds, columns: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:

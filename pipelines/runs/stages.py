@@ -95,9 +95,11 @@ def stages_of(
     return Stages(data, known, semantics, packages_of(known.values()))
 
 
-def target_facts(target: TargetConfig | None) -> Any:
+def target_facts(target: TargetConfig | None) -> int | dict[str, Any] | None:
     """The target as stage data: a number if nothing but rows is asked for."""
-    return target.rows if target is not None and target.wave_sources is None else target and target.model_dump(mode="json")
+    if target is None:
+        return None
+    return target.rows if target.wave_sources is None else target.model_dump(mode="json")
 
 
 def _student(recipe: Recipe) -> dict[str, Any]:

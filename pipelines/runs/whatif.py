@@ -3,11 +3,10 @@
 Nothing of the run is changed. What is applied lies beside its dataset, under `rounds/NNN/selections/NAME/`.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -20,10 +19,14 @@ from limbeck.pipelines import recipe as recipes
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.card import write_dataset
-from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows, funnel
+from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
 from limbeck.pipelines.runs.folder import RunFolder, existing, fingerprint
+from limbeck.pipelines.runs.funnel import funnel
 from limbeck.pipelines.runs.inspect import decided_round
-from limbeck.pipelines.runs.select import BEYOND_TARGET, UNDECIDED, connect_parts, decide, in_order, joined, to_target
+from limbeck.pipelines.runs.select import UNDECIDED, connect_parts, decide, in_order, joined, to_target
+
+if TYPE_CHECKING:
+    import duckdb
 
 MOST_SWEPT = 1000
 Score = Callable[[RunFolder, int, FilterConfig, Path], None]
@@ -142,7 +145,7 @@ class WhatIf:
             table = joined(connection, list(scores))
         return calibrate(table, [(part.name, part.bounds) for part in recipe.filters], recipe.calibration.pass_rate)
 
-    def _connect(self, number: int, scores: Mapping[str, Path]) -> Any:
+    def _connect(self, number: int, scores: Mapping[str, Path]) -> "duckdb.DuckDBPyConnection":
         return connect_parts(self.folder.candidates(number), scores, self.folder.sources("train"))
 
 
@@ -184,16 +187,9 @@ def compare(whatif: WhatIf, after: Selection, examples: int) -> dict[str, Any]:
 def counts(selection: Selection) -> dict[str, Any]:
     """{candidates, kept, sources_kept, rejected_by}: `sources_kept` counts sources with at least one kept candidate."""
     decisions = selection.decisions
-    rejected = Counter(decisions["rejected_by"].drop_null().to_pylist())
-    kept = decisions.filter(decisions["kept"])
-    return {
-        "candidates": decisions.num_rows,
-        "kept": kept.num_rows,
-        "sources_kept": len(kept["source_id"].unique()),
-        "rejected_by": {
-            name: rejected[name] for name in ("generator", *selection.names, UNDECIDED, BEYOND_TARGET) if rejected[name]
-        },
-    }
+    rows = funnel(decisions, selection.names, zeros=False)
+    sources = len(decisions.filter(decisions["kept"])["source_id"].unique())
+    return {"candidates": rows.candidates, "kept": rows.kept, "sources_kept": sources, "rejected_by": rows.rejected_by}
 
 
 def sweep(whatif: WhatIf, settings: Sequence[str], swept: Sweep) -> Iterator[dict[str, Any]]:
@@ -255,7 +251,7 @@ def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[st
     return folder
 
 
-def _open(recipe: Recipe) -> set[tuple[str, str, Any, Any]]:
+def _open(recipe: Recipe) -> set[tuple[str, str, str, float | None]]:
     """The limits that a recipe leaves to calibration."""
     return {
         (part.name, bound.column, bound.calibrate, bound.false_acceptance)

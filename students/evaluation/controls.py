@@ -1,13 +1,15 @@
 """The controls: outputs that need no model, and that a student must beat to have learned anything."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from limbeck.corpus.other_documents import NO_OTHER, other_rows
 from limbeck.corpus.schemas import CANDIDATES
 from limbeck.corpus.sentences import sentence_ends, split_sentences
+from limbeck.corpus.text.words import one_line
 
 
 def controls(
@@ -30,7 +32,7 @@ def controls(
         "first-sentence": [(row["source_id"], 0, first_sentence(row["document"])) for row in rows],
         "mismatched": [
             (source_id, candidate["sample"], candidate["output"])
-            for source_id, other in derangement([(row["source_id"], row["group"]) for row in rows if row["source_id"] in usable])
+            for source_id, other in _others([row for row in rows if row["source_id"] in usable])
             for candidate in usable[other]
         ],
         "document": [(row["source_id"], 0, row["document"]) for row in rows],
@@ -40,23 +42,15 @@ def controls(
 
 def first_sentence(document: str) -> str:
     """Return the first piece of the document that ends as a sentence does (a heading does not), or its first piece at all."""
-    pieces = [" ".join(piece.split()) for piece in split_sentences(document)]
+    pieces = [one_line(piece) for piece in split_sentences(document)]
     return next((piece for piece in pieces if sentence_ends(piece)), pieces[0] if pieces else "")
 
 
-def derangement(documents: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Pair each (source_id, group) with the next source_id, around the circle, of another group; those without one are left out.
-
-    >>> derangement([("a", "g"), ("b", "g"), ("c", "h")])
-    [('a', 'c'), ('b', 'c'), ('c', 'a')]
-    """
-    pairs = []
-    for index, (source_id, group) in enumerate(documents):
-        circle = [*documents[index + 1 :], *documents[:index]]
-        other = next((theirs for theirs, their_group in circle if their_group != group), None)
-        if other is not None:
-            pairs.append((source_id, other))
-    return pairs
+def _others(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Each source_id with the next one of another near-duplicate group; those without one are left out."""
+    ids = [row["source_id"] for row in rows]
+    others = other_rows(ids, [row["group"] for row in rows])
+    return [(id_, ids[other]) for id_, other in zip(ids, others.tolist(), strict=True) if other != NO_OTHER]
 
 
 def _candidates(

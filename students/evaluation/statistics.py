@@ -5,7 +5,6 @@ documents (Efron's percentile bootstrap, clustered by document), because samples
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from limbeck.corpus.text.words import plain_words
 from limbeck.students.evaluation.measures import EvaluationRow, Measure, Model, Split
 
 Floats = npt.NDArray[np.float64]
@@ -76,7 +76,7 @@ def measure(outputs: pa.Table) -> Measured:
     passes = [name for name in outputs.column_names if name.startswith("pass_")]
     bigrams: tuple[Counter[tuple[str, str]], ...] = tuple(Counter() for _ in documents)
     for index, text in zip(owner, texts, strict=True):
-        words = _words(text)
+        words = plain_words(text)
         bigrams[index].update(zip(words, words[1:], strict=False))
     return Measured(
         source_ids=documents,
@@ -165,18 +165,14 @@ def _rouge(references: Sequence[str | None], outputs: Sequence[str]) -> dict[str
     return scores
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
-
-
 def _salient_recalls(documents: Sequence[str], spans: Sequence[Sequence[int]], outputs: Sequence[str]) -> Floats:
     """Share of each document's distinct salient words that occur in the output; NaN where none is salient."""
     recalls = np.full(len(outputs), np.nan)
     for row, (document, flat, output) in enumerate(zip(documents, spans, outputs, strict=True)):
         pairs = zip(flat[::2], flat[1::2], strict=True) if flat else ()
-        salient = {word for start, end in pairs for word in _words(document[start:end])}
+        salient = {word for start, end in pairs for word in plain_words(document[start:end])}
         if salient:
-            recalls[row] = len(salient & set(_words(output))) / len(salient)
+            recalls[row] = len(salient & set(plain_words(output))) / len(salient)
     return recalls
 
 

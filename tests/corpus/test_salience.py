@@ -5,7 +5,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limbeck.corpus.salience import STOP_WORDS, WORD, document_frequencies, salient_spans
+from limbeck.corpus.salience import STOP_WORDS, document_frequencies, salient_spans
+from limbeck.corpus.text.words import WORD
 
 TEXTS = st.lists(
     st.sampled_from(["The", "wheel", "Wheel", "turns,", "don't", "of", "x1", "snake_case", "—", "naïve"]), max_size=30

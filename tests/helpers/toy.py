@@ -1,8 +1,11 @@
 """The toy package on the path of child processes, as pip would leave it: modules beside a dist-info folder."""
 
+import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
+from helpers.commands import command, settings
 from helpers.paths import SEARCH_PATH, TESTS
 
 SOURCE = TESTS / "helpers" / "toy_package"
@@ -26,6 +29,11 @@ def write_distribution(site: Path, name: str, version: str, points: dict[str, st
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     lines = "".join(f"{key} = {value}\n" for key, value in points.items())
     (info / "entry_points.txt").write_text(f"[limbeck.kinds]\n{lines}")
+
+
+def limbeck(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own: packages are looked for when Limbeck is imported."""
+    return subprocess.run(command(*arguments), env=settings(**environment), capture_output=True, text=True, timeout=600)
 
 
 def scripted(model: Path, **settings: object) -> dict[str, object]:

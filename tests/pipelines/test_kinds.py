@@ -12,9 +12,9 @@ import jsonschema
 import pytest
 import yaml
 
-from helpers.commands import limbeck
+from helpers.clusters import ray_cluster
 from helpers.tiny_run import recipe, write_recipe
-from helpers.toy import SOURCE, install, scripted, write_distribution
+from helpers.toy import SOURCE, install, limbeck, scripted, write_distribution
 from limbeck.corpus.parts import read_json, read_parts, read_table
 
 KINDS = [
@@ -160,6 +160,17 @@ def test_two_packages_of_one_kind(tmp_path: Path) -> None:
 def test_paths_of_a_student_s_errors(home: Path, student: Any, words: str) -> None:
     done = limbeck("check", write_recipe(home, student=student))
     assert done.returncode == 1 and words in done.stderr, done.stderr
+
+
+def test_every_node_must_have_the_version_of_the_driver(home: Path, site: dict[str, str]) -> None:
+    newer, path = install(home / "newer", version="0.2.0"), write_recipe(home, **toys(home))
+    with ray_cluster({"num_cpus": 2}, **site) as cluster:
+        checked = limbeck("check", path, "--json", RAY_ADDRESS=cluster.address, **newer)
+        (problem,) = json.loads(checked.stdout)["problems"]
+        assert "another version of limbeck-toy (0.1.0, here 0.2.0); install the same on every node" in problem
+        done = limbeck("run", path, "--out", home / "differing", "--no-panel", RAY_ADDRESS=cluster.address, **newer)
+        assert done.returncode == 1 and problem in done.stderr.strip().splitlines()[-1]
+        assert json.loads(limbeck("check", path, "--json", RAY_ADDRESS=cluster.address, **site).stdout)["problems"] == []
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from pydantic import Field
 from limbeck.cluster.engines.contract import ScoringModelConfig
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
 from limbeck.cluster.engines.protocol import Usage
+from limbeck.cluster.engines.scoring_models.batching import Batch, Lengths, by_length
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.extras import require
 
@@ -119,24 +120,18 @@ class Encoder:
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Yield the places of rows to encode together, longest first: nearly alike in length, within `batch_tokens` when padded.
+    """The places of rows to encode together, longest first: nearly alike in length, within `batch_tokens` when padded.
 
     A row longer than that is alone. Equal lengths share a batch without any padding; others join while the batch is small, or
     while no more than a 16th of it is padding.
     """
-    batch: list[int] = []
-    tokens = 0
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        width = lengths[batch[0]] if batch else lengths[place]
-        padded = width * (len(batch) + 1)
-        wasteful = padded - tokens - lengths[place] > _PADDING * padded and tokens >= _ENOUGH_TOKENS
-        if batch and (padded > batch_tokens or wasteful):
-            yield batch
-            batch, tokens = [], 0
-        batch.append(place)
-        tokens += lengths[place]
-    if batch:
-        yield batch
+
+    def full(batch: Batch, row: Lengths) -> bool:
+        padded = batch.padded_with(row)
+        wasteful = padded - batch.tokens - sum(row) > _PADDING * padded and batch.tokens >= _ENOUGH_TOKENS
+        return padded > batch_tokens or wasteful
+
+    return by_length([(length,) for length in lengths], full)
 
 
 def pooling(folder: Path) -> Literal["mean", "first"]:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from limbeck.cluster.engines.scoring_models.batching import Batch, Lengths, by_length
+
 Tokens = tuple[int, ...]
 
 _FULL_ENOUGH = 0.5  # a batch this full ends where sequences get shorter, so that little of it is padding
@@ -139,24 +141,17 @@ def cloze(template: Mapping[str, Any], mask: int, pad: int, has_segments: bool) 
 
 
 def batches(lengths: Sequence[tuple[int, int]], batch_tokens: int) -> Iterator[list[int]]:
-    """Yield lists of places whose padded lengths (encoder and decoder) sum to at most `batch_tokens`, the longest first.
+    """Lists of places whose padded lengths (encoder and decoder) sum to at most `batch_tokens`, the longest first.
 
     A sequence that is longer has a batch to itself. O(n log n).
     """
-    order = sorted(range(len(lengths)), key=lambda place: (lengths[place], place), reverse=True)
-    batch: list[int] = []
-    widest = (0, 0)
-    for place in order:
-        wider = (max(widest[0], lengths[place][0]), max(widest[1], lengths[place][1]))
-        padded = (len(batch) + 1) * sum(wider)
-        filled = len(batch) * sum(widest) >= _FULL_ENOUGH * batch_tokens and sum(lengths[place]) < _SHORTER * sum(widest)
-        if batch and (padded > batch_tokens or filled):
-            yield batch
-            batch, wider = [], lengths[place]
-        batch.append(place)
-        widest = wider
-    if batch:
-        yield batch
+
+    def full(batch: Batch, row: Lengths) -> bool:
+        widest = sum(batch.widest)
+        filled = batch.rows * widest >= _FULL_ENOUGH * batch_tokens and sum(row) < _SHORTER * widest
+        return batch.padded_with(row) > batch_tokens or filled
+
+    return by_length(lengths, full, last_first=True)
 
 
 def _specials(encoded: Mapping[str, Any], key: str, gaps: int) -> list[Tokens]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from limbeck.cluster.engines.scoring_models.batching import Batch, Lengths, by_length
 from limbeck.corpus.errors import LimbeckError
 
 Ids = npt.NDArray[np.int64]
@@ -106,16 +107,13 @@ def batches(lengths: Ids, batch_tokens: int) -> Iterator[Ids]:
 
     Rows of length 0 are left out. Equal lengths stand side by side, in the order given.
     """
-    order = np.argsort(-lengths, kind="stable")
-    order = order[lengths[order] > 0]
-    start, tokens = 0, 0
-    for end, length in enumerate(lengths[order].tolist()):
-        if tokens and tokens + length > batch_tokens:
-            yield order[start:end]
-            start, tokens = end, 0
-        tokens += length
-    if tokens:
-        yield order[start:]
+    rows = np.flatnonzero(lengths > 0)
+
+    def full(batch: Batch, row: Lengths) -> bool:
+        return batch.tokens + sum(row) > batch_tokens
+
+    for batch in by_length([(length,) for length in lengths[rows].tolist()], full):
+        yield rows[batch]
 
 
 def _template(backend: Any, tokenizer: Any) -> Template:

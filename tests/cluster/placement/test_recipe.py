@@ -15,6 +15,7 @@ from limbeck.cluster.placement.memory import PROCESS_BYTES, USABLE
 from limbeck.cluster.placement.nodes import gpu_memory_bytes, this_machine
 from limbeck.corpus import extras
 from limbeck.corpus.errors import LimbeckError
+from limbeck.generators.own import own_generator
 from limbeck.pipelines.driver import check, placing
 from limbeck.pipelines.driver.jobs import GenerateJob, ScoreJob
 from limbeck.pipelines.recipe import Recipe, validate
@@ -90,6 +91,16 @@ def test_what_a_training_process_holds(home: Path, student: dict[str, Any], shar
     assert trainer and trainer.memory_bytes == PROCESS_BYTES + share * parameters and trainer.workers == found.student.workers  # type: ignore[union-attr]
     with_gpu = placing.demand(found, gpus=True).trainer
     assert with_gpu and with_gpu.gpus == 1 and with_gpu.gpu_memory_bytes == share * parameters
+
+
+def test_engines_that_a_script_names_are_placed_beside_the_teacher(home: Path) -> None:
+    found = tiny(home)
+    judge = found.teacher.model_copy(update={"context_tokens": 256})
+    asking = own_generator("asking", lambda source, draw, pool: iter(()), named_engines={"judge": judge})
+    demand = placing.demand(found.model_copy(update={"generator": asking}), gpus=False)
+    for phase, steps in demand.phases.items():
+        sampling = [step for step in steps if step.name == "sample"]
+        assert sampling and all([model.key for model in step.models][1:] == ["generator.judge"] for step in sampling), phase
 
 
 def test_critics_of_their_own_have_room_of_their_own(home: Path) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from helpers.tiny_masked import KINDS, SENTENCES, Naive, save
 from limbeck.cluster.engines.protocol import Usage
 from limbeck.cluster.engines.scoring_models.masked import Infill, MaskedConfig
-from limbeck.corpus.salience import STOP_WORDS, WORD
+from limbeck.corpus.salience import STOP_WORDS
+from limbeck.corpus.text.words import WORD
 from limbeck.filters.config import Cost, FalseAcceptance
 from limbeck.filters.contract import Filter
 from limbeck.filters.models.masked_pmi import TERMS, MaskedPmiConfig, MaskedPmiFilter, hidden_words

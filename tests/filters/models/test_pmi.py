@@ -14,10 +14,10 @@ from helpers.scripted_engine import ScriptedEngine
 from limbeck.cluster.engines.config import TransformersConfig
 from limbeck.cluster.engines.protocol import Engine, Pair
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.other_documents import NO_OTHER
 from limbeck.filters.config import FalseAcceptance
 from limbeck.filters.contract import Bound, Filter
-from limbeck.filters.models.pmi import PmiConfig, PmiFilter
-from limbeck.filters.null import NO_OTHER, other_documents
+from limbeck.filters.models.pmi import PmiConfig, PmiFilter, drawn_others
 
 DOCUMENT = "Quern reads weather files."
 SALIENT = [0, 5, 12, 19]  # Quern, weather
@@ -185,7 +185,7 @@ GROUP_OF = {"a": "g", "b": "g", "c": "h", "d": "d", "e": "h", "f": "f"}
 @given(ROWS, st.randoms())
 def test_the_other_document_is_another_of_another_group_whatever_the_order(rows: list[tuple[str, str]], random: Any) -> None:
     table = with_groups([(source, GROUP_OF[source], output) for source, output in rows])
-    found = other_documents(table)
+    found = drawn_others(table)
     chosen = {}
     for row, other in zip(table.to_pylist(), found, strict=True):
         has_other = any(GROUP_OF[source] != row["group"] for source, _ in rows)
@@ -197,14 +197,14 @@ def test_the_other_document_is_another_of_another_group_whatever_the_order(rows:
     random.shuffle(order)
     shuffled = table.take(pa.array(order, pa.int64()))
     again = shuffled["source_id"].to_pylist()
-    pairs = zip(shuffled["candidate_id"].to_pylist(), other_documents(shuffled), strict=True)
+    pairs = zip(shuffled["candidate_id"].to_pylist(), drawn_others(shuffled), strict=True)
     assert {id_: again[other] for id_, other in pairs if other != NO_OTHER} == chosen
 
 
 def test_the_draw_of_another_document_is_even() -> None:
     table = with_groups([(f"s{i % 5}", f"s{i % 5}", "One.") for i in range(2000)])
     sources = table["source_id"].to_pylist()
-    counts = Counter((source, sources[other]) for source, other in zip(sources, other_documents(table), strict=True))
+    counts = Counter((source, sources[other]) for source, other in zip(sources, drawn_others(table), strict=True))
     assert len(counts) == 20 and min(counts.values()) > 60 and max(counts.values()) < 140
 
 
@@ -220,7 +220,7 @@ def test_null_scores_are_those_of_the_crossed_pair() -> None:
     scores = PmiFilter(engine, null=True).score(table)
     assert scores.select(own.column_names) == own
     assert len(engine.pairs) - len(plain.pairs) <= 2 * 3 + 1  # two terms a candidate, and the document that has no output
-    rows, others = table.to_pylist(), other_documents(table)
+    rows, others = table.to_pylist(), drawn_others(table)
     for row, other, score in zip(rows, others, scores.to_pylist(), strict=True):
         if not row["output"]:
             assert math.isnan(score["faithfulness_null"]) and math.isnan(score["saliency_null"])

@@ -21,9 +21,10 @@ from limbeck.corpus.text.control_codes import (
     referee_summary,
     referee_text,
 )
+from limbeck.corpus.text.words import words_with_apostrophes
 from limbeck.filters.contract import Filter
 from limbeck.filters.text.attributes import COLUMNS, AttributesConfig, extractiveness, keywords, quantile_edges, specificity
-from limbeck.filters.text.fragments import Runs, fragments, words_of
+from limbeck.filters.text.fragments import Runs, fragments
 
 DOCUMENT = "Quern reads METAR reports. It was written by Ada Lovelace in Bath in 2021, and it needs no library."
 
@@ -229,4 +230,4 @@ def test_codes_are_read_back(length: int | None, extractiveness: int | None, spe
 
 
 def test_words_keep_their_apostrophes() -> None:
-    assert words_of("It can’t, CAN'T; don't-do") == ["it", "can’t", "can't", "don't", "do"]
+    assert words_with_apostrophes("It can’t, CAN'T; don't-do") == ["it", "can’t", "can't", "don't", "do"]

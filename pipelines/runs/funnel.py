@@ -1,0 +1,25 @@
+"""How many candidates came in, were kept, and were rejected by which filter."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from limbeck.pipelines.runs.report_model import Rows
+from limbeck.pipelines.runs.select import BEYOND_TARGET, GENERATOR, UNDECIDED
+
+
+def funnel(decisions: pa.Table, names: Sequence[str] | None = None, *, zeros: bool = True) -> Rows:
+    """How many candidates came in, were kept, and were rejected by which filter.
+
+    `names`: the filters in recipe order; None: those that rejected something, in order of appearance. `zeros`: with the filters
+    that rejected nothing.
+    """
+    rejected = Counter(decisions["rejected_by"].drop_null().to_pylist())
+    order = rejected if names is None else (GENERATOR, *names, UNDECIDED, BEYOND_TARGET)
+    return Rows(
+        sources=len(decisions["source_id"].unique()),
+        candidates=decisions.num_rows,
+        kept=sum(decisions["kept"].to_pylist()),
+        rejected_by={name: rejected[name] for name in order if rejected[name] or (zeros and name in (names or ()))},
+    )
