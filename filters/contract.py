@@ -46,7 +46,7 @@ class Filter(Protocol):
     def score(self, candidates: pa.Table) -> pa.Table:
         """Return one row per candidate, in order: `candidate_id`, numeric score columns, and columns of evidence.
 
-        `candidates` has the columns of `corpus.schemas.SCORED_INPUT`, and may have no rows. A score that cannot be computed is
+        `candidates` has the columns of `limbeck.corpus.schemas.SCORED_INPUT`, and may have no rows. A score that cannot be computed is
         NaN. Evidence (text, lists) is kept and shown; no bound can be on it.
         """
         ...

@@ -1,7 +1,11 @@
 """The house itself: packages come from this checkout, light imports stay light, recipes that ship are valid."""
 
+import ast
 import importlib
 import json
+import os
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +56,17 @@ BUILT_BY_CONFIGS = {
 }
 
 
+@pytest.mark.parametrize("folder", [PACKAGE, ROOT / "tests"], ids=lambda folder: folder.name)
+def test_files_have_500_lines_at_most_and_functions_60(folder: Path) -> None:
+    files = [Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names if name.endswith(".py")]
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    assert len(texts) > 100
+    assert [str(path) for path, text in texts.items() if text.count("\n") > 500] == []
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    functions = [(path, node) for path, text in texts.items() for node in ast.walk(ast.parse(text)) if isinstance(node, kinds)]
+    assert [f"{path}: {node.name}" for path, node in functions if (node.end_lineno or 0) - node.lineno >= 60] == []
+
+
 def test_no_modules_import_each_other() -> None:
     """Imports inside functions and for type checkers count too, except those by which a config builds what it describes."""
     graph = import_graph(PACKAGE)
@@ -74,7 +89,7 @@ def test_a_cycle_is_found_wherever_its_imports_are(tmp_path: Path) -> None:
 
 
 def test_runs_imports_neither_the_driver_nor_ray_nor_torch() -> None:
-    names = sorted(path.stem for path in (ROOT / "pipelines/runs").glob("*.py") if path.stem != "__init__")
+    names = sorted(path.stem for path in (PACKAGE / "pipelines/runs").glob("*.py") if path.stem != "__init__")
     assert len(names) > 8
     code = f"import importlib, json, sys; [importlib.import_module(f'limbeck.pipelines.runs.{{name}}') for name in {names}]"
     done = subprocess.run(
@@ -90,6 +105,23 @@ def test_runs_imports_neither_the_driver_nor_ray_nor_torch() -> None:
         "limbeck.pipelines.run",
     )
     assert not set(json.loads(done.stdout)) & set(forbidden)
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "DECISIONS.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FOLDERS = "|".join([*PACKAGES, "src", "tests", "docs", "benchmarks", "examples"])
+NAMED_FILE = re.compile(rf"(?<![\w./-])((?:{FOLDERS})/[\w./-]+\.(?:py|md|yaml|jsonl|json|hpp|cpp|jinja|svg))(?:::(\w+))?")
+NAMED_OBJECT = re.compile(rf"(?<![\w./-])limbeck\.(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_objects_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name, function in NAMED_FILE.findall(text):
+        found = next((folder / name for folder in (ROOT, PACKAGE, page.parent) if (folder / name).is_file()), None)
+        assert found is not None, f"{page.name} names {name}"
+        assert not function or f"def {function}" in found.read_text(encoding="utf-8"), f"{page.name}: {name}::{function}"
+    for name in NAMED_OBJECT.findall(text):
+        assert pkgutil.resolve_name(name) is not None, f"{page.name} names {name}"
 
 
 def test_a_stranger_s_package_is_told_from_ours() -> None:

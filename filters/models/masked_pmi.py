@@ -140,7 +140,7 @@ def terms(pair: Mapping[str, Any], document: str, output_masks: int) -> tuple[tu
 def hidden_words(output: str, masks: int) -> list[Spans]:
     """The character spans of the output's content words, dealt in turn to at most `masks` masks, none of them empty.
 
-    The words are found as `corpus.salience` finds a document's: all that are no stop words. In so short a text every one of them
+    The words are found as `limbeck.corpus.salience` finds a document's: all that are no stop words. In so short a text every one of them
     counts, and an invented one most of all, so none is left out by rank. All words where there are only stop words.
     """
     words = [(match.start(), match.end(), match[0].lower().replace("’", "'")) for match in WORD.finditer(output)]

@@ -72,7 +72,7 @@ def fingerprint(folder: str) -> str:
 def index_datasets(datasets: Iterable[Path], out: Path, tokenizer: str) -> Path:
     """Build the index `out` of the outputs in dataset folders (Parquet files with a column `output`) and return `out`.
 
-    `tokenizer` as `infinigram.tokenizers.load_tokenizer` takes it: a model folder, or "bytes". A finished build of the same files
+    `tokenizer` as `limbeck.infinigram.tokenizers.load_tokenizer` takes it: a model folder, or "bytes". A finished build of the same files
     returns at once, and a killed one goes on. Raises LimbeckError where a dataset cannot be read. O(tokens).
     """
     from limbeck.infinigram.build import Settings, build
