@@ -89,7 +89,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Source:
-    """The source of one script: a row of `corpus.schemas.SOURCES`."""
+    """The source of one script: a row of `limbeck.corpus.schemas.SOURCES`."""
 
     source_id: str
     document: str

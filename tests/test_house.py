@@ -1,10 +1,12 @@
 """The house itself: packages come from this checkout, light imports stay light, recipes that ship are valid."""
 
+import ast
 import importlib
 import json
 import os
-import shutil
+import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -54,6 +56,17 @@ BUILT_BY_CONFIGS = {
     "limbeck.cluster.engines.vllm.config": {"limbeck.cluster.engines.vllm.engine"},
     "limbeck.students.config": {"limbeck.students.sft"},
 }
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, ROOT / "tests"], ids=lambda folder: folder.name)
+def test_files_have_500_lines_at_most_and_functions_60(folder: Path) -> None:
+    files = [Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names if name.endswith(".py")]
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    assert len(texts) > 100
+    assert [str(path) for path, text in texts.items() if text.count("\n") > 500] == []
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    functions = [(path, node) for path, text in texts.items() for node in ast.walk(ast.parse(text)) if isinstance(node, kinds)]
+    assert [f"{path}: {node.name}" for path, node in functions if (node.end_lineno or 0) - node.lineno >= 60] == []
 
 
 def test_no_modules_import_each_other() -> None:
@@ -117,6 +130,25 @@ def test_packages_that_bring_kinds_are_compared_by_version() -> None:
     ours = this_installation(["pyarrow", "no-such-package"])
     theirs = replace(ours, others={"pyarrow": "0.1", "no-such-package": "not installed"})
     assert ours.differences(theirs) == [f"pyarrow 0.1, here {ours.others['pyarrow']}"]
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "DECISIONS.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FOLDERS = "|".join([*PACKAGES, "src", "tests", "docs", "benchmarks", "examples"])
+NAMED_FILE = re.compile(rf"(?<![\w./-])((?:{FOLDERS})/[\w./-]+\.(?:py|md|yaml|jsonl|json|hpp|cpp|jinja|svg))(?:::(\w+))?")
+NAMED_OBJECT = re.compile(rf"(?<![\w./-])limbeck\.(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_objects_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name, function in NAMED_FILE.findall(text):
+        if "NAME" in name:  # stands for the name of a new kind
+            continue
+        found = next((folder / name for folder in (ROOT, PACKAGE, page.parent) if (folder / name).is_file()), None)
+        assert found is not None, f"{page.name} names {name}"
+        assert not function or f"def {function}" in found.read_text(encoding="utf-8"), f"{page.name}: {name}::{function}"
+    for name in NAMED_OBJECT.findall(text):
+        assert pkgutil.resolve_name(name) is not None, f"{page.name} names {name}"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ void bind_words(py::module_& module);
 }  // namespace infinigram
 
 PYBIND11_MODULE(_infinigram, module) {
-  module.doc() = "The suffix-array engine of infinigram; use it through the package infinigram.";
+  module.doc() = "The suffix-array engine of infinigram; use it through the package limbeck.infinigram.";
   py::object base = py::module_::import("limbeck.corpus.errors").attr("LimbeckError");
   py::register_exception<infinigram::BadIndex>(module, "BadIndex", base);
   py::register_exception<infinigram::BadQuery>(module, "BadQuery", base);
