@@ -1,8 +1,8 @@
 """The table of one shard: sorted in memory where that holds it, and else part by part through the disk, with one merge.
 
-Sorted parts are merged without comparing suffixes (SAscan, see csrc/build/gaps.hpp): from the last part to the first, everything
-behind a part is read once and counted into the gaps between its sorted suffixes; parts and gaps, each read once in sequence, make the
-table. So only what fits the memory is read at random, and a text much larger than that costs one more reading of it a part.
+Sorted parts are merged without comparing suffixes (SAscan, see csrc/build/gaps.hpp): from the last part to the first, all text
+behind a part is read once and counted into the gaps between its sorted suffixes; parts and gaps, each read once in sequence, make
+the table. So only what fits into memory is read at random, and a much larger text costs one more reading of it per part.
 """
 
 import math
