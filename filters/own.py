@@ -1,12 +1,21 @@
 """User-defined filters: any object that satisfies `Filter` or `SetFilter`, wrapped once so that it answers like a config."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import ConfigDict, Field, SkipValidation
 
 from limbeck.cluster.engines.model_cache import Engines
 from limbeck.filters.config import Cost, FilterConfig, SetFilterConfig
 from limbeck.filters.contract import Bound, Filter, SetFilter
+
+
+@runtime_checkable
+class LoadingFilter(Protocol):
+    """A user's filter that loads something before it scores."""
+
+    def build(self, engines: Engines) -> Filter:
+        """Return the filter, ready to score."""
+        ...
 
 
 class OwnFilter(FilterConfig):
@@ -34,8 +43,8 @@ class OwnFilter(FilterConfig):
         return {"class": class_name(self.filter)}
 
     def build(self, engines: Engines) -> Filter:
-        """Return the object."""
-        built: Filter = self.filter
+        """Return the object, or what its own `build(engines)` returns if it has one: models are loaded there, on the worker."""
+        built: Filter = self.filter.build(engines) if isinstance(self.filter, LoadingFilter) else self.filter
         return built
 
 
