@@ -50,3 +50,13 @@ def test_own_data(tmp_path: Path, ray_address: str) -> None:
     run_example("own_data.py", recipe, documents, tmp_path / "run", RAY_ADDRESS=ray_address)
     counts = json.loads((tmp_path / "run/report.json").read_text())["sources"]
     assert counts["used"] == 20 and counts["train"] == 12
+
+
+def test_the_readme_s_generator_is_the_example_and_has_at_most_fifteen_lines() -> None:
+    readme, example = (ROOT / "README.md").read_text(), (EXAMPLES / "own_generator.py").read_text()
+    code = next(block.split("```")[0] for block in readme.split("```python\n")[1:] if "def questions" in block)
+    lines = [line.strip() for line in code.splitlines() if line.strip()]
+    assert len(lines) <= 15
+    script = [line for line in lines if not line.startswith("run(")]
+    assert len(script) >= 6 and all(line in example for line in script)
+    assert lines[-1].partition("generator=")[2] in example
