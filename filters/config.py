@@ -165,7 +165,8 @@ class EngineFilterConfig(FilterConfig):
 
     def loaded(self, engines: "Engines") -> Engine:
         """The engine, loaded; raises LimbeckError if none was named or filled in."""
-        return engines.get(self.named_engine())
+        engine = self.named_engine()
+        return engines.get(engine)
 
     def named_engine(self) -> EngineConfig:
         """The engine; raises LimbeckError if none was named or filled in."""
