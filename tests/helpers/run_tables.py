@@ -1,0 +1,61 @@
+"""All rows that a run folder holds, column by column, for comparisons of whole runs."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Columns = dict[str, dict[str, str]]
+"""Table (sources, candidates, scores, decisions, dataset) → column → its content."""
+
+
+def run_columns(run: Path) -> Columns:
+    """Every column's type and values as exact text: equal texts are equal bit for bit."""
+    return {
+        name: {field.name: f"{field.type} {field.metadata} {table[field.name].to_pylist()!r}" for field in table.schema}
+        for name, table in _tables(run).items()
+    }
+
+
+def run_digests(run: Path) -> Columns:
+    """A digest of every column that leaves out the floats' last digits, which may differ between processors."""
+    return {
+        name: {column: _digest(table[column].to_pylist()) for column in table.column_names}
+        for name, table in _tables(run).items()
+    }
+
+
+def changed_columns(found: Columns, expected: Columns) -> list[str]:
+    """The expected columns that are missing or differ; what is found beyond them is nobody's loss."""
+    return [
+        f"{table}: {column}"
+        for table, columns in expected.items()
+        for column, content in columns.items()
+        if found.get(table, {}).get(column) != content
+    ]
+
+
+def _tables(run: Path) -> dict[str, pa.Table]:
+    """Parts are joined into their folder's table; any other file is a table of its own."""
+    files = sorted(file for part in ("rounds", "evaluation") for file in (run / part).rglob("*.parquet"))
+    found: dict[str, list[pa.Table]] = {}
+    for file in files:
+        if "training" not in file.parts and not any(step.startswith(".") for step in file.relative_to(run).parts):
+            table = file.parent if file.name.startswith("part-") else file.with_suffix("")
+            found.setdefault(str(table.relative_to(run)), []).append(pq.read_table(file))
+    return {name: pa.concat_tables(parts, promote_options="default") for name, parts in found.items()}
+
+
+def _digest(values: list[Any]) -> str:
+    return hashlib.sha256(repr(_rounded(values)).encode()).hexdigest()[:12]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list) else value

@@ -1,0 +1,165 @@
+"""Runs of the last commit before the packages moved under one import name: what they wrote is taken up, and comes out the same.
+
+The slow tests unpack that commit and run its code. The fast one compares a run with digests that the earlier code gave: its
+teacher is a server whose answers are computed from the prompt, so that no float of a model, whose last digits depend on the
+processor, can change a row. A change that is meant to alter rows or a stage's data records new digests and moves `EARLIER` on.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from helpers.commands import limbeck
+from helpers.earlier_code import BEFORE_THE_MOVE as EARLIER
+from helpers.earlier_code import run_earlier, unpack
+from helpers.fault_server import FaultServer, byte_tokenizer
+from helpers.run_tables import changed_columns, run_columns, run_digests
+from helpers.tiny_run import recipe
+from helpers.tiny_students import make_model
+
+RECORDED = Path(__file__).with_name("earlier_run.json")
+AFTER_THE_LAST_SCORES = [{"rename": "evaluation/test.json$", "when": "after", "victim": "driver"}]  # all but the report
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The earlier code."""
+    return unpack(EARLIER, tmp_path_factory.mktemp("earlier"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe of one round and a student, its model and its documents."""
+    home = tmp_path_factory.mktemp("trained")
+    content = yaml.safe_dump(recipe(home, rounds=1))
+    (home / "recipe.yaml").write_text(content.replace(f"{home}/", ""))  # relative to the folder that commands run in
+    return home
+
+
+@pytest.fixture(scope="module")
+def reference(earlier: Path, trained: Path) -> Path:
+    """The recipe's run by the earlier code, but for the report."""
+    return killed(earlier, trained, "reference", AFTER_THE_LAST_SCORES)
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a recipe of two rounds, whose teacher is served and whose other filters need no model."""
+    model = make_model(tmp_path / "model", max_position_embeddings=1024)  # never loaded: the teacher is asked instead
+    config = (model / "config.json").read_text()
+    byte_tokenizer(model)  # the server's tokens are bytes
+    (model / "config.json").write_text(config)
+    with FaultServer(models=({"id": "tiny", "max_model_len": 1024},)) as server:
+        changes = {
+            "generator": {"kind": "summaries", "samples": 3, "max_new_tokens": 80, "stop": ["@"]},
+            "teacher": {"kind": "endpoint", "model": str(model), "base_url": server.url},
+            "filters": [
+                {"kind": "heuristics", "max_cut_off": None, "max_copied": None, "max_echo_of_prompt": None},
+                {"kind": "length", "min_output_tokens": 10, "max_compression": 0.45},
+                {"kind": "repetition", "min_alphabetic_words": 0.7},
+                {"kind": "privacy"},
+                {"kind": "pmi"},
+            ],
+            "select": [{"kind": "duplicates"}, {"kind": "novelty"}],
+            "calibration": {"pass_rate": 0.5},
+        }
+        content = recipe(tmp_path, student=None, next_teacher="teacher", **changes)
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+        yield tmp_path
+
+
+def killed(earlier: Path, home: Path, out: str, faults: list[dict[str, str]]) -> Path:
+    """A run of the recipe by the earlier code, whose driver was killed at a fault."""
+    plan = home / f"{out}.faults"
+    plan.write_text(json.dumps(faults))
+    done = run_earlier(earlier, home, "run", "recipe.yaml", "--out", out, faults=plan)
+    assert done.returncode == -9, f"not killed: {done.stderr[-3000:]}"
+    return home / out
+
+
+def stages(run: Path) -> dict[str, Any]:
+    """The data that decides whether a run is resumed, without the folder and the server's port."""
+    text = (run / "lock.json").read_text().replace(f"{run.parent}/", "")
+    url = json.loads(text)["stages"]["candidates"]["teacher"].get("base_url", "none")
+    return dict(json.loads(text.replace(url, "http://server/v1"))["stages"])
+
+
+def changed_keys(found: Any, expected: Any, where: str = "") -> list[str]:
+    """The expected keys that are missing or differ. Keys that a later version added refuse no earlier run."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        return [change for key, value in expected.items() for change in changed_keys(found.get(key), value, f"{where}.{key}")]
+    return [] if found == expected else [f"{where}: {expected!r} before, {found!r} now"]
+
+
+def recordable(run: Path) -> dict[str, Any]:
+    data = stages(run)
+    del data["candidates"]["model"]  # a digest of tokenizer.json, which each version of its library writes in its own way
+    return {"rows": run_digests(run), "stages": data}
+
+
+def published(run: Path) -> dict[str, tuple[int, int]]:
+    """Every finished file of the run's rounds and evaluations, with what tells it from a copy written anew."""
+    files = [file for part in ("rounds", "evaluation") for file in (run / part).rglob("*") if file.is_file()]
+    finished = [file for file in files if not any(step.startswith(".") for step in file.relative_to(run).parts)]
+    return {str(file.relative_to(run)): (file.stat().st_ino, file.stat().st_mtime_ns) for file in finished}
+
+
+def test_rows_and_stage_data_are_those_of_the_earlier_code(asked: Path, ray_address: str) -> None:
+    done = limbeck("run", "recipe.yaml", "--out", "run", folder=asked, RAY_ADDRESS=ray_address)
+    assert done.returncode == 0, done.stderr
+    found, recorded = recordable(asked / "run"), json.loads(RECORDED.read_text())
+    assert changed_columns(found["rows"], recorded["rows"]) == []
+    assert changed_keys(found["stages"], recorded["stages"]) == []
+
+
+@pytest.mark.slow
+def test_what_is_recorded_is_what_the_earlier_code_gives(asked: Path, earlier: Path) -> None:
+    found = recordable(killed(earlier, asked, "run", AFTER_THE_LAST_SCORES))
+    assert found == json.loads(RECORDED.read_text()), json.dumps(found, indent=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_run_equals_the_earlier_code_s_bit_for_bit(trained: Path, reference: Path) -> None:
+    done = limbeck("run", "recipe.yaml", "--out", "new", folder=trained)
+    assert done.returncode == 0, done.stderr
+    assert_equal_runs(trained / "new", reference)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "moment",
+    ["rounds/000/candidates/part-00001", "rounds/000/scores/pmi/part-00001", "rounds/000/training/checkpoints/checkpoint-2$"],
+)
+def test_a_run_that_the_earlier_code_began_is_resumed(trained: Path, reference: Path, earlier: Path, moment: str) -> None:
+    out = moment.replace("/", "-").strip("$")
+    run = killed(earlier, trained, out, [{"rename": moment, "when": "after", "victim": "driver"}])
+    finished, before = published(run), stages(run)
+    assert finished and len(finished) < len(published(reference))
+    done = limbeck("run", "recipe.yaml", "--out", out, folder=trained)
+    assert done.returncode == 0, done.stderr
+    assert changed_keys(stages(run), before) == []
+    after = published(run)
+    gone = finished.keys() - after.keys()
+    assert all("/training/" in name for name in gone), f"deleted: {gone}"  # of checkpoints only the last few are kept
+    assert [name for name in finished.keys() - gone if after[name] != finished[name]] == [], "written again"
+    assert_equal_runs(run, reference)
+
+
+def assert_equal_runs(run: Path, reference: Path) -> None:
+    """Candidates, scores, decisions, datasets and the student's weights are equal bit for bit."""
+    expected = run_columns(reference)
+    assert {
+        "rounds/000/sources/train",
+        "rounds/000/candidates",
+        "rounds/000/scores/pmi",
+        "rounds/000/decisions",
+    } <= expected.keys()
+    assert changed_columns(run_columns(run), expected) == []
+    weights = "rounds/000/student/model.safetensors"
+    assert (run / weights).read_bytes() == (reference / weights).read_bytes()
