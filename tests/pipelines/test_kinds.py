@@ -167,7 +167,7 @@ def test_every_node_must_have_the_version_of_the_driver(home: Path, site: dict[s
     with ray_cluster({"num_cpus": 2}, **site) as cluster:
         checked = limbeck("check", path, "--json", RAY_ADDRESS=cluster.address, **newer)
         (problem,) = json.loads(checked.stdout)["problems"]
-        assert "another version of limbeck-toy (0.1.0, here 0.2.0); install the same on every node" in problem
+        assert "limbeck-toy 0.1.0, here 0.2.0; install the same on every node" in problem
         done = limbeck("run", path, "--out", home / "differing", "--no-panel", RAY_ADDRESS=cluster.address, **newer)
         assert done.returncode == 1 and problem in done.stderr.strip().splitlines()[-1]
         assert json.loads(limbeck("check", path, "--json", RAY_ADDRESS=cluster.address, **site).stdout)["problems"] == []
