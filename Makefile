@@ -14,8 +14,8 @@ quickstart: $(VENV)/.ready $(VENV)/.extension
 	$(BIN)/limbeck check quickstart
 	$(BIN)/limbeck run quickstart --out runs/quickstart
 
-# Two processes: one for the tests that join the shared Ray cluster, file after file, and one for the rest (tests/conftest.py).
-PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations=20
+# Two processes, which take whole files (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 test: $(VENV)/.ready $(VENV)/.extension
 	$(PYTEST) -m "not slow"

@@ -1,7 +1,7 @@
 """What every test runs under: one copy of Limbeck, in this process and in those that tests start; and what tests share.
 
-`make test` spreads the tests over two processes (pytest-xdist). Those that join the shared cluster all run in one of them, the
-first; every other file runs as a whole in whichever is free.
+`make test` runs files side by side in two processes (pytest-xdist), each file as a whole. What is scoped to the session, such as
+the cluster, is there once per process.
 """
 
 import os
@@ -30,20 +30,16 @@ assert expected is None or os.path.samefile(os.path.dirname(str(_infinigram.__fi
 assert os.path.dirname(str(_infinigram.__file__)) == str(PACKAGE), f"{_infinigram.__file__} is not beside {PACKAGE}"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of the shared cluster in one group, and first; every other file is a group."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    shared = {item for item in items if "ray_address" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("the shared cluster" if item in shared else item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: item not in shared)
+    """Put the files that join the cluster first: whole runs take longest, and short files fill the end of both processes."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        joining = {item.path for item in items if "ray_address" in getattr(item, "fixturenames", ())}
+        items.sort(key=lambda item: item.path not in joining)
 
 
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
-    """The address of the Ray cluster that all tests join whose subject is not a cluster: `RAY_ADDRESS=ray_address`."""
+    """The address of the Ray cluster for tests whose subject is not a cluster: they pass `RAY_ADDRESS=ray_address`."""
     with ray_cluster({"num_cpus": 2}) as cluster:
         yield cluster.address
 
