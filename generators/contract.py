@@ -196,9 +196,6 @@ class GeneratorConfig(Kind):
     family: ClassVar[str] = "generator"
     default_kind: ClassVar[str | None] = "summaries"
 
-    measures: ClassVar[tuple[str, ...] | None] = None
-    """The measures that evaluation reports for its task (names of `EvaluationRow`); None: all."""
-
     grows: ClassVar[bool] = False
     """Whether its scripts read what earlier waves accepted; the recipe then needs a `target`."""
 
@@ -217,10 +214,6 @@ class GeneratorConfig(Kind):
     def engines(self) -> Mapping[str, EngineConfig]:
         """Engines beside the teacher that its script names; `check` places them."""
         return {}
-
-    def with_samples(self, samples: int) -> "GeneratorConfig":
-        """The config that draws another number of candidates from a source, as evaluation does."""
-        raise NotImplementedError
 
     @property
     def sampling(self) -> Sampling:

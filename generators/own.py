@@ -50,10 +50,6 @@ class OwnGenerator(GeneratorConfig):
         """How evaluation samples answers."""
         return self.answers
 
-    def with_samples(self, samples: int) -> "OwnGenerator":
-        """Scripts decide themselves how many candidates they make."""
-        return self
-
     def build(self) -> ScriptedGenerator:
         """Return the script as the runner drives it."""
         return _Own(self.script, self.ask)

@@ -41,10 +41,6 @@ class SummariesConfig(GeneratorConfig):
         """One completion per candidate."""
         return Needs(self.samples, self.samples, self.max_new_tokens, PROMPT_TOKENS, chat=self.style == "chat")
 
-    def with_samples(self, samples: int) -> "SummariesConfig":
-        """The config that draws another number of summaries per document."""
-        return self.model_copy(update={"samples": samples})
-
     @property
     def sampling(self) -> Sampling:
         """How a summary is sampled."""

@@ -27,9 +27,6 @@ class TitlesConfig(GeneratorConfig):
     def sampling(self) -> Sampling:
         return SAMPLING
 
-    def with_samples(self, samples: int) -> "TitlesConfig":
-        return self.model_copy(update={"samples": samples})
-
     def build(self) -> "Titles":
         return Titles(self.samples)
 
