@@ -1,7 +1,8 @@
-"""Building an index: documents → tokens → suffix arrays → manifest, every step atomic, a killed build continued where it was.
+"""Build an index: documents → tokens → suffix arrays → manifest. Every step is atomic; a killed build resumes.
 
-Everything lies in the folder `.building` inside the index until it is whole; then the files move to their places, and the
-manifest is written last. A build is known by its settings (`settings.json`): the same call continues it, another is refused.
+All work happens in the folder `.building` inside the index. When it is complete, the files are moved into place and the
+manifest is written last. A build is identified by its settings (`settings.json`): a call with the same settings resumes it, any
+other is refused.
 """
 
 import hashlib
@@ -33,15 +34,15 @@ _DONE = ".built"
 _MOST_SHARDS = 4096
 _CHUNK_TOKENS = 1 << 19
 KEY_STRIDE = 64
-_WORDS_SHARE = 4  # of the memory, for words whose tokens are remembered
+_WORDS_SHARE = 4  # 1/4 of the memory budget caches the tokens of words
 
 Dtype = Literal["u8", "u16", "u32"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to build. `tokenizer` as `load_tokenizer` takes it, or None for documents of token ids; `dtype` None: by its vocabulary
-    (u16 for token ids). `memory_bytes` None: half of what is free now. `threads` None: all cores."""
+    """How to build. `tokenizer`: as for `load_tokenizer`, or None for documents of token ids. `dtype` None: derived from the
+    vocabulary (u16 for token ids). `memory_bytes` None: half of the free memory. `threads` None: all cores."""
 
     tokenizer: str | None = None
     dtype: Dtype | None = None
@@ -55,15 +56,15 @@ class Settings:
 
 
 def no_report(step: str, done: int, total: int, unit: str) -> None:
-    """Say nothing of the progress."""
+    """Report no progress."""
 
 
 def build(paths: Iterable[str | Path], out: str | Path, settings: Settings, report: Report = no_report) -> dict[str, Any]:
     """Build the index `out` from the documents of files and folders and return its manifest.
 
-    `report(step, done, total, unit)` is called now and then. The same call continues a killed build, and returns at once when it
-    has finished. Raises BadIndex for documents that cannot be read, ids that do not fit, a folder that holds something else, or
-    a build with other settings. Costs O(tokens) time.
+    `report(step, done, total, unit)` is called at intervals. The same call resumes a killed build and returns immediately if it
+    has finished. Raises BadIndex if a document cannot be read, an id does not fit, or the folder holds something else or a build
+    with other settings. O(tokens) time.
     """
     folder = Path(out)
     sources = find_sources(paths)
@@ -85,7 +86,7 @@ def build(paths: Iterable[str | Path], out: str | Path, settings: Settings, repo
 
 
 def _base(settings: Settings) -> tuple[dict[str, Any], bytes | None]:
-    """What the manifest says of the whole index, and the tokenizer.json that lies in it; the tokenizer itself is not kept."""
+    """The index-wide fields of the manifest, and the tokenizer.json to store in the index; does not keep the tokenizer."""
     tokenizer = load_tokenizer(settings.tokenizer) if settings.tokenizer is not None else None
     base = {
         "format": manifests.FORMAT,
@@ -108,7 +109,7 @@ def add_shards(
     settings: Settings,
     report: Report,
 ) -> dict[str, Any]:
-    """Make new shards in the work folder, then move them in and write the manifest: `base` with the shards present and new."""
+    """Build shards in the work folder, move them into the index, and write the manifest: `base` plus all shards, old and new."""
     work = folder / WORK
     work.mkdir(exist_ok=True)
     _check_settings(work, base, numbers, sources, settings)
@@ -127,7 +128,7 @@ def add_shards(
 
 
 def move_in(folder: Path) -> dict[str, Any]:
-    """Move a finished build from the work folder to its place, the manifest last; can be cut off anywhere and called again."""
+    """Move a finished build from the work folder into place, the manifest last; safe to interrupt and to repeat."""
     work = folder / WORK
     manifest: dict[str, Any] = manifests.load_json(work / manifests.NAME)
     names = [name for shard in manifest["shards"] for name in shard["files"]]
@@ -136,18 +137,18 @@ def move_in(folder: Path) -> dict[str, Any]:
             publish(work / name, folder / name)
     replace_json(folder / manifests.NAME, manifest)
     clear_built(folder)
-    os.rename(work, folder / _DONE)  # at once: half a work folder would look like a build to continue
+    os.rename(work, folder / _DONE)  # atomic: half of a work folder would look like an unfinished build
     clear_built(folder)
     return manifest
 
 
 def clear_built(folder: Path) -> None:
-    """Delete what is left of the work folder of a finished build."""
+    """Delete the remains of a finished build's work folder."""
     shutil.rmtree(folder / _DONE, ignore_errors=True)
 
 
 def finish_shard(work: Path, number: int, width_bytes: int, memory_bytes: int, threads: int, report: Report) -> None:
-    """Make the unigram counts, the table and the sampled keys of an encoded shard, each unless it is there."""
+    """Make the unigram counts, the table and the sampled keys of an encoded shard, skipping those that exist."""
     text, unigram, table = (work / f"{kind}.{number}" for kind in ("tokenized", "unigram", "table"))
     if not unigram.exists():
         temporary = unigram.with_name(f"{unigram.name}.tmp")
@@ -166,16 +167,16 @@ def finish_shard(work: Path, number: int, width_bytes: int, memory_bytes: int, t
 
 def _dtype(settings: Settings, tokenizer: Any) -> str:
     if settings.version not in (4, 5):
-        raise BadIndex(f"version is {settings.version}; there are 4, and 5 for reversed documents")
+        raise BadIndex(f"version is {settings.version}; it must be 4, or 5 for reversed documents")
     if settings.dtype is not None and settings.dtype not in manifests.WIDTH_BYTES:
-        raise BadIndex(f"dtype is {settings.dtype!r}; a token is u8, u16 or u32")
+        raise BadIndex(f"dtype is {settings.dtype!r}; it must be u8, u16 or u32")
     if settings.dtype is not None or tokenizer is None:
         return settings.dtype or "u16"
     return "u8" if tokenizer.vocabulary <= 255 else "u16" if tokenizer.vocabulary <= 65535 else "u32"
 
 
 def _finished(folder: Path, made_from: str) -> dict[str, Any] | None:
-    """The manifest where this very build has finished, None where it has not; raises BadIndex where the folder is another's."""
+    """The manifest if this build has finished, None if not; raises BadIndex if the folder belongs to another build."""
     clear_built(folder)
     if (folder / WORK).is_dir():
         return None
@@ -191,7 +192,7 @@ def _finished(folder: Path, made_from: str) -> dict[str, Any] | None:
 
 
 def _identity(base: dict[str, Any], numbers: list[int], sources: list[Source], settings: Settings) -> dict[str, Any]:
-    """All that decides the content of the index."""
+    """All settings that determine the content of the index."""
     return {
         **{name: value for name, value in base.items() if name != "made_from"},
         "shards": numbers,
@@ -203,7 +204,7 @@ def _identity(base: dict[str, Any], numbers: list[int], sources: list[Source], s
 
 
 def _check_settings(work: Path, base: dict[str, Any], numbers: list[int], sources: list[Source], settings: Settings) -> None:
-    """Record what this build makes, or compare it with what a killed one recorded."""
+    """Record the settings of this build, or compare them with those of the unfinished one."""
     wanted = json.loads(json.dumps(_identity(base, numbers, sources, settings)))
     path = work / SETTINGS
     if not path.exists():
@@ -216,12 +217,12 @@ def _check_settings(work: Path, base: dict[str, Any], numbers: list[int], source
         was = "" if name in ("documents", "tokenizer") else f" (it was {recorded.get(name)!r}, now {wanted[name]!r})"
         raise BadIndex(
             f"{work.parent} holds an unfinished build with another setting of {', '.join(differing)}{was}; "
-            f"finish it as it was begun, or delete {work}"
+            f"resume it with its own settings, or delete {work}"
         )
 
 
 def unigram_counts(text: Path, width_bytes: int) -> list[tuple[int, int]]:
-    """How often each token id occurs in a text, ascending by id; reads it once, a few MiB at a time."""
+    """Occurrences of each token id in a text, ascending by id; reads the text once, a few MiB at a time."""
     if text.stat().st_size == 0:
         return []
     counts: dict[int, int] = {}

@@ -1,8 +1,8 @@
-"""The official engine's interface (`infini_gram.engine`, 2.6) over ours: same constructor, methods, results and errors.
+"""The interface of the official engine (`infini_gram.engine`, 2.6) over ours: same constructor, methods, results and errors.
 
-Answers are exact unless `compat=True` asks for the official approximations: next tokens estimated by `max_support` reads, and
-CNF queries on at most `max_clause_freq` occurrences of a clause, clauses ordered shard by shard and doubled terms counted twice.
-What the official engine answers wrongly (reversed indexes, document borders, rank 0, windows at separators) is right either way.
+Answers are exact unless `compat=True` selects the official approximations: next tokens are estimated from `max_support` reads,
+and CNF queries use at most `max_clause_freq` occurrences of a clause, order clauses per shard and count doubled terms twice.
+Known errors of the official engine (reversed indexes, document borders, rank 0, windows at separators) are not reproduced.
 """
 
 import math
@@ -18,13 +18,13 @@ from limbeck.infinigram.index import Index
 from limbeck.infinigram.layout import Layout, locate
 from limbeck.infinigram.manifest import WIDTH_BYTES
 
-_UNKNOWN_LOG = -10000.0  # of the probability of a token that does not occur
+_UNKNOWN_LOG = -10000.0  # log-probability reported for a token that does not occur
 
 
 class InfiniGramEngine(CompatDocuments):
-    """A drop-in for the official class; bad arguments of a method come back as {'error': sentence}, as they do there.
+    """A drop-in for the official class; as there, a method with bad arguments returns {'error': sentence}.
 
-    The prefetch depths and the block size are accepted and do nothing. Constructing raises AssertionError for bad arguments, and
+    The prefetch depths and the block size are accepted and ignored. Constructing raises AssertionError for bad arguments, and
     BadIndex for bad files.
     """
 
@@ -64,10 +64,10 @@ class InfiniGramEngine(CompatDocuments):
             raise ValueError(f"Unsupported token dtype: {token_dtype}")
         layout = self._layout([Path(folder) for folder in folders])
         if version not in (4, 5):
-            raise BadIndex(f"version {version!r} is not 4 or 5; a version 6 folder opens as 4, or as 5 where it is reversed")
+            raise BadIndex(f"version {version!r} is not 4 or 5; open a version 6 folder as 4, or as 5 if it is reversed")
         for name, given in (("dtype", token_dtype), ("version", version)):
             if layout.manifest.get(name, given) != given:
-                raise BadIndex(f"{name} is {given!r}, but the manifest says {layout.manifest[name]!r}; open the index as that")
+                raise BadIndex(f"{name} is {given!r}, but the manifest has {layout.manifest[name]!r}; use that value")
         index = Index(layout, token_dtype, version, eos_token_id, "ram" if load_to_ram else "mmap", True)
         self._settle(index, vocab_size, (max_support, max_clause_freq, max_diff_tokens, maxnum, max_disp_len))
         self.compat = compat
@@ -77,7 +77,7 @@ class InfiniGramEngine(CompatDocuments):
 
     @classmethod
     def of(cls, index: Index, vocab_size: int, *, compat: bool = False) -> "InfiniGramEngine":
-        """The official interface over an index that is open already, with the official limits."""
+        """The official interface over an open index, with the official limits."""
         engine = cls.__new__(cls)
         engine._settle(index, vocab_size, (1000, 50000, 100, 1, 1000))
         engine.compat = compat
@@ -98,20 +98,20 @@ class InfiniGramEngine(CompatDocuments):
     # --- counts ---
 
     def find(self, input_ids: list[int]) -> Answer:
-        """How often and at which ranks the ids occur."""
+        """Count and ranks of the ids' occurrences."""
         if not self._are_ids(input_ids):
             return self._not_ids("input_ids")
         count, ranges = self.engine.find(input_ids)
         return {"cnt": count, "segment_by_shard": ranges}
 
     def count(self, input_ids: list[int]) -> Answer:
-        """How often the ids occur."""
+        """Number of occurrences of the ids."""
         if not self._are_ids(input_ids):
             return self._not_ids("input_ids")
         return {"count": self.engine.count(input_ids), "approx": False}
 
     def prob(self, prompt_ids: list[int], cont_id: int) -> Answer:
-        """How probable an id is after a prompt; -1 where the prompt never occurs."""
+        """Probability of an id after a prompt; -1 if the prompt never occurs."""
         bad = self._bad_prompt(prompt_ids, cont_id)
         if bad is not None:
             return bad
@@ -119,7 +119,7 @@ class InfiniGramEngine(CompatDocuments):
         return {"prompt_cnt": prompts, "cont_cnt": continuations, "prob": continuations / prompts if prompts else -1.0}
 
     def ntd(self, prompt_ids: list[int], max_support: int | None = None) -> Answer:
-        """Which ids follow a prompt."""
+        """Distribution of the ids that follow a prompt."""
         support = self.max_support if max_support is None else max_support
         if not positive(support):
             return {"error": "max_support must be a positive integer"}
@@ -128,7 +128,7 @@ class InfiniGramEngine(CompatDocuments):
         return self._next(prompt_ids, support)
 
     def infgram_prob(self, prompt_ids: list[int], cont_id: int) -> Answer:
-        """How probable an id is after the longest suffix of a prompt that occurs."""
+        """Probability of an id after the longest suffix of a prompt that occurs."""
         bad = self._bad_prompt(prompt_ids, cont_id)
         if bad is not None:
             return bad
@@ -137,7 +137,7 @@ class InfiniGramEngine(CompatDocuments):
         return {"prompt_cnt": prompts, "cont_cnt": continuations, "prob": probability, "suffix_len": suffix}
 
     def infgram_ntd(self, prompt_ids: list[int], max_support: int | None = None) -> Answer:
-        """Which ids follow the longest suffix of a prompt that occurs."""
+        """Distribution of the ids that follow the longest suffix of a prompt that occurs."""
         support = self.max_support if max_support is None else max_support
         if not positive(support):
             return {"error": "max_support must be a positive integer"}
@@ -160,7 +160,7 @@ class InfiniGramEngine(CompatDocuments):
     # --- clauses ---
 
     def find_cnf(self, cnf: Any, max_clause_freq: int | None = None, max_diff_tokens: int | None = None) -> Answer:
-        """Where all clauses occur near one another: byte offsets by shard."""
+        """Byte offsets, per shard, of places where all clauses occur close together."""
         found = self._cnf(cnf, max_clause_freq, max_diff_tokens)
         if "error" in found:
             return found
@@ -170,7 +170,7 @@ class InfiniGramEngine(CompatDocuments):
         return {"cnt": found["cnt"], "approx": found["approx"], "ptrs_by_shard": [] if nothing else pointers}
 
     def count_cnf(self, cnf: Any, max_clause_freq: int | None = None, max_diff_tokens: int | None = None) -> Answer:
-        """How often all clauses occur near one another."""
+        """Number of places where all clauses occur close together."""
         found = self._cnf(cnf, max_clause_freq, max_diff_tokens)
         return found if "error" in found else {"count": found["cnt"], "approx": found["approx"]}
 
@@ -185,7 +185,7 @@ class InfiniGramEngine(CompatDocuments):
             return {"error": f"cnf must be a non-empty, triply-nested list of integers in range [0, {self.token_id_max}]"}
         separator = self.token_id_max
         within = [[term for term in clause if separator not in term] for clause in cnf]
-        if not all(within):  # a term across documents matches nowhere within one
+        if not all(within):  # a term across documents never matches within one
             return {"cnt": 0, "approx": False, "hits": np.zeros((0, 4), np.int64)}
         count, approximate, hits = self.engine.cnf(within, distance, most if self.compat else 0, 19260817, self.compat)
         return {"cnt": count, "approx": approximate, "hits": hits}
@@ -193,7 +193,7 @@ class InfiniGramEngine(CompatDocuments):
     # --- documents of queries ---
 
     def search_docs(self, input_ids: list[int], maxnum: int | None = None, max_disp_len: int | None = None) -> Answer:
-        """Documents of occurrences drawn with replacement."""
+        """Documents of occurrences sampled with replacement."""
         number = self.maxnum if maxnum is None else maxnum
         length = self.max_disp_len if max_disp_len is None else max_disp_len
         bad = bad_display(number, length)
@@ -213,7 +213,7 @@ class InfiniGramEngine(CompatDocuments):
         max_clause_freq: int | None = None,
         max_diff_tokens: int | None = None,
     ) -> Answer:
-        """Documents of places where all clauses occur near one another, drawn with replacement."""
+        """Documents of places where all clauses occur close together, sampled with replacement."""
         number = self.maxnum if maxnum is None else maxnum
         length = self.max_disp_len if max_disp_len is None else max_disp_len
         bad = bad_display(number, length)
@@ -230,13 +230,13 @@ class InfiniGramEngine(CompatDocuments):
     # --- texts ---
 
     def creativity(self, input_ids: list[int]) -> Answer:
-        """For every position the end of the longest piece from there on that occurs."""
+        """For every position, the end of the longest span from there that occurs."""
         if not self._are_ids(input_ids):
             return self._not_ids("input_ids")
         return {"rs": self.engine.longest_matches(input_ids).tolist()}
 
     def attribute(self, input_ids: list[int], delim_ids: list[int], min_len: int, max_cnt: int, enforce_bow: bool) -> Answer:
-        """Maximal spans that occur, and all their places."""
+        """Maximal spans that occur, with all their positions."""
         for name, ids in (("input_ids", input_ids), ("delim_ids", delim_ids)):
             if not self._are_ids(ids):
                 return self._not_ids(name)
@@ -264,8 +264,8 @@ class InfiniGramEngine(CompatDocuments):
         }
 
     def compute_unigram_counts(self, s: int) -> list[int]:
-        """How often every id occurs, for indexes of one shard."""
-        assert len(self.engine.shard_tokens) == 1 and s == 0, "unigram counts are told for the whole index, not for a shard"
+        """Occurrences of every id, for indexes with one shard."""
+        assert len(self.engine.shard_tokens) == 1 and s == 0, "unigram counts exist for the whole index only, not per shard"
         ids = self.vocab_size if self.index.dtype == "u32" else self.token_id_max + 1
         return list(self.engine.unigram_counts(ids).tolist())
 

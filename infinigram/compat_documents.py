@@ -1,4 +1,4 @@
-"""The document calls of the official interface: windows in the coordinates of the index, as the official engine has them."""
+"""The document calls of the official interface: windows in index coordinates, as in the official engine."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,22 +11,22 @@ Answer = dict[str, Any]
 
 
 class CompatDocuments:
-    """`get_doc_*` and `get_docs_*` of the official engine; documents taken down come back blocked, without tokens."""
+    """`get_doc_*` and `get_docs_*` of the official engine; removed documents are returned as blocked, without tokens."""
 
     index: "Index"
     engine: Any
     max_disp_len: int
 
     def get_total_doc_cnt(self) -> int:
-        """How many documents there are, those taken down included."""
+        """Number of documents, including removed ones."""
         return sum(self.engine.shard_documents)
 
     def get_doc_by_rank(self, s: int, rank: int, max_disp_len: int | None = None) -> Any:
-        """The document around the suffix of a rank."""
+        """The document around the suffix at a rank."""
         return self._one(self.get_docs_by_ranks([(s, rank)], max_disp_len))
 
     def get_docs_by_ranks(self, list_of_s_and_rank: list[tuple[int, int]], max_disp_len: int | None = None) -> Any:
-        """The documents around the suffixes of ranks."""
+        """The documents around the suffixes at ranks."""
         length = self.max_disp_len if max_disp_len is None else max_disp_len
         return self._displayed([("rank", s, rank, length // 2, (length + 1) // 2) for s, rank in list_of_s_and_rank], length)
 
@@ -51,19 +51,19 @@ class CompatDocuments:
         return self._by_numbers([(doc_ix, length) for doc_ix in list_of_doc_ix])
 
     def get_doc_by_rank_2(self, s: int, rank: int, needle_len: int, max_ctx_len: int) -> Any:
-        """The document around the suffix of a rank, so many tokens before and behind the needle."""
+        """The document around the suffix at a rank, with up to `max_ctx_len` tokens before and after the needle."""
         return self._one(self.get_docs_by_ranks_2([(s, rank, needle_len, max_ctx_len)]))
 
     def get_docs_by_ranks_2(self, requests: list[tuple[int, int, int, int]]) -> Any:
-        """As `get_doc_by_rank_2`, for many."""
+        """`get_doc_by_rank_2` for several requests."""
         return self._around("rank", requests)
 
     def get_doc_by_ptr_2(self, s: int, ptr: int, needle_len: int, max_ctx_len: int) -> Any:
-        """The document around a byte offset, so many tokens before and behind the needle."""
+        """The document around a byte offset, with up to `max_ctx_len` tokens before and after the needle."""
         return self._one(self.get_docs_by_ptrs_2([(s, ptr, needle_len, max_ctx_len)]))
 
     def get_docs_by_ptrs_2(self, requests: list[tuple[int, int, int, int]]) -> Any:
-        """As `get_doc_by_ptr_2`, for many."""
+        """`get_doc_by_ptr_2` for several requests."""
         return self._around("ptr", requests)
 
     def get_doc_by_ix_2(self, doc_ix: int, max_ctx_len: int) -> Any:
@@ -71,7 +71,7 @@ class CompatDocuments:
         return self._one(self.get_docs_by_ixs_2([(doc_ix, max_ctx_len)]))
 
     def get_docs_by_ixs_2(self, requests: list[tuple[int, int]]) -> Any:
-        """As `get_doc_by_ix_2`, for many."""
+        """`get_doc_by_ix_2` for several requests."""
         if not all(natural(most) for _, most in requests):
             return {"error": "max_ctx_len must be a non-negative integer"}
         return self._by_numbers(requests)
@@ -116,7 +116,7 @@ class CompatDocuments:
 
     def _window(self, s: int, pointer: int, before: int, after: int) -> Answer:
         place = self.engine.place_at(s, pointer)
-        position = max(pointer // WIDTH_BYTES[self.index.dtype], place[1])  # a separator stands for its document's start
+        position = max(pointer // WIDTH_BYTES[self.index.dtype], place[1])  # a separator counts as the start of its document
         span = (max(place[1], position - before), min(place[2], position + after))
         return self._document(s, place, span, position)
 
@@ -140,22 +140,22 @@ class CompatDocuments:
 
 
 def positive(value: Any) -> bool:
-    """Whether a value is an int above 0."""
+    """Whether a value is a positive int."""
     return type(value) is int and value > 0
 
 
 def natural(value: Any) -> bool:
-    """Whether a value is an int of at least 0."""
+    """Whether a value is a non-negative int."""
     return type(value) is int and value >= 0
 
 
 def filled(value: Any) -> bool:
-    """Whether a value is a list that holds something."""
+    """Whether a value is a non-empty list."""
     return type(value) is list and len(value) > 0
 
 
 def bad_display(number: Any, length: Any) -> Answer | None:
-    """The official words for a wrong number of documents or a wrong length of their windows."""
+    """The official error for a bad number of documents or a bad window length."""
     if not positive(number):
         return {"error": "maxnum must be a positive integer"}
     if not positive(length):

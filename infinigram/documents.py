@@ -1,7 +1,7 @@
 """Documents to index: text files, JSON lines (plain, .gz, .zst), Parquet, saved Hugging Face datasets, or arrays of token ids.
 
-Every document has a text or token ids, the file and the line (or row) that it came from, and the other columns as metadata. The
-order is fixed: files by name, rows as they stand; a build that was cut off continues by counting.
+Every document has a text or token ids, the file and line (or row) that it came from, and the other columns as metadata. The
+order is fixed: files by name, rows in file order; an interrupted build resumes by counting documents.
 """
 
 import gzip
@@ -24,39 +24,39 @@ _ROWS_PER_BATCH = 1024
 
 @dataclass(slots=True)
 class Document:
-    """One document: a text, or token ids; `origin` is the file below the folder given, `row` its line or row from 0."""
+    """One document: a text, or token ids; `origin` is the file relative to the given folder, `row` its line or row, from 0."""
 
     origin: str
     row: int
     content: str | np.ndarray
     metadata: dict[str, Any] = field(default_factory=dict)
-    bytes_read: int = 0  # of the input up to here, for progress
+    bytes_read: int = 0  # input bytes read so far, for progress
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to read, and its name below the folder that was given."""
+    """A file to read, and its name relative to the given folder."""
 
     path: Path
     name: str
 
     @property
     def bytes(self) -> int:
-        """How large it is on the disk; a folder with all that lies in it."""
+        """Size on disk; for a folder, of everything in it."""
         files = self.path.rglob("*") if self.path.is_dir() else [self.path]
         return sum(file.stat().st_size for file in files if file.is_file())
 
     @property
     def fingerprint(self) -> list[Any]:
-        """What a build compares to see that its input has stayed the same: name, size in bytes, time of the last change."""
+        """Name, size in bytes and modification time; a build compares them to detect changed input."""
         return [self.name, self.bytes, self.path.stat().st_mtime_ns]
 
 
 def find_sources(paths: Iterable[str | Path]) -> list[Source]:
-    """The files that the given files and folders hold, by name; raises BadIndex where there is none.
+    """The files that the given files and folders hold, by name; raises BadIndex if there are none.
 
-    In a folder counts what ends in .txt, .md, .rst, .json(l), .json(l).gz, .json(l).zst, .parquet or .npy (offsets lie beside
-    token ids as NAME.offsets.npy); a folder that `datasets` saved is one source.
+    Within folders, files ending in .txt, .md, .rst, .json(l), .json(l).gz, .json(l).zst, .parquet or .npy are read
+    (NAME.offsets.npy holds the offsets for token ids); a folder saved by `datasets` is one source.
     """
     found: list[Source] = []
     for given in paths:
@@ -66,19 +66,19 @@ def find_sources(paths: Iterable[str | Path]) -> list[Source]:
         elif path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.is_file() and _known(file))
             if not inside:
-                raise BadIndex(f"the folder {path} holds no document file ({', '.join(_KNOWN)}); name another, or its files")
+                raise BadIndex(f"the folder {path} holds no document file ({', '.join(_KNOWN)}); name another, or the files")
             found.extend(Source(file, file.relative_to(path).as_posix()) for file in inside)
         elif path.is_file():
             found.append(Source(path, path.name))
         else:
-            raise BadIndex(f"there is no file or folder {path}; correct the path of the documents")
+            raise BadIndex(f"no such file or folder: {path}; correct the path of the documents")
     if not found:
         raise BadIndex("no documents were given; name at least one file or folder")
     return found
 
 
 def read_documents(sources: Iterable[Source], text_column: str, split: str = "train") -> Iterator[Document]:
-    """Yield the documents of the sources in order; raises BadIndex naming the file and line of the first that cannot be read.
+    """Yield the documents of the sources in order; raises BadIndex with the file and line of the first unreadable one.
 
     `text_column`: the field of JSON lines, Parquet files and datasets that holds the text (or a list of token ids).
     """
@@ -113,7 +113,7 @@ def _decoded(content: bytes, where: str) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadIndex(f"{where} is not UTF-8 (byte {error.start}); convert it, or leave it out") from error
+        raise BadIndex(f"{where} is not UTF-8 (byte {error.start}); convert it, or omit it") from error
 
 
 def _content(value: object, where: str) -> str | np.ndarray:
@@ -121,16 +121,16 @@ def _content(value: object, where: str) -> str | np.ndarray:
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair
-            raise BadIndex(f"{where}: the text holds half a surrogate pair at {error.start}; correct or drop it") from error
+            raise BadIndex(f"{where}: the text holds an unpaired surrogate at {error.start}; fix or drop it") from error
         return value
     if isinstance(value, list) and all(type(item) is int for item in value):
         return np.array(value, dtype=np.int64)
-    raise BadIndex(f"{where}: the document is {type(value).__name__}, neither text nor token ids; correct or drop it")
+    raise BadIndex(f"{where}: the document is {type(value).__name__}, neither text nor token ids; fix or drop it")
 
 
 def _without(record: dict[str, Any], column: str, where: str) -> tuple[str | np.ndarray, dict[str, Any]]:
     if column not in record:
-        raise BadIndex(f"{where} has no {column!r}; it has {', '.join(map(str, record)) or 'nothing'}: choose with text_column")
+        raise BadIndex(f"{where} has no {column!r}; it has {', '.join(map(str, record)) or 'nothing'}; set text_column")
     return _content(record[column], where), {name: value for name, value in record.items() if name != column}
 
 
@@ -146,9 +146,9 @@ def _json_lines(source: Source, column: str) -> Iterator[Document]:
                 except (ValueError, RecursionError) as error:
                     if isinstance(error, BadIndex):
                         raise
-                    raise BadIndex(f"{where} is not JSON ({error}); correct or drop it") from error
+                    raise BadIndex(f"{where} is not JSON ({error}); fix or drop it") from error
                 if not isinstance(record, dict):
-                    raise BadIndex(f"{where} is not a JSON object; correct or drop it")
+                    raise BadIndex(f"{where} is not a JSON object; fix or drop it")
                 content, metadata = _without(record, column, where)
                 yield Document(source.name, row, content, metadata, raw.tell())
         except (OSError, EOFError) as error:
@@ -173,15 +173,15 @@ def _parquet(source: Source, column: str) -> Iterator[Document]:
         with pq.ParquetFile(source.path) as opened:
             yield from _rows(source, opened.iter_batches(_ROWS_PER_BATCH), opened.metadata.num_rows, column)
     except (pa.ArrowException, OSError) as error:
-        raise BadIndex(f"{source.path} is not a whole Parquet file ({error}); copy or download it again") from error
+        raise BadIndex(f"{source.path} is not a complete Parquet file ({error}); copy or download it again") from error
 
 
 def _dataset(source: Source, column: str, split: str) -> Iterator[Document]:
-    import datasets  # takes more than a second to import
+    import datasets  # imports in more than a second
 
     try:
         loaded = datasets.load_from_disk(str(source.path))
-    except Exception as error:  # the library lets through errors of every format it reads
+    except Exception as error:  # the library passes through the errors of every format
         raise BadIndex(f"cannot load the dataset {source.path} ({error}); save it again") from error
     if isinstance(loaded, datasets.DatasetDict):
         if split not in loaded:
@@ -200,12 +200,12 @@ def _rows(source: Source, batches: Iterable[Any], rows: int, column: str) -> Ite
 
 
 def _ids(source: Source) -> Iterator[Document]:
-    """Flat token ids and, in NAME.offsets.npy, where each document begins, closed by the number of ids (one document without)."""
+    """Flat token ids; NAME.offsets.npy holds the offsets (documents + 1 entries); without it the file is one document."""
     ids = _array(source.path)
     beside = source.path.with_name(source.path.name[: -len(".npy")] + ".offsets.npy")
     offsets = _array(beside) if beside.exists() else np.array([0, len(ids)])
     if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(ids) or np.any(offsets[1:] < offsets[:-1]):
-        raise BadIndex(f"{beside} must rise from 0 to the {len(ids)} token ids of {source.path.name}; write both again")
+        raise BadIndex(f"{beside} must ascend from 0 to {len(ids)}, the number of ids in {source.path.name}; write both again")
     for row in range(len(offsets) - 1):
         tokens = ids[int(offsets[row]) : int(offsets[row + 1])]
         yield Document(source.name, row, tokens, bytes_read=int(offsets[row + 1]) * ids.itemsize)
@@ -216,7 +216,7 @@ def _array(path: Path) -> np.ndarray:
         mode: Literal["r"] | None = "r" if path.stat().st_size > 4096 else None  # an empty array cannot be mapped
         array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise BadIndex(f"{path} is no whole array of numpy ({error}); write it again") from error
+        raise BadIndex(f"{path} is not a complete numpy array ({error}); write it again") from error
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise BadIndex(f"{path} is {array.dtype} of {array.ndim} dimensions; token ids are one dimension of integers")
+        raise BadIndex(f"{path} has {array.ndim} dimensions of {array.dtype}; token ids must be one dimension of integers")
     return array

@@ -1,4 +1,4 @@
-"""Documents and windows of them, in reading order: by number, pointer or rank, and drawn from the hits of a query."""
+"""Documents and windows of them, in reading order: by number, pointer or rank, and sampled from the hits of a query."""
 
 import json
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ def search(
     distinct_documents: bool = False,
     max_tokens: int = 1000,
 ) -> Matches:
-    """Draw `limit` occurrences of a query at random; the same seed draws the same ones.
+    """Sample `limit` occurrences of a query; the same seed gives the same sample.
 
-    Without replacement the occurrences come in a seeded order, in which `skip` turns the pages. O(log tokens + limit + skip).
+    Without replacement the occurrences come in a seeded order, and `skip` pages through it. O(log tokens + limit + skip).
     """
     drawing = (check("limit", limit), check("skip", skip), check("seed", seed))
     check("max_tokens", max_tokens, 1)
@@ -47,7 +47,7 @@ def search_batch(
     replacement: bool = False,
     distinct_documents: bool = False,
 ) -> MatchesBatch:
-    """For every query what `search` would draw, as arrays and without the documents' texts: pass a hit to `Index.document_at`."""
+    """The result of `search` for every query, as arrays without document texts; pass a hit to `Index.document_at`."""
     drawing = (check("limit", limit), check("skip", skip), check("seed", seed))
     return MatchesBatch(*index.engine.draw_batch(ids, offsets, *drawing, bool(replacement), bool(distinct_documents)))
 
@@ -64,10 +64,11 @@ def search_cnf(
     distinct_documents: bool = False,
     max_tokens: int = 1000,
 ) -> Matches:
-    """Draw places where every clause occurs, each at most so many tokens from the span of the rarer ones, within one document.
+    """Sample positions where every clause occurs, each within `max_distance_tokens` of the span of the rarer ones.
 
-    A place is an occurrence of the rarest clause. Exact, unless that clause occurs more than `max_anchors` times: then so many of
-    its occurrences, drawn by the seed, stand for all. O(occurrences of the rarest clause * clauses * distance).
+    A position is an occurrence of the rarest clause; all clauses are in one document. Exact, unless the rarest clause occurs more
+    than `max_anchors` times: then a seeded sample of `max_anchors` occurrences is used. O(occurrences of the rarest clause *
+    clauses * distance).
     """
     check("max_tokens", max_tokens, 1)
     check("limit", limit)
@@ -83,7 +84,7 @@ def search_cnf(
 
 
 def by_number(index: OpenIndex, number: int, max_tokens: int | None) -> Document:
-    """A document's first `max_tokens` tokens; raises BadQuery where there is none of that number or it was taken down."""
+    """A document's first `max_tokens` tokens; raises BadQuery if it does not exist or was removed."""
     left = check("the document's number", number)
     if max_tokens is not None:
         check("max_tokens", max_tokens, 1)
@@ -112,7 +113,7 @@ def pointer(index: OpenIndex, shard: int, rank: int) -> int:
 
 
 def window(index: OpenIndex, hit: Integers, max_tokens: int, needle_tokens: int) -> Document:
-    """Half of `max_tokens` before a hit and half from it on, clipped to its document; a separator stands for its start."""
+    """Half of `max_tokens` before a hit, half from it on, clipped to the document; a separator counts as the document's start."""
     shard, pointer_bytes = int(hit[0]), int(hit[1])
     place = index.engine.place(shard, int(hit[2]))
     _, begin, end = place
@@ -124,9 +125,9 @@ def window(index: OpenIndex, hit: Integers, max_tokens: int, needle_tokens: int)
 
 
 def check(name: str, value: Any, least: int = 0) -> int:
-    """`value` where it is a whole number that the engine can take; raises BadQuery."""
+    """`value` if it is an integer in the engine's range; raises BadQuery otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= int(value) <= _LARGEST:
-        raise BadQuery(f"{name} must be a whole number of at least {least}, not {value!r}")
+        raise BadQuery(f"{name} must be an integer of at least {least}, not {value!r}")
     return int(value)
 
 
@@ -135,7 +136,7 @@ def _document(index: OpenIndex, shard: int, place: tuple[int, int, int], span: t
     local, begin, end = place
     number = sum(index.engine.shard_documents[:shard]) + local
     if index.engine.is_removed(shard, local):
-        raise BadQuery(f"document {number} was taken down")
+        raise BadQuery(f"document {number} was removed")
     if index.version == 5:
         ids = index.engine.text(shard, end - span[1], end - span[0])[::-1].astype(np.int64)
     else:
@@ -151,5 +152,5 @@ def _metadata(index: OpenIndex, shard: int, local: int) -> dict[str, Any] | None
     try:
         metadata = json.loads(line)
     except ValueError as error:
-        raise BadIndex(f"the metadata of document {local} of shard {shard} is no JSON ({error}); the file is damaged") from error
+        raise BadIndex(f"the metadata of document {local} of shard {shard} is not JSON ({error}); the file is damaged") from error
     return metadata if isinstance(metadata, dict) else {"metadata": metadata}

@@ -1,8 +1,8 @@
-"""Documents to the files of shards: `tokenized`, `offset`, `metadata` and `metaoff`, resumable after every few seconds of work.
+"""Encode documents to the files of shards: `tokenized`, `offset`, `metadata` and `metaoff`; resumable every few seconds.
 
-Document i goes to shard i modulo the number of shards, as the official indexer deals the lines of one file. All files grow
-together; at a checkpoint they are flushed, and `encoded.json` says how many documents they hold and how long they are: what a
-killed build wrote behind that is cut off, and the documents before it are read past.
+Document i goes to shard i modulo the number of shards, as the official indexer distributes the lines of one file. All files grow
+together; a checkpoint flushes them, and `encoded.json` records the number of documents and the file sizes. After a kill, anything
+written beyond that is truncated, and the documents before it are skipped in the input.
 """
 
 import itertools
@@ -34,10 +34,10 @@ Encoded = tuple[list[Document], list[np.ndarray]]
 
 @dataclass(frozen=True)
 class Encoding:
-    """How documents become tokens: plain values that another process can be told. `version` 5 reverses every document.
+    """How documents become tokens: plain values that can be sent to another process. `version` 5 reverses every document.
 
-    `tokenizer`: as `load_tokenizer` takes it, or None for documents that are token ids; with `spec` (what the manifest of an
-    index records) it is the folder of that index, whose tokenizer is used.
+    `tokenizer`: as for `load_tokenizer`, or None for documents of token ids; with `spec` (the record in an index manifest) it is
+    the folder of that index, whose tokenizer is used.
     """
 
     tokenizer: str | None
@@ -45,10 +45,10 @@ class Encoding:
     version: int
     metadata: bool
     spec: dict[str, Any] | None = None
-    words_bytes: int = MOST_BYTES  # for the words that a tokenizer remembers
+    words_bytes: int = MOST_BYTES  # for the tokenizer's word cache
 
     def load(self) -> Tokenizer | None:
-        """The tokenizer; raises BadIndex where there is none of that name, or the index has another one."""
+        """The tokenizer; raises BadIndex if it does not exist or is not the one of the index."""
         if self.tokenizer is None:
             return None
         loaded = load_tokenizer(self.tokenizer) if self.spec is None else open_tokenizer(self.spec, Path(self.tokenizer))
@@ -61,7 +61,7 @@ class Encoding:
 
     @property
     def separator(self) -> int:
-        """What stands before every document."""
+        """The token before every document."""
         return int(np.iinfo(self.numpy_dtype).max)
 
 
@@ -73,7 +73,7 @@ def encode_shards(
     threads: int,
     report: Callable[[int], None],
 ) -> None:
-    """Write the files of the shards of these numbers into `folder`, continuing what a killed call left there.
+    """Write the files of these shards into `folder`, resuming after a killed call.
 
     `report` gets the bytes of input read so far. Raises BadIndex for ids that the dtype cannot hold.
     """
@@ -97,7 +97,7 @@ def encode_shards(
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """How far the encoding in a folder is: `documents` written, `bytes` of each file, whether it is `finished`."""
+    """Progress of the encoding in a folder: `documents` written, `bytes` of each file, whether it is `finished`."""
     path = folder / _STATE
     if not path.exists():
         return {"documents": 0, "bytes": {}, "finished": False}
@@ -107,7 +107,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 def _open_growing(path: Path, size: int) -> BinaryIO:
     file = open(path, "ab")  # noqa: SIM115 (the caller closes it)
     if os.fstat(file.fileno()).st_size < size:
-        raise BadIndex(f"{path} is shorter than its build recorded; delete the folder {path.parent} and build again")
+        raise BadIndex(f"{path} is shorter than its build recorded; delete the folder {path.parent} and rebuild")
     os.truncate(path, size)
     file.seek(size)
     return file
@@ -123,7 +123,7 @@ def _checkpoint(folder: Path, files: dict[str, BinaryIO], documents: int, *, fin
 
 @dataclass
 class _Checkpoints:
-    """Counts what is written, reports it, and makes a checkpoint now and then."""
+    """Counts and reports progress, and makes checkpoints at intervals."""
 
     folder: Path
     files: dict[str, BinaryIO]
@@ -158,7 +158,7 @@ def _write(
 
 
 def _encoded(documents: Iterator[Document], encoding: Encoding, threads: int) -> Iterator[Encoded]:
-    """Batches of documents and their checked token ids in order; the tokenizers work without Python's lock, hence threads."""
+    """Batches of documents and their checked token ids in order; threads, since the tokenizers release the GIL."""
     tokenizer = encoding.load()
     waiting: deque[Future[Encoded]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -190,15 +190,15 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 def _encode(batch: list[Document], encoding: Encoding, tokenizer: Tokenizer | None) -> Encoded:
     texts = [document.content for document in batch if isinstance(document.content, str)]
     if texts and tokenizer is None:
-        raise BadIndex(f"{batch[0].origin} holds text, and no tokenizer was chosen; choose one, or bytes")
+        raise BadIndex(f"{batch[0].origin} holds text, but no tokenizer was set; choose one, or 'bytes'")
     encoded = iter(tokenizer.encode_batch(texts)) if tokenizer is not None else iter(())
     ids = [next(encoded) if isinstance(document.content, str) else document.content for document in batch]
     for document, tokens in zip(batch, ids, strict=True):
         if len(tokens) and (int(tokens.max()) >= encoding.separator or int(tokens.min()) < 0):
             worst = int(tokens.max()) if int(tokens.min()) >= 0 else int(tokens.min())
             raise BadIndex(
-                f"{document.origin}, row {document.row} has the token id {worst}; {encoding.dtype} holds 0 to "
-                f"{encoding.separator - 1}: choose a wider dtype"
+                f"{document.origin}, row {document.row} has the token id {worst}; {encoding.dtype} ranges from 0 to "
+                f"{encoding.separator - 1}; choose a wider dtype"
             )
     if encoding.version == 5:
         ids = [tokens[::-1] for tokens in ids]
@@ -206,7 +206,7 @@ def _encode(batch: list[Document], encoding: Encoding, tokenizer: Tokenizer | No
 
 
 def _append(batch: list[Document], ids: list[np.ndarray], encoding: Encoding, number: int, files: dict[str, BinaryIO]) -> None:
-    """Append documents to a shard: their tokens behind separators, where each begins, their lines of metadata and where."""
+    """Append documents to a shard: tokens with separators, offsets, metadata lines and their offsets."""
     if not batch:
         return
     text = files[f"tokenized.{number}"]

@@ -1,7 +1,7 @@
-"""Encoding in a process of its own: what tokenizers and readers leave in memory is gone before sorting begins.
+"""Encode in a separate process, so that memory kept by tokenizers and readers is released before sorting begins.
 
-The child is told what to do by one line of JSON, and answers in lines: {"done": bytes} now and then, {"error": sentence} where
-the user can mend something. It dies with the thread that started it, and leaves the state that the next call continues from.
+The child reads its task from one line of JSON, and answers in lines: {"done": bytes} at intervals, {"error": sentence} for errors
+that the user can fix. It exits with the thread that started it, and leaves the state from which the next call resumes.
 """
 
 import ctypes
@@ -24,13 +24,13 @@ from limbeck.infinigram.manifest import writing
 from limbeck.infinigram.tables import Report
 
 _PR_SET_PDEATHSIG = 1
-_SORTED_BYTES_PER_INPUT_BYTE = 20  # what sorting may need; files of text may be compressed
-_SMALL_INPUT_BYTES = 1 << 24  # leaves little behind
+_SORTED_BYTES_PER_INPUT_BYTE = 20  # peak of sorting; input files may be compressed
+_SMALL_INPUT_BYTES = 1 << 24  # leaves little memory behind
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """What to encode: documents of sources into shards of these numbers, with so many threads."""
+    """What to encode: documents of sources into these shards, with `threads` threads."""
 
     encoding: Encoding
     sources: list[Source]
@@ -40,24 +40,24 @@ class Encoder:
     threads: int
 
     def encode(self, folder: Path, memory_bytes: int, report: Report) -> None:
-        """Encode here, or in a child process where sorting may need the memory that this would leave behind."""
+        """Encode here, or in a child process if sorting may need the memory that encoding leaves behind."""
         total = sum(source.bytes for source in self.sources)
         is_large = total > max(_SMALL_INPUT_BYTES, memory_bytes // _SORTED_BYTES_PER_INPUT_BYTE)
         run = self.run_apart if is_large and not read_state(folder)["finished"] else self.run
         run(folder, lambda done: report("tokenise", done, total, "bytes"))
 
     def run(self, folder: Path, report: Callable[[int], None]) -> None:
-        """Encode in this process, after any other that does so into the same folder; see `encode_shards`."""
+        """Encode in this process, after waiting for any other that encodes into the same folder; see `encode_shards`."""
         documents = read_documents(self.sources, self.text_column, self.split)
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the child of a killed build may have a moment to live
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the child of a killed build may still be running
             encode_shards(documents, self.encoding, self.numbers, folder, self.threads, report)
         finally:
             os.close(descriptor)
 
     def run_apart(self, folder: Path, report: Callable[[int], None]) -> None:
-        """Encode in a child process; raises as `run` does, and BadIndex where the child is killed."""
+        """Encode in a child process; raises as `run` does, and BadIndex if the child is killed."""
         order = json.dumps({**asdict(self), "folder": str(folder), "parent": os.getpid()}, default=str)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))}
         command = [sys.executable, "-c", "from limbeck.infinigram.encode_apart import main; main()"]
@@ -79,22 +79,22 @@ class Encoder:
 
 
 def _end(status: int) -> str:
-    again = "the same call continues where it was"
+    again = "repeat the call to resume"
     if status == -signal.SIGKILL:
-        return f"the process that encodes was killed, most likely for want of memory; give it more, {again}"
-    how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"failed with status {status}, see above"
-    return f"the process that encodes {how}; {again}"
+        return f"the encoding process was killed, most likely because memory ran out; give it more memory, then {again}"
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"failed with status {status}(see above)"
+    return f"the encoding process {how}; {again}"
 
 
 def main() -> None:
-    """The child: encode as the line on standard input says."""
+    """Child process: encode the task read from standard input."""
     order = json.loads(sys.stdin.read())
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != order["parent"]:
-        return  # the parent died before it could take this process with it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends this process
+        return  # the parent has already died
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too, and ends this process
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # keep library output out of the answers
     encoder = Encoder(
         Encoding(**order["encoding"]),
         [Source(Path(source["path"]), source["name"]) for source in order["sources"]],

@@ -1,4 +1,4 @@
-"""What can be wrong with an index, or with what is asked of it; both are `LimbeckError`s of one clear sentence."""
+"""Errors of an index and of queries; both are `LimbeckError`s with one clear sentence."""
 
 from limbeck._infinigram import BadIndex, BadQuery
 

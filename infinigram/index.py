@@ -1,8 +1,8 @@
-"""Queries of an n-gram index: exact counts, next tokens, infini-gram probabilities, scores of texts, documents.
+"""Queries on an n-gram index: exact counts, next tokens, infini-gram probabilities, scores of texts, documents.
 
-Every query takes token ids (a list, or anything with a buffer: numpy, torch) or, where a tokenizer is known, text. Batches take
-flat ids and int64 offsets (one more than there are queries) and return arrays. Documents taken down are never counted or
-returned. Costs are in memory accesses; `infinigram/csrc/` says what makes them.
+Every query takes token ids (a list, or anything with a buffer: numpy, torch) or, if a tokenizer is known, text. Batches take
+flat ids and int64 offsets (queries + 1 entries) and return arrays. Removed documents are never counted or returned. Costs are in
+memory accesses; `infinigram/csrc/` explains them.
 """
 
 import math
@@ -30,21 +30,21 @@ from limbeck.infinigram.results import (
 
 
 class Index(OpenIndex):
-    """An open index; `Index.open` makes one. Its methods may be called from any number of threads."""
+    """An open index; created by `Index.open`. Thread-safe."""
 
     # --- one query ---
 
     def count(self, query: Query) -> int:
-        """How often a query occurs; of nothing, how many tokens there are, separators included. O(log tokens)."""
+        """Occurrences of a query; for an empty query, all tokens including separators. O(log tokens)."""
         return self.engine.count(self.ids(query) if type(query) is str else query)
 
     def find(self, query: Query) -> Found:
-        """Where a query occurs, as ranks of the suffix arrays. O(log tokens)."""
+        """Occurrences of a query, as ranks of the suffix arrays. O(log tokens)."""
         count, ranges = self.engine.find(self.ids(query))
         return Found(count, tuple(ranges))
 
     def prob(self, prompt: Query, token: int) -> Probability:
-        """How probable a token is after a prompt. O(log tokens)."""
+        """Probability of a token after a prompt. O(log tokens)."""
         ids = self.ids(prompt) if type(prompt) is str else prompt
         prompts, continuations = self.engine.prob(ids, token)
         return Probability(prompts, continuations, continuations / prompts if prompts else math.nan, len(ids))
@@ -56,12 +56,12 @@ class Index(OpenIndex):
         return NextTokens(prompts, tokens, counts, len(ids))
 
     def longest_suffix(self, prompt: Query) -> tuple[int, int]:
-        """How many of a prompt's last tokens occur together, and how often. O(log(prompt) * log(tokens))."""
+        """Length of the longest suffix of a prompt that occurs, and its count. O(log(prompt) * log(tokens))."""
         tokens, count = self.engine.longest_suffix(self.ids(prompt))
         return tokens, count
 
     def infgram_prob(self, prompt: Query, token: int) -> Probability:
-        """How probable a token is after the longest suffix of a prompt that occurs (Liu et al. 2024); as `longest_suffix`."""
+        """Probability of a token after the longest suffix of a prompt that occurs (Liu et al. 2024); as `longest_suffix`."""
         ids = self.ids(prompt) if type(prompt) is str else prompt
         suffix, prompts, continuations = self.engine.infgram_prob(ids, token)
         return Probability(prompts, continuations, continuations / prompts if prompts else math.nan, suffix)
@@ -74,12 +74,12 @@ class Index(OpenIndex):
         return NextTokens(prompts, tokens, counts, suffix)
 
     def variants(self, text: str, *, word_start: bool = False, any_case: bool = False) -> list[list[int]]:
-        """Encodings of a text and, if asked, of it at the start of a word and in other cases; a clause for `search_cnf`."""
+        """Encodings of a text and, optionally, of its word-start and other-case variants; a clause for `search_cnf`."""
         self.ids(text)
         return variants.variants(self.tokenizer, text, word_start=word_start, any_case=any_case)
 
     def count_any(self, queries: Sequence[Query]) -> int:
-        """At how many places at least one of several queries occurs. O(queries * log tokens)."""
+        """Number of positions where at least one of several queries occurs. O(queries * log tokens)."""
         ids = variants.shortest([self.engine.ids(self.ids(query)).tolist() for query in queries])
         flat = [token for query in ids for token in query]
         return int(self.engine.count_batch(flat, np.cumsum([0, *map(len, ids)])).sum())
@@ -109,7 +109,7 @@ class Index(OpenIndex):
         return suffixes, counts
 
     def infgram_prob_batch(self, ids: Ids, offsets: Ids, tokens: Ids) -> Probabilities:
-        """`infgram_prob` of every prompt and its token, [queries]; for all positions of one text `score` is far quicker."""
+        """`infgram_prob` of every prompt and its token, [queries]; for all positions of one text `score` is much faster."""
         suffixes, prompts, continuations = self.engine.infgram_prob_batch(ids, offsets, tokens)
         return Probabilities(prompts, continuations, ratio(continuations, prompts), suffixes)
 
@@ -125,21 +125,21 @@ class Index(OpenIndex):
     # --- whole texts ---
 
     def score(self, text: Query) -> Scores:
-        """`infgram_prob` at every position of a text: one match and one count each instead of a search per length."""
+        """`infgram_prob` at every position of a text: one match and one count per position instead of a search per length."""
         suffixes, prompts, continuations = self.engine.score(self.ids(text))
         return Scores(suffixes, prompts, continuations, ratio(continuations, prompts))
 
     def score_batch(self, ids: Ids, offsets: Ids) -> Scores:
-        """`score` of every text, flat as the ids are."""
+        """`score` of every text, flat like the ids."""
         suffixes, prompts, continuations = self.engine.score_batch(ids, offsets)
         return Scores(suffixes, prompts, continuations, ratio(continuations, prompts))
 
     def creativity(self, text: Query) -> Integers:
-        """For every position the end of the longest piece from there that occurs, [tokens] (Lu et al. 2024)."""
+        """For every position, the end of the longest span from there that occurs, [tokens] (Lu et al. 2024)."""
         return self.engine.longest_matches(self.ids(text))
 
     def creativity_batch(self, ids: Ids, offsets: Ids) -> Integers:
-        """`creativity` of every text, flat as the ids are; ends count from the text's own start."""
+        """`creativity` of every text, flat like the ids; ends are relative to the start of each text."""
         return self.engine.longest_matches_batch(ids, offsets)
 
     def trace(self, text: Query, **options: Any) -> tuple[TracedSpan, ...]:
@@ -149,19 +149,19 @@ class Index(OpenIndex):
     # --- documents ---
 
     def search(self, query: Query, **options: Any) -> Matches:
-        """Draw occurrences of a query; options as `limbeck.infinigram.documents_view.search`."""
+        """Sample occurrences of a query; options as `limbeck.infinigram.documents_view.search`."""
         return documents_view.search(self, self.ids(query), **options)
 
     def search_batch(self, ids: Ids, offsets: Ids, **options: Any) -> MatchesBatch:
-        """Draw occurrences of every query, as arrays; options as `limbeck.infinigram.documents_view.search_batch`."""
+        """Sample occurrences of every query, as arrays; options as `limbeck.infinigram.documents_view.search_batch`."""
         return documents_view.search_batch(self, ids, offsets, **options)
 
     def search_cnf(self, clauses: Sequence[Sequence[Query]], **options: Any) -> Matches:
-        """Draw places where all clauses (each one of several terms) occur together; as `documents_view.search_cnf`."""
+        """Sample positions where all clauses (each an OR of terms) occur together; options as `documents_view.search_cnf`."""
         return documents_view.search_cnf(self, [[self.ids(term) for term in clause] for clause in clauses], **options)
 
     def count_cnf(self, clauses: Sequence[Sequence[Query]], **options: Any) -> tuple[int, bool]:
-        """How many places `search_cnf` draws from, and whether that is an estimate."""
+        """Number of positions that `search_cnf` samples from, and whether that is an estimate."""
         found = self.search_cnf(clauses, limit=0, **options)
         return found.count, found.approximate
 
@@ -170,7 +170,7 @@ class Index(OpenIndex):
         return [self.trace(text, **options) for text in texts]
 
     def document(self, number: int, *, max_tokens: int | None = None) -> Document:
-        """A document by its number over all shards, cut to its first `max_tokens`; raises BadQuery where it was taken down."""
+        """A document by its number over all shards, cut to its first `max_tokens`; raises BadQuery if it was removed."""
         return documents_view.by_number(self, number, max_tokens)
 
     def document_at(self, shard: int, pointer: int, *, max_tokens: int = 1000, needle_tokens: int = 1) -> Document:
@@ -178,7 +178,7 @@ class Index(OpenIndex):
         return documents_view.by_pointer(self, shard, pointer, max_tokens, needle_tokens)
 
     def document_by_rank(self, shard: int, rank: int, *, max_tokens: int = 1000, needle_tokens: int = 1) -> Document:
-        """The document around the suffix of a rank, as `document_at`."""
+        """The document around the suffix at a rank, like `document_at`."""
         return documents_view.by_pointer(self, shard, documents_view.pointer(self, shard, rank), max_tokens, needle_tokens)
 
     def documents(self, numbers: Sequence[int], *, max_tokens: int | None = None) -> list[Document]:

@@ -1,4 +1,4 @@
-"""Which files make up an index: the official layouts (with or without shard numbers) and our own manifest beside them."""
+"""The files of an index: the official layouts (with or without shard numbers) and our own manifest."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _NAME = re.compile(r"(tokenized|table|offset|metadata|metaoff)(?:\.(\d+))?")
 _NEEDED = ("tokenized", "table", "offset")
 _KINDS = (*_NEEDED, "metadata", "metaoff")
 _MOST_OPENINGS = 10
-REMOVED = "removed"  # the index of the copies of documents that were taken down
+REMOVED = "removed"  # the index of copies of removed documents
 PAIRS = "removed.ig"  # the list of these documents
 _COMPARED_DOCUMENTS = 256  # byte by byte on opening; `verify` compares all, with no limit
 Opened = TypeVar("Opened")
@@ -25,7 +25,7 @@ Opened = TypeVar("Opened")
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """The files of one shard and the documents taken down from it; `paths` goes to the engine (kinds in order, then the keys)."""
+    """The files of one shard and its removed documents; `paths` is passed to the engine (kinds in order, then the keys)."""
 
     folder: Path
     number: int
@@ -35,7 +35,7 @@ class ShardFiles:
 
 @dataclass(frozen=True)
 class Layout:
-    """What opening an index found: shards in order, those that hold what was taken down, and the manifest (or an empty one)."""
+    """The result of locating an index: shards in order, shards of removed documents, and the manifest (or an empty one)."""
 
     shards: tuple[ShardFiles, ...]
     removed: tuple[ShardFiles, ...]
@@ -43,10 +43,10 @@ class Layout:
 
 
 def locate(paths: Sequence[Path], *, official_order: bool = False, empty: bool = False) -> Layout:
-    """Find the shards of one or several index folders; raises BadIndex naming what is missing or differs.
+    """Find the shards of one or several index folders; raises BadIndex if something is missing or differs.
 
-    Shards are ordered by number, or by the official engine's lexicographic order of their names. Shards without a document are
-    left out; where no other is left, raises BadIndex unless the index may be `empty`.
+    Shards are ordered by number, or by the official engine's lexicographic order of names. Shards without documents are omitted;
+    if no other shard remains, raises BadIndex unless the index may be `empty`.
     """
     shards: list[ShardFiles] = []
     removed: list[ShardFiles] = []
@@ -63,19 +63,19 @@ def locate(paths: Sequence[Path], *, official_order: bool = False, empty: bool =
         shards.extend(found)
         known.append(manifest or {})
     if not paths:
-        raise BadIndex("no folder was given to open; name at least one index folder")
+        raise BadIndex("no index folder was given; name at least one")
     if not shards and not empty:
-        raise BadIndex(f"{paths[0]} holds no document; append some, or build it again")
+        raise BadIndex(f"{paths[0]} holds no documents; append some, or rebuild it")
     for key in ("dtype", "version", "eos", "tokenizer"):
         values = {json.dumps(manifest[key], sort_keys=True) for manifest in known if key in manifest}
         if len(values) > 1:
-            raise BadIndex(f"the folders differ in {key} ({', '.join(sorted(values))}); open them one by one")
+            raise BadIndex(f"the folders differ in {key} ({', '.join(sorted(values))}); open them separately")
     merged = {key: value for manifest in known for key, value in manifest.items()}
     return Layout(tuple(shards), tuple(removed), merged)
 
 
 def _state(paths: Sequence[Path]) -> list[Any]:
-    """What changes whenever an index changes on the disk."""
+    """A value that changes whenever the index changes on disk."""
     found: list[Any] = []
     for path in paths:
         try:
@@ -88,9 +88,9 @@ def _state(paths: Sequence[Path]) -> list[Any]:
 
 
 def steadily(paths: Sequence[Path], opening: Callable[[], Opened]) -> Opened:
-    """What `opening` returns, called again where the folders changed meanwhile (an append, a removal, a compaction).
+    """Return the result of `opening`, retried if the folders changed meanwhile (append, removal, compaction).
 
-    Raises BadIndex where a file vanishes and nothing tells why.
+    Raises BadIndex if a file vanishes without such a change.
     """
     for attempt in range(_MOST_OPENINGS):
         before = _state(paths)
@@ -101,7 +101,7 @@ def steadily(paths: Sequence[Path], opening: Callable[[], Opened]) -> Opened:
                 raise
         except OSError as error:
             if _state(paths) == before or attempt + 1 == _MOST_OPENINGS:
-                raise BadIndex(f"{paths[0]} changed while it was opened ({error}); open it again") from error
+                raise BadIndex(f"{paths[0]} changed while it was being opened ({error}); retry") from error
         else:
             if _state(paths) == before:
                 break
@@ -109,7 +109,7 @@ def steadily(paths: Sequence[Path], opening: Callable[[], Opened]) -> Opened:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What `manifest.json` of a folder says, {} where there is none; raises BadIndex where it is broken or too new."""
+    """The content of `manifest.json` in a folder, {} if there is none; raises BadIndex if it is broken or too new."""
     return manifests.read_manifest(folder) or {}
 
 
@@ -124,16 +124,16 @@ def _need_folder(folder: Path) -> None:
 
 
 def _recorded_shards(folder: Path, manifest: dict[str, Any]) -> list[ShardFiles]:
-    """The shards of a manifest that hold documents; files that it does not name (say of an append under way) are not looked at.
+    """The shards of a manifest that hold documents; files not in the manifest (for example of an append in progress) are ignored.
 
-    Raises BadIndex where a file is missing or has another size than the manifest says; only `verify` compares the bytes.
+    Raises BadIndex if a file is missing or its size differs from the manifest; only `verify` compares content.
     """
     found = []
     for shard in sorted(manifest["shards"], key=lambda shard: int(shard["number"])):
         number, files = shard["number"], dict(shard["files"])
         keys = folder / f"keys64.{number}.ig"
         if not keys.exists():
-            files.pop(keys.name, None)  # made anew in memory
+            files.pop(keys.name, None)  # recomputed in memory
         _check_sizes(folder, files)
         if shard["tokens"] > 0:
             paths = [str(folder / f"{kind}.{number}") if f"{kind}.{number}" in files else "" for kind in _KINDS]
@@ -150,12 +150,12 @@ def _shards_of(folder: Path) -> list[ShardFiles]:
             continue
         shard = kinds.setdefault(-1 if match[2] is None else int(match[2]), {})
         if match[1] in shard:
-            raise BadIndex(f"{shard[match[1]]} and {path} are the same file of one shard; remove one of them")
+            raise BadIndex(f"{shard[match[1]]} and {path} are the same shard file; remove one")
         shard[match[1]] = path
     if not kinds:
-        raise BadIndex(f"{folder} holds no index (no file named tokenized.0); was the build finished, is it the right folder?")
+        raise BadIndex(f"{folder} holds no index (no file named tokenized.0); did the build finish, is this the right folder?")
     if -1 in kinds and len(kinds) > 1:
-        raise BadIndex(f"{folder} holds files with and without shard numbers; an index has one kind, so move the others away")
+        raise BadIndex(f"{folder} holds files with and without shard numbers; an index has one kind; move the others elsewhere")
     found = []
     for number, files in sorted(kinds.items()):
         suffix = "" if number < 0 else f".{number}"
@@ -174,7 +174,7 @@ def _check_sizes(folder: Path, files: dict[str, Any]) -> None:
         size = path.stat().st_size if path.is_file() else None
         if size != recorded["bytes"]:
             have = f"has {size} bytes" if size is not None else "is not a file" if path.exists() else "is missing"
-            raise BadIndex(f"{path} {have}, its manifest says {recorded['bytes']}; it was cut off or exchanged: build it again")
+            raise BadIndex(f"{path} {have}, but the manifest has {recorded['bytes']}; it was truncated or replaced: rebuild it")
 
 
 def _without(shard: ShardFiles, pairs: np.ndarray) -> ShardFiles:
@@ -184,25 +184,24 @@ def _without(shard: ShardFiles, pairs: np.ndarray) -> ShardFiles:
 def taken_down(
     folder: Path, shards: Sequence[ShardFiles], most_compared: int = _COMPARED_DOCUMENTS
 ) -> tuple[Path, np.ndarray] | None:
-    """The index of what was taken down from a folder, and its pairs (shard, document), [pairs, 2]; None where nothing was.
+    """The index of documents removed from a folder, and its pairs (shard, document), [pairs, 2]; None if nothing was removed.
 
-    Both are links that `remove` exchanges at once, so one of them is followed. Raises BadIndex where the pairs are not ascending
-    or the copies differ from the documents: in number or length, or in the content of the first `most_compared`. O(documents
-    taken down), and O(tokens) of those compared.
+    Both are links that `remove` switches atomically, so one of them is resolved. Raises BadIndex if the pairs are not ascending
+    or the copies differ from the documents: in number or length, or in the content of the first `most_compared`. O(removed
     """
     copies = (folder / REMOVED).resolve()
     path = next((path for path in (copies / PAIRS, folder / PAIRS) if path.exists()), None)
     if path is None:
         broken = next((name for name in (REMOVED, PAIRS) if os.path.lexists(folder / name)), None)
         if broken is not None:
-            raise BadIndex(f"{folder / broken} leads to no list of documents taken down; restore it, or remove them again")
+            raise BadIndex(f"{folder / broken} does not point to a list of removed documents; restore it, or remove them again")
         return None
     if not path.is_file():
-        raise BadIndex(f"{path} is not a file; restore it, or take the documents down again")
+        raise BadIndex(f"{path} is not a file; restore it, or remove the documents again")
     pairs = read_pairs(path)
     rising = (pairs[1:, 0] > pairs[:-1, 0]) | ((pairs[1:, 0] == pairs[:-1, 0]) & (pairs[1:, 1] > pairs[:-1, 1]))
     if not rising.all() or not set(pairs[:, 0].tolist()) <= {shard.number for shard in shards}:
-        raise BadIndex(f"{path} is no ascending list of documents of the shards beside it; it is damaged")
+        raise BadIndex(f"{path} is not an ascending list of documents of its shards; it is damaged")
     if len(pairs) == 0:
         return None
     _compare(path, copies, shards, pairs, most_compared)
@@ -210,18 +209,18 @@ def taken_down(
 
 
 def read_pairs(path: Path) -> np.ndarray:
-    """The documents that a list names: [documents, 2] uint64 of shard and number in it; raises BadIndex for one cut off."""
+    """The documents that a list names: [documents, 2] uint64 of shard and number; raises BadIndex if the file is truncated."""
     data = path.read_bytes()
     if len(data) % 16 != 0:
-        raise BadIndex(f"{path} has {len(data)} bytes, not whole pairs of shard and document; it was cut off")
+        raise BadIndex(f"{path} has {len(data)} bytes, not a whole number of (shard, document) pairs; it is truncated")
     return np.frombuffer(data, "<u8").reshape(-1, 2)
 
 
 def _compare(path: Path, copies: Path, shards: Sequence[ShardFiles], pairs: np.ndarray, most_compared: int) -> None:
-    """The documents of `copies` are those that the pairs name: as long and, of the first few, equal."""
+    """Check that `copies` holds the documents of the pairs: same lengths and, for the first few, same content."""
     own_begins, own_text = _mapped(copies / "offset.0", "<u8"), _mapped(copies / "tokenized.0", "u1")
     if len(own_begins) != len(pairs):
-        raise BadIndex(f"{path} names {len(pairs)} documents, {copies} holds {len(own_begins)}; take them down again")
+        raise BadIndex(f"{path} lists {len(pairs)} documents, but {copies} holds {len(own_begins)}; remove them again")
     own_sizes = np.diff(own_begins.astype(np.int64), append=len(own_text))
     compared = 0
     for shard in shards:
@@ -232,7 +231,7 @@ def _compare(path: Path, copies: Path, shards: Sequence[ShardFiles], pairs: np.n
         documents = pairs[rows, 1]
         if documents[-1] >= len(begins):
             raise BadIndex(
-                f"{path} names document {documents[-1]} of shard {shard.number}, which has {len(begins)}; it is damaged"
+                f"{path} lists document {documents[-1]} of shard {shard.number}, which has {len(begins)}; it is damaged"
             )
         firsts = begins[documents].astype(np.int64)
         lasts = np.append(begins[documents[:-1] + 1], begins[documents[-1] + 1] if documents[-1] + 1 < len(begins) else len(text))
@@ -249,6 +248,6 @@ def _compare(path: Path, copies: Path, shards: Sequence[ShardFiles], pairs: np.n
 
 
 def _mapped(path: Path, dtype: str) -> np.ndarray:
-    """A file as an array, mapped; nothing where there is no such file or an empty one, and without the rest that is no item."""
+    """A file as a mapped array; empty if the file is missing or empty; a trailing partial item is ignored."""
     size = path.stat().st_size // np.dtype(dtype).itemsize if path.is_file() else 0
     return np.memmap(path, dtype=dtype, mode="r", shape=(size,)) if size else np.zeros(0, dtype)

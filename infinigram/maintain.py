@@ -1,8 +1,8 @@
-"""Changing a finished index: `append` adds shards, `remove` takes documents down at once, `compact` rebuilds without them.
+"""Change a finished index: `append` adds shards, `remove` takes effect at once, `compact` rebuilds without removed documents.
 
-What is taken down lies in a folder of its own, which is itself an index of exactly those documents, with their shards and numbers
-as pairs in `removed.ig`. The index has two links: `removed` to the newest of these folders, and `removed.ig` to the list in it;
-one rename of the first changes both, so a reader sees the old state or the new one.
+Removed documents are kept in a separate folder, itself an index of exactly those documents, with their shards and numbers as
+pairs in `removed.ig`. The index has two links: `removed` to the newest of these folders, and `removed.ig` to its list; one rename
+of the first changes both, so a reader sees the old or the new state.
 """
 
 import os
@@ -28,14 +28,14 @@ from limbeck.infinigram.tables import Report
 def append(folder: str | Path, paths: Iterable[str | Path], settings: Settings, report: Report = no_report) -> dict[str, Any]:
     """Add the documents of files and folders to an index as `settings.shards` new shards and return the new manifest.
 
-    Tokenizer, dtype and version are the index's own. The same call continues a killed one. Raises as `build` does.
+    Tokenizer, dtype and version are those of the index. The same call resumes a killed one. Raises as `build` does.
     """
     folder = Path(folder)
     manifest = manifests.need_manifest(folder)
     with manifests.changing(folder):
         given = [name for name in ("tokenizer", "dtype") if getattr(settings, name) is not None]
         if given:
-            raise BadIndex(f"{folder} has a {given[0]} already, which new documents must share; leave {given[0]} out")
+            raise BadIndex(f"{folder} already has a {given[0]}, which new documents must share; omit {given[0]}")
         numbers, present = _new_numbers(folder, manifest["shards"], settings.shards)
         described = all(f"metadata.{shard['number']}" in shard["files"] for shard in present)
         settings = replace(settings, version=manifest["version"], metadata=described)
@@ -46,7 +46,7 @@ def append(folder: str | Path, paths: Iterable[str | Path], settings: Settings, 
 
 
 def _new_numbers(folder: Path, shards: list[dict[str, Any]], wanted: int) -> tuple[list[int], list[dict[str, Any]]]:
-    """The numbers of the shards to add, and the shards before; those of a killed append even where the manifest has them."""
+    """The numbers of the shards to add, and the existing shards; those of a killed append even if the manifest has them."""
     first = max((shard["number"] for shard in shards), default=-1) + 1
     begun = folder / WORK / SETTINGS
     numbers = manifests.load_json(begun)["shards"] if begun.exists() else list(range(first, first + wanted))
@@ -56,15 +56,15 @@ def _new_numbers(folder: Path, shards: list[dict[str, Any]], wanted: int) -> tup
 
 
 def removed_documents(folder: str | Path) -> np.ndarray:
-    """The documents taken down from an index: [documents, 2] uint64 of shard and number in the shard, ascending."""
+    """The removed documents of an index: [documents, 2] uint64 of shard and number in the shard, ascending."""
     path = Path(folder) / PAIRS
     return read_pairs(path) if path.exists() else np.zeros((0, 2), dtype="<u8")
 
 
 def remove(folder: str | Path, documents: Iterable[int], report: Report = no_report) -> int:
-    """Take documents down by their numbers in the index (shards in order) and return how many are down now; atomic.
+    """Remove documents by their numbers in the index (shards in order) and return how many are removed in total; atomic.
 
-    Costs O(tokens taken down). Raises BadIndex for numbers that the index does not have.
+    O(tokens removed). Raises BadIndex for numbers that the index does not have.
     """
     folder = Path(folder)
     manifest = manifests.need_manifest(folder)
@@ -87,10 +87,10 @@ def remove(folder: str | Path, documents: Iterable[int], report: Report = no_rep
 
 
 def compact(folder: str | Path, settings: Settings, report: Report = no_report) -> dict[str, Any]:
-    """Rebuild an index without what was taken down and return its manifest; of `settings`, memory and threads count.
+    """Rebuild an index without removed documents and return its manifest; only memory and threads of `settings` are used.
 
-    The new index grows beside the old one, which stays in use, and takes its place by renames; a killed call is finished by the
-    same call. Open readers keep the old files until they close them. Costs O(tokens) of the shards that lose documents.
+    The new index grows beside the old one, which stays in use, and replaces it by renames; the same call finishes a killed one.
+    Open readers keep the old files until they close them. O(tokens) of the shards that lose documents.
     """
     folder = Path(folder).absolute()
     beside = folder.with_name(f".{folder.name}.compacting")
@@ -132,7 +132,7 @@ def _state_of(beside: Path) -> Any:
 
 
 def _take_down(folder: Path, manifest: dict[str, Any], pairs: np.ndarray, report: Report) -> None:
-    """Index the documents of the pairs in a new folder and point the links to it."""
+    """Index the documents of the pairs in a new folder and switch the links to it."""
     number = 1 + max((int(path.suffix[1:]) for path in folder.glob(f"{REMOVED}.*") if path.suffix[1:].isdigit()), default=0)
     target = folder / f"{REMOVED}.{number}"
     target.mkdir()
@@ -155,7 +155,7 @@ def _take_down(folder: Path, manifest: dict[str, Any], pairs: np.ndarray, report
 
 
 def _link(to: str, path: Path) -> None:
-    """Point a link somewhere else, atomically; a folder or file that a copying tool made of a link gives way first."""
+    """Change a link atomically; a folder or file that a copying tool made from the link is moved away first."""
     temporary = path.with_name(f".{path.name}.link")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(to)
@@ -166,7 +166,7 @@ def _link(to: str, path: Path) -> None:
 
 
 def copy_documents(source: Path, shard: int, documents: np.ndarray, target: Path, number: int, kinds: tuple[str, str]) -> None:
-    """Append documents of a shard (ascending numbers) to shard `number` in another folder: content and where each begins."""
+    """Append documents of a shard (ascending numbers) to shard `number` in another folder: content and offsets."""
     content_path, begins_path = (source / f"{kind}.{shard}" for kind in kinds)
     begins = np.fromfile(begins_path, dtype="<u8").astype(np.int64)
     ends = np.append(begins[1:], content_path.stat().st_size)
@@ -185,7 +185,7 @@ def copy_documents(source: Path, shard: int, documents: np.ndarray, target: Path
             while left > 0:
                 piece = content.read(min(left, 1 << 24))
                 if not piece:
-                    raise BadIndex(f"{content_path} is shorter than {begins_path} says; verify {source}")
+                    raise BadIndex(f"{content_path} is shorter than {begins_path} records; verify {source}")
                 out.write(piece)
                 left -= len(piece)
 
@@ -193,7 +193,7 @@ def copy_documents(source: Path, shard: int, documents: np.ndarray, target: Path
 def _without_removed(
     folder: Path, beside: Path, manifest: dict[str, Any], pairs: np.ndarray, settings: Settings, report: Report
 ) -> None:
-    """Make the new index in `beside`: shards that lose nothing are linked, the others copied without it and sorted anew."""
+    """Make the new index in `beside`: unaffected shards are linked, the others copied and sorted again."""
     work = beside / WORK
     if (work / manifests.NAME).exists():
         move_in(beside)

@@ -1,4 +1,4 @@
-"""What an index records about itself: `manifest.json`, written last; sizes and SHA-256 of every file, and how it was made."""
+"""The manifest of an index (`manifest.json`, written last): size and SHA-256 of every file, and how the index was made."""
 
 import contextlib
 import fcntl
@@ -23,20 +23,20 @@ def shard_files(number: int) -> list[str]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What the manifest of a folder says, or None where there is none; raises BadIndex where it is broken or too new."""
+    """The manifest of a folder, or None if there is none; raises BadIndex if it is broken or too new."""
     path = folder / NAME
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise BadIndex(f"{path} cannot be read ({error}); restore it, or build the index again") from error
+        raise BadIndex(f"{path} cannot be read ({error}); restore it, or rebuild the index") from error
     wrong = _wrong_field(manifest)
     if wrong is not None:
-        raise BadIndex(f"{path} is no manifest of an index ({wrong} is wrong); restore it, or build the index again")
+        raise BadIndex(f"{path} is not an index manifest ({wrong} is wrong); restore it, or rebuild the index")
     assert isinstance(manifest, dict)
     if manifest["format"] > FORMAT:
-        raise BadIndex(f"{path} has format {manifest['format']}, this version reads up to {FORMAT}; update limbeck")
+        raise BadIndex(f"{path} has format {manifest['format']}, but this version reads up to {FORMAT}; update limbeck")
     return manifest
 
 
@@ -45,7 +45,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _wrong_field(manifest: Any) -> str | None:
-    """The first field that does not hold what a manifest holds there, None where all do."""
+    """The first field with a wrong value, None if all are right."""
     if not isinstance(manifest, dict):
         return "all of it"
     eos, tokenizer = manifest.get("eos"), manifest.get("tokenizer")
@@ -82,15 +82,15 @@ def _wrong_shard(shard: Any, width_bytes: int) -> str | None:
 
 
 def need_manifest(folder: Path) -> dict[str, Any]:
-    """What the manifest of a folder says; raises BadIndex where there is none."""
+    """The manifest of a folder; raises BadIndex if there is none."""
     manifest = read_manifest(folder)
     if manifest is None:
-        raise BadIndex(f"{folder} has no {NAME}: only an index that was built here and finished can be changed")
+        raise BadIndex(f"{folder} has no {NAME}; only finished indexes built by limbeck can be changed")
     return manifest
 
 
 def shard_entry(folder: Path, number: int, width_bytes: int) -> dict[str, Any]:
-    """The manifest's entry of a shard whose files lie in `folder`: reads each of them once."""
+    """The manifest entry of a shard with its files in `folder`; reads each file once."""
     names = [name for name in shard_files(number) if (folder / name).exists()]
     return {
         "number": number,
@@ -113,9 +113,9 @@ def load_json(path: Path) -> Any:
 
 @contextlib.contextmanager
 def changing(folder: Path, *, create: bool = False) -> Iterator[None]:
-    """Keep every other process from changing an index; raises BadIndex where one does. The lock dies with its process.
+    """Lock an index against changes by other processes; raises BadIndex if it is locked. The lock ends with its process.
 
-    What the system refuses meanwhile, a full disk above all, becomes a BadIndex. With `create` the folder is made.
+    System errors meanwhile, such as a full disk, become a BadIndex. `create` makes the folder.
     """
     with writing(folder):
         if create:
@@ -133,12 +133,12 @@ def changing(folder: Path, *, create: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what the system refuses while an index is written into a BadIndex that says what to do."""
+    """Turn system errors while an index is written into a BadIndex that tells the user what to do."""
     try:
         yield
     except OSError as error:
         what = error.strerror or str(error)
         raise BadIndex(
-            f"{error.filename or folder}: {what}, while {folder} was written; free some space or correct the permissions, then "
-            "the same call continues, or use another folder"
+            f"{error.filename or folder}: {what}while writing {folder}; free some space or correct the permissions, then "
+            "repeat the call to resume, or use another folder"
         ) from error

@@ -1,4 +1,4 @@
-"""How much memory there is to build with, and giving back what is not needed any more."""
+"""Memory available for a build, and returning freed memory to the system."""
 
 import ctypes
 import gc
@@ -13,7 +13,7 @@ _OF_PROCESS = Path("/proc/self/cgroup")
 
 
 def free_memory_bytes() -> int:
-    """The memory that this process could get now: what the machine has to give, or less where a cgroup allows less."""
+    """Memory that this process could allocate now: what the machine has free, or less if a cgroup limits it."""
     try:
         groups = _OF_PROCESS.read_text(encoding="utf-8")
     except OSError:
@@ -22,9 +22,9 @@ def free_memory_bytes() -> int:
 
 
 def cgroup_free_bytes(groups: str, root: Path) -> Iterator[int]:
-    """What each memory cgroup of a process leaves free, its page cache counted as free; `groups` as /proc/self/cgroup says it.
+    """Free memory within each memory cgroup of a process, counting its page cache as free; `groups` is /proc/self/cgroup.
 
-    Both versions of cgroups; a group without a limit, or that cannot be seen from here (inside a container), is passed over.
+    Supports cgroups v1 and v2; a group without a limit, or one not visible from inside a container, is skipped.
     """
     for line in groups.splitlines():
         _, controllers, path = line.split(":", 2)
@@ -38,14 +38,14 @@ def cgroup_free_bytes(groups: str, root: Path) -> Iterator[int]:
         for group in [folder, *folder.parents]:
             if not group.is_relative_to(top):
                 break
-            with suppress(OSError, ValueError, KeyError):  # "max" is no number
+            with suppress(OSError, ValueError, KeyError):  # "max" is not a number
                 allowed, used = (int((group / name).read_text()) for name in (limit, usage))
                 counts = dict(entry.split() for entry in (group / "memory.stat").read_text().splitlines())
                 yield allowed - used + int(counts[cache])
 
 
 def give_back() -> None:
-    """Return the memory that has been freed to the system, where the C library can: sorting counts what is held."""
+    """Return freed memory to the system, if the C library supports it: memory still held reduces the room for sorting."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

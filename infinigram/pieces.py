@@ -1,14 +1,14 @@
-"""Tokens as people read them: the pieces of a text, token by token."""
+"""Readable text of tokens: the pieces of a text, token by token."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-_SPACE_MARK = "▁"  # SentencePiece's sign for a space
+_SPACE_MARK = "▁"  # SentencePiece's marker for a space
 _MOST_CACHED = 1 << 20
 
 
 class Pieces:
-    """The text of single tokens of one tokenizer; each is decoded once and remembered."""
+    """The text of single tokens of one tokenizer; each is decoded once and cached."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -16,11 +16,11 @@ class Pieces:
         self._name = getattr(backend, "id_to_token", None)
         self._texts: dict[int, str] = {}
         self._names: dict[int, str | None] = {}
-        # the official service puts a space before a query for byte-level vocabularies, in which words carry the space before them
+        # the official service prepends a space to queries for byte-level vocabularies, in which words include the preceding space
         self.word_start = _word_start(tokenizer)
 
     def text(self, token: int) -> str:
-        """What one token adds to a text; bytes that are no character alone become replacement characters."""
+        """The text of one token; bytes that are not a complete character become replacement characters."""
         known = self._texts.get(token)
         if known is None:
             known = self._decoded(token)
@@ -29,7 +29,7 @@ class Pieces:
         return known
 
     def texts(self, ids: Sequence[int]) -> list[str]:
-        """What each token adds to the text of `ids`; where several make up one character, it stands at the first of them."""
+        """The text that each token adds to `ids`; a character made of several tokens is assigned to the first."""
         pieces = [self.text(token) for token in ids]
         at = 0
         while at < len(pieces):
@@ -52,7 +52,7 @@ class Pieces:
         return [names[token] if token in names else self._named(token) for token in ids]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids; ids that the tokenizer does not know add nothing."""
+        """The text of token ids; unknown ids add nothing."""
         if self._tokenizer is None:
             return ""
         try:
@@ -63,7 +63,7 @@ class Pieces:
     def _named(self, token: int) -> str | None:
         if self._name is not None:
             name: str | None = self._name(token)
-        else:  # a byte is named by the character of that number, as officially
+        else:  # a byte is named by the character with that code, as in the official service
             name = self.decode([token]) if hasattr(self._tokenizer, "backend") else chr(token)
         if len(self._names) < _MOST_CACHED:
             self._names[token] = name
@@ -77,7 +77,7 @@ class Pieces:
 
 
 def _word_start(tokenizer: Any) -> str:
-    """What to put before a query so that it begins a word: " " where words carry the space before them, else nothing."""
+    """Prefix that makes a query begin a word: " " if words include the preceding space, otherwise ""."""
     if tokenizer is None:
         return ""
     spaced, bare = tokenizer.encode(" the"), tokenizer.encode("the")

@@ -1,4 +1,4 @@
-"""What queries return: small frozen records; token ids are int64 arrays in reading order."""
+"""Query results: small frozen records; token ids are int64 arrays in reading order."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,16 +12,17 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """How often a query occurs (without documents taken down), and its half-open range of ranks in every shard (with them)."""
+    """Count of a query (without removed documents), and its half-open range of ranks in every shard (with them)."""
 
     count: int
     ranges: tuple[tuple[int, int], ...]
 
 
 class Probability(NamedTuple):
-    """How often a prompt occurs, how often with the continuation, their ratio (nan where the prompt never occurs).
+    """Count of a prompt, count with the continuation, and their ratio (nan if the prompt never occurs).
 
-    `suffix_tokens` is how many of the prompt's last tokens were used: all of them, or for infini-gram queries as many as occur.
+    `suffix_tokens` is the number of prompt tokens used, from the end: all, or for infini-gram queries the longest suffix that
+    occurs.
     """
 
     prompt_count: int
@@ -47,7 +48,7 @@ class NextTokens:
 
 @dataclass(frozen=True, slots=True)
 class Probabilities:
-    """`Probability` of a batch: arrays, one entry a query."""
+    """`Probability` of a batch: arrays, one entry per query."""
 
     prompt_counts: Integers
     continuation_counts: Integers
@@ -57,7 +58,7 @@ class Probabilities:
 
 @dataclass(frozen=True, slots=True)
 class NextTokensBatch:
-    """`NextTokens` of a batch: query q has ids[offsets[q]:offsets[q + 1]] and the counts beside them."""
+    """`NextTokens` of a batch: query q has ids[offsets[q]:offsets[q + 1]] and the matching counts."""
 
     prompt_counts: Integers
     offsets: Integers
@@ -68,9 +69,9 @@ class NextTokensBatch:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """For every position of a text: the longest suffix of what stands before it that occurs, its counts, the token's probability.
+    """For every position of a text: the longest suffix before it that occurs, its counts, and the token's probability.
 
-    A probability is 0 where that suffix is never followed by the token; there is no further back-off (Liu et al. 2024).
+    A probability is 0 if that suffix is never followed by the token; there is no further back-off (Liu et al. 2024).
     """
 
     suffix_tokens: Integers
@@ -95,7 +96,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """How many occurrences there are (`approximate` where only some were looked at) and the documents of those drawn."""
+    """Number of occurrences (`approximate` if only a sample was examined) and the documents of the sampled ones."""
 
     count: int
     approximate: bool
@@ -104,7 +105,7 @@ class Matches:
 
 @dataclass(frozen=True, slots=True)
 class MatchesBatch:
-    """Drawn occurrences of many queries; those of query q are rows `offsets[q]` to `offsets[q + 1]` of `hits`."""
+    """Sampled occurrences of a batch of queries; those of query q are rows `offsets[q]` to `offsets[q + 1]` of `hits`."""
 
     counts: Integers  # [queries]
     offsets: Integers  # [queries + 1]
@@ -131,6 +132,6 @@ class TracedSpan:
 
 
 def ratio(continuations: Integers, prompts: Integers) -> Floats:
-    """Continuation counts over prompt counts, nan where there is no prompt."""
+    """Continuation counts over prompt counts, nan if the prompt count is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return continuations / prompts

@@ -1,8 +1,8 @@
-"""The table of one shard: sorted in memory where that holds it, and else part by part through the disk, with one merge.
+"""The table of one shard: sorted in memory if it fits, otherwise in parts on disk with one merge.
 
-Sorted parts are merged without comparing suffixes (SAscan, see csrc/build/gaps.hpp): from the last part to the first, all text
-behind a part is read once and counted into the gaps between its sorted suffixes; parts and gaps, each read once in sequence, make
-the table. So only what fits into memory is read at random, and a much larger text costs one more reading of it per part.
+Sorted parts are merged without comparing suffixes (SAscan, see csrc/build/gaps.hpp): from the last part to the first, everything after a
+part is read once and counted into the gaps between its sorted suffixes; parts and gaps, each read once sequentially, produce the
+table. So random reads stay within what fits in memory, and a much larger text costs one additional pass per part.
 """
 
 import math
@@ -18,10 +18,10 @@ from pathlib import Path
 from limbeck._infinigram import build_table, count_gaps, merge_parts, sort_part
 from limbeck.corpus.files import publish
 
-# Sorting takes a copy of the tokens, four bytes a position, and buckets for names (0.5 bytes a token in prose, 2 at worst).
+# Sorting takes a copy of the tokens, four bytes per position, and buckets for names (0.5 bytes per token in prose, at most 2).
 _BYTES_PER_POSITION = 6
-_FIXED_BYTES = 128 << 20  # Python, numpy and what reads the documents, where the system does not tell
-_SPARE_BYTES = 24 << 20  # stacks and small things of the threads that sort
+_FIXED_BYTES = 128 << 20  # Python, numpy and the document readers, if the system does not report it
+_SPARE_BYTES = 24 << 20  # stacks and small allocations of the sorting threads
 _LARGEST_PART_TOKENS = 2**31 - 1024
 _SMALL_PART_TOKENS = 1 << 21  # below, a second thread gains less than the merge costs
 
@@ -29,9 +29,9 @@ Report = Callable[[str, int, int, str], None]  # step, done, total, unit
 
 
 def sorting_room_bytes(memory_bytes: int) -> int:
-    """What is left for sorting of the memory given, beside what this process holds by now; an eighth of it at the least.
+    """Memory left for sorting within the budget, after what this process already holds; at least an eighth of the budget.
 
-    Held are private pages, and under a limit of the kernel's (`ulimit -d`) all that is mapped to hold some.
+    Held memory is private pages, or, under a kernel limit (`ulimit -d`), all private mappings.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -48,9 +48,9 @@ def sorting_room_bytes(memory_bytes: int) -> int:
 
 
 def make_table(text: Path, width_bytes: int, table: Path, memory_bytes: int, threads: int, report: Report) -> None:
-    """Write the suffix array of a tokenised shard to `table`, atomically; what a killed call has sorted is used again.
+    """Write the suffix array of a tokenised shard to `table`, atomically; parts sorted by a killed call are reused.
 
-    Takes O(tokens) time where the memory holds the text and its table, and O(tokens · parts) in parts that fit it.
+    O(tokens) time if text and table fit in memory, O(tokens · parts) otherwise.
     """
     tokens = text.stat().st_size // width_bytes
     temporary = table.with_name(f"{table.name}.tmp")
@@ -86,16 +86,16 @@ def make_table(text: Path, width_bytes: int, table: Path, memory_bytes: int, thr
 
 
 def _parts_at_once(needed: int, threads: int) -> int:
-    """How many parts to sort at a time, of so many that would fit the memory one by one.
+    """Number of parts to sort concurrently, given the number that would fit in memory one at a time.
 
-    Side by side sorting is quicker, yet there are more parts then, and the text behind each is read. A token takes about 100 ns
-    to sort and 65 ns to be read once: 100 / at_once + 65 · at_once · needed / (2 · threads) is least here.
+    Concurrent sorting is faster, but needs more parts, and the text after each part is read. A token takes about 100 ns to sort
+    and 65 ns to read once: 100 / at_once + 65 · at_once · needed / (2 · threads) is minimal here.
     """
     return max(1, min(threads, round(math.sqrt(3 * threads / needed))))
 
 
 def _parts(needed: int, folder: Path, tokens: int) -> int:
-    """Into how many parts to cut; a killed call's cut is kept where its parts fit: how much is free differs between calls."""
+    """Number of parts; the split of a killed call is kept if its parts fit, since free memory differs between calls."""
     names = [path.name for path in folder.iterdir()] if folder.exists() else []
     begun = {int(found[1]) for name in names if (found := re.fullmatch(r"sorted\.\d+-of-(\d+)\.ig", name))}
     return min(tokens, min((count for count in begun if count >= needed), default=needed))
@@ -103,7 +103,7 @@ def _parts(needed: int, folder: Path, tokens: int) -> int:
 
 @dataclass(frozen=True)
 class _Cut:
-    """A text cut into parts, and what is known of them in `folder`; a file's name says how the text was cut."""
+    """A text split into parts, and their files in `folder`; a file name includes the number of parts."""
 
     text: Path
     width_bytes: int
@@ -114,22 +114,22 @@ class _Cut:
 
     @cached_property
     def bounds(self) -> list[int]:
-        """Where the parts begin, and the end of the last; in tokens."""
+        """Starts of the parts and the end of the last one, in tokens."""
         tokens = self.text.stat().st_size // self.width_bytes
         return [tokens * part // self.parts for part in range(self.parts + 1)]
 
     def drop_others(self) -> None:
-        """Delete what another cut, or a killed call, has left in the folder."""
+        """Delete files of another split, or of a killed call."""
         known = {self.file(kind, part) for kind in ("sorted", "greater", "gaps") for part in range(self.parts)}
         for stale in set(self.folder.iterdir()) - known:
             stale.unlink()
 
     def file(self, kind: str, part: int) -> Path:
-        """The file of a part: its `sorted` positions, the `gaps` between them, or which suffixes are `greater` than its first."""
+        """A part's file: its `sorted` positions, the `gaps` between them, or the flags of suffixes `greater` than its first."""
         return self.folder / f"{kind}.{part}-of-{self.parts}.ig"
 
     def sort(self, at_once: int) -> None:
-        """Sort the parts that are not sorted yet."""
+        """Sort the unsorted parts."""
         done = {
             part: self.bounds[part + 1] - self.bounds[part] for part in range(self.parts) if self.file("sorted", part).exists()
         }
@@ -150,7 +150,7 @@ class _Cut:
             list(pool.map(sort, [part for part in range(self.parts) if part not in done]))
 
     def count_gaps(self) -> list[str]:
-        """Count what lies behind each part into its gaps, from the last part on, and return their files."""
+        """Count the suffixes after each part into its gaps, starting with the last part, and return the files."""
         behind = [self.bounds[-1] - begin for begin in self.bounds[:-1]]
         done = 0
         for part in reversed(range(self.parts)):

@@ -1,7 +1,7 @@
-"""Text to token ids and back: Hugging Face tokenizers, tiktoken's encodings, or the bytes themselves.
+"""Text to token ids and back: Hugging Face tokenizers, tiktoken encodings, or bytes.
 
-An index records which one it was built with as a small dictionary ("spec"): its kind, a name or a file in the index folder, and a
-SHA-256 of its content, so that queries are never encoded by another one.
+An index records its tokenizer as a small dictionary ("spec"): its kind, a name or a file in the index folder, and a SHA-256 of
+its content, so that queries are never encoded by a different tokenizer.
 """
 
 import hashlib
@@ -22,20 +22,20 @@ FILE_NAME = "tokenizer.json"  # where an index keeps its Hugging Face tokenizer
 
 @dataclass(frozen=True)
 class HuggingFaceTokenizer:
-    """A tokenizer.json; special tokens that a model would add are left out."""
+    """A tokenizer.json; special tokens that a model would add are omitted."""
 
     backend: Any
     content: bytes
     eos: int | None
-    words: WordEncoder | None = None  # the quick way to the same tokens, where there is one
+    words: WordEncoder | None = None  # a faster encoder for the same tokens, if available
 
     def remembering(self, most_bytes: int) -> "HuggingFaceTokenizer":
-        """The same, with words that take so much memory at most."""
+        """A copy whose word cache takes at most this much memory."""
         return replace(self, words=word_encoder(self.backend, self.content, most_bytes))
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What the manifest records."""
+        """The record for the manifest."""
         return {"kind": "huggingface", "file": FILE_NAME, "sha256": hashlib.sha256(self.content).hexdigest()}
 
     @property
@@ -48,7 +48,7 @@ class HuggingFaceTokenizer:
         return list(self.backend.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The token ids of each text, uint32; by words where the tokenizer allows it, else in all cores without Python's lock."""
+        """The token ids of each text, uint32; by words if the tokenizer allows it, otherwise on all cores without the GIL."""
         if self.words is not None:
             return self.words.encode_batch(texts)
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
@@ -61,13 +61,13 @@ class HuggingFaceTokenizer:
 
 @dataclass(frozen=True)
 class TiktokenTokenizer:
-    """One of tiktoken's encodings; what looks like a special token is encoded as the text that it is."""
+    """A tiktoken encoding; special tokens in the text are encoded as plain text."""
 
     backend: Any
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What the manifest records; the checksum covers the ranks of all pieces."""
+        """The record for the manifest; the checksum covers the ranks of all pieces."""
         pieces = b"".join(piece + b" %d\n" % rank for piece, rank in sorted(self.backend._mergeable_ranks.items()))
         return {"kind": "tiktoken", "name": self.backend.name, "sha256": hashlib.sha256(pieces).hexdigest()}
 
@@ -86,11 +86,11 @@ class TiktokenTokenizer:
         return list(self.backend.encode_ordinary(text))
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The token ids of each text, uint32; Python's lock released."""
+        """The token ids of each text, uint32; with the GIL released."""
         return [np.array(self.backend.encode_ordinary(text), dtype=np.uint32) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids; bytes that are no UTF-8 become replacement characters."""
+        """The text of token ids; bytes that are not UTF-8 become replacement characters."""
         return str(self.backend.decode(list(ids)))
 
 
@@ -102,7 +102,7 @@ class ByteTokenizer:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What the manifest records."""
+        """The record for the manifest."""
         return {"kind": "bytes"}
 
     @property
@@ -119,7 +119,7 @@ class ByteTokenizer:
         return [np.frombuffer(text.encode("utf-8"), dtype=np.uint8) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of bytes; those that are no UTF-8 become replacement characters."""
+        """The text of bytes; those that are not UTF-8 become replacement characters."""
         return bytes(ids).decode("utf-8", errors="replace")
 
 
@@ -127,9 +127,9 @@ Tokenizer = HuggingFaceTokenizer | TiktokenTokenizer | ByteTokenizer
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """Load a tokenizer: "bytes", "tiktoken:NAME", a model folder or tokenizer.json, or else an id on the Hugging Face hub.
+    """Load a tokenizer: "bytes", "tiktoken:NAME", a model folder or tokenizer.json, or an id on the Hugging Face hub.
 
-    Raises BadIndex where there is none.
+    Raises BadIndex if it does not exist.
     """
     if name == "bytes":
         return ByteTokenizer()
@@ -145,29 +145,29 @@ def load_tokenizer(name: str) -> Tokenizer:
 
     try:
         backend = Backend.from_pretrained(name)
-    except Exception as error:  # the library raises a bare Exception for whatever goes wrong on the way
+    except Exception as error:  # the library raises bare Exceptions
         raise BadIndex(
-            f"there is no tokenizer {name!r}: no such folder, and the hub says {error}; use a folder, or bytes"
+            f"tokenizer {name!r} not found: no such folder, and the hub returned {error}; use a folder, or bytes"
         ) from error
     return _huggingface(backend.to_str().encode(), name, None)
 
 
 def open_tokenizer(spec: dict[str, Any], folder: Path) -> Tokenizer:
-    """Load the tokenizer that an index in `folder` was built with; raises BadIndex where it is missing or is another one."""
+    """Load the tokenizer that an index in `folder` was built with; raises BadIndex if it is missing or differs."""
     kind = spec.get("kind")
     if kind == "bytes":
         return ByteTokenizer()
     if kind == "huggingface":
         path = folder / str(spec.get("file", FILE_NAME))
         if not path.is_file():
-            raise BadIndex(f"{path} is missing, the tokenizer of this index; copy it there from the model")
+            raise BadIndex(f"{path} (the tokenizer of this index) is missing; copy it from the model")
         loaded: Tokenizer = _huggingface(path.read_bytes(), str(path), None)
     elif kind == "tiktoken":
         loaded = _tiktoken(str(spec.get("name")))
     else:
-        raise BadIndex(f"the manifest in {folder} names a tokenizer of kind {kind!r}; there are huggingface, tiktoken and bytes")
+        raise BadIndex(f"the manifest in {folder} names a tokenizer of kind {kind!r}; known: huggingface, tiktoken, bytes")
     if loaded.spec.get("sha256") != spec.get("sha256"):
-        raise BadIndex(f"the tokenizer of {folder} is not the one that it was built with; put that one back")
+        raise BadIndex(f"the tokenizer of {folder} is not the one it was built with; restore the original")
     return loaded
 
 
@@ -178,13 +178,13 @@ def _tiktoken(name: str) -> TiktokenTokenizer:
         raise BadIndex(str(problem([(f"the tokenizer tiktoken:{name}", "tiktoken")]))) from error
     try:
         return TiktokenTokenizer(tiktoken.get_encoding(name))
-    except Exception as error:  # unknown names, and whatever may go wrong on the way to a download
+    except Exception as error:  # unknown names and download errors
         known = ", ".join(tiktoken.list_encoding_names())
         raise BadIndex(f"tiktoken cannot load the encoding {name!r} ({error}); it knows {known}") from error
 
 
 def _huggingface(content: bytes, where: str, eos_text: str | None) -> HuggingFaceTokenizer:
-    from limbeck.corpus.tokenizer import read_backend  # takes a while to import
+    from limbeck.corpus.tokenizer import read_backend  # slow import
 
     backend = read_backend(content, where, BadIndex)
     names = [eos_text] if eos_text else ["<|endoftext|>", "</s>", "<eos>"]

@@ -1,4 +1,4 @@
-"""Where a text comes from: its rarest maximal spans that occur in the index, with documents (OLMoTrace, Liu et al. 2025)."""
+"""Trace a text to documents: its rarest maximal spans that occur in the index, with documents (OLMoTrace, Liu et al. 2025)."""
 
 import math
 from collections import Counter
@@ -12,7 +12,7 @@ from limbeck.infinigram.errors import BadQuery
 from limbeck.infinigram.opened import OpenIndex
 from limbeck.infinigram.results import Document, Floats, Integers, TracedDocument, TracedSpan
 
-_K1, _B = 1.5, 0.75  # of BM25, as Robertson and Zaragoza (2009) and the service of OLMoTrace have them
+_K1, _B = 1.5, 0.75  # BM25 parameters of Robertson and Zaragoza (2009) and of OLMoTrace
 
 
 def trace(
@@ -29,10 +29,10 @@ def trace(
 ) -> tuple[TracedSpan, ...]:
     """The maximal spans of a text that occur at most `max_count` times, in the order of the text.
 
-    Spans end behind the first delimiter (newline and full stop where a tokenizer is known) and, with `whole_words` (so too),
-    begin and end where words do. `spans_per_token` keeps ceil(that * tokens) of them, the least probable by unigrams; None keeps
-    all. Up to `max_documents` a span, in windows of `context_tokens`, come by BM25 relevance to the text. One search a token, and
-    the windows.
+    Spans end after the first delimiter (newline and full stop if a tokenizer is known) and, with `whole_words` (same default),
+    begin and end at word boundaries. `spans_per_token` keeps ceil(spans_per_token * tokens) of them, the least probable by
+    unigrams; None keeps all. Up to `max_documents` per span, in windows of `context_tokens`, are ordered by BM25 relevance to the
+    text. Costs one search per token, plus the windows.
     """
     text = index.engine.ids(ids)
     marks = _newline_and_full_stop(index) if delimiters is None else sorted(set(delimiters))
@@ -63,7 +63,7 @@ def trace(
 
 
 def unigram_log_probabilities(index: OpenIndex, text: Integers) -> Floats:
-    """The natural logarithm of each token's share of the index, [tokens]; -10000 for one that never occurs, as officially."""
+    """Natural logarithm of each token's share of the index, [tokens]; -10000 if it never occurs, as in the official engine."""
     distinct, where = np.unique(text, return_inverse=True)
     counts = index.engine.count_batch(distinct, np.arange(len(distinct) + 1)) if len(distinct) else np.zeros(0, np.int64)
     logs = np.full(len(distinct), -10000.0)
@@ -72,7 +72,7 @@ def unigram_log_probabilities(index: OpenIndex, text: Integers) -> Floats:
 
 
 def bm25(query: Integers, documents: Sequence[Integers]) -> Floats:
-    """Okapi BM25 of each document for a query, over these as the collection, [documents]. O(tokens of the documents)."""
+    """Okapi BM25 of each document for a query; these documents are the collection, [documents]. O(tokens of the documents)."""
     if not documents:
         return np.zeros(0)
     wanted = set(query.tolist())
@@ -89,7 +89,7 @@ def bm25(query: Integers, documents: Sequence[Integers]) -> Floats:
 
 
 def word_starts(index: OpenIndex, text: Integers) -> list[bool]:
-    """Whether a word begins with each token: it has no letter or digit in front, or what stands before does not end in one."""
+    """Whether each token begins a word: it starts with no letter or digit, or the text before it does not end in one."""
     pieces = {token: index.tokenizer.decode([token]) for token in set(text.tolist())}
     starts = []
     before = ""
@@ -101,7 +101,7 @@ def word_starts(index: OpenIndex, text: Integers) -> list[bool]:
 
 
 def _newline_and_full_stop(index: OpenIndex) -> list[int]:
-    """The tokens that are just these, where a tokenizer is known."""
+    """The tokens that are exactly these, if a tokenizer is known."""
     if index.tokenizer is None:
         return []
     return [ids[0] for mark in ("\n", ".") if len(ids := index.tokenizer.encode(mark)) == 1]

@@ -7,10 +7,10 @@ from limbeck.infinigram.errors import BadQuery
 
 
 def variants(tokenizer: Any, text: str, *, word_start: bool = False, any_case: bool = False) -> list[list[int]]:
-    """The distinct encodings of a text and its variants, none of which holds another.
+    """The distinct encodings of a text and its variants, none of which contains another.
 
-    `word_start` adds the text behind a space, which most tokenizers encode in its own way; `any_case` adds it in lower and upper
-    case, with a capital first letter, and with every word so. Raises BadQuery where nothing is left to encode.
+    `word_start` adds the text after a space, which most tokenizers encode differently; `any_case` adds it in lower case, upper
+    case, with a capital first letter, and with every word capitalised. Raises BadQuery if nothing is left to encode.
     """
     spellings = [text]
     if any_case:
@@ -24,7 +24,7 @@ def variants(tokenizer: Any, text: str, *, word_start: bool = False, any_case: b
 
 
 def shortest(queries: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Queries without those that hold another one: where these occur, the other does too. O(queries^2 * tokens)."""
+    """Queries without those that contain another one: wherever these occur, the other does too. O(queries^2 * tokens)."""
     kept: list[tuple[int, ...]] = []
     for query in sorted({tuple(query) for query in queries}, key=lambda ids: (len(ids), ids)):
         if not any(query[at : at + len(other)] == other for other in kept for at in range(len(query) - len(other) + 1)):

@@ -1,4 +1,4 @@
-"""Whether an index is what it claims: every file by itself, against the others, and against the manifest where there is one."""
+"""Verify an index: every file by itself, against the others, and against the manifest if there is one."""
 
 import itertools
 import sys
@@ -20,7 +20,7 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Verified:
-    """What was looked at: shards, documents and tokens, and whether checksums were there to compare with."""
+    """What was checked: shards, documents and tokens, and whether checksums were available."""
 
     shards: int
     documents: int
@@ -29,18 +29,18 @@ class Verified:
 
 
 def verify(folder: str | Path, dtype: str | None = None, samples: int = 0, report: Report = no_report) -> Verified:
-    """Check an index; raises BadIndex naming the file and place of the first fault.
+    """Check an index; raises BadIndex with the file and position of the first fault.
 
-    Checked are sizes, offsets against separators, metadata lines, unigram counts, sampled keys, what was taken down, checksums,
-    and that each table holds every position once and in order: O(tokens) time, and 4 bytes of memory a token (8 beyond 2^32
-    tokens). With `samples`, only so many random neighbours of each table are compared and checksums are left out. Official
-    folders have no manifest: name their `dtype` (u16 unless said).
+    Checks sizes, offsets against separators, metadata lines, unigram counts, sampled keys, removed documents, checksums, and that
+    each table holds every position once and in order: O(tokens) time, and 4 bytes of memory per token (8 beyond 2^32 tokens).
+    With `samples`, only that many random neighbours of each table are compared and checksums are skipped. Official folders have
+    no manifest: pass their `dtype` (default u16).
     """
     folder = Path(folder)
     manifest = manifests.read_manifest(folder) or {}
     known = manifest.get("dtype", dtype or "u16")
     if known not in manifests.WIDTH_BYTES or dtype not in (None, known):
-        raise BadIndex(f"dtype is {dtype!r}, but {folder} holds {known!r}; leave it out")
+        raise BadIndex(f"dtype is {dtype!r}, but {folder} holds {known!r}; omit it")
     layout = locate([folder], empty=True)
     documents = tokens = 0
     for shard in layout.shards:
@@ -59,7 +59,7 @@ def _check_shard(shard: ShardFiles, manifest: dict[str, Any], width_bytes: int, 
     assert text is not None and table is not None and offset is not None
     size = text.stat().st_size
     if size % width_bytes:
-        raise BadIndex(f"{text} has {size} bytes, no whole number of tokens of {width_bytes} bytes; it was cut off")
+        raise BadIndex(f"{text} has {size} bytes, not a whole number of {width_bytes}-byte tokens; it is truncated")
     begins = _rising(offset, size)
     _check_separators(text, offset, begins, width_bytes, manifest.get("vocabulary"), report)
     if metadata is not None and metaoff is not None:
@@ -67,33 +67,33 @@ def _check_shard(shard: ShardFiles, manifest: dict[str, Any], width_bytes: int, 
     unigram = text.with_name(text.name.replace("tokenized", "unigram"))
     if unigram.exists():
         expected = "".join(f"{token} {count}\n" for token, count in unigram_counts(text, width_bytes))
-        _check_equal(unigram, expected.encode(), f"does not count the tokens of {text}")
+        _check_equal(unigram, expected.encode(), f"does not match the token counts of {text}")
     tokens = size // width_bytes
     total = samples or 2 * tokens
     check_table(str(text), width_bytes, str(table), samples, shard.number, lambda done: report("table", done, total, "entries"))
     if keys is not None and samples == 0:
         expected_keys = sampled_keys(str(text), width_bytes, str(table), KEY_STRIDE)
-        _check_equal(keys, expected_keys, f"does not hold the keys of {table}; delete it")
+        _check_equal(keys, expected_keys, f"does not match the keys of {table}; delete it")
     return len(begins), tokens
 
 
 def _rising(path: Path, limit: int) -> np.ndarray:
-    """The offsets of a file, checked to rise from 0 and to stay below `limit`."""
+    """The offsets of a file, checked to ascend from 0 and to stay below `limit`."""
     if path.stat().st_size % 8:
-        raise BadIndex(f"{path} has {path.stat().st_size} bytes, no whole number of offsets; it was cut off")
+        raise BadIndex(f"{path} has {path.stat().st_size} bytes, not a whole number of offsets; it is truncated")
     offsets = np.fromfile(path, dtype="<u8")
     wrong = np.flatnonzero(np.append(offsets[:1] != 0, offsets[1:] <= offsets[:-1]) | (offsets >= limit))
     if len(wrong):
-        raise BadIndex(f"{path} is damaged: offset {wrong[0]} is {offsets[wrong[0]]}; offsets rise from 0 and end below {limit}")
+        raise BadIndex(f"{path} is damaged: offset {wrong[0]} is {offsets[wrong[0]]}; must ascend from 0 and stay below {limit}")
     if len(offsets) == 0 and limit > 0:
-        raise BadIndex(f"{path} is empty, but there are {limit} bytes to divide into documents; it was cut off")
+        raise BadIndex(f"{path} is empty, but {limit} bytes belong to documents; it is truncated")
     return offsets
 
 
 def _check_separators(
     text: Path, offset: Path, begins: np.ndarray, width_bytes: int, vocabulary: int | None, report: Report
 ) -> None:
-    """Every separator of the text is the begin of a document, and no other id is beyond the vocabulary."""
+    """Check that every separator is the start of a document, and that no other id is beyond the vocabulary."""
     if text.stat().st_size == 0:
         return
     tokens = np.memmap(text, dtype=f"<u{width_bytes}", mode="r")
@@ -121,7 +121,7 @@ def _check_metadata(metadata: Path, metaoff: Path, documents: int) -> None:
     size = metadata.stat().st_size
     begins = _rising(metaoff, size)
     if len(begins) != documents:
-        raise BadIndex(f"{metaoff} has {len(begins)} offsets for {documents} documents; one of the files was cut off")
+        raise BadIndex(f"{metaoff} has {len(begins)} offsets for {documents} documents; one of the files is truncated")
     with open(metadata, "rb") as file:
         for line, (begin, end) in enumerate(itertools.pairwise([*begins.tolist(), size])):
             content = file.read(end - begin)
@@ -139,4 +139,4 @@ def _check_sums(folder: Path, manifest: dict[str, Any], report: Report) -> None:
     for done, (name, recorded) in enumerate(files.items()):
         report("checksums", done, len(files), "files")
         if manifests.file_entry(folder / name) != recorded:
-            raise BadIndex(f"{folder / name} differs from the checksum in its manifest; restore it, or build the index again")
+            raise BadIndex(f"{folder / name} differs from the checksum in its manifest; restore it, or rebuild the index")

@@ -1,4 +1,4 @@
-// What a caller can mend, as exceptions; the module turns them into limbeck.infinigram.errors.BadIndex and BadQuery.
+// Errors that a caller can fix; the module maps them to limbeck.infinigram.errors.BadIndex and BadQuery.
 #pragma once
 
 #include <stdexcept>

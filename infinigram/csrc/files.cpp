@@ -22,7 +22,7 @@ constexpr std::size_t kHugePage = std::size_t{1} << 21;
   throw BadIndex("cannot " + std::string(what) + " " + path + ": " + std::strerror(errno));
 }
 
-// A descriptor that closes itself.
+// A file descriptor, closed on destruction.
 class Descriptor {
  public:
   explicit Descriptor(const std::string& path) : value_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
@@ -43,16 +43,16 @@ void read_all(int descriptor, Byte* into, std::size_t bytes, const std::string& 
     const ssize_t got = ::pread(descriptor, into + done, bytes - done, static_cast<off_t>(done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(path, "read");
-    if (got == 0) throw BadIndex(path + " became shorter while it was read; open the index again when nothing writes to it");
+    if (got == 0) throw BadIndex(path + " shrank while it was read; reopen the index when nothing writes to it");
     done += static_cast<std::size_t>(got);
   }
 }
 
-// Maps the pages that are in the page cache at once: each would cost a fault when it is first touched, as much as a whole count.
-// A larger file is left to its faults, and what would have to be read from the disk to its first query.
+// Maps all pages that are in the page cache in one call: faulting them in one by one would cost as much as a whole count.
+// Larger files fault on first access, and pages that are not cached are left to the first query that reads them.
 void map_cached(void* at, std::size_t bytes) {
 #ifdef MADV_POPULATE_READ
-  constexpr std::size_t kMostBytes = std::size_t{2} << 30;  // some 50 ms
+  constexpr std::size_t kMostBytes = std::size_t{2} << 30;  // about 50 ms
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   if (bytes > kMostBytes) return;
   std::vector<unsigned char> cached((bytes + page - 1) / page);
@@ -75,14 +75,14 @@ FileBytes::FileBytes(const std::string& path, Load load) : path_(path) {
   const Descriptor file(path);
   struct stat status {};
   if (::fstat(file.value(), &status) != 0) fail(path, "read");
-  if (!S_ISREG(status.st_mode)) throw BadIndex(path + " is not a file; an index folder holds plain files");
+  if (!S_ISREG(status.st_mode)) throw BadIndex(path + " is not a regular file; an index folder holds regular files only");
   size_ = static_cast<std::size_t>(status.st_size);
   if (size_ == 0) return;
   if (load == Load::kMap) {
     void* at = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.value(), 0);
     if (at == MAP_FAILED) fail(path, "map");
     ::madvise(at, size_, MADV_RANDOM);
-    // of other people's files the kernel does not say what is cached
+    // the kernel hides which pages are cached for files of other users
     if (status.st_uid == ::geteuid() || ::access(path.c_str(), W_OK) == 0) map_cached(at, size_);
     data_ = static_cast<const Byte*>(at);
     mapped_bytes_ = size_;
@@ -90,7 +90,7 @@ FileBytes::FileBytes(const std::string& path, Load load) : path_(path) {
   }
   const std::size_t rounded = (size_ + kHugePage - 1) / kHugePage * kHugePage;
   void* at = ::mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (at == MAP_FAILED) fail(path, "find memory for");
+  if (at == MAP_FAILED) fail(path, "allocate memory for");
   data_ = static_cast<const Byte*>(at);
   mapped_bytes_ = rounded;
   ::madvise(at, rounded, MADV_HUGEPAGE);

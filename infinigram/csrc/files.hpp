@@ -1,4 +1,4 @@
-// A file of an index, mapped or read into memory, and the size that every access is checked against.
+// A file of an index, mapped or read into memory, and its size, which bounds every access.
 #pragma once
 
 #include <cstddef>
@@ -10,11 +10,11 @@ namespace infinigram {
 
 enum class Load { kMap, kRam };
 
-// Read-only bytes of one file. With kRam they lie in anonymous memory in huge pages, so that later changes of the file do no harm.
+// Read-only bytes of one file. With kRam they are copied to anonymous memory in huge pages, so later changes of the file have no effect.
 class FileBytes {
  public:
   FileBytes() = default;
-  // Throws BadIndex where the file is missing, not a regular file or not readable.
+  // Throws BadIndex if the file is missing, not a regular file or not readable.
   FileBytes(const std::string& path, Load load);
   FileBytes(FileBytes&& other) noexcept;
   FileBytes& operator=(FileBytes&& other) noexcept;

@@ -85,8 +85,8 @@ class Pool {
 
 std::atomic<std::size_t> wanted_threads{0};
 
-// The child of a fork has none of the parent's threads and may not join them, so it leaves the parent's pool where it lies and makes
-// its own; a process that ends leaves its pool too, since its threads hold nothing that needs an end.
+// A forked child has none of the parent's threads and must not join them, so it abandons the parent's pool and makes its own; an
+// exiting process abandons its pool as well, since the threads hold nothing that needs cleanup.
 Pool*& current_pool() {
   static Pool* pool = nullptr;
   return pool;

@@ -1,4 +1,4 @@
-// Sorting by small keys without comparisons.
+// Radix sort by small keys.
 #pragma once
 
 #include <algorithm>
@@ -9,11 +9,11 @@
 
 namespace infinigram {
 
-// Sorts by key(item), an unsigned number of which only the lowest bits, as many as the largest one has, are looked at.
+// Sorts by key(item), an unsigned number; only as many low bits as the largest key has are examined.
 // O(items * bytes of the largest key).
 template <typename Item, typename Key>
 void radix_sort(std::vector<Item>& items, Key key) {
-  constexpr std::size_t kFew = 256;  // so few are sorted faster by comparisons
+  constexpr std::size_t kFew = 256;  // below this a comparison sort is faster
   if (items.size() < kFew) {
     std::sort(items.begin(), items.end(), [&](const Item& a, const Item& b) { return key(a) < key(b); });
     return;

@@ -8,11 +8,11 @@
 
 namespace infinigram {
 
-static_assert(std::endian::native == std::endian::little, "the files are little-endian and mapped as they are");
+static_assert(std::endian::native == std::endian::little, "the files are little-endian and mapped without conversion");
 
 using Byte = std::uint8_t;
 
-// What stands before every document; no tokenizer's id may be this one.
+// The separator before every document; no tokenizer may use this id.
 template <typename Token>
 inline constexpr Token separator = std::numeric_limits<Token>::max();
 
@@ -28,14 +28,14 @@ constexpr std::uint8_t order_key(std::uint8_t token) { return token; }
 constexpr std::uint16_t order_key(std::uint16_t token) { return __builtin_bswap16(token); }
 constexpr std::uint32_t order_key(std::uint32_t token) { return __builtin_bswap32(token); }
 
-// The first eight bytes of a suffix of `left` bytes as a number in its order; the missing ones of a short suffix count as 0.
+// The first eight bytes of a suffix of `left` bytes as an integer that sorts like the suffix; missing bytes of a short suffix count as 0.
 inline std::uint64_t suffix_key(const Byte* at, std::uint64_t left) {
   std::uint64_t bytes = 0;
   std::memcpy(&bytes, at, left < 8 ? left : 8);
   return __builtin_bswap64(bytes);
 }
 
-// How many bytes two places have in common: `same` are known to agree, and no more than `limit` are looked at.
+// Length in bytes of the common prefix of two positions: `same` bytes are known to agree, and at most `limit` are examined.
 inline std::uint64_t common_bytes(const Byte* a, const Byte* b, std::uint64_t same, std::uint64_t limit) {
   for (; same + 8 <= limit; same += 8) {
     std::uint64_t x, y;
@@ -47,7 +47,7 @@ inline std::uint64_t common_bytes(const Byte* a, const Byte* b, std::uint64_t sa
   return same;
 }
 
-// Bytes of one table entry: as many as hold a byte offset into a text of so many bytes.
+// Bytes of one table entry: as many as needed for a byte offset into a text of this size.
 constexpr int entry_bytes(std::uint64_t text_bytes) {
   int bits = 0;
   while (bits < 64 && (std::uint64_t{1} << bits) < text_bytes) ++bits;
@@ -56,7 +56,7 @@ constexpr int entry_bytes(std::uint64_t text_bytes) {
 
 inline std::uint64_t load_entry(const Byte* at, int bytes) {
   std::uint64_t entry = 0;
-  // entries of a text of one byte take none, and an empty table lies nowhere
+  // entries of a one-byte text take none, and an empty table has no address
   if (bytes != 0) std::memcpy(&entry, at, static_cast<std::size_t>(bytes));
   return entry;
 }

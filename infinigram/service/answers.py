@@ -1,4 +1,4 @@
-"""From the records that queries return to what the typed routes answer."""
+"""Convert query results to the answers of the typed routes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from limbeck.infinigram.service import models
 from limbeck.infinigram.service.limits import Limits
 from limbeck.infinigram.service.served import Served
 
-_MOST_ENTRIES = 1_000_000  # of a batch's answer
-_LAST_OFFSET = 100_000  # pages beyond this are refused: each costs as much as all before it
+_MOST_ENTRIES = 1_000_000  # entries in the answer to a batch
+_LAST_OFFSET = 100_000  # pages beyond this are refused: the cost of a page grows with its offset
 
 
 def index(served: Served) -> models.IndexAnswer:
-    """What an index is."""
+    """Description of an index."""
     found = served.index
     return models.IndexAnswer(
         name=served.name,
@@ -61,13 +61,13 @@ def next_page(served: Served, found: NextTokens, query: models.NextQuery) -> mod
 
 
 def offset_of(cursor: str | None) -> int:
-    """Where a page begins; raises BadQuery where the cursor is none of ours."""
+    """Offset of a page; raises BadQuery if the cursor is invalid."""
     if cursor is None:
         return 0
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 9):
-        raise BadQuery(f"the cursor {cursor[:40]!r} is not one of this service; send next_cursor of the answer before")
+        raise BadQuery(f"the cursor {cursor[:40]!r} is invalid; send next_cursor of the previous answer")
     if int(cursor) > _LAST_OFFSET:
-        raise BadQuery(f"pages end at {_LAST_OFFSET:,}; draw others with another seed")
+        raise BadQuery(f"pages end at {_LAST_OFFSET:,}; use another seed for other occurrences")
     return int(cursor)
 
 
@@ -78,12 +78,12 @@ def clauses_of(served: Served, query: models.ClauseQuery, limits: Limits) -> lis
     most = limits.query_tokens
     clauses = [[served.encode(term, most) if isinstance(term, str) else term for term in clause] for clause in query.clauses]
     if sum(len(term) for clause in clauses for term in clause) > most:
-        raise BadQuery(f"the clauses have more than {most:,} tokens together; ask for less")
+        raise BadQuery(f"the clauses have more than {most:,} tokens in total; shorten them")
     return clauses
 
 
 def count_clauses(served: Served, query: models.ClauseQuery, limits: Limits) -> models.CountAnswer:
-    """How many places there are where all clauses occur near one another."""
+    """Number of positions where all clauses occur close together."""
     clauses = clauses_of(served, query, limits)
     options = {"max_distance_tokens": query.max_distance_tokens, "max_anchors": query.max_anchors}
     count, approximate = served.index.count_cnf(clauses, **options)
@@ -112,9 +112,9 @@ def search(served: Served, query: models.SearchQuery, limits: Limits) -> models.
 
 
 def check_shown(tokens: int, limits: Limits) -> None:
-    """Raise BadQuery where the documents of an answer could be too large together."""
+    """Raise BadQuery if the documents of an answer could be too large in total."""
     if tokens > limits.shown_tokens:
-        raise BadQuery(f"the documents could have {tokens:,} tokens; at most {limits.shown_tokens:,} are shown at once")
+        raise BadQuery(f"the documents could have {tokens:,} tokens; the maximum per answer is {limits.shown_tokens:,}")
 
 
 def document(served: Served, found: Document, clauses: Sequence[Sequence[Sequence[int]]] = ()) -> models.DocumentAnswer:
@@ -133,7 +133,7 @@ def document(served: Served, found: Document, clauses: Sequence[Sequence[Sequenc
 
 
 def documents(served: Served, query: models.DocumentsQuery, limits: Limits) -> models.DocumentsAnswer:
-    """Documents by number, then those around places."""
+    """Documents by number, then those around positions."""
     check_shown((len(query.numbers) + len(query.places)) * query.max_tokens, limits)
     found = served.index.documents(query.numbers, max_tokens=query.max_tokens)
     for place in query.places:
@@ -146,7 +146,7 @@ def documents(served: Served, query: models.DocumentsQuery, limits: Limits) -> m
 
 
 def score(served: Served, ids: list[int]) -> models.ScoreAnswer:
-    """What the ∞-gram model says of every token of a text."""
+    """The ∞-gram model's scores for every token of a text."""
     found = served.index.score(ids)
     return models.ScoreAnswer(
         ids=ids,
@@ -196,22 +196,22 @@ def trace(served: Served, query: models.TraceQuery, limits: Limits) -> models.Tr
 
 
 def flat(served: Served, query: models.BatchQuery, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """A batch as flat ids and int64 offsets; raises BadQuery where it is too large or the offsets do not fit."""
+    """A batch as flat ids and int64 offsets; raises BadQuery if it is too large or the offsets are invalid."""
     if query.ids is not None:
         ids, offsets = np.array(query.ids, np.int64), np.array(query.offsets, np.int64)
         if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(ids) or (np.diff(offsets) < 0).any():
-            raise BadQuery(f"offsets must rise from 0 to {len(ids)}, the number of ids, one more entry than there are queries")
+            raise BadQuery(f"offsets must ascend from 0 to {len(ids)}, the number of ids, with one more entry than queries")
     else:
         rows = query.queries if query.queries is not None else [served.encode(text, most) for text in query.texts or ()]
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         ids = np.fromiter((token for row in rows for token in row), np.int64, int(offsets[-1]))
     if len(ids) > most or len(offsets) > most + 1:
-        raise BadQuery(f"the batch has {len(offsets) - 1:,} queries of {len(ids):,} tokens; at most {most:,} are answered")
+        raise BadQuery(f"the batch has {len(offsets) - 1:,} queries with {len(ids):,} tokens; the maximum is {most:,}")
     return ids, offsets
 
 
 def count_batch(served: Served, query: models.BatchQuery, most: int) -> models.BatchCountAnswer:
-    """How often each query occurs."""
+    """Count of each query."""
     return models.BatchCountAnswer(counts=served.index.count_batch(*flat(served, query, most)).tolist())
 
 
@@ -224,7 +224,7 @@ def prob_batch(
         tokens = np.array(query.tokens, np.int64)
     else:
         if (np.diff(offsets) < 1).any():
-            raise BadQuery("a query is empty; each needs at least the token whose probability is wanted")
+            raise BadQuery("a query is empty; each needs at least the token to score")
         last = offsets[1:] - 1
         tokens = ids[last]
         ids, offsets = np.delete(ids, last), offsets - np.arange(len(offsets))
@@ -243,9 +243,7 @@ def next_batch(served: Served, query: models.BatchQuery, most: int, *, infgram: 
     index = served.index
     occurrences = index.longest_suffix_batch(ids, offsets)[1] if infgram else index.count_batch(ids, offsets)
     if int(np.minimum(occurrences, served.vocabulary).sum()) > _MOST_ENTRIES:
-        raise BadQuery(
-            f"more than {_MOST_ENTRIES:,} tokens may follow these prompts; ask in smaller batches, or for rarer prompts"
-        )
+        raise BadQuery(f"more than {_MOST_ENTRIES:,} tokens may follow these prompts; send smaller batches, or rarer prompts")
     found = (index.infgram_next_tokens_batch if infgram else index.next_tokens_batch)(ids, offsets)
     return models.BatchNextAnswer(
         prompt_counts=found.prompt_counts.tolist(),
@@ -257,7 +255,7 @@ def next_batch(served: Served, query: models.BatchQuery, most: int, *, infgram: 
 
 
 def score_batch(served: Served, query: models.BatchQuery, most: int) -> models.BatchScoreAnswer:
-    """What the ∞-gram model says of every token of many texts."""
+    """The ∞-gram model's scores for every token of a batch of texts."""
     ids, offsets = flat(served, query, most)
     found = served.index.score_batch(ids, offsets)
     return models.BatchScoreAnswer(

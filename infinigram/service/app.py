@@ -1,6 +1,6 @@
 """The HTTP service: the official web API at `POST /`, typed routes under /v1, a search page, health and metrics.
 
-Every worker process opens the indexes by itself; mapped files lie in memory once, whoever reads them.
+Every worker process opens the indexes; mapped files share memory between processes.
 """
 
 import contextlib
@@ -41,8 +41,8 @@ from limbeck.infinigram.service.page import add_page
 from limbeck.infinigram.service.routes import Routes
 from limbeck.infinigram.service.served import IndexSpec, Serving
 
-_VARIABLE = "LIMBECK_NGRAM_SERVICE"  # how workers learn what to serve
-_SWITCH_SECONDS = 0.0005  # how long a thread may keep Python's lock from short queries
+_VARIABLE = "LIMBECK_NGRAM_SERVICE"  # passes the configuration to workers
+_SWITCH_SECONDS = 0.0005  # longest time that a thread may keep the GIL from short queries
 _log = logging.getLogger("limbeck.ngram")
 
 
@@ -68,11 +68,11 @@ class ServiceConfig:
 
 
 def make_app(config: ServiceConfig) -> Application:
-    """The ASGI application; opens every index, and raises BadIndex where one cannot be opened."""
+    """The ASGI application; opens every index, and raises BadIndex if one cannot be opened."""
     serving = Serving(config.indexes, config.limits)
     threads = Threads(config.limits)
     metrics = Metrics()
-    # the interactive pages of FastAPI load scripts from elsewhere; the schema itself is all here
+    # the interactive pages of FastAPI load external scripts; the schema itself is served here
     app = FastAPI(title="Limbeck n-gram service", version="1", docs_url=None, redoc_url=None, openapi_url=None)
     add_page(app, serving)
     Routes(app, serving, threads)
@@ -83,7 +83,7 @@ def make_app(config: ServiceConfig) -> Application:
 
 
 def _official(api: OfficialApi, threads: Threads, otherwise: Application) -> Application:
-    """`POST /` in plain ASGI before the application: its queries take less time than a framework's way to a handler."""
+    """`POST /` in plain ASGI before the application: its queries take less time than the framework's dispatch."""
 
     async def answer(scope: Scope) -> tuple[int, bytes]:
         labels = scope["labels"]
@@ -116,7 +116,7 @@ def _official(api: OfficialApi, threads: Threads, otherwise: Application) -> App
 _OFFICIAL_SCHEMA: dict[str, Any] = {
     "tags": ["official"],
     "summary": "The official infini-gram API",
-    "description": f"query_type is one of {', '.join(QUERY_TYPES)}; each may have options of its own. Faults come under `error`.",
+    "description": f"query_type is one of {', '.join(QUERY_TYPES)}; each has its own options. Errors are returned under `error`.",
     "requestBody": {
         "required": True,
         "content": {
@@ -128,7 +128,7 @@ _OFFICIAL_SCHEMA: dict[str, Any] = {
                         "index": {"type": "string"},
                         "query_type": {"type": "string", "enum": list(QUERY_TYPES)},
                         "query": {"type": "string", "description": "a text; AND and OR make clauses"},
-                        "query_ids": {"type": "array", "items": {}, "description": "token ids, or clauses of terms of them"},
+                        "query_ids": {"type": "array", "items": {}, "description": "token ids, or clauses of terms of ids"},
                     },
                 },
                 "example": {"index": "NAME", "query_type": "count", "query": "natural language processing"},
@@ -142,7 +142,7 @@ _OFFICIAL_SCHEMA: dict[str, Any] = {
 def _add_house(app: FastAPI, serving: Serving, metrics: Metrics) -> None:
     @app.get("/healthz", tags=["house"], response_model=dict[str, Any])
     async def healthz(request: Request) -> Response:
-        """Whether the service answers, and for which indexes."""
+        """Health check, with the served indexes."""
         request.scope["labels"][0] = "healthz"
         return _json({"status": "ok", "indexes": serving.names})
 
@@ -182,7 +182,7 @@ def _add_handlers(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         metrics.rejected(error.status_code)
-        words = {404: "there is no such address; /openapi.json lists them", 405: "this address does not take that method"}
+        words = {404: "not found; /openapi.json lists the routes", 405: "method not allowed for this route"}
         return answer(error.status_code, words.get(error.status_code, str(error.detail)))
 
     @app.exception_handler(Exception)
@@ -192,7 +192,7 @@ def _add_handlers(app: FastAPI, metrics: Metrics) -> None:
 
 
 def _sentence(errors: Sequence[Any]) -> str:
-    """The first fault of a request in one sentence; what was sent is not repeated, for it may be long or no text at all."""
+    """The first validation error in one sentence; the input is not repeated, since it may be long or binary."""
     first = errors[0]
     where = ".".join(str(part) for part in first["loc"][:6] if part != "body")[:200]
     if first["type"] == "json_invalid":
@@ -203,7 +203,7 @@ def _sentence(errors: Sequence[Any]) -> str:
 
 
 def _fault_words(error: Exception) -> str:
-    return str(error) if isinstance(error, BadIndex) else "the service failed; its log says where"
+    return str(error) if isinstance(error, BadIndex) else "internal error; see the log of the service"
 
 
 def _json(value: Any) -> Response:
@@ -211,13 +211,13 @@ def _json(value: Any) -> Response:
 
 
 def from_environment() -> Application:
-    """The application of one worker process."""
+    """Create the application of one worker process."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     return make_app(ServiceConfig.from_json(os.environ[_VARIABLE]))
 
 
 def serve(config: ServiceConfig, host: str, port: int, workers: int, ready: Callable[[str], None]) -> None:
-    """Serve until stopped; `ready` gets the address once the indexes are open. Workers add up their metrics in a folder."""
+    """Serve until stopped; `ready` is called with the address once the indexes are open. Workers share a metrics folder."""
     import uvicorn
 
     _check_port(host, port)
@@ -225,7 +225,7 @@ def serve(config: ServiceConfig, host: str, port: int, workers: int, ready: Call
         if workers > 1:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="limbeck-metrics-"))
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-            Serving(config.indexes, config.limits)  # what cannot be opened should be said once, here
+            Serving(config.indexes, config.limits)  # report what cannot be opened once, here
         os.environ[_VARIABLE] = config.to_json()
         target: Any = "limbeck.infinigram.service.app:from_environment" if workers > 1 else from_environment()
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
@@ -246,7 +246,7 @@ def serve(config: ServiceConfig, host: str, port: int, workers: int, ready: Call
 
 
 def _check_port(host: str, port: int) -> None:
-    """Raise BadQuery where the address cannot be listened on: the server's own words come as a log and an exit."""
+    """Raise BadQuery if the address cannot be bound: the server itself would only log and exit."""
     import socket
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -259,7 +259,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 def keys_of(path: Path | None) -> tuple[str, ...]:
-    """The keys of a file and of LIMBECK_NGRAM_KEYS (separated by white space)."""
+    """The keys of a file and of LIMBECK_NGRAM_KEYS (whitespace-separated)."""
     from limbeck.infinigram.service.limits import read_keys
 
     return (*(read_keys(path) if path is not None else ()), *os.environ.get("LIMBECK_NGRAM_KEYS", "").split())

@@ -1,4 +1,4 @@
-"""What one request may cost: sizes, times and how many at once; checked before anything is parsed."""
+"""Limits on requests: size, time and concurrency; checked before anything is parsed."""
 
 import asyncio
 import hashlib
@@ -22,27 +22,27 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Result = TypeVar("Result")
 
-OPEN_PATHS = ("/", "/healthz", "/openapi.json")  # answered without a key: the page asks for one itself
+OPEN_PATHS = ("/", "/healthz", "/openapi.json")  # answered without a key: the page prompts for it
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one service process takes on; what is above is refused at once, with a status that says why."""
+    """Limits of one service process; requests above them are refused at once, with a status that gives the reason."""
 
     body_bytes: int = 1 << 20
     body_seconds: float = 10.0
     deadline_seconds: float = 30.0
     requests: int = 512  # in flight, of any kind
-    threads: int = 2  # for queries that take long
-    waiting: int = 32  # queries that may wait for such a thread
+    threads: int = 2  # for long queries
+    waiting: int = 32  # queries that may wait for one of these threads
     query_tokens: int = 500
-    text_tokens: int = 20_000  # of a text to score or trace
+    text_tokens: int = 20_000  # per text to score or trace
     batch_tokens: int = 200_000
-    shown_tokens: int = 1_000_000  # of the documents in one answer
+    shown_tokens: int = 1_000_000  # tokens of the documents in one answer
 
 
 class Refused(BadQuery):
-    """A request that is not answered, with the HTTP status that says why."""
+    """A refused request, with the HTTP status that gives the reason."""
 
     def __init__(self, status: int, words: str) -> None:
         super().__init__(words)
@@ -50,14 +50,14 @@ class Refused(BadQuery):
 
 
 class Keys:
-    """Bearer keys; they are compared by their digests, all of them, in a time that tells nothing."""
+    """Bearer keys; compared by digest, all of them, in constant time."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
     @property
     def needed(self) -> bool:
-        """Whether there are any; without keys everybody is admitted."""
+        """Whether a key is required; without keys every request is admitted."""
         return bool(self._digests)
 
     def admit(self, authorization: bytes) -> bool:
@@ -69,19 +69,19 @@ class Keys:
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
-    """The keys of a file, one a line, without blank lines and those that begin with #; raises BadQuery where there is none."""
+    """The keys of a file, one per line, ignoring blank lines and lines that begin with #; raises BadQuery if there are none."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError) as error:
-        raise BadQuery(f"the keys in {path} cannot be read ({error}); name a text file with one key a line") from error
+        raise BadQuery(f"the keys in {path} cannot be read ({error}); name a text file with one key per line") from error
     keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
     if not keys:
-        raise BadQuery(f"{path} holds no key; write one a line, or serve without keys")
+        raise BadQuery(f"{path} holds no key; write one per line, or serve without keys")
     return keys
 
 
 class Threads:
-    """The threads that long queries run in; a query that would have to wait behind too many others is refused."""
+    """The threads for long queries; a query that would wait behind too many others is refused."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -89,12 +89,12 @@ class Threads:
         self._taken = 0
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in a thread; raises Refused with 503 where too many wait, and with 504 where it takes too long.
+        """Run `work` in a thread; raises Refused with 503 if too many wait, and with 504 if it takes too long.
 
-        A query cannot be interrupted: one that ran out of time keeps its thread, and its place, until it is done.
+        A query cannot be interrupted: one that timed out keeps its thread and its slot until it is done.
         """
         if self._taken >= self._limits.threads + self._limits.waiting:
-            raise Refused(503, "too many long queries are waiting; try again in a second")
+            raise Refused(503, "too many long queries are waiting; retry in a second")
         loop = asyncio.get_running_loop()
         self._taken += 1
         future: Future[Result] = self._pool.submit(work)
@@ -103,14 +103,14 @@ class Threads:
             return await asyncio.wait_for(asyncio.wrap_future(future), self._limits.deadline_seconds)
         except TimeoutError as error:
             seconds = self._limits.deadline_seconds
-            raise Refused(504, f"the query took longer than {seconds:g} s; ask for less, or for a rarer phrase") from error
+            raise Refused(504, f"the query took longer than {seconds:g} s; request less, or use a rarer phrase") from error
 
     def _release(self) -> None:
         self._taken -= 1
 
 
 class Guard:
-    """The outermost layer, in plain ASGI: counts requests, asks for keys, reads bodies within their limits, measures time."""
+    """The outermost layer, in plain ASGI: counts requests, checks keys, enforces body limits, measures time."""
 
     def __init__(self, application: Application, limits: Limits, keys: Keys, metrics: Metrics) -> None:
         self._application = application
@@ -125,7 +125,7 @@ class Guard:
             await self._application(scope, receive, send)
             return
         started = time.perf_counter()
-        scope["labels"] = labels = ["other", ""]  # route and index; handlers fill in names that they know
+        scope["labels"] = labels = ["other", ""]  # route and index; handlers fill in known names
         status = 0
 
         async def watched(message: Message) -> None:
@@ -151,12 +151,12 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if self._in_flight > self._limits.requests and path != "/healthz":  # too busy is not dead
-            raise Refused(503, "too many requests at once; try again in a second")
+        if self._in_flight > self._limits.requests and path != "/healthz":  # busy is still healthy
+            raise Refused(503, "too many concurrent requests; retry in a second")
         headers = {name: value for name, value in scope["headers"] if name in (b"authorization", b"content-length")}
         open_path = (path in OPEN_PATHS and scope["method"] in ("GET", "HEAD")) or path.startswith("/static/")
         if self._keys.needed and not open_path and not self._keys.admit(headers.get(b"authorization", b"")):
-            raise Refused(401, "this service asks for a key; send it as: Authorization: Bearer KEY")
+            raise Refused(401, "this service requires a key; send it as: Authorization: Bearer KEY")
         if scope["method"] == "POST":
             body = await self._body(headers.get(b"content-length", b""), receive)
             scope["body"] = body
@@ -165,7 +165,7 @@ class Guard:
 
     async def _body(self, announced: bytes, receive: Receive) -> bytes:
         limit = self._limits.body_bytes
-        too_large = Refused(413, f"the request's body is larger than {limit:,} bytes; send it in parts")
+        too_large = Refused(413, f"the request body is larger than {limit:,} bytes; split the request")
         if announced.isdigit() and int(announced[:20]) > limit:
             raise too_large
         parts: list[bytes] = []
@@ -184,11 +184,11 @@ class Guard:
                     if not message.get("more_body", False):
                         return b"".join(parts)
         except TimeoutError as error:
-            raise Refused(408, f"the request's body took longer than {self._limits.body_seconds:g} s; send it again") from error
+            raise Refused(408, f"the request body took longer than {self._limits.body_seconds:g} s; send it again") from error
 
 
 class Disconnected(Exception):
-    """The client hung up before its request was complete; there is nobody to answer."""
+    """The client disconnected before its request was complete."""
 
 
 async def refuse(send: Send, refused: Refused) -> None:
@@ -201,7 +201,7 @@ async def refuse(send: Send, refused: Refused) -> None:
 
 
 def extra_headers(status: int) -> list[tuple[bytes, bytes]]:
-    """What a refusal's status wants to be accompanied by."""
+    """Extra headers for the status of a refusal."""
     if status == 503:
         return [(b"retry-after", b"1")]
     if status == 401:
@@ -210,7 +210,7 @@ def extra_headers(status: int) -> list[tuple[bytes, bytes]]:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""What the service tells Prometheus: requests, their time by route and index, requests in flight, refusals."""
+"""Prometheus metrics of the service: requests, their time by route and index, requests in flight, refusals."""
 
 import os
 from typing import Any
@@ -7,7 +7,7 @@ _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.
 
 
 class Metrics:
-    """The figures of one process, or of all workers where PROMETHEUS_MULTIPROC_DIR names the folder that they share."""
+    """The figures of one process, or of all workers if PROMETHEUS_MULTIPROC_DIR names their shared folder."""
 
     def __init__(self) -> None:
         import prometheus_client as prometheus
@@ -40,7 +40,7 @@ class Metrics:
         self._rejected.labels(str(status)).inc()
 
     def text(self) -> tuple[bytes, str]:
-        """Everything in Prometheus' text format, and its media type."""
+        """All metrics in Prometheus text format, and the media type."""
         registry = self._registry
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             from prometheus_client import multiprocess

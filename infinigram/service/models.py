@@ -1,4 +1,4 @@
-"""What the typed routes take and answer; OpenAPI is made from these."""
+"""Request and answer models of the typed routes; the OpenAPI schema is generated from them."""
 
 from typing import Annotated, Any
 
@@ -11,15 +11,15 @@ Clauses = Annotated[list[Annotated[list[Term], Field(min_length=1, max_length=4)
 
 
 class Request(BaseModel):
-    """Every request: unknown fields are refused, so that a misspelt option is not silently left out."""
+    """Base of all requests: unknown fields are refused, so that a misspelt option is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Query(Request):
-    """What is asked about: a text, which the index's own tokenizer cuts, or token ids."""
+    """The query: a text, encoded by the index's tokenizer, or token ids."""
 
-    text: str | None = Field(None, description="a text, cut into tokens as it stands: begin it with a space to begin a word")
+    text: str | None = Field(None, description="a text, tokenised as is; start it with a space to begin a word")
     ids: Tokens | None = Field(None, description="token ids, instead of a text")
 
     @model_validator(mode="after")
@@ -32,18 +32,18 @@ class Query(Request):
 class ProbQuery(Query):
     """A prompt and the token after it."""
 
-    token: Token | None = Field(None, description="the token after the prompt; without it, the query's last token is meant")
+    token: Token | None = Field(None, description="the token after the prompt; default: the query's last token")
 
 
 class NextQuery(Query):
-    """A prompt, and which of the tokens after it are wanted."""
+    """A prompt, and the page of next tokens to return."""
 
     limit: int = Field(100, ge=1, le=10_000, description="tokens in one answer, the most frequent first")
-    cursor: str | None = Field(None, description="next_cursor of the answer before")
+    cursor: str | None = Field(None, description="next_cursor of the previous answer")
 
 
 class ClauseQuery(Request):
-    """A text, token ids, or clauses of terms: all clauses must occur near one another, each by one of its terms."""
+    """A text, token ids, or clauses of terms: all clauses must occur close together, each by one of its terms."""
 
     text: str | None = None
     ids: Tokens | None = None
@@ -53,7 +53,7 @@ class ClauseQuery(Request):
         50_000,
         ge=1,
         le=500_000,
-        description="occurrences of the rarest clause that are looked at; of more, a sample is",
+        description="occurrences of the rarest clause to examine; if there are more, a sample is used",
     )
 
     @model_validator(mode="after")
@@ -64,28 +64,28 @@ class ClauseQuery(Request):
 
 
 class SearchQuery(ClauseQuery):
-    """What documents must hold, and which of them are wanted: the pages of one seed's order do not overlap."""
+    """What documents must contain, and which page to return; the pages of one seed do not overlap."""
 
     limit: int = Field(10, ge=1, le=100, description="documents in one answer")
-    cursor: str | None = Field(None, description="next_cursor of the answer before")
-    seed: int = Field(0, ge=0, lt=1 << 63, description="the order in which occurrences come")
+    cursor: str | None = Field(None, description="next_cursor of the previous answer")
+    seed: int = Field(0, ge=0, lt=1 << 63, description="determines the order of occurrences")
     max_tokens: int = Field(200, ge=1, le=10_000, description="tokens of a document shown around the match")
-    distinct_documents: bool = Field(False, description="each document once, however often it matches")
+    distinct_documents: bool = Field(False, description="return each document once, however often it matches")
 
 
 class TraceQuery(Query):
-    """A text to trace, and which spans are wanted."""
+    """A text to trace, and which spans to return."""
 
     min_tokens: int = Field(1, ge=1, description="shortest span")
-    max_count: int = Field(10, ge=1, description="spans that occur more often are left out")
-    spans_per_token: float | None = Field(0.05, gt=0, le=1, description="how many spans are kept, the rarest; null keeps all")
-    max_documents: int = Field(10, ge=0, le=100, description="documents shown for a span")
+    max_count: int = Field(10, ge=1, description="spans that occur more often are omitted")
+    spans_per_token: float | None = Field(0.05, gt=0, le=1, description="spans to keep per token, the rarest; null keeps all")
+    max_documents: int = Field(10, ge=0, le=100, description="documents shown per span")
     context_tokens: int = Field(80, ge=1, le=1000, description="tokens of a document shown around a span")
-    whole_words: bool | None = Field(None, description="spans begin and end where words do [default: where a tokenizer is known]")
+    whole_words: bool | None = Field(None, description="spans respect word boundaries [default: if a tokenizer is known]")
 
 
 class Place(Request):
-    """A place in a shard: a rank of its suffix array, or a byte offset into its text."""
+    """A position in a shard: a rank of its suffix array, or a byte offset into its text."""
 
     shard: int = Field(ge=0)
     rank: int | None = Field(None, ge=0)
@@ -99,7 +99,7 @@ class Place(Request):
 
 
 class DocumentsQuery(Request):
-    """Documents by number, or the windows around places."""
+    """Documents by number, or windows around positions."""
 
     numbers: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list, max_length=100)
     places: list[Place] = Field(default_factory=list, max_length=100)
@@ -107,7 +107,7 @@ class DocumentsQuery(Request):
 
 
 class BatchQuery(Request):
-    """Many queries: lists of ids, texts, or flat ids with offsets (one more than there are queries)."""
+    """A batch of queries: lists of ids, texts, or flat ids with offsets (one more than queries)."""
 
     queries: list[Tokens] | None = None
     texts: list[str] | None = None
@@ -119,44 +119,44 @@ class BatchQuery(Request):
         if sum(given is not None for given in (self.queries, self.texts, self.ids)) != 1:
             raise ValueError("give one of queries, texts and ids")
         if (self.ids is None) != (self.offsets is None):
-            raise ValueError("ids and offsets go together")
+            raise ValueError("give ids and offsets together")
         return self
 
 
 class BatchProbQuery(BatchQuery):
-    """Many prompts and the token after each."""
+    """A batch of prompts and the token after each."""
 
-    tokens: Tokens | None = Field(None, description="the token after each prompt; without it, each query's last token is meant")
+    tokens: Tokens | None = Field(None, description="the token after each prompt; default: each query's last token")
 
 
 class ErrorAnswer(BaseModel):
-    """One sentence that says what is wrong and how to mend it."""
+    """One sentence: what is wrong and how to fix it."""
 
     error: str
 
 
 class IndexAnswer(BaseModel):
-    """What an index is."""
+    """Description of an index."""
 
     name: str
-    tokens: int = Field(description="separators included")
+    tokens: int = Field(description="including separators")
     documents: int
     shards: int
     dtype: str
     version: int
-    tokenizer: bool = Field(description="whether text can be asked about")
-    word_start: str = Field(description="what to put before a query so that it begins a word")
+    tokenizer: bool = Field(description="whether the index accepts text")
+    word_start: str = Field(description="prefix that makes a query begin a word")
 
 
 class CountAnswer(BaseModel):
-    """How often a query occurs."""
+    """Count of a query."""
 
     count: int
     approximate: bool
 
 
 class ProbAnswer(BaseModel):
-    """A token's probability after a prompt; null where the prompt never occurs."""
+    """A token's probability after a prompt; null if the prompt never occurs."""
 
     prompt_count: int
     continuation_count: int
@@ -178,26 +178,26 @@ class NextAnswer(BaseModel):
 
     prompt_count: int
     suffix_tokens: int
-    distinct: int = Field(description="different tokens that follow")
+    distinct: int = Field(description="distinct tokens that follow")
     tokens: list[NextToken]
     next_cursor: str | None
 
 
 class DocumentAnswer(BaseModel):
-    """A window of a document; `spans` cuts it where it matches: (text, number of the clause or null)."""
+    """A window of a document; `spans` splits it at matches: (text, number of the clause or null)."""
 
     number: int
     shard: int
     tokens: int = Field(description="of the whole document")
     begin: int = Field(description="the window's first token")
-    needle: int = Field(description="where in the window the match begins")
+    needle: int = Field(description="offset of the match in the window")
     ids: list[int]
     spans: list[tuple[str, int | None]]
     metadata: dict[str, Any] | None
 
 
 class SearchAnswer(BaseModel):
-    """How often the query occurs, and documents."""
+    """Count of the query, and documents."""
 
     count: int
     approximate: bool
@@ -206,13 +206,13 @@ class SearchAnswer(BaseModel):
 
 
 class DocumentsAnswer(BaseModel):
-    """Documents in the order in which they were asked for."""
+    """Documents in the requested order."""
 
     documents: list[DocumentAnswer]
 
 
 class ScoreAnswer(BaseModel):
-    """For every token of a text what the ∞-gram model says of it."""
+    """The ∞-gram model's scores for every token of a text."""
 
     ids: list[int]
     tokens: list[str]
@@ -230,7 +230,7 @@ class TracedDocumentAnswer(BaseModel):
 
 
 class SpanAnswer(BaseModel):
-    """Tokens [begin, end) of the text, which occur in the index word for word."""
+    """Tokens [begin, end) of the text, which occur verbatim in the index."""
 
     begin: int
     end: int
@@ -241,7 +241,7 @@ class SpanAnswer(BaseModel):
 
 
 class TraceAnswer(BaseModel):
-    """A text's tokens and the spans among them that occur in the index."""
+    """A text's tokens and its spans that occur in the index."""
 
     ids: list[int]
     tokens: list[str]
@@ -249,7 +249,7 @@ class TraceAnswer(BaseModel):
 
 
 class BatchCountAnswer(BaseModel):
-    """How often each query occurs."""
+    """Count of each query."""
 
     counts: list[int]
 
@@ -264,7 +264,7 @@ class BatchProbAnswer(BaseModel):
 
 
 class BatchNextAnswer(BaseModel):
-    """The tokens after query q are ids[offsets[q]:offsets[q + 1]], ascending, with the counts beside them."""
+    """The tokens after query q are ids[offsets[q]:offsets[q + 1]], ascending, with matching counts."""
 
     prompt_counts: list[int]
     suffix_tokens: list[int]

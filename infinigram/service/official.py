@@ -1,6 +1,6 @@
-"""The official web API at `POST /`: the same request fields, limits and answers, so that its clients need another address only.
+"""The official web API at `POST /`: the same request fields, limits and answers, so that its clients only need another address.
 
-What it approximates is approximated here too (next tokens above `max_support`, clauses above `max_clause_freq`); the typed
+The same results are approximated as there (next tokens above `max_support`, clauses above `max_clause_freq`); the typed
 routes are exact. See https://infini-gram.readthedocs.io, "API Endpoint".
 """
 
@@ -21,7 +21,7 @@ MAX_OPTION = {"max_support": 1000, "max_clause_freq": 500_000, "max_diff_tokens"
 _IGNORED = ("engine", "source", "timestamp")
 _CLAUSE_OPTIONS = ("max_clause_freq", "max_diff_tokens")
 _SHOWN_OPTIONS = ("maxnum", "max_disp_len")
-# the options of every query type, of it with clauses, and which of them need not be given
+# per query type: its options, its options with clauses, and the optional ones
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "count": (),
     "prob": (),
@@ -42,7 +42,7 @@ Answer = tuple[int, dict[str, Any]]
 
 
 class Refusal(BadQuery):
-    """A request that is answered with an `error`; the official service answers most of these with status 200."""
+    """A request answered with an `error`; like the official service, mostly with status 200."""
 
     def __init__(self, words: str, status: int = 200) -> None:
         super().__init__(words)
@@ -57,7 +57,7 @@ class OfficialApi:
         self._engines = {served.name: InfiniGramEngine.of(served.index, served.vocabulary, compat=True) for served in serving}
 
     def read(self, body: bytes) -> "Asked":
-        """Read a request; raises Refusal where it is none."""
+        """Read a request; raises Refusal if it is invalid."""
         try:
             data = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -97,16 +97,16 @@ class Asked:
 
     @property
     def is_long(self) -> bool:
-        """Whether the answer may take so long that others should not wait for it."""
+        """Whether the answer may be slow, so that others should not wait for it."""
         shown = self._options.get("maxnum", 1) * self._options.get("max_disp_len", 1000)
         return self._method.endswith("_cnf") or (self._method == "search_docs" and shown > _MANY_TOKENS)
 
     def answer(self) -> dict[str, Any]:
-        """Ask the engine; its faults come back under `error`."""
+        """Ask the engine; errors are returned under `error`."""
         started = time.perf_counter()
         result = getattr(self, f"_{self._method}", self._plain)()
         result["latency"] = (time.perf_counter() - started) * 1000
-        # of a document its own ids, as documented; the official server overwrites them with the query's
+        # a document has its own ids, as documented; the official server overwrites them with the query's
         result.setdefault("token_ids", self._ids)
         result["tokens"] = self._names
         return result
@@ -184,7 +184,7 @@ class Asked:
 
 
 def _ids(served: Served, query: Any) -> Any:
-    """A query's token ids: a list, or three levels of lists where it holds AND or OR."""
+    """A query's token ids: a list, or three levels of lists if it contains AND or OR."""
     if not isinstance(query, str):
         raise Refusal("query must be a string!")
     if len(query) > MAX_QUERY_CHARACTERS:
@@ -195,7 +195,7 @@ def _ids(served: Served, query: Any) -> Any:
 
 
 def _term(served: Served, text: str) -> list[int]:
-    """Ids of a term that begins a word, as officially."""
+    """Ids of a term at the start of a word, as in the official service."""
     try:
         return served.encode(served.pieces.word_start + text if text else "", MAX_QUERY_CHARACTERS)
     except BadQuery as error:
@@ -203,7 +203,7 @@ def _term(served: Served, text: str) -> list[int]:
 
 
 def _is_clauses(ids: Any) -> bool:
-    """Whether ids are clauses of terms rather than one list; raises Refusal where they are neither."""
+    """Whether ids are clauses of terms rather than one list; raises Refusal if they are neither."""
     if isinstance(ids, list):
         if all(type(token) is int for token in ids):
             return False
@@ -217,7 +217,7 @@ def _is_term(term: Any) -> bool:
 
 
 def _names(served: Served, ids: Any, is_clauses: bool) -> Any:
-    """The names of all tokens, shaped as the ids are; raises Refusal where these are too many or out of range."""
+    """The names of all tokens, in the shape of the ids; raises Refusal if there are too many or they are out of range."""
     terms = [term for clause in ids for term in clause] if is_clauses else [ids]
     if sum(map(len, terms)) > MAX_QUERY_TOKENS:
         raise Refusal(f"Please limit your input to <= {MAX_QUERY_TOKENS} tokens!")

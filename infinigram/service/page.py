@@ -1,4 +1,4 @@
-"""The search page for people: plain HTML, a style sheet and a script of our own; nothing comes from elsewhere."""
+"""The search page: plain HTML, a style sheet and a script; no external resources."""
 
 from importlib import resources
 
@@ -15,7 +15,7 @@ _POLICY = (
 
 
 def add_page(app: FastAPI, serving: Serving) -> None:
-    """Add `GET /`: the page, or the names of all indexes for a client that asks for JSON, as the official service answers."""
+    """Add `GET /`: the page, or the names of all indexes if the client accepts JSON, as in the official service."""
     folder = resources.files("limbeck.infinigram.service") / "static"
     files = {name: (folder / name).read_bytes() for name in (*_TYPES, "page.html")}
     headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
@@ -35,5 +35,5 @@ def add_page(app: FastAPI, serving: Serving) -> None:
     async def static(name: str, request: Request) -> Response:
         request.scope["labels"][0] = "static"
         if name not in _TYPES:
-            raise Refused(404, "there is no such file")
+            raise Refused(404, "no such file")
         return Response(files[name], media_type=_TYPES[name], headers={**headers, "Cache-Control": "max-age=300"})

@@ -1,4 +1,4 @@
-"""The typed routes /v1/...: short queries are answered at once, long ones in a thread, so that nobody waits behind another."""
+"""The typed routes /v1/...: short queries are answered at once, long ones in a thread, so that they block no other query."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,19 +11,19 @@ from limbeck.infinigram.service import answers, models
 from limbeck.infinigram.service.limits import Threads
 from limbeck.infinigram.service.served import Served, Serving
 
-_MANY_OCCURRENCES = 20_000  # of a prompt: from here on its next tokens are found in a thread
-_MANY_TOKENS = 4_000  # of documents: from here on they are read and decoded in a thread
+_MANY_OCCURRENCES = 20_000  # prompts with more occurrences are answered in a thread
+_MANY_TOKENS = 4_000  # larger documents are read and decoded in a thread
 Work = Callable[[], BaseModel]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": models.ErrorAnswer, "description": words}
     for status, words in {
-        401: "no key, or a wrong one",
+        401: "missing or wrong key",
         404: "no such index",
-        413: "the body is too large",
-        422: "the query cannot be answered as it is",
-        503: "too much at once; Retry-After says when to come back",
-        504: "the query took too long",
+        413: "body too large",
+        422: "invalid query",
+        503: "overloaded; see Retry-After",
+        504: "query timed out",
     }.items()
 }
 
@@ -43,11 +43,11 @@ class Routes:
         return self._app.get(f"/v1{path}", response_model=answer, tags=[tag], responses=_ERRORS)
 
     def post(self, path: str, answer: Any, tag: str) -> Callable[[Handler], Handler]:
-        """Add a handler of POST below /v1; to the application itself, for a router inside it would match every path twice."""
+        """Add a handler of POST below /v1; to the application itself, since a nested router would match every path twice."""
         return self._app.post(f"/v1{path}", response_model=answer, tags=[tag], responses=_ERRORS)
 
     def find(self, request: Request, name: str, route: str) -> Served:
-        """The index that a request names; its metrics go by that name from here on."""
+        """The index that a request names; its metrics are labelled with that name from here on."""
         served = self.serving.find(name)
         request.scope["labels"][:] = (route, name)
         return served
@@ -57,7 +57,7 @@ class Routes:
         return Response(await self.threads.run(lambda: work().model_dump_json()), media_type="application/json")
 
     async def either(self, long: bool, work: Work) -> Response:
-        """Answer at once, or from a thread where the work is long."""
+        """Answer at once, or from a thread if the work is long."""
         return await self.long(work) if long else _json(work())
 
 
@@ -70,13 +70,13 @@ def _add_indexes(routes: Routes) -> None:
 
     @routes.get("/indexes", list[models.IndexAnswer], "indexes")
     async def indexes(request: Request) -> list[models.IndexAnswer]:
-        """Which indexes there are."""
+        """List the indexes."""
         request.scope["labels"][0] = "indexes"
         return [answers.index(served) for served in serving]
 
     @routes.get("/{index}", models.IndexAnswer, "indexes")
     async def one_index(index: str, request: Request) -> models.IndexAnswer:
-        """What an index is."""
+        """Describe an index."""
         return answers.index(routes.find(request, index, "index"))
 
 
@@ -85,7 +85,7 @@ def _add_queries(routes: Routes) -> None:
 
     @routes.post("/{index}/count", models.CountAnswer, "queries")
     async def count(index: str, query: models.ClauseQuery, request: Request) -> Response:
-        """How often a query occurs; of nothing, how many tokens there are."""
+        """Count a query; an empty query counts all tokens."""
         served = routes.find(request, index, "count")
         if query.clauses is not None:
             return await routes.long(lambda: answers.count_clauses(served, query, limits))
@@ -94,13 +94,13 @@ def _add_queries(routes: Routes) -> None:
 
     @routes.post("/{index}/prob", models.ProbAnswer, "queries")
     async def prob(index: str, query: models.ProbQuery, request: Request) -> Response:
-        """How probable a token is after a prompt."""
+        """Probability of a token after a prompt."""
         served = routes.find(request, index, "prob")
         return _json(answers.prob(served.index.prob(*_prompt(served, query, limits.query_tokens))))
 
     @routes.post("/{index}/infgram_prob", models.ProbAnswer, "queries")
     async def infgram_prob(index: str, query: models.ProbQuery, request: Request) -> Response:
-        """How probable a token is after the longest suffix of a prompt that occurs."""
+        """Probability of a token after the longest suffix of a prompt that occurs."""
         served = routes.find(request, index, "infgram_prob")
         return _json(answers.prob(served.index.infgram_prob(*_prompt(served, query, limits.query_tokens))))
 
@@ -110,7 +110,7 @@ def _add_next(routes: Routes) -> None:
 
     @routes.post("/{index}/next", models.NextAnswer, "queries")
     async def next_tokens(index: str, query: models.NextQuery, request: Request) -> Response:
-        """Which tokens follow a prompt, exactly, the most frequent first."""
+        """Tokens that follow a prompt with exact counts, the most frequent first."""
         served = routes.find(request, index, "next")
         ids = served.ids(query.text, query.ids, limits.query_tokens)
         many = served.index.count(ids) > _MANY_OCCURRENCES
@@ -118,7 +118,7 @@ def _add_next(routes: Routes) -> None:
 
     @routes.post("/{index}/infgram_next", models.NextAnswer, "queries")
     async def infgram_next(index: str, query: models.NextQuery, request: Request) -> Response:
-        """Which tokens follow the longest suffix of a prompt that occurs, exactly, the most frequent first."""
+        """Tokens that follow the longest suffix of a prompt that occurs, with exact counts, the most frequent first."""
         served = routes.find(request, index, "infgram_next")
         ids = served.ids(query.text, query.ids, limits.query_tokens)
         many = served.index.longest_suffix(ids)[1] > _MANY_OCCURRENCES
@@ -130,7 +130,7 @@ def _add_documents(routes: Routes) -> None:
 
     @routes.post("/{index}/search", models.SearchAnswer, "documents")
     async def search(index: str, query: models.SearchQuery, request: Request) -> Response:
-        """Draw documents in which a query occurs, in an order of their occurrences that the seed gives, page by page."""
+        """Documents that contain a query, page by page, in the seeded order of its occurrences."""
         served = routes.find(request, index, "search")
         much = query.clauses is not None or query.distinct_documents or query.cursor is not None
         many = much or query.limit * query.max_tokens > _MANY_TOKENS
@@ -155,7 +155,7 @@ def _add_texts(routes: Routes) -> None:
 
     @routes.post("/{index}/trace", models.TraceAnswer, "texts")
     async def trace(index: str, query: models.TraceQuery, request: Request) -> Response:
-        """The rarest spans of a text that occur word for word, and the documents that hold them (OLMoTrace)."""
+        """The rarest spans of a text that occur verbatim, and the documents that contain them (OLMoTrace)."""
         served = routes.find(request, index, "trace")
         return await routes.long(lambda: answers.trace(served, query, limits))
 
@@ -166,37 +166,37 @@ def _add_batches(routes: Routes) -> None:
 
     @batch("/{index}/batch/count", models.BatchCountAnswer, "batches")
     async def count(index: str, query: models.BatchQuery, request: Request) -> Response:
-        """How often each of many queries occurs."""
+        """Counts of a batch of queries."""
         served = routes.find(request, index, "batch/count")
         return await routes.long(lambda: answers.count_batch(served, query, most))
 
     @batch("/{index}/batch/prob", models.BatchProbAnswer, "batches")
     async def prob(index: str, query: models.BatchProbQuery, request: Request) -> Response:
-        """`prob` of many prompts."""
+        """`prob` of a batch of prompts."""
         served = routes.find(request, index, "batch/prob")
         return await routes.long(lambda: answers.prob_batch(served, served.index.prob_batch, query, most))
 
     @batch("/{index}/batch/infgram_prob", models.BatchProbAnswer, "batches")
     async def infgram_prob(index: str, query: models.BatchProbQuery, request: Request) -> Response:
-        """`infgram_prob` of many prompts."""
+        """`infgram_prob` of a batch of prompts."""
         served = routes.find(request, index, "batch/infgram_prob")
         return await routes.long(lambda: answers.prob_batch(served, served.index.infgram_prob_batch, query, most))
 
     @batch("/{index}/batch/next", models.BatchNextAnswer, "batches")
     async def next_tokens(index: str, query: models.BatchQuery, request: Request) -> Response:
-        """`next` of many prompts, complete and ascending by id."""
+        """`next` of a batch of prompts, complete and ascending by id."""
         served = routes.find(request, index, "batch/next")
         return await routes.long(lambda: answers.next_batch(served, query, most, infgram=False))
 
     @batch("/{index}/batch/infgram_next", models.BatchNextAnswer, "batches")
     async def infgram_next(index: str, query: models.BatchQuery, request: Request) -> Response:
-        """`infgram_next` of many prompts, complete and ascending by id."""
+        """`infgram_next` of a batch of prompts, complete and ascending by id."""
         served = routes.find(request, index, "batch/infgram_next")
         return await routes.long(lambda: answers.next_batch(served, query, most, infgram=True))
 
     @batch("/{index}/batch/score", models.BatchScoreAnswer, "batches")
     async def score(index: str, query: models.BatchQuery, request: Request) -> Response:
-        """`score` of many texts."""
+        """`score` of a batch of texts."""
         served = routes.find(request, index, "batch/score")
         return await routes.long(lambda: answers.score_batch(served, query, most))
 
@@ -207,5 +207,5 @@ def _prompt(served: Served, query: models.ProbQuery, most: int) -> tuple[list[in
     if query.token is not None:
         return ids, query.token
     if not ids:
-        raise BadQuery("the query is empty; it needs at least the token whose probability is wanted")
+        raise BadQuery("the query is empty; it needs at least the token to score")
     return ids[:-1], ids[-1]

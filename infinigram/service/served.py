@@ -1,4 +1,4 @@
-"""The indexes that a service answers for, by name, and what all of its routes need from them."""
+"""The indexes of a service, by name, and what its routes need from them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from limbeck.infinigram.pieces import Pieces
 from limbeck.infinigram.service.limits import Limits, Refused
 
 Span = tuple[int, int, int | None]  # begin, end, and the number of the clause that it matches
-_CHARACTERS_PER_TOKEN = 16  # a text longer than this times the most tokens is refused before it is cut into tokens
+_CHARACTERS_PER_TOKEN = 16  # a text longer than this times the token limit is refused before tokenisation
 
 
 class IndexSpec(BaseModel):
-    """An index to serve: its name in requests, its folder or folders, and what an official folder does not say itself."""
+    """An index to serve: its name in requests, its folder or folders, and properties that an official folder does not record."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,34 +42,34 @@ class Served:
     separator: int
 
     def ids(self, text: str | None, ids: list[int] | None, most: int) -> list[int]:
-        """Token ids of a query; raises BadQuery where it is too long, or text without a tokenizer."""
+        """Token ids of a query; raises BadQuery if it is too long, or is text and there is no tokenizer."""
         if ids is None:
             assert text is not None
             ids = self.encode(text, most)
         if len(ids) > most:
-            raise BadQuery(f"the query has {len(ids):,} tokens; at most {most:,} are answered here")
+            raise BadQuery(f"the query has {len(ids):,} tokens; the maximum is {most:,}")
         return ids
 
     def encode(self, text: str, most: int) -> list[int]:
-        """Token ids of a text; a far too long one is refused before any work is spent on it."""
+        """Token ids of a text; a much too long one is refused before any work."""
         if len(text) > most * _CHARACTERS_PER_TOKEN:
-            raise BadQuery(f"the text has {len(text):,} characters; at most {most:,} tokens are answered here")
+            raise BadQuery(f"the text has {len(text):,} characters; the maximum is {most:,} tokens")
         try:
-            text.encode()  # tokenizers fail in ways of their own
+            text.encode()  # tokenizers fail in various ways
         except UnicodeError as error:
-            raise BadQuery("the text holds half of a surrogate pair; send whole characters") from error
+            raise BadQuery("the text contains an unpaired surrogate; send whole characters") from error
         return list(self.index.ids(text))
 
     def spans(self, ids: Sequence[int], clauses: Sequence[Sequence[Sequence[int]]]) -> list[tuple[str, int | None]]:
-        """The text of a window, cut where terms match: (text, number of the clause or None)."""
+        """The text of a window, split at term matches: (text, number of the clause or None)."""
         texts = self.pieces.texts(ids)
         return [("".join(texts[begin:end]), label) for begin, end, label in cut(ids, clauses)]
 
 
 def cut(ids: Sequence[int], clauses: Sequence[Sequence[Sequence[int]]]) -> list[Span]:
-    """Cut a window at every match of a term: (begin, end, number of the clause or None); earlier clauses take precedence.
+    """Split a window at every match of a term: (begin, end, number of the clause or None); earlier clauses take precedence.
 
-    O(tokens * terms), more where terms begin with tokens that are frequent in the window.
+    O(tokens * terms), more if terms begin with tokens that are frequent in the window.
     """
     tokens = list(ids)
     spans: list[Span] = [(0, len(tokens), None)] if tokens else []
@@ -104,15 +104,15 @@ def _cut_one(tokens: list[int], span: Span, term: list[int], number: int) -> Ite
 
 
 class Serving:
-    """All indexes of a service and the limits that hold for them."""
+    """All indexes of a service, and their limits."""
 
     def __init__(self, specs: Sequence[IndexSpec], limits: Limits) -> None:
         names = [spec.name for spec in specs]
         twice = {name for name in names if names.count(name) > 1}
         if not names:
-            raise BadIndex("no index is given; name at least one folder")
+            raise BadIndex("no index was given; name at least one folder")
         if twice:
-            raise BadIndex(f"two indexes are named {twice.pop()!r}; name them apart: NAME=FOLDER")
+            raise BadIndex(f"two indexes are named {twice.pop()!r}; give them different names: NAME=FOLDER")
         self.limits = limits
         self._served = {spec.name: open_served(spec) for spec in specs}
 
@@ -126,19 +126,19 @@ class Serving:
         return list(self._served)
 
     def get(self, name: Any) -> Served | None:
-        """The index of a name, or None."""
+        """The index with this name, or None."""
         return self._served.get(name) if isinstance(name, str) else None
 
     def find(self, name: str) -> Served:
-        """The index of a name; raises Refused with 404."""
+        """The index with this name; raises Refused with 404 if there is none."""
         served = self._served.get(name)
         if served is None:
-            raise Refused(404, f"there is no index {name[:80]!r} here; there are: {', '.join(self.names)}")
+            raise Refused(404, f"no index {name[:80]!r}; available:  {', '.join(self.names)}")
         return served
 
 
 def open_served(spec: IndexSpec) -> Served:
-    """Open an index to serve; official folders in the official order of shards, on which their document numbers depend."""
+    """Open an index to serve; official folders use the official order of shards, on which document numbers depend."""
     tokenizer = None
     if spec.tokenizer is not None:
         from limbeck.infinigram.tokenizers import load_tokenizer

@@ -1,4 +1,4 @@
-"""Types of the C++ extension; the functions are described where they are bound (infinigram/csrc/bindings_*.cpp)."""
+"""Types of the C++ extension; the functions are described where they are bound (infinigram/csrc/bindings/*.cpp)."""
 
 from collections.abc import Callable
 from typing import Any

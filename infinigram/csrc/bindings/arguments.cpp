@@ -14,7 +14,7 @@ IntegerBuffer::IntegerBuffer(py::handle object, const char* name) {
   if (*format == '<' || *format == '=' || *format == '@') ++format;
   const bool has_sign = std::strchr("bhilqn", *format) != nullptr;
   const bool has_none = std::strchr("BHILQN", *format) != nullptr;
-  if (view_.ndim == 1 && view_.shape[0] == 0) return;  // nothing in it, of whatever type
+  if (view_.ndim == 1 && view_.shape[0] == 0) return;  // empty, of any type
   if (view_.ndim != 1 || *format == 0 || format[1] != 0 || !(has_sign || has_none)) {
     const std::string given = std::to_string(view_.ndim) + " dimensions of type '" + view_.format + "'";
     PyBuffer_Release(&view_);
@@ -29,8 +29,8 @@ IntegerBuffer::IntegerBuffer(py::handle object, const char* name) {
 }
 
 void bad_token(const std::string& value, int bits) {
-  throw BadQuery("token id " + value + " is outside of 0 to " + std::to_string((std::uint64_t{1} << bits) - 1) + " that this index's u" +
-                 std::to_string(bits) + " tokens can be");
+  throw BadQuery("token id " + value + " is out of range: u" + std::to_string(bits) + " tokens are 0 to " +
+                 std::to_string((std::uint64_t{1} << bits) - 1));
 }
 
 void not_a_token(py::handle item) {
@@ -40,7 +40,7 @@ void not_a_token(py::handle item) {
 py::object with_buffer(py::handle object) {
   if (PyObject_CheckBuffer(object.ptr())) return py::reinterpret_borrow<py::object>(object);
   if (PyUnicode_Check(object.ptr())) {
-    throw BadQuery("token ids are wanted here, not text; encode it first, or open the index with its tokenizer");
+    throw BadQuery("expected token ids, not text; encode it first, or open the index with its tokenizer");
   }
   if (py::hasattr(object, "__array__")) return object.attr("__array__")();
   if (!PySequence_Check(object.ptr())) {
@@ -52,8 +52,8 @@ py::object with_buffer(py::handle object) {
 std::vector<std::int64_t> read_offsets(py::handle object, std::size_t total) {
   std::vector<std::int64_t> offsets;
   const auto wrong = [&](std::size_t at) {
-    throw BadQuery("the offsets of a batch must ascend from 0 to the number of its ids, " + std::to_string(total) + "; entry " +
-                   std::to_string(at) + " does not fit");
+    throw BadQuery("batch offsets must ascend from 0 to the number of ids, " + std::to_string(total) + "; entry " +
+                   std::to_string(at) + " does not");
   };
   const auto add = [&](std::size_t at, std::uint64_t value) {
     if (value > total || (at == 0 && value != 0) || (at != 0 && static_cast<std::int64_t>(value) < offsets.back())) wrong(at);

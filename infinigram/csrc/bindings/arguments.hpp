@@ -1,4 +1,4 @@
-// Token ids from Python: lists read by hand, since that is quickest for a short query, and everything that has a buffer.
+// Token ids from Python: lists are read by hand, which is fastest for a short query; anything else through its buffer.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -15,7 +15,7 @@ namespace infinigram {
 // A one-dimensional buffer of integers, released with the object.
 class IntegerBuffer {
  public:
-  // Throws BadQuery where `object` has no such buffer; `name` says what it stands for.
+  // Throws BadQuery if `object` has no such buffer; `name` names the argument in the error.
   IntegerBuffer(pybind11::handle object, const char* name);
   ~IntegerBuffer() { PyBuffer_Release(&view_); }
   IntegerBuffer(const IntegerBuffer&) = delete;
@@ -23,7 +23,7 @@ class IntegerBuffer {
 
   std::size_t size() const { return view_.itemsize == 0 ? 0 : static_cast<std::size_t>(view_.shape[0]); }
 
-  // Calls take(index, value) for all, unsigned ones as they are; take's value type is the buffer's own.
+  // Calls take(index, value) for all, unsigned values unchanged; the value type is that of the buffer.
   template <typename Take>
   void for_each(Take take) const {
     switch (kind_) {
@@ -57,7 +57,7 @@ class IntegerBuffer {
 [[noreturn]] void bad_token(const std::string& value, int bits);
 [[noreturn]] void not_a_token(pybind11::handle item);
 
-// `object` itself, or the array that it turns into (torch tensors have no buffer of their own).
+// `object` itself, or its conversion to an array (torch tensors do not expose a buffer).
 pybind11::object with_buffer(pybind11::handle object);
 
 inline std::uint64_t integer_of(pybind11::handle item, int bits) {
@@ -75,7 +75,7 @@ inline std::uint64_t integer_of(pybind11::handle item, int bits) {
   return integer_of(index, bits);
 }
 
-// Appends ids to `tokens`; throws BadQuery for what is no id of this width.
+// Appends ids to `tokens`; throws BadQuery for anything that is not an id of this width.
 template <typename Token>
 void read_ids(pybind11::handle object, std::vector<Token>& tokens) {
   constexpr int kBits = 8 * sizeof(Token);

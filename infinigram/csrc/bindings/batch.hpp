@@ -1,4 +1,4 @@
-// Batches: flat ids and offsets in, arrays out; they run on the pool without the lock of the interpreter.
+// Batches: flat ids and offsets in, arrays out; run on the pool without the GIL.
 #pragma once
 
 #include "bindings/engine.hpp"
@@ -59,7 +59,7 @@ py::tuple infgram_prob_batch(const Engine<Token>& engine, std::vector<std::vecto
   return py::make_tuple(lengths, counts, continued);
 }
 
-// Texts of a batch, each scored alone; flat arrays as long as the ids.
+// Texts of a batch, each scored independently; flat arrays as long as the ids.
 template <typename Token>
 py::tuple score_batch(const Engine<Token>& engine, const Batch<Token>& batch) {
   const auto size = static_cast<py::ssize_t>(batch.flat.size());

@@ -1,4 +1,4 @@
-// Construction, as Python sees it: sorting parts, merging them into a table, checking a table.
+// Construction, as exposed to Python: sort parts, merge them into a table, check a table.
 #include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -26,7 +26,7 @@ using build::Position;
 using build::Text;
 using Report = std::function<void(std::uint64_t)>;  // tokens done so far
 
-// Work in threads of its own, watched from the calling thread, which alone talks to Python.
+// Worker threads, monitored from the calling thread, the only one that calls Python.
 class Crew {
  public:
   std::atomic<std::uint64_t> done{0};
@@ -37,7 +37,7 @@ class Crew {
     workers_.push_back(std::async(std::launch::async, std::move(work)));
   }
 
-  // Waits for all; passes on the first exception of a worker, of `report` or of an interrupt.
+  // Waits for all threads; rethrows the first exception of a thread, of `report` or of an interrupt.
   void finish(const Report& report) {
     std::exception_ptr failure;
     std::uint64_t reported = 0;
@@ -64,7 +64,7 @@ class Crew {
     report(done);
   }
 
-  // What a sorter calls between its passes.
+  // The callback that a sorter invokes between its passes.
   build::Tick tick(std::uint64_t tokens) {
     return [this, tokens](double share) {
       if (stopped) throw BadIndex("stopped");
@@ -88,7 +88,7 @@ build::HugeArray<Position> sorted(const Text& text, std::uint64_t begin, std::ui
 }
 
 void check_width(int width) {
-  if (width != 1 && width != 2 && width != 4) throw BadIndex("a token has 1, 2 or 4 bytes");
+  if (width != 1 && width != 2 && width != 4) throw BadIndex("the token width must be 1, 2 or 4 bytes");
 }
 
 void check_bounds(const Text& text, const std::vector<std::uint64_t>& bounds) {
@@ -121,7 +121,7 @@ void count_gaps(const Text& text, const build::SortedFile& part, const build::Gr
   const build::Continuations<Token> order(text, part, greater);
   Crew crew;
   crew.done = part.tokens();
-  if (behind == nullptr) return crew.finish(report);  // nothing lies behind the last part
+  if (behind == nullptr) return crew.finish(report);  // nothing follows the last part
   build::Gaps gaps(part.tokens());
   build::GapCounter<Token> counter(text, part, order, *behind, greater, gaps, threads);
   std::vector<build::Gaps::Overflow> overflow(threads);
@@ -133,7 +133,7 @@ void count_gaps(const Text& text, const build::SortedFile& part, const build::Gr
   gaps.write(gaps_file, overflow[0]);
 }
 
-// `behind_path` is what the part to the right left in its `greater_path`, and empty for the last part.
+// `behind_path` is the `greater_path` written for the part to the right; empty for the last part.
 void count_gaps_of(const std::string& text_path, int width, std::uint64_t begin, std::uint64_t end,
                    const std::string& part_path, const std::string& behind_path, const std::string& greater_path,
                    const std::string& gaps_path, std::uint64_t threads, const Report& report) {
@@ -141,7 +141,7 @@ void count_gaps_of(const std::string& text_path, int width, std::uint64_t begin,
   const py::gil_scoped_release free_python;
   const Text text(text_path, width);
   check_bounds(text, {0, begin, end, text.tokens()});
-  if (begin == end) throw BadIndex("a part to merge is empty; delete the parts and build again");
+  if (begin == end) throw BadIndex("a part to merge is empty; delete the parts and rebuild");
   const build::SortedFile part(part_path, begin, end);
   const bool is_last = end == text.tokens();
   const auto behind = is_last ? nullptr : std::make_unique<build::Greater>(behind_path, end, text.tokens(), false);
@@ -153,7 +153,7 @@ void count_gaps_of(const std::string& text_path, int width, std::uint64_t begin,
   count(text, part, behind.get(), &greater, gaps, std::max<std::uint64_t>(threads, 1), report);
 }
 
-// `gap_paths`: those of all parts; the last part's file is empty.
+// `gap_paths`: one per part; the last part's file is empty.
 void merge_parts(const std::string& text_path, int width, const std::vector<std::uint64_t>& bounds,
                  const std::vector<std::string>& part_paths, const std::vector<std::string>& gap_paths,
                  const std::string& table_path, const Report& report) {
@@ -192,7 +192,7 @@ void build_table(const std::string& text_path, int width, const std::vector<std:
     crew.finish(report);
   }
   const File table(table_path, O_WRONLY | O_CREAT | O_TRUNC);
-  // More pieces than threads, so that uneven ones even out.
+  // More pieces than threads, to balance the load.
   const auto cuts = build::pieces_of(text, parts, parts.size() == 1 ? 1 : 4 * parts.size());
   std::atomic<std::size_t> next{0};
   Crew crew;
@@ -216,7 +216,7 @@ void check_all(const Text& text, const build::Table& table, const Report& report
   }
 }
 
-// `samples` 0: everything.
+// `samples` 0: check everything.
 void check_table(const std::string& text_path, int width, const std::string& table_path, std::uint64_t samples,
                  std::uint64_t seed, const Report& report) {
   check_width(width);

@@ -1,4 +1,4 @@
-// Drawing occurrences for many queries at once.
+// Samples occurrences for a batch of queries.
 #pragma once
 
 #include "bindings/engine.hpp"
@@ -6,7 +6,7 @@
 
 namespace infinigram {
 
-// For every query its count, and what `draw` would return, one after the other: (counts, offsets into the hits, hits).
+// Per query its count and the result of `draw`, concatenated: (counts, offsets into the hits, hits).
 template <typename Token>
 py::tuple draw_batch(const Engine<Token>& engine, const Batch<Token>& batch, const Sampling& how) {
   std::vector<Drawn> drawn(batch.size());

@@ -1,4 +1,4 @@
-// The methods of an engine of one token width as Python sees them: ids in, numbers, tuples and arrays out.
+// The methods of an engine of one token width as exposed to Python: ids in, numbers, tuples and arrays out.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -17,7 +17,7 @@ namespace py = pybind11;
 
 using Numbers = py::array_t<std::int64_t>;
 
-// Queries up to this length hold the lock of the interpreter: giving it away and taking it back would cost more than they do.
+// Queries up to this length keep the GIL: releasing and reacquiring it would cost more than the query.
 inline constexpr std::size_t kShortQuery = 4096;
 
 template <typename Work>
@@ -33,7 +33,7 @@ Numbers to_array(const Values& values) {
   return array;
 }
 
-// Ids of one query in the order of the index.
+// Ids of one query in index order.
 template <typename Token>
 std::vector<Token> read_query(const Engine<Token>& engine, py::handle ids) {
   std::vector<Token> query;
@@ -42,7 +42,7 @@ std::vector<Token> read_query(const Engine<Token>& engine, py::handle ids) {
   return query;
 }
 
-// Ids of many queries, each in the order of the index.
+// Ids of many queries, each in index order.
 template <typename Token>
 struct Batch {
   Batch(const Engine<Token>& engine, py::handle ids, py::handle offsets_given) {
@@ -66,14 +66,14 @@ struct Batch {
   std::vector<std::int64_t> offsets;
 };
 
-// Prompts and the token after each, prompt and token in one piece.
+// Prompts with the token after each appended.
 template <typename Token>
 std::vector<std::vector<Token>> read_prompts(py::handle ids, py::handle offsets_given, const std::vector<Token>& continuations) {
   std::vector<Token> flat;
   read_ids(ids, flat);
   const std::vector<std::int64_t> offsets = read_offsets(offsets_given, flat.size());
   if (continuations.size() != offsets.size() - 1) {
-    throw BadQuery("there are " + std::to_string(offsets.size() - 1) + " prompts and " + std::to_string(continuations.size()) +
+    throw BadQuery(std::to_string(offsets.size() - 1) + " prompts and " + std::to_string(continuations.size()) +
                    " continuations; each prompt needs one");
   }
   std::vector<std::vector<Token>> prompts(offsets.size() - 1);
@@ -210,11 +210,11 @@ void bind_texts(py::class_<Engine<Token>>& engine_class) {
                for (const py::handle term : clause) {
                  clauses.back().emplace_back();
                  read_ids(term, clauses.back().back());
-                 if (clauses.back().back().empty()) throw BadQuery("a term of a CNF query holds at least one token");
+                 if (clauses.back().back().empty()) throw BadQuery("a term of a CNF query needs at least one token");
                }
-               if (clauses.back().empty()) throw BadQuery("a clause of a CNF query holds at least one term");
+               if (clauses.back().empty()) throw BadQuery("a clause of a CNF query needs at least one term");
              }
-             if (clauses.empty()) throw BadQuery("a CNF query holds at least one clause");
+             if (clauses.empty()) throw BadQuery("a CNF query needs at least one clause");
              const CnfResult result = unlocked([&] {
                return CnfSearch<Token>(engine, clauses, {max_distance_tokens, max_anchors, seed, official}).run();
              });
@@ -225,7 +225,7 @@ void bind_texts(py::class_<Engine<Token>>& engine_class) {
               std::int64_t max_count, std::uint64_t max_hits) {
              const std::vector<Token> text = read_query(engine, ids);
              if (!beginnings.empty() && beginnings.size() != text.size()) {
-               throw BadQuery("word beginnings are given for each of the " + std::to_string(text.size()) + " tokens or not at all");
+               throw BadQuery("pass word beginnings for all " + std::to_string(text.size()) + " tokens, or for none");
              }
              std::vector<Token> marks;
              read_ids(delimiters, marks);

@@ -1,4 +1,4 @@
-// Engines of the three token widths; each is compiled by itself, since together they take long.
+// Engines of the three token widths; each is a separate translation unit, to compile in parallel.
 #include <pybind11/pybind11.h>
 
 #include "pool.hpp"

@@ -1,4 +1,4 @@
-// The module _infinigram: every file of bindings registers its part here.
+// The module _infinigram: each bindings file is registered here.
 #include <pybind11/pybind11.h>
 
 #include "errors.hpp"

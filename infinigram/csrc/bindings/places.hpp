@@ -1,4 +1,4 @@
-// Documents: where they lie, what they hold; every argument is checked.
+// Documents: positions and content; every argument is checked.
 #pragma once
 
 #include "bindings/batch.hpp"
@@ -55,8 +55,8 @@ void bind_places(py::class_<Engine<Token>>& engine_class) {
            [](const E& engine, std::uint64_t s, std::uint64_t pointer_bytes) {
              const Shard<Token>& shard = shard_at(engine, s);
              if (pointer_bytes >= shard.text_bytes() || pointer_bytes % sizeof(Token) != 0) {
-               throw BadQuery("pointer " + std::to_string(pointer_bytes) + " is no multiple of " + std::to_string(sizeof(Token)) +
-                              " below the " + std::to_string(shard.text_bytes()) + " bytes of shard " + std::to_string(s));
+               throw BadQuery("pointer " + std::to_string(pointer_bytes) + " must be a multiple of " + std::to_string(sizeof(Token)) +
+                              " below " + std::to_string(shard.text_bytes()) + ", the size of shard " + std::to_string(s));
              }
              return place_tuple(shard.place_at(pointer_bytes / sizeof(Token)));
            })
@@ -67,7 +67,7 @@ void bind_places(py::class_<Engine<Token>>& engine_class) {
              document_at(engine, s, document);
              return py::bytes(engine.shard(s).metadata(document));
            })
-      .def("text", [](const E& engine, std::uint64_t s, std::uint64_t begin, std::uint64_t end) {  // positions in tokens, order of the index
+      .def("text", [](const E& engine, std::uint64_t s, std::uint64_t begin, std::uint64_t end) {  // positions in tokens, index order
         const Shard<Token>& shard = shard_at(engine, s);
         if (begin > end || end > shard.tokens()) throw BadQuery("tokens " + std::to_string(begin) + " to " + std::to_string(end) + " do not exist");
         py::array_t<Token> tokens(static_cast<py::ssize_t>(end - begin));

@@ -1,4 +1,4 @@
-// Encoding by words, as Python sees it: texts in, ids out; what is not known yet is asked of the tokenizer.
+// Encoding by words, as exposed to Python: texts in, ids out; unknown words go through the tokenizer.
 #include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -21,7 +21,7 @@ using words::WordEncoder;
 std::string_view utf8(py::handle text) {
   Py_ssize_t size = 0;
   const char* bytes = PyUnicode_Check(text.ptr()) ? PyUnicode_AsUTF8AndSize(text.ptr(), &size) : nullptr;
-  if (bytes == nullptr && PyErr_Occurred() == nullptr) throw py::type_error("the texts to encode are of type str");
+  if (bytes == nullptr && PyErr_Occurred() == nullptr) throw py::type_error("the texts to encode must be of type str");
   if (bytes == nullptr) throw py::error_already_set();
   return {bytes, static_cast<std::size_t>(size)};
 }
@@ -31,7 +31,7 @@ void mark_pages(const Unit* units, Py_ssize_t size, std::bitset<Classes::kPages>
   for (Py_ssize_t i = 0; i < size; ++i) pages.set(static_cast<std::uint32_t>(units[i]) / Classes::kPage);
 }
 
-// Asks for the classes of all characters of a page that a text holds and that are not known: `classes_of(page)` gives them as bytes.
+// Requests the character classes of every page that occurs in a text and is not known yet; `classes_of(page)` returns them as bytes.
 void classify(WordEncoder& encoder, const py::list& texts, const py::function& classes_of) {
   std::bitset<Classes::kPages> pages;
   pages.set(0);
@@ -48,10 +48,10 @@ void classify(WordEncoder& encoder, const py::list& texts, const py::function& c
     if (!pages.test(page) || encoder.knows(page)) continue;
     const std::string classes = py::bytes(classes_of(page));
     std::array<Class, Classes::kPage> found;
-    if (classes.size() != found.size()) throw py::value_error("a page has 256 classes");
+    if (classes.size() != found.size()) throw py::value_error("expected 256 classes per page");
     for (std::size_t i = 0; i < found.size(); ++i) {
       found[i] = static_cast<Class>(classes[i]);
-      if (found[i] < Class::kLetter || found[i] > Class::kOther) throw py::value_error("a class is a number from 1 to 4");
+      if (found[i] < Class::kLetter || found[i] > Class::kOther) throw py::value_error("a class must be 1 to 4");
     }
     encoder.classify(page, found.data());
   }
@@ -62,7 +62,7 @@ struct NewTokens {
   std::vector<std::size_t> offsets = {0};
 };
 
-// Asks for the tokens of words: `tokens_of(words)` gives (number of words, ids, number of the word of each id) for them in runs.
+// Requests the tokens of words: `tokens_of(words)` returns runs of (number of words, ids, word index of each id).
 NewTokens ask(const std::vector<std::string_view>& new_words, const py::function& tokens_of) {
   NewTokens tokens;
   py::list words(new_words.size());
@@ -75,13 +75,13 @@ NewTokens ask(const std::vector<std::string_view>& new_words, const py::function
       for (; at < ids.size() && of_word.at(at) == word; ++at) tokens.ids.push_back(ids[at]);
       tokens.offsets.push_back(tokens.ids.size());
     }
-    if (at != ids.size()) throw py::value_error("the tokens of words come in the order of the words");
+    if (at != ids.size()) throw py::value_error("the tokens must be in the order of the words");
   }
-  if (tokens.offsets.size() != new_words.size() + 1) throw py::value_error("there are tokens for every word");
+  if (tokens.offsets.size() != new_words.size() + 1) throw py::value_error("every word needs tokens");
   return tokens;
 }
 
-// The draft with its holes filled: ids of all texts, and where each text's begin, closed by how many there are.
+// The draft with its holes filled: the ids of all texts, and their offsets (texts + 1 entries).
 py::tuple filled(const Draft& draft, const NewTokens& tokens) {
   std::size_t size = draft.ids.size();
   for (const Draft::Hole& hole : draft.holes) size += tokens.offsets[hole.word + 1] - tokens.offsets[hole.word];
@@ -113,7 +113,7 @@ py::tuple filled(const Draft& draft, const NewTokens& tokens) {
 }
 
 py::tuple encode(WordEncoder& encoder, const py::list& given, const py::function& classes_of, const py::function& tokens_of) {
-  const py::list texts(given[py::slice(0, static_cast<py::ssize_t>(given.size()), 1)]);  // the caller's may change meanwhile
+  const py::list texts(given[py::slice(0, static_cast<py::ssize_t>(given.size()), 1)]);  // a copy: the caller may modify its list
   std::vector<std::string_view> views;
   for (const py::handle text : texts) views.push_back(utf8(text));
   classify(encoder, texts, classes_of);

@@ -1,4 +1,4 @@
-// Whether a table is the suffix array of its text: every position once, and in order.
+// Checks that a table is the suffix array of its text: every position once, in order.
 #pragma once
 
 #include <algorithm>
@@ -15,22 +15,22 @@
 
 namespace infinigram::build {
 
-// A table as a file of packed entries, mapped; raises BadIndex where its size cannot be right for the text.
+// A table as a file of packed entries, mapped; raises BadIndex if its size does not match the text.
 class Table {
  public:
   Table(const std::string& path, const Text& text) : bytes_(path, 1), path_(path), width_(text.width()), tokens_(text.tokens()) {
     if (tokens_ == 0 ? bytes_.bytes() != 0 : bytes_.bytes() % tokens_ != 0 || bytes_.bytes() / tokens_ > 8) {
-      throw BadIndex(path + " has " + std::to_string(bytes_.bytes()) + " bytes, which " + std::to_string(tokens_) +
-                     " tokens do not explain; it was cut off or belongs to another text");
+      throw BadIndex(path + " has " + std::to_string(bytes_.bytes()) + " bytes, which does not match " + std::to_string(tokens_) +
+                     " tokens; it is truncated or belongs to another text");
     }
     entry_bytes_ = tokens_ == 0 ? 1 : bytes_.bytes() / tokens_;
   }
 
-  // The position (in tokens) of a rank; raises BadIndex where the entry points outside the text or between tokens.
+  // The position (in tokens) of a rank; raises BadIndex if the entry points outside the text or between tokens.
   std::uint64_t position(std::uint64_t rank) const {
     const std::uint64_t entry = load_entry(bytes_.data() + rank * entry_bytes_, static_cast<int>(entry_bytes_));
     if (entry % width_ != 0 || entry / width_ >= tokens_) {
-      fail(rank, "points to byte " + std::to_string(entry) + " of the text, where no token begins");
+      fail(rank, "points to byte " + std::to_string(entry) + " of the text, which is not the start of a token");
     }
     return entry / width_;
   }
@@ -52,8 +52,8 @@ class Table {
 
 inline constexpr std::uint64_t kCheckAhead = 24;
 
-// Checks the whole table in O(tokens) with its inverse: neighbours whose first tokens agree stand as their rests do.
-// Takes sizeof(Rank) bytes of memory for each token.
+// Checks the whole table in O(tokens) using its inverse: neighbours with equal first tokens must be ordered like their continuations.
+// Takes sizeof(Rank) bytes of memory per token.
 template <typename Token, typename Rank>
 void check_all(const Text& text, const Table& table, const std::function<void(std::uint64_t)>& report) {
   const std::uint64_t tokens = table.entries();
@@ -61,7 +61,7 @@ void check_all(const Text& text, const Table& table, const std::function<void(st
   for (std::uint64_t rank = 0; rank < tokens; ++rank) {
     if (rank + kCheckAhead < tokens) __builtin_prefetch(&rank_of[table.position(rank + kCheckAhead)], 1);
     Rank& slot = rank_of[table.position(rank)];
-    if (slot != 0) table.fail(rank, "says the same as that of rank " + std::to_string(slot - 1));
+    if (slot != 0) table.fail(rank, "repeats that of rank " + std::to_string(slot - 1));
     slot = static_cast<Rank>(rank + 1);
     report(rank);
   }
@@ -80,7 +80,7 @@ void check_all(const Text& text, const Table& table, const std::function<void(st
   }
 }
 
-// Checks so many random neighbours by comparing their suffixes; needs no memory.
+// Checks `samples` random neighbours by comparing their suffixes; needs no memory.
 inline void check_sample(const Text& text, const Table& table, std::uint64_t samples, std::uint64_t seed,
                          const std::function<void(std::uint64_t)>& report) {
   if (table.entries() < 2) return;
@@ -98,8 +98,8 @@ inline void check_sample(const Text& text, const Table& table, std::uint64_t sam
   }
 }
 
-// The first eight bytes of every `stride`-th suffix, as numbers in its order: what narrows a search down in memory. The text is
-// read from left to right, once for each so many million of them, since it may be larger than the memory.
+// The first eight bytes of every `stride`-th suffix, as integers that sort like the suffixes: the in-memory part of a search. The
+// text may exceed the memory, so it is read from left to right, once per few million keys.
 inline std::vector<std::uint64_t> sampled_keys(const Text& text, const Table& table, std::uint64_t stride) {
   struct Sample {
     std::uint64_t position, at;

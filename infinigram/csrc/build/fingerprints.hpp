@@ -1,7 +1,7 @@
 // Long common prefixes in repetitive text, by fingerprints (Karp and Rabin 1987) of its prefixes.
 //
-// Two polynomials modulo 2^61 - 1 with bases drawn anew in every process: two different pieces of 10^9 tokens agree in both
-// with a chance below 10^-18, whatever the text. Half a byte for each token, and made only where a merge meets a repeat of
+// Two polynomials modulo 2^61 - 1 with bases drawn anew in every process: two different passages of 10^9 tokens agree in both
+// with probability below 10^-18, for any text. Takes half a byte per token, and is built only when a merge meets a repeat of
 // more than a thousand tokens.
 #pragma once
 
@@ -34,10 +34,10 @@ class Fingerprints {
     if (tokens_ % kEvery == 0) samples_.push_back(value);
   }
 
-  // How many tokens after `left` and `right` agree, less at most `kEvery`; `same` of them are known to.
+  // How many tokens after `left` and `right` agree, rounded down by at most `kEvery`; the first `same` are known to agree.
   std::uint64_t common_tokens(std::uint64_t left, std::uint64_t right, std::uint64_t same) const {
     const std::uint64_t rest = tokens_ - std::max(left, right);
-    // Steps are whole numbers of samples after `left`, so that only the prefix at `right` needs reckoning on.
+    // Steps are whole numbers of samples after `left`, so that only the prefix at `right` needs extra work.
     std::uint64_t known = (left + same + kEvery - 1) / kEvery * kEvery - left;
     if (known > rest || !equal(left, right, known)) return same;
     std::uint64_t step = kEvery;

@@ -1,15 +1,14 @@
-// Merging sorted parts without comparing suffixes: how many suffixes behind a part fall between its sorted ones.
+// Merging sorted parts without comparing suffixes: count how many later suffixes fall between the sorted suffixes of a part.
 //
 // SAscan (Kärkkäinen and Kempa 2014; pSAscan, with Puglisi, 2015; after Gonnet, Baeza-Yates and Snider 1992). A part is in
-// memory, everything behind it is read in sequence from right to left. Say that i suffixes of the part come before the
-// suffix at j + 1, and that token c stands at j. Then before the suffix at j come the part's suffixes with a smaller first
-// token, and those that begin with c and go on with one of the i. The suffixes that begin with c stand together, and with
-// each stands the rank of its continuation (psi), ascending: one binary search. No step compares text, so repetitive text
-// costs no more than other.
+// memory; everything after it is read sequentially from right to left. Assume that i suffixes of the part precede the suffix
+// at j + 1, and that token c is at j. Then the suffix at j is preceded by the part's suffixes with a smaller first token, and
+// by those that begin with c followed by one of the i. The suffixes that begin with c are contiguous, and the ranks of their
+// continuations (psi) ascend: one binary search. No step compares text, so repetitive text costs no more than any other.
 //
-// The part's last token is followed by what lies behind the part. It is given the rank g that its continuation, the suffix
-// at the part's end, would have; whether a suffix of the same rank comes before or after that one is told by a bit, which
-// the part to the right has left for every suffix from its beginning on.
+// The part's last token is followed by the text after the part. It is given the rank g that its continuation, the suffix at
+// the part's end, would have; a bit, stored by the part to the right for every suffix from its beginning on, decides whether a
+// suffix of the same rank precedes or follows that one.
 #pragma once
 
 #include <atomic>
@@ -30,7 +29,7 @@ namespace infinigram::build {
 template <typename Token>
 class Continuations {
  public:
-  // Notes in `greater`, unless null, which of the part's suffixes come after its first.
+  // Records in `greater`, unless null, which of the part's suffixes come after its first.
   Continuations(const Text& text, const SortedFile& part, Greater* greater)
       : alphabet_(text, part.begin(), part.end()),
         starts_(std::size_t{alphabet_.size()} + 1),
@@ -82,7 +81,7 @@ class Continuations {
   }
   const std::uint32_t* ranks() const { return ranks_.data(); }
   std::uint64_t first() const { return first_; }    // the rank of the part's first suffix
-  std::uint64_t border() const { return border_; }  // how many come before the suffix at the part's end
+  std::uint64_t border() const { return border_; }  // suffixes that precede the one at the part's end
   Token last() const { return last_; }
 
  private:
@@ -97,8 +96,8 @@ class Continuations {
   bool first_found_ = false;
 };
 
-// How many suffixes behind a part come before each of its sorted ones and after the one before: [tokens + 1], a byte each
-// while they are counted; what a byte cannot hold is counted in 256s.
+// Number of later suffixes that fall directly before each sorted suffix of a part: [tokens + 1], one byte each while counting;
+// overflows are counted in units of 256.
 class Gaps {
  public:
   using Overflow = std::unordered_map<std::uint32_t, std::uint64_t>;
@@ -111,7 +110,7 @@ class Gaps {
     if (count.fetch_add(1, std::memory_order_relaxed) == 255) ++overflow[static_cast<std::uint32_t>(rank)];
   }
 
-  // A byte for each gap below 255, and else 255 and eight bytes.
+  // One byte for a gap below 255, otherwise 255 and eight bytes.
   void write(const File& file, const Overflow& overflow) const {
     std::vector<Byte> buffer;
     std::uint64_t offset = 0;
@@ -142,21 +141,21 @@ class Gaps {
   HugeArray<std::uint8_t> counts_;
 };
 
-// Counts the suffixes behind a part, several stretches of the text in turns so that their memory accesses overlap.
+// Counts the suffixes after a part; several stretches of the text are interleaved so that their memory accesses overlap.
 template <typename Token>
 class GapCounter {
  public:
-  // `behind` holds what the part to the right left; `greater` takes the same for this part, unless null.
+  // `behind` is the output of the part to the right; `greater` receives that of this part, unless null.
   GapCounter(const Text& text, const SortedFile& part, const Continuations<Token>& part_in_memory, const Greater& behind,
              Greater* greater, Gaps& gaps, std::uint64_t threads)
       : text_(text), part_(part), order_(part_in_memory), behind_(behind), greater_(greater), gaps_(gaps) {
     const std::uint64_t tokens = text.tokens() - part.begin();
     stretch_ = std::max(kLeastStretch, tokens / (threads * kLanes * 4) / 64 * 64);
-    next_ = part.tokens() / stretch_;  // stretches are counted from the part's beginning, where the words of bits begin
+    next_ = part.tokens() / stretch_;  // stretches are aligned to the part's beginning, like the words of the bit set
     stretches_ = (tokens + stretch_ - 1) / stretch_;
   }
 
-  // What one thread does; `done` counts tokens.
+  // The work of one thread; `done` counts tokens.
   void run(Gaps::Overflow& overflow, std::atomic<std::uint64_t>& done, const std::atomic<bool>& stopped) {
     std::vector<Lane> lanes;
     for (std::size_t lane = 0; lane < kLanes; ++lane) {
@@ -183,14 +182,14 @@ class GapCounter {
  private:
   static constexpr std::size_t kLanes = 32;
   static constexpr std::uint64_t kLeastStretch = 256;
-  static constexpr std::uint32_t kNear = 8;  // entries that are looked at together
+  static constexpr std::uint32_t kNear = 8;  // entries that are examined together
 
-  // The tokens [stop, at) of a stretch are still to come, and `rank` of the part's suffixes come before the one at `at`.
+  // The tokens [stop, at) of a stretch remain; `rank` suffixes of the part precede the one at `at`.
   struct Lane {
     std::uint64_t at, stop, length, rank, bits;
     std::uint32_t low, size;
     Token token;
-    bool counted;  // whether the gap of `rank` is
+    bool counted;  // whether the gap of `rank` has been counted
   };
 
   bool take(Lane& lane) {

@@ -1,4 +1,4 @@
-// Which suffixes come after a given one, for every suffix behind it: what one part tells the part to its left.
+// For every suffix after a given position, whether it sorts after the suffix at that position; passed from a part to its left neighbour.
 #pragma once
 
 #include <fcntl.h>
@@ -13,14 +13,14 @@
 
 namespace infinigram::build {
 
-// One bit for every suffix from a position of the text on, in a mapped file: whether it comes after the suffix there.
+// One bit per suffix from a text position on, in a mapped file: whether it sorts after the suffix at that position.
 class Greater {
  public:
-  // Makes a file of zeros, with its room on the disk.
+  // Creates a file of zeros with its disk space allocated.
   Greater(const std::string& path, std::uint64_t begin, std::uint64_t end, bool fresh)
       : file_(path, fresh ? O_RDWR | O_CREAT | O_TRUNC : O_RDONLY), begin_(begin), bytes_((end - begin + 63) / 64 * 8) {
     if (fresh) file_.allocate(bytes_);
-    if (file_.bytes() != bytes_) throw BadIndex(path + " is cut off; delete the folder it lies in and build again");
+    if (file_.bytes() != bytes_) throw BadIndex(path + " is truncated; delete its folder and rebuild");
     if (bytes_ == 0) return;
     void* at = mmap(nullptr, bytes_, fresh ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, file_.descriptor(), 0);
     if (at == MAP_FAILED) throw BadIndex("cannot map " + path + ": " + std::strerror(errno));

@@ -1,11 +1,11 @@
-// Where the LMS suffixes of a text begin: those of type S right after one of type L (see sais.hpp).
+// Start positions of the LMS suffixes of a text: those of type S right after one of type L (see sais.hpp).
 #pragma once
 
 #include <cstdint>
 
 namespace infinigram::build {
 
-// Positions in a part of the text; a table entry in the making also carries a sign.
+// Positions in a part of the text; unfinished table entries also use the sign.
 using Position = std::int32_t;
 
 // Calls `visit(positions, count)` with blocks of the LMS positions of a text from right to left.
@@ -20,7 +20,7 @@ void for_lms(const Symbol* text, Position size, Visit visit) {
     const Symbol here = text[at];
     const unsigned here_s = static_cast<unsigned>(here < next) | (static_cast<unsigned>(here == next) & is_s);
     block[filled] = at + 1;
-    filled += static_cast<Position>(is_s & (here_s ^ 1U));  // no branch: types are as good as random
+    filled += static_cast<Position>(is_s & (here_s ^ 1U));  // no branch: types are effectively random
     is_s = here_s;
     next = here;
     if (filled == block_size) {

@@ -1,4 +1,4 @@
-// Large arrays in huge pages: suffix sorting reads and writes at random, and 4 KiB pages would miss the TLB every time.
+// Large arrays in huge pages: suffix sorting accesses memory at random, and 4 KiB pages would miss the TLB on every access.
 #pragma once
 
 #include <sys/mman.h>
@@ -19,7 +19,7 @@ class HugeArray {
     if (size == 0) return;
     void* at = mmap(nullptr, bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) throw std::bad_alloc();
-    madvise(at, bytes(), MADV_HUGEPAGE);  // a wish: without huge pages it is slower, and right
+    madvise(at, bytes(), MADV_HUGEPAGE);  // best effort: without huge pages sorting is only slower
     data_ = static_cast<Value*>(at);
   }
   HugeArray(HugeArray&& other) noexcept { *this = std::move(other); }

@@ -1,4 +1,4 @@
-// The table of a text from sorted parts in memory: one exact merge, which reads the text at random.
+// The table of a text from sorted parts in memory: one exact merge with random reads of the text.
 #pragma once
 
 #include <atomic>
@@ -24,7 +24,7 @@ struct Part {
   std::uint64_t position(std::uint64_t rank) const { return begin + static_cast<std::uint64_t>(offsets[rank]); }
 };
 
-// Writes packed entries from one rank on; several writers may fill one file.
+// Writes packed entries starting at a rank; several writers may fill one file.
 class TableWriter {
  public:
   TableWriter(const File& file, const Text& text, std::uint64_t rank)
@@ -35,7 +35,7 @@ class TableWriter {
 
   void put(std::uint64_t position) {
     const std::uint64_t entry = position * scale_;
-    std::memcpy(buffer_.data() + filled_, &entry, 8);  // the next entry overwrites what is too much
+    std::memcpy(buffer_.data() + filled_, &entry, 8);  // the next entry overwrites the excess bytes
     filled_ += entry_bytes_;
     if (filled_ >= kBufferBytes) flush();
   }
@@ -57,7 +57,7 @@ class TableWriter {
   std::vector<Byte> buffer_;
 };
 
-// Goes through a range of a sorted part, fetching the text of what will come.
+// Iterates over a range of a sorted part and prefetches the text of upcoming entries.
 class PartReader {
  public:
   PartReader(const Text& text, const Part& part, std::uint64_t from, std::uint64_t to)
@@ -92,7 +92,7 @@ class PartReader {
   bool ended_ = false;
 };
 
-// A tree of losers (Knuth, volume 3, 5.4.1) over the readers: one comparison a level for each suffix.
+// A tree of losers (Knuth, volume 3, 5.4.1) over the readers: one comparison per level and suffix.
 class LoserTree {
  public:
   LoserTree(const Text& text, std::vector<PartReader> readers) : order_(text), readers_(std::move(readers)) {
@@ -142,7 +142,7 @@ class LoserTree {
   std::size_t winner_ = kNobody;
 };
 
-// Where the suffix `splitter` (a position of the text) cuts a sorted part: how many of the part's come before it.
+// Number of suffixes of a sorted part that precede the suffix `splitter` (a text position).
 inline std::uint64_t cut(SuffixOrder& order, const Part& part, std::uint64_t splitter) {
   std::uint64_t low = 0, high = part.tokens();
   while (low < high) {
@@ -154,7 +154,7 @@ inline std::uint64_t cut(SuffixOrder& order, const Part& part, std::uint64_t spl
   return low;
 }
 
-// Splits the merge into `pieces` that can be done apart: [pieces + 1][parts] first ranks, cut at even steps of the
+// Splits the merge into `pieces` that are independent: [pieces + 1][parts] first ranks, cut at even steps of the
 // largest part.
 inline std::vector<std::vector<std::uint64_t>> pieces_of(const Text& text, const std::vector<Part>& parts,
                                                          std::uint64_t pieces) {

@@ -1,4 +1,4 @@
-// The order of two suffixes of a text, exact at any depth and quick in repetitive text.
+// The order of two suffixes of a text, exact at any depth and fast in repetitive text.
 #pragma once
 
 #include <algorithm>
@@ -9,23 +9,23 @@
 
 namespace infinigram::build {
 
-// Compares suffixes; remembers long repeats, so every thread has one of its own.
+// Compares suffixes and caches long repeats, so every thread needs its own instance.
 //
-// Suffixes of the same two passages meet again and again, always at the same distance: where a long agreement of two
-// passages ends is remembered by their distance, and whoever meets within it knows the first difference at once. What is
-// not remembered is compared byte by byte at first, then by fingerprints.
+// Suffixes of the same two passages are compared again and again, always at the same distance. The end of a long match between
+// two passages is cached under their distance, so a later comparison inside it knows the first difference at once. Everything
+// else is compared byte by byte at first, then by fingerprints.
 class SuffixOrder {
  public:
   explicit SuffixOrder(const Text& text) : text_(text), repeats_(std::size_t{1} << kSlotBits) {}
 
-  // Whether the suffix at `left` (a token position) comes before the one at `right`, another.
+  // Whether the suffix at `left` (a token position) sorts before the one at `right`; the two differ.
   bool before(std::uint64_t left, std::uint64_t right) {
     const std::uint64_t key_left = text_.key(left);
     const std::uint64_t key_right = text_.key(right);
     return key_left != key_right ? key_left < key_right : before_beyond_key(left, right);
   }
 
-  // The same for suffixes whose keys are known to agree.
+  // Same, for suffixes whose keys are known to agree.
   bool before_beyond_key(std::uint64_t left, std::uint64_t right) {
     const std::uint64_t low = std::min(left, right) * text_.width();
     const std::uint64_t high = std::max(left, right) * text_.width();
@@ -39,7 +39,7 @@ class SuffixOrder {
 
  private:
   struct Repeat {
-    std::uint64_t distance = 0, begin = 0, end = 0;  // in bytes: [begin, end) agrees with what lies `distance` after it
+    std::uint64_t distance = 0, begin = 0, end = 0;  // in bytes: [begin, end) equals the bytes `distance` after it
   };
   static constexpr int kSlotBits = 14;
   static constexpr std::uint64_t kShortBytes = 64;

@@ -1,10 +1,10 @@
-// Sorting one part of a text, so that its suffixes stand in the order they have in the whole text.
+// Sorting one part of a text, with its suffixes in the order that they have in the whole text.
 //
-// Where a part ends before the text does, its suffixes run on. Take c, the part's last symbol, and call a position high
-// where the suffix after it is at least the one that starts behind the part. Symbols above c, high c's and the last c
-// go up by one: then the order of the part alone, its end being smallest, is the order in the whole text (Ferragina,
-// Gagie and Manzini, "Lightweight Data Indexing and Compression in External Memory", 2012). Whatever repeats across the
-// border costs linear time and no overlap.
+// If a part ends before the text does, its suffixes extend beyond it. Let c be the part's last symbol, and call a position high
+// if the suffix after it is at least the one that starts right after the part. Symbols above c, high c's and the last c are
+// incremented by one: then the order within the part alone, with its end as the smallest symbol, equals the order in the whole
+// text (Ferragina, Gagie and Manzini, "Lightweight Data Indexing and Compression in External Memory", 2012). Repeats across the
+// border cost linear time and no overlap.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,10 @@
 
 namespace infinigram::build {
 
-// The largest part: positions in a part have a sign, and some are reckoned ahead of.
+// The largest part: positions in a part are signed, and some are computed ahead.
 inline constexpr std::uint64_t kMaxPartTokens = (std::uint64_t{1} << 31) - 1024;
 
-// The tokens of a part in their order, numbered densely: fewer and smaller buckets.
+// The distinct tokens of a part, numbered densely in order: fewer and smaller buckets.
 template <typename Token>
 class Alphabet {
  public:
@@ -43,7 +43,7 @@ class Alphabet {
     const auto& page = pages_[token / kPageTokens];
     return !page.empty() && page[token % kPageTokens] != kNone;
   }
-  // How many of them come before a token that is none of them.
+  // Number of these tokens that sort before a token that is not among them.
   std::uint32_t before(Token token) const {
     const auto less = [](Token a, Token b) { return order_key(a) < order_key(b); };
     return static_cast<std::uint32_t>(std::lower_bound(found_.begin(), found_.end(), token, less) - found_.begin());
@@ -91,7 +91,7 @@ class HighPositions {
  private:
   Token token(std::uint64_t at) const { return load_token<Token>(text_.data() + at * sizeof(Token)); }
 
-  // How many tokens after `end` + shift agree with those after `end`; made as far as matches reach.
+  // Number of tokens after `end` + shift that match those after `end`; computed as far as matches extend.
   std::uint64_t agreement(std::uint64_t shift) {
     if (agreements_.empty()) agreements_.push_back(rest_);
     while (agreements_.size() <= shift) {

@@ -1,13 +1,13 @@
 // Suffix sorting in linear time by induced copying: SA-IS, from Nong, Zhang and Chan, "Two Efficient Algorithms for
 // Linear Time Suffix Array Construction" (2009). The end of the text counts as smaller than every symbol.
 //
-// Words: a suffix is of type S where it is smaller than the next suffix, of type L where it is larger; an S suffix right
-// after an L suffix is an LMS suffix. Sorted LMS suffixes induce the order of all L suffixes in one pass over the table,
-// and these the order of all S suffixes in a second. LMS suffixes themselves are sorted by inducing their substrings,
-// naming them, and sorting the string of names (recursively).
+// Terms: a suffix is of type S if it is smaller than the next suffix, and of type L if it is larger; an S suffix right after an
+// L suffix is an LMS suffix. Sorted LMS suffixes induce the order of all L suffixes in one pass over the table, and these induce
+// the order of all S suffixes in a second pass. LMS suffixes themselves are sorted by inducing their substrings, naming them,
+// and sorting the string of names (recursively).
 //
-// Every pass reads the text and writes the table at random, so what a later step will touch is fetched ahead: the text
-// of an entry `kAhead` * 2 (or 3) steps before its turn, then (names have large alphabets) its bucket, then the slot.
+// Every pass accesses text and table at random, so upcoming accesses are prefetched: the text of an entry `kAhead` * 2 (or 3)
+// steps before its turn, then (names have large alphabets) its bucket, then the slot.
 #pragma once
 
 #include <algorithm>
@@ -22,14 +22,14 @@
 
 namespace infinigram::build {
 
-// Called after each of the passes over the text and the table with the share of the work that it was; may throw to stop.
+// Called after each pass over text and table with that pass's share of the work; may throw to stop.
 using Tick = std::function<void(double)>;
 
 template <typename Symbol>
 class SuffixSorter {
  public:
-  // Fills `table` with the positions of `text` in the order of their suffixes; symbols lie below `alphabet`.
-  // `spare` is memory that the sorter may use for its buckets.
+  // Fills `table` with the positions of `text` in the order of their suffixes; symbols are below `alphabet`.
+  // `spare` is scratch memory for the buckets.
   SuffixSorter(std::span<const Symbol> text, std::span<Position> table, Position alphabet, std::span<Position> spare,
                Tick tick = [](double) {})
       : text_(text.data()),
@@ -97,7 +97,7 @@ class SuffixSorter {
     }
   }
 
-  // Puts each LMS position, less one, at the end of its bucket; returns how many there are. The leftmost stays out: no
+  // Puts each LMS position minus one at the end of its bucket; returns their number. The leftmost is skipped: no
   // LMS substring ends there.
   Position scatter_lms() {
     std::fill(table_, table_ + size_, 0);
@@ -115,11 +115,11 @@ class SuffixSorter {
       found += filled;
     });
     if (last_slot != nullptr) *last_slot = 0;
-    if (found == 1) table_[0] = leftmost;  // alone it is sorted
+    if (found == 1) table_[0] = leftmost;  // a single one is sorted
     return found;
   }
 
-  // Fetches what the entry some steps ahead will need. `entry(at)` is the text position it will read, or 0.
+  // Prefetches the data of the entry a few steps ahead. `entry(at)` is the text position it will read, or 0.
   template <typename Entry>
   void fetch_ahead(Position at, Position step, Entry entry) const {
     constexpr Position stages = kNames ? 3 : 2;
@@ -130,8 +130,8 @@ class SuffixSorter {
     __builtin_prefetch(&table_[bucket_[text_[entry(at + step * kAhead)]] - (step < 0)], 1);
   }
 
-  // In the two passes over LMS substrings an entry is the position left of a sorted suffix, whose turn is to come;
-  // a negative entry waits for the other pass; zero is none.
+  // In the two passes over LMS substrings, an entry is the position left of a sorted suffix that is still to be processed;
+  // a negative entry waits for the other pass; zero is empty.
   void induce_substrings_l() {
     buckets_start();
     {
@@ -153,7 +153,7 @@ class SuffixSorter {
     }
   }
 
-  // Leaves the complements of the sorted LMS positions.
+  // Leaves the complements of the sorted LMS positions in the table.
   void induce_substrings_s() {
     buckets_end();
     for (Position at = size_ - 1; at >= 0; --at) {
@@ -167,7 +167,7 @@ class SuffixSorter {
     }
   }
 
-  // From LMS positions in the order of their substrings to LMS positions in the order of their suffixes, in front.
+  // Reorders LMS positions from substring order to suffix order, at the front of the table.
   void sort_lms(Position found) {
     Position kept = 0;
     for (Position at = 0; at < size_; ++at) {
@@ -200,7 +200,7 @@ class SuffixSorter {
     }
   }
 
-  // Gives equal LMS substrings equal names from 1 and leaves each at `found + position / 2`; returns how many.
+  // Gives equal LMS substrings equal names from 1 stored at `found + position / 2`; returns the number of names.
   Position name_substrings(Position found) {
     Position* at_half = table_ + found;
     std::fill(at_half, table_ + size_, 0);
@@ -242,8 +242,8 @@ class SuffixSorter {
     }
   }
 
-  // In the last two passes an entry is the sorted suffix itself; it is stored as its complement once its left neighbour
-  // is placed, or where that is for the other pass.
+  // In the last two passes an entry is the sorted suffix itself; it is stored as its complement once its left neighbour is placed,
+  // or if the left neighbour belongs to the other pass.
   void induce_l() {
     buckets_start();
     {

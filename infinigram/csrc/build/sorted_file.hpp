@@ -1,4 +1,4 @@
-// A sorted part of a text in a file: 4-byte positions counted from where the part begins, in the order of their suffixes.
+// A sorted part of a text in a file: 4-byte positions relative to the part's start, in the order of their suffixes.
 #pragma once
 
 #include <fcntl.h>
@@ -14,12 +14,12 @@
 
 namespace infinigram::build {
 
-// Reads a file from its beginning to its end through a buffer and lets the page cache forget what it has read.
+// Reads a file sequentially through a buffer and drops what it has read from the page cache.
 class FileReader {
  public:
   explicit FileReader(const File& file) : file_(file), left_(file.bytes()) {}
 
-  // The next `Value`; raises BadIndex where the file ends before.
+  // The next `Value`; raises BadIndex at the end of the file.
   template <typename Value>
   Value next() {
     if (filled_ - at_ < sizeof(Value)) refill(sizeof(Value));
@@ -39,7 +39,7 @@ class FileReader {
     const std::uint64_t rest = filled_ - at_;
     std::copy_n(buffer_.data() + at_, rest, buffer_.data());
     const std::uint64_t got = std::min(kBufferBytes - rest, left_);
-    if (rest + got < needed) throw BadIndex(file_.path() + " ends too early; delete it and build again");
+    if (rest + got < needed) throw BadIndex(file_.path() + " ends too early; delete it and rebuild");
     file_.read_at(buffer_.data() + rest, got, offset_);
     offset_ += got;
     left_ -= got;
@@ -60,7 +60,7 @@ class SortedFile {
  public:
   SortedFile(const std::string& path, std::uint64_t begin, std::uint64_t end)
       : file_(path, O_RDONLY), begin_(begin), tokens_(end - begin) {
-    if (file_.bytes() != tokens_ * sizeof(Position)) throw BadIndex(path + " is cut off; delete it and build again");
+    if (file_.bytes() != tokens_ * sizeof(Position)) throw BadIndex(path + " is truncated; delete it and rebuild");
   }
 
   std::uint64_t begin() const { return begin_; }
@@ -68,16 +68,16 @@ class SortedFile {
   std::uint64_t tokens() const { return tokens_; }
   const File& file() const { return file_; }
 
-  // The position in the part that a file's entry says; what lies outside is refused.
+  // The position that an entry holds; throws if it is outside the part.
   std::uint64_t checked(Position offset) const {
     if (offset < 0 || static_cast<std::uint64_t>(offset) >= tokens_) fail();
     return static_cast<std::uint64_t>(offset);
   }
 
-  [[noreturn]] void fail() const { throw BadIndex(file_.path() + " is damaged; delete it and build again"); }
+  [[noreturn]] void fail() const { throw BadIndex(file_.path() + " is damaged; delete it and rebuild"); }
 
-  // How many of the part's suffixes come before the one at `target`, a position behind the part or the end of the text.
-  // O(log tokens) comparisons, which begin behind what both neighbours have in common with it.
+  // Number of the part's suffixes that precede the one at `target`, a position after the part or the end of the text.
+  // O(log tokens) comparisons, each starting after the prefix that both bounds share with it.
   std::uint64_t suffixes_before(const Text& text, std::uint64_t target) const {
     std::uint64_t low = 0, high = tokens_, same_low = 0, same_high = 0;
     const std::uint64_t at = target * text.width();

@@ -1,4 +1,4 @@
-// The table of a text from sorted parts and the gaps between their suffixes: all files read and written in sequence.
+// The table of a text from sorted parts and the gaps between their suffixes: all files are read and written sequentially.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 
 namespace infinigram::build {
 
-// One part and how many suffixes behind it come before its next one.
+// One part, and the number of later suffixes that precede its next suffix.
 class Stitched {
  public:
   Stitched(const SortedFile& part, const File* gaps)
@@ -21,7 +21,7 @@ class Stitched {
     read_gap();
   }
 
-  // Whether the next suffix of those from this part on lies behind it.
+  // Whether the next suffix, among those from this part on, starts after the part.
   bool next_is_behind() {
     if (gap_ == 0) return false;
     --gap_;
@@ -49,7 +49,7 @@ class Stitched {
   std::uint64_t gap_ = 0;
 };
 
-// `gaps` has a file for each part but the last. Raises BadIndex where the files contradict one another.
+// `gaps` has a file for each part but the last. Raises BadIndex if the files contradict each other.
 inline void stitch(const Text& text, const std::vector<std::unique_ptr<SortedFile>>& parts,
                    const std::vector<std::unique_ptr<File>>& gaps, const File& table, std::atomic<std::uint64_t>& done,
                    const std::atomic<bool>& stopped) {

@@ -1,4 +1,4 @@
-// The text of a shard while its table is built: one mapped file.
+// The text of a shard while its table is built: a mapped file.
 #pragma once
 
 #include <fcntl.h>
@@ -19,7 +19,7 @@
 
 namespace infinigram::build {
 
-// An open file, closed at the end of its scope; raises BadIndex where it cannot be opened.
+// An open file, closed at the end of its scope; raises BadIndex if it cannot be opened.
 class File {
  public:
   File(std::string path, int flags) : path_(std::move(path)), descriptor_(open(path_.c_str(), flags | O_CLOEXEC, 0644)) {
@@ -32,7 +32,7 @@ class File {
   std::uint64_t bytes() const {
     struct stat status;
     if (fstat(descriptor_, &status) != 0) fail("read");
-    if (!S_ISREG(status.st_mode)) throw BadIndex(path_ + " is not a file; remove what lies there");
+    if (!S_ISREG(status.st_mode)) throw BadIndex(path_ + " is not a regular file; remove it");
     return static_cast<std::uint64_t>(status.st_size);
   }
 
@@ -41,7 +41,7 @@ class File {
       const ssize_t got = pread(descriptor_, at, bytes, static_cast<off_t>(offset));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) fail("read");
-      if (got == 0) throw BadIndex(path_ + " ends too early; build it again");
+      if (got == 0) throw BadIndex(path_ + " ends too early; rebuild it");
       at += got, offset += static_cast<std::uint64_t>(got), bytes -= static_cast<std::uint64_t>(got);
     }
   }
@@ -55,7 +55,7 @@ class File {
     }
   }
 
-  // Makes it so many bytes long, zeros, with room on the disk for all of them.
+  // Extends the file to this size with zeros and allocates the disk space.
   void allocate(std::uint64_t bytes) const {
     if (bytes > 0 && (errno = posix_fallocate(descriptor_, 0, static_cast<off_t>(bytes))) != 0) fail("write");
   }
@@ -67,7 +67,7 @@ class File {
   [[noreturn]] void fail(const char* what) const {
     const bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
     throw BadIndex("cannot " + std::string(what) + " " + path_ + ": " + std::strerror(errno) +
-                   (full ? "; free some space, then the same call continues, or build in another folder" : ""));
+                   (full ? "; free some space and repeat the call to resume, or build in another folder" : ""));
   }
 
   std::string path_;
@@ -80,7 +80,7 @@ class Text {
   Text(const std::string& path, int width) : width_(static_cast<std::uint64_t>(width)) {
     const File file(path, O_RDONLY);
     bytes_ = file.bytes();
-    if (bytes_ % width_ != 0) throw BadIndex(path + " is cut off: its size is no multiple of the token width");
+    if (bytes_ % width_ != 0) throw BadIndex(path + " is truncated: its size is not a multiple of the token width");
     if (bytes_ == 0) return;
     void* at = mmap(nullptr, bytes_, PROT_READ, MAP_PRIVATE, file.descriptor(), 0);
     if (at == MAP_FAILED) throw BadIndex("cannot map " + path + ": " + std::strerror(errno));
@@ -97,7 +97,7 @@ class Text {
   std::uint64_t bytes() const { return bytes_; }
   std::uint64_t tokens() const { return bytes_ / width_; }
 
-  // Gives the memory of these tokens back to the page cache: a pass over a large text need not count as ours.
+  // Releases the mapped pages of these tokens, so that a pass over a large text does not count as our memory.
   void release(std::uint64_t begin, std::uint64_t end) const {
     constexpr std::uint64_t page = 4096;
     const std::uint64_t from = (begin * width_ + page - 1) / page * page;
@@ -112,7 +112,7 @@ class Text {
     return suffix_key(data_ + at, bytes_ - at);
   }
 
-  // Made when first asked for, by whichever thread.
+  // Built on first use; thread-safe.
   const Fingerprints& fingerprints() const {
     std::call_once(prepared_, [this] { fingerprints_ = std::make_unique<Fingerprints>(data_, bytes_, width_); });
     return *fingerprints_;

@@ -1,4 +1,4 @@
-// Where one token gives way to the next in a sorted range of suffixes, and how often each token occurs there.
+// Borders between tokens in a sorted range of suffixes, and the count of each token there.
 #pragma once
 
 #include <algorithm>
@@ -11,8 +11,8 @@
 
 namespace infinigram {
 
-// Reads the token `shift_bytes` behind the suffix of every rank, a few dozen memory accesses at a time. Ranks where that lies outside
-// of the text yield false in `inside`.
+// Reads the token `shift_bytes` after the suffix of every rank, with a few dozen memory accesses in flight. `inside` is false for
+// ranks whose token would be outside the text.
 template <typename Token, typename RankAt, typename Take>
 void read_tokens(const Shard<Token>& shard, std::size_t count, std::int64_t shift_bytes, RankAt rank_at, Take take) {
   constexpr std::size_t kAhead = 24;
@@ -28,7 +28,7 @@ void read_tokens(const Shard<Token>& shard, std::size_t count, std::int64_t shif
     }
     if (at >= kAhead && at - kAhead < count) {
       const std::size_t ready = at - kAhead;
-      // a shift before the start wraps to a huge number, which is outside too
+      // a shift before the start wraps to a huge number, which is also outside
       const std::uint64_t place = shard.pointer(rank_at(ready)) + static_cast<std::uint64_t>(shift_bytes);
       places[ready % kAhead] = place;
       if (!outside(place)) shard.prefetch_text(place);
@@ -36,10 +36,10 @@ void read_tokens(const Shard<Token>& shard, std::size_t count, std::int64_t shif
   }
 }
 
-// Counts the tokens at `depth` over a range whose suffixes agree in the first `depth` tokens: these are sorted by the token at depth,
-// so only the borders between tokens are sought, by bisection in waves whose memory accesses overlap. Known to begin with are the
-// range's ends and, where the sampled keys reach that deep, every 64th rank. Adds to `counts` by byte order; returns how many
-// suffixes end before `depth` (0 or 1). O(distinct * log(hits / distinct)) memory accesses.
+// Counts the tokens at `depth` over a range whose suffixes agree in the first `depth` tokens. These are sorted by the token at
+// depth, so only the borders between tokens are located, by bisection in waves whose memory accesses overlap. Known at the start
+// are the ends of the range and, if the sampled keys reach that deep, every 64th rank. Adds to `counts` in byte order; returns
+// how many suffixes end before `depth` (0 or 1). O(distinct * log(hits / distinct)) memory accesses.
 template <typename Token>
 class BorderSearch {
  public:
@@ -77,7 +77,7 @@ class BorderSearch {
   struct Gap {
     Point low, high;
   };
-  static constexpr std::uint64_t kAllRanks = 48;  // smaller ranges are read whole
+  static constexpr std::uint64_t kAllRanks = 48;  // smaller ranges are read entirely
 
   void collect_points(Range range) {
     if (range.size() <= kAllRanks) {
@@ -91,7 +91,7 @@ class BorderSearch {
         const Token token = order_key(static_cast<Token>(shard_.keys()[sample] >> (64 - deep_bits)));
         const std::size_t size = points_.size();
         if (size > 2 && points_[size - 1].token == token && points_[size - 2].token == token) {
-          points_[size - 1].rank = sample * kStride;  // of a run of equal guesses the ends are enough
+          points_[size - 1].rank = sample * kStride;  // the ends of a run of equal guesses suffice
         } else {
           points_.push_back({sample * kStride, token, true});
         }
@@ -100,8 +100,8 @@ class BorderSearch {
     points_.push_back({range.end - 1, Token{}, false});
   }
 
-  // Reads the ends, then both points of every pair that differs, until no pair that differs holds a guess: keys that are damaged then
-  // do not count, since whatever lies between two equal tokens that were read is that token.
+  // Reads the ends, then both points of every pair that differs, until no differing pair contains a guess. Damaged keys then have no
+  // effect, since everything between two equal tokens that were read is that token.
   void read_points() {
     queue_.clear();
     for (std::size_t i = 0; i < points_.size(); ++i) {
@@ -171,7 +171,7 @@ class BorderSearch {
   std::vector<std::size_t> queue_, read_;
 };
 
-// The same on the pool's threads where the range is large: piece by piece, so a token that two pieces share is counted in each.
+// Same, on the pool's threads for a large range; it is split into pieces, and a token that two pieces share is reported by each.
 template <typename Token>
 std::int64_t count_borders(const Shard<Token>& shard, std::uint64_t depth, Range range, TokenCounts& counts) {
   constexpr std::uint64_t kPiece = std::uint64_t{1} << 17;
@@ -197,7 +197,7 @@ std::int64_t count_borders(const Shard<Token>& shard, std::uint64_t depth, Range
   return ends[0];
 }
 
-// Occurrences of every token of a shard, separators included; computed once, then kept.
+// Occurrences of every token of a shard, separators included; computed once, then cached.
 template <typename Token>
 const TokenCounts& unigrams(const Shard<Token>& shard) {
   return shard.unigrams([&] {

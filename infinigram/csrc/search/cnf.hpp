@@ -1,4 +1,4 @@
-// Clauses that must all occur near one another in one document; a clause is one of several terms.
+// CNF queries: all clauses must occur close together in one document; a clause matches if any of its terms does.
 #pragma once
 
 #include <algorithm>
@@ -10,13 +10,13 @@
 namespace infinigram {
 
 template <typename Token>
-using Clause = std::vector<std::vector<Token>>;  // terms in reading order
+using Clause = std::vector<std::vector<Token>>;  // terms, in reading order
 
 struct CnfLimits {
   std::uint64_t max_distance_tokens = 100;
-  std::uint64_t max_anchors = 0;  // 0: no limit, an exact answer
+  std::uint64_t max_anchors = 0;  // 0: no limit, exact
   std::uint64_t seed = 0;
-  bool official = false;  // clauses ordered shard by shard, and one hit counted once for every term that it matches
+  bool official = false;  // order clauses per shard, and count a hit once per matching term
 };
 
 struct CnfResult {
@@ -25,7 +25,7 @@ struct CnfResult {
   std::vector<Hit> hits;  // the leftmost token of each match
 };
 
-// A document in reading order, whichever way the index holds it.
+// A document in reading order, for forward and reversed indexes.
 template <typename Token>
 class ReadingOrder {
  public:
@@ -35,7 +35,7 @@ class ReadingOrder {
   std::uint64_t position(std::int64_t at) const {
     return reversed_ ? place_.end - 1 - static_cast<std::uint64_t>(at) : place_.begin + static_cast<std::uint64_t>(at);
   }
-  // Where a term of so many tokens begins, found at a position of the shard.
+  // Start of a term with `term_tokens` tokens that was found at a position of the shard.
   std::int64_t start_of(std::uint64_t position_tokens, std::size_t term_tokens) const {
     return static_cast<std::int64_t>(reversed_ ? place_.end - position_tokens - term_tokens : position_tokens - place_.begin);
   }
@@ -57,8 +57,8 @@ bool matches_at(const ReadingOrder<Token>& document, const Clause<Token>& clause
   return false;
 }
 
-// Grows the span [left, right] of term starts by the nearest hits of each clause on both sides, at most `distance` tokens away; false
-// where a clause has none. The span never leaves the document, so nothing beyond its border can hide a hit within it.
+// Extends the span [left, right] of term starts by the nearest hits of each clause on both sides, at most `distance` tokens away;
+// false if a clause has none. The span stays within the document, so hits beyond its border cannot hide a hit inside.
 template <typename Token>
 bool grow(const ReadingOrder<Token>& document, std::span<const Clause<Token>* const> clauses, std::int64_t distance,
           std::int64_t& left, std::int64_t right) {
@@ -84,7 +84,7 @@ class CnfSearch {
     for (std::size_t c = 0; c < clauses_.size(); ++c) {
       for (std::vector<Token>& term : turned_[c]) {
         if (std::find(term.begin(), term.end(), separator<Token>) != term.end()) {
-          throw BadQuery("a term of a CNF query lies within one document and cannot hold the separator; leave it out");
+          throw BadQuery("a term of a CNF query cannot contain the document separator; leave it out");
         }
         if (engine.reversed()) std::reverse(term.begin(), term.end());
         ranges_[c].push_back(find_ranges<Token>(engine, term));
@@ -92,7 +92,7 @@ class CnfSearch {
     }
   }
 
-  // O(hits of the rarest clause * clauses * distance) at most; every other clause is sought in the text around these hits.
+  // O(hits of the rarest clause * clauses * distance) at most; the other clauses are searched in the text around these hits.
   CnfResult run() {
     CnfResult result;
     for (std::size_t s = 0; s < engine_.main(); ++s) {
@@ -131,7 +131,7 @@ class CnfSearch {
     return sum;
   }
 
-  // From the rarest clause to the commonest, over all shards or in one.
+  // Orders the clauses from rarest to most frequent, over all shards or in one.
   void choose_order(std::size_t shard) {
     std::vector<std::pair<std::int64_t, std::size_t>> order;
     for (std::size_t c = 0; c < clauses_.size(); ++c) {
@@ -161,7 +161,7 @@ class CnfSearch {
       }
     }
     if (limits_.official || turned_[clause].size() == 1) return;
-    // one place that several terms match is one hit: where it starts in reading order
+    // a position that several terms match is one hit, identified by its start in reading order
     const auto start = [&](const Anchor& a) { return engine_.reversed() ? a.pointer_bytes + a.term_tokens * sizeof(Token) : a.pointer_bytes; };
     std::sort(anchors_.begin() + from, anchors_.end(), [&](const Anchor& a, const Anchor& b) { return start(a) < start(b); });
     anchors_.erase(std::unique(anchors_.begin() + from, anchors_.end(),

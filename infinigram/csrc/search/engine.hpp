@@ -1,4 +1,4 @@
-// An index: its shards, the documents taken down, and exact counts over both.
+// An index: its shards, the removed documents, and exact counts that account for both.
 #pragma once
 
 #include <limits>
@@ -16,7 +16,7 @@
 
 namespace infinigram {
 
-// A query in the order of the index: reversed where the index holds reversed documents (version 5).
+// A query in index order: reversed if the index holds reversed documents (version 5).
 template <typename Token>
 using Query = std::span<const Token>;
 
@@ -35,15 +35,15 @@ class Engine {
   }
 
   bool reversed() const { return reversed_; }
-  // The id that an end of document is reported under.
+  // The id reported for an end of document.
   std::uint64_t eos() const { return eos_; }
-  // Shards that hold documents; behind them stand those that hold copies of documents taken down.
+  // Number of shards that hold documents; they are followed by shards with copies of removed documents.
   std::size_t main() const { return main_; }
   std::size_t all() const { return shards_.size(); }
   bool any_removed() const { return shards_.size() > main_; }
   const Shard<Token>& shard(std::size_t s) const { return *shards_[s]; }
   std::int64_t sign(std::size_t s) const { return s < main_ ? 1 : -1; }
-  // Tokens of the documents that are not taken down, separators included.
+  // Tokens of the documents that are not removed, including separators.
   std::int64_t tokens() const { return tokens_; }
 
  private:
@@ -54,7 +54,7 @@ class Engine {
   std::vector<std::unique_ptr<Shard<Token>>> shards_;
 };
 
-// So few searches leave memory accesses free that each can fetch ahead.
+// With at most this many searches, each may prefetch.
 inline constexpr std::size_t kFew = 4;
 
 // Searches every query in the first `shards` shards and calls answer(query number, shard number, search).
@@ -77,7 +77,7 @@ void search_all(const Engine<Token>& engine, std::span<const Query<Token>> queri
       [&](const Search<Token>& search, std::size_t job) { answer(job / shards, job % shards, search); });
 }
 
-// Where a query occurs in each shard, those of documents taken down included.
+// The range of a query in each shard, including the shards of removed documents.
 template <typename Token>
 std::vector<Range> find_ranges(const Engine<Token>& engine, Query<Token> query) {
   std::vector<Range> ranges(engine.all());
@@ -86,8 +86,8 @@ std::vector<Range> find_ranges(const Engine<Token>& engine, Query<Token> query) 
   return ranges;
 }
 
-// Whether a query reaches over the border of a document. What such a query meets in the copies of documents taken down has other
-// neighbours than in the index, so it cannot be subtracted: its hits are looked at one by one.
+// Whether a query crosses a document border. Such a query has other neighbours in the copies of removed documents than in the
+// index, so its count cannot be subtracted: its hits are examined one by one.
 template <typename Token>
 bool crosses_documents(Query<Token> query) {
   for (std::size_t at = 1; at < query.size(); ++at) {
@@ -96,7 +96,7 @@ bool crosses_documents(Query<Token> query) {
   return false;
 }
 
-// Whether a hit touches a document taken down with anything but a separator at its end.
+// Whether a hit overlaps a removed document other than by a final separator.
 template <typename Token>
 bool hits_removed(const Shard<Token>& shard, std::uint64_t pointer_bytes, Query<Token> query) {
   if (shard.removed().empty()) return false;
@@ -108,7 +108,7 @@ bool hits_removed(const Shard<Token>& shard, std::uint64_t pointer_bytes, Query<
   return false;
 }
 
-// Calls visit(shard number, byte offset) for every occurrence outside documents taken down, in rank order. O(hits).
+// Calls visit(shard number, byte offset) for every occurrence outside removed documents, in rank order. O(hits).
 template <typename Token, typename Visit>
 void for_each_hit(const Engine<Token>& engine, Query<Token> query, const std::vector<Range>& ranges, Visit visit) {
   for (std::size_t s = 0; s < engine.main(); ++s) {
@@ -120,7 +120,7 @@ void for_each_hit(const Engine<Token>& engine, Query<Token> query, const std::ve
   }
 }
 
-// Adds each query's occurrences outside documents taken down to `counts`, which start at 0.
+// Adds each query's occurrences outside removed documents to `counts`, which start at 0.
 template <typename Token>
 void count_all(const Engine<Token>& engine, std::span<const Query<Token>> queries, std::int64_t* counts) {
   search_all<Token>(engine, queries, engine.all(), Want::kRange,
@@ -142,7 +142,7 @@ std::int64_t count_one(const Engine<Token>& engine, Query<Token> query) {
   return count;
 }
 
-// The first four bytes of a query as a big-endian number, zeros behind its end: near numbers are near ranks.
+// The first four bytes of a query as a big-endian number, padded with zeros: close numbers mean close ranks.
 template <typename Token>
 std::uint32_t first_bytes(Query<Token> query) {
   std::uint32_t head = 0;
@@ -150,8 +150,7 @@ std::uint32_t first_bytes(Query<Token> query) {
   return __builtin_bswap32(head);
 }
 
-// The same on the pool's threads, for batches. Large ones are searched in the order of the ranks, so that neighbours read the same
-// pages.
+// Same, on the pool's threads, for batches. Large batches are searched in rank order, so that neighbours read the same pages.
 template <typename Token>
 void count_batch(const Engine<Token>& engine, std::span<const Query<Token>> queries, std::int64_t* counts) {
   constexpr std::size_t kWorthSorting = 4096;
@@ -161,7 +160,7 @@ void count_batch(const Engine<Token>& engine, std::span<const Query<Token>> quer
     });
     return;
   }
-  std::vector<std::uint64_t> order(queries.size());  // the first bytes, and behind them the number of the query
+  std::vector<std::uint64_t> order(queries.size());  // the first bytes in the high half, the query number in the low half
   for (std::size_t q = 0; q < queries.size(); ++q) order[q] = std::uint64_t{first_bytes(queries[q])} << 32 | q;
   radix_sort(order, [](std::uint64_t item) { return item >> 32; });
   parallel_for(queries.size(), 2048, [&](std::size_t begin, std::size_t end) {

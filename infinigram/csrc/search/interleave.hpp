@@ -1,4 +1,4 @@
-// Many small tasks in turns on one thread.
+// Interleaves many small tasks on one thread.
 #pragma once
 
 #include <array>
@@ -6,8 +6,8 @@
 
 namespace infinigram {
 
-// Runs `jobs` tasks, a few dozen at a time in turns, so that one's memory access passes while the others compute (AMAC, Kocberber et
-// al. 2015). `begin(task, job)` starts a task, `finish(task, job)` takes its answer.
+// Runs `jobs` tasks, a few dozen at a time, interleaved so that the memory access of one overlaps the computation of others (AMAC,
+// Kocberber et al. 2015). `begin(task, job)` starts a task, `finish(task, job)` takes its result.
 template <typename Task, typename Begin, typename Finish>
 void interleave(std::size_t jobs, Begin begin, Finish finish) {
   constexpr std::size_t kSlots = 32;

@@ -1,4 +1,4 @@
-// The search among the sampled keys of a shard, in steps of one memory access each.
+// Search in the sampled keys of a shard, in steps of one memory access each.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace infinigram {
 
-// Which samples have a key from `key` to `last_key`. Keys lie close together, so once few are left they are searched at one go.
+// Finds the samples whose key is in [`key`, `last_key`]. Keys are adjacent in memory, so the last few are searched in one step.
 class KeySearch {
  public:
   void start(const std::uint64_t* keys, Range samples, std::uint64_t key, std::uint64_t last_key) {
@@ -33,7 +33,7 @@ class KeySearch {
       return false;
     }
     first_ = first_key(low_, high_, [this](std::uint64_t key) { return key < key_; });
-    // most queries have few samples of their own, so gallop
+    // most queries match few samples, so gallop
     std::uint64_t low = first_;
     std::uint64_t width = 1;
     while (low + width <= limit_ && keys_[low + width - 1] <= last_key_) {
@@ -50,9 +50,9 @@ class KeySearch {
   std::uint64_t limit() const { return limit_; }
 
  private:
-  static constexpr std::uint64_t kNearKeys = 256;  // fewer are searched without giving way to other searches
+  static constexpr std::uint64_t kNearKeys = 256;  // fewer are searched without yielding to other searches
 
-  // The first of the keys [low, high) that is not `before`, without a branch to predict.
+  // The first of the keys [low, high) that is not `before`, branch-free.
   template <typename Before>
   std::uint64_t first_key(std::uint64_t low, std::uint64_t high, Before before) const {
     while (low < high) {

@@ -1,4 +1,4 @@
-// Which tokens follow a prompt, and how often: exactly, and as the official engine approximates it.
+// The tokens that follow a prompt and their counts: exact, or approximated like the official engine.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@ struct NextTokens {
   TokenCounts counts;
 };
 
-// What stands before each hit, for reversed indexes: read one by one, or sought token by token where that is less.
+// The token before each hit, for reversed indexes: read hit by hit, or searched token by token if that is cheaper.
 template <typename Token>
 std::int64_t count_before(const Shard<Token>& shard, Query<Token> query, Range range, TokenCounts& counts) {
   constexpr std::uint64_t kSearchCost = 30;  // in tokens read
@@ -62,11 +62,11 @@ std::int64_t count_before(const Shard<Token>& shard, Query<Token> query, Range r
   return at_end;
 }
 
-// What stands behind the last token of a shard. It is no separator to compare with: a range from an end of shard to a separator holds
-// other tokens, which the official engine overlooks.
+// The marker for "after the last token of a shard". It must not compare as a separator: a range from an end of shard to a separator
+// contains other tokens, which the official engine misses.
 inline constexpr std::uint64_t kShardEnd = ~std::uint64_t{0};
 
-// Sorts by id, sums equal ids and drops what sums to nothing; separators become eos.
+// Sorts by id, sums equal ids and drops zero sums; separators become eos.
 template <typename Token>
 void settle(TokenCounts& counts, std::uint64_t eos) {
   for (auto& [token, count] : counts) {
@@ -119,8 +119,8 @@ NextTokens next_tokens(const Engine<Token>& engine, Query<Token> query) {
   return next;
 }
 
-// The official estimate: one rank in the middle of every `unit` stands for all of them, the unit being the smallest power of two that
-// needs at most `max_support` reads. Only forward indexes are sorted by the next token, so only they can be estimated this way.
+// The official estimate: one rank in the middle of every `unit` represents all of them; the unit is the smallest power of two that
+// needs at most `max_support` reads. Only forward indexes are sorted by the next token, so only they support it.
 template <typename Token>
 class OfficialEstimate {
  public:

@@ -1,4 +1,4 @@
-// Seeded drawing of occurrences, with or without replacement, at no cost that grows with how many there are.
+// Seeded sampling of occurrences, with or without replacement, at a cost independent of their number.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace infinigram {
 
-// A place that a search returns; `number` counts the occurrences over all shards, those taken down included.
+// A position returned by a search; `number` is its index among the occurrences in all shards, including removed ones.
 struct Hit {
   std::uint64_t shard, pointer_bytes, document, number;
 };
@@ -29,7 +29,7 @@ inline std::uint64_t mix(std::uint64_t value) {
   return value ^ (value >> 31);
 }
 
-// A seeded permutation of 0 .. size without a table: a Feistel network over the next even number of bits, walked until it lands inside.
+// A seeded permutation of 0 .. size without a table: a Feistel network over the next even number of bits, with cycle walking.
 class Permutation {
  public:
   Permutation(std::uint64_t size, std::uint64_t seed) : size_(size), seed_(mix(seed)) {
@@ -56,9 +56,9 @@ class Permutation {
   std::uint64_t mask_ = 0;
 };
 
-// Draws from `total` numbered candidates. `accept(number, hit)` fills the hit in, or says false where it was taken down. Without
-// replacement (and for distinct documents) candidates come in a seeded order, so `skip` turns pages; `kept` is how many of them
-// would be accepted.
+// Samples from `total` numbered candidates. `accept(number, hit)` fills in the hit, or returns false if it is removed. Without
+// replacement (and for distinct documents) candidates come in a seeded order, so `skip` pages through them; `kept` is the number
+// that would be accepted.
 template <typename Accept>
 std::vector<Hit> draw(std::uint64_t total, std::int64_t kept, const Sampling& how, Accept accept) {
   std::vector<Hit> drawn;
@@ -89,7 +89,7 @@ struct Drawn {
   std::vector<Hit> hits;
 };
 
-// Occurrences of one query outside documents taken down, and `how.limit` of them.
+// The number of occurrences of a query outside removed documents, and `how.limit` of them.
 template <typename Token>
 Drawn draw_hits(const Engine<Token>& engine, Query<Token> query, const Sampling& how) {
   Drawn drawn;

@@ -1,4 +1,4 @@
-// Every position of a text at once: how far it can be copied from the index, and its infini-gram probability.
+// Every position of a text at once: the length of the match in the index from there, and the infini-gram probability.
 #pragma once
 
 #include <algorithm>
@@ -7,8 +7,8 @@
 
 namespace infinigram {
 
-// Where the searches of `match_ends` ended: for each position of a text and each shard the rank of a suffix that shares most with the
-// text from there, or the rank after it; kNone where nothing was searched.
+// Where the searches of `match_ends` ended: for each position of a text and each shard, the rank of a suffix with the longest match
+// of the text from there, or the rank after it; kNone if nothing was searched.
 struct Ranks {
   static constexpr std::uint64_t kNone = std::numeric_limits<std::uint64_t>::max();
   std::vector<std::uint64_t> nearest;  // [positions, shards]
@@ -16,15 +16,15 @@ struct Ranks {
 
 namespace score_detail {
 
-// Grids of 0 .. count: first every multiple of a power of two, then the middles, so that a middle between two equal ends is not
-// looked at. The first grid is coarse where the text is long, and fine enough to keep the searches interleaved.
+// Grids of 0 .. count: first every multiple of a power of two, then the midpoints, so that a midpoint between two equal ends is
+// skipped. The first grid is coarse for a long text, and fine enough to keep the searches interleaved.
 inline std::size_t first_stride(std::size_t count) {
   std::size_t stride = 1;
   while (stride < 1024 && stride * 64 < count) stride *= 2;
   return stride;
 }
 
-// The longest beginning of `query` that occurs outside documents taken down, given that `longest` tokens of it occur somewhere.
+// The longest prefix of `query` that occurs outside removed documents, given that `longest` tokens of it occur somewhere.
 template <typename Token>
 std::size_t longest_kept(const Engine<Token>& engine, Query<Token> query, std::size_t longest) {
   std::size_t low = 0;
@@ -40,7 +40,7 @@ std::size_t longest_kept(const Engine<Token>& engine, Query<Token> query, std::s
   return low;
 }
 
-// Sets ends[position] for the given positions; each one's query starts there and bounds how far it can reach.
+// Sets ends[position] for the given positions; each query starts there and bounds the length of its match.
 template <typename Token>
 void match_at(const Engine<Token>& engine, std::span<const std::size_t> positions, std::span<const Query<Token>> queries,
               std::vector<std::size_t>& ends, Ranks* ranks) {
@@ -61,8 +61,8 @@ void match_at(const Engine<Token>& engine, std::span<const std::size_t> position
 
 }  // namespace score_detail
 
-// For every position of a text in index order the largest end such that text[position:end] occurs; one more entry for the end itself.
-// These ends never decrease, so one search per position suffices, and none between two positions that reach equally far.
+// For every position of a text in index order, the largest end such that text[position:end] occurs; one more entry for the end itself.
+// These ends never decrease, so one search per position suffices, and none between two positions with the same end.
 template <typename Token>
 std::vector<std::size_t> match_ends(const Engine<Token>& engine, Query<Token> text, Ranks* ranks = nullptr) {
   const std::size_t size = text.size();
@@ -89,7 +89,7 @@ std::vector<std::size_t> match_ends(const Engine<Token>& engine, Query<Token> te
   return ends;
 }
 
-// Whether each position's suffix starts are wanted from ends of matches (forward) or the other way round; two pointers, O(size).
+// Converts ends of matches to starts of suffixes, for forward indexes; two pointers, O(size).
 // starts[i] = smallest l with ends[l] >= i.
 inline std::vector<std::size_t> starts_of(const std::vector<std::size_t>& ends) {
   std::vector<std::size_t> starts(ends.size());
@@ -101,7 +101,7 @@ inline std::vector<std::size_t> starts_of(const std::vector<std::size_t>& ends) 
   return starts;
 }
 
-// The same for a text of reversed documents, matched reversed: position i of the text is size - i there, and its match reaches back.
+// Same, for reversed documents matched in reverse: position i of the text is size - i there, and its match extends backwards.
 inline std::vector<std::size_t> starts_of_reversed(const std::vector<std::size_t>& ends) {
   const std::size_t size = ends.size() - 1;
   std::vector<std::size_t> starts(ends.size());
@@ -109,7 +109,7 @@ inline std::vector<std::size_t> starts_of_reversed(const std::vector<std::size_t
   return starts;
 }
 
-// For every position the start of the longest suffix of what stands before it (size + 1 entries, never decreasing).
+// For every position, the start of the longest matching suffix before it (size + 1 entries, never decreasing).
 template <typename Token>
 std::vector<std::size_t> suffix_starts(const Engine<Token>& engine, Query<Token> text) {
   const std::vector<std::size_t> ends = match_ends(engine, text);
@@ -137,8 +137,8 @@ struct Scores {
   std::vector<std::int64_t> suffix_tokens, prompt_counts, continuation_counts;
 };
 
-// For every position i: the longest suffix of text[:i] that occurs, how often it does, and how often with text[i] after it. Counts for
-// one suffix start never increase, so equal counts at two positions hold between them.
+// For every position i: the longest suffix of text[:i] that occurs, its count, and its count followed by text[i]. Counts for
+// one suffix start never increase, so equal counts at two positions apply to all positions between them.
 template <typename Token>
 Scores score(const Engine<Token>& engine, Query<Token> text) {
   const std::size_t size = text.size();

@@ -1,4 +1,4 @@
-// The search for one query in one shard, cut into steps of one memory access each, so that many searches can wait together.
+// The search for one query in one shard, split into steps of one memory access each, so that many searches can be interleaved.
 #pragma once
 
 #include <algorithm>
@@ -12,15 +12,15 @@ namespace infinigram {
 
 enum class Want : std::uint8_t { kRange, kLongest };
 
-// Finds the ranks whose suffixes begin with a query (kRange), or how long a beginning of it occurs (kLongest).
+// Finds the ranks whose suffixes begin with a query (kRange), or the length of its longest prefix that occurs (kLongest).
 //
-// The sampled keys only narrow the ranks down: where the answer lies at an edge that no suffix was compared at, the edge is compared
-// too, and a search that its keys misled starts again over all ranks. Bytes that both edges are known to share with the query are
+// The sampled keys only narrow the ranks down: if the answer is at an edge whose suffix was not compared, that edge is compared too,
+// and a search that was misled by its keys restarts over all ranks. Bytes that both edges are known to share with the query are
 // not compared again (Manber and Myers 1990). O(log tokens) memory accesses.
 template <typename Token>
 class Search {
  public:
-  // With `ahead` the next three levels of a bisection are fetched at once: quicker for one search, too much for many in turns.
+  // `ahead` prefetches the next three levels of a bisection: faster for a single search, too much for interleaved ones.
   void start(const Shard<Token>& shard, const Token* query, std::size_t tokens, Want want, bool ahead) {
     shard_ = &shard;
     query_ = reinterpret_cast<const Byte*>(query);
@@ -68,13 +68,13 @@ class Search {
 
   Range range() const { return {begin_, end_}; }
   std::uint64_t longest_tokens() const { return longest_ / sizeof(Token); }
-  // Of kLongest: the suffix at this rank, or the one before it, shares most with the query.
+  // For kLongest: the suffix at this rank, or the one before it, has the longest match with the query.
   std::uint64_t nearest_rank() const { return begin_; }
 
  private:
   enum class Stage : std::uint8_t { kKeys, kTable, kText, kDone };
   enum class Phase : std::uint8_t { kShared, kLower, kUpper, kCheckBelow, kCheckAbove };
-  static constexpr std::uint64_t kNearBytes = 64;  // table entries so near have most likely been fetched with the last one
+  static constexpr std::uint64_t kNearBytes = 64;  // table entries this close were most likely fetched with the last one
 
   bool search_ranks() {
     const std::uint64_t low = keys_.first() == 0 ? 0 : (keys_.first() - 1) * kStride + 1;
@@ -82,7 +82,7 @@ class Search {
     low_common_ = high_common_ = first_token_bytes_;
     below_known_ = low_ == first_token_.begin;
     above_known_ = high_ == first_token_.end;
-    // a whole query within the key: its first and last sample are hits, so the edges lie next to them
+    // the whole query fits in the key: its first and last samples are hits, so the edges are next to them
     if (bytes_ <= 8 && keys_.first() < keys_.last()) {
       hint_ = true;
       levels_ready_ = 1;
@@ -99,7 +99,7 @@ class Search {
     low_common_ = 0;
     high_common_ = 0;
     hint_ = false;
-    middle_ = high;  // of no meaning but that no entry near has been fetched
+    middle_ = high;  // arbitrary; only marks that no nearby entry has been fetched
     phase_ = Phase::kShared;
     stage_ = Stage::kTable;
   }
@@ -125,7 +125,7 @@ class Search {
     fetch_ahead(middle + 1, high, levels - 1);
   }
 
-  // The order of the suffix at `pointer_` and the query: negative, 0 where it begins with the query, positive.
+  // The order of the suffix at `pointer_` and the query: negative, 0 if the suffix begins with the query, positive.
   int compare() {
     const std::uint64_t left = shard_->text_bytes() - pointer_;
     const std::uint64_t bytes = bytes_ < left ? bytes_ : left;

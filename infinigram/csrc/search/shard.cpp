@@ -4,8 +4,8 @@ namespace infinigram {
 
 namespace {
 
-// What is looked at when a shard is opened: all of a small one, so that every damage is found, and of a large one so much that
-// foreign, swapped and wrongly typed files are.
+// What is checked when a shard is opened: all of a small one, so that any damage is found; of a large one, enough to detect
+// foreign, swapped and wrongly typed files.
 constexpr std::uint64_t kWhole = std::uint64_t{1} << 16;
 constexpr std::uint64_t kSpotChecks = 128;
 constexpr std::uint64_t kComparedBytes = 4096;
@@ -30,52 +30,52 @@ Shard<Token>::Shard(const ShardFiles& files, Load load, bool accelerate)
 template <typename Token>
 void Shard<Token>::check_sizes(const ShardFiles& files) {
   const std::string width = number(kWidth);
-  if (text_.size() == 0) throw BadIndex(files.text + " is empty; it was cut off, or the build had no document");
+  if (text_.size() == 0) throw BadIndex(files.text + " is empty; it is truncated, or the build had no documents");
   if (text_.size() % kWidth != 0) {
     throw BadIndex(files.text + " has " + number(text_.size()) + " bytes, not whole tokens of " + width +
-                   "; it was cut off, or the token dtype is another");
+                   "; it is truncated, or the token dtype is wrong");
   }
   tokens_ = text_.size() / kWidth;
   if (token(0) != separator<Token>) {
     throw BadIndex(files.text + " does not begin with a separator of " + width +
-                   " bytes; it is no text of an index, or the token dtype is another");
+                   " bytes; it is not the text of an index, or the token dtype is wrong");
   }
-  // a text of one byte has entries of no bytes in the official layout
+  // in the official layout, the entries of a one-byte text have zero bytes
   entry_bytes_ = table_.size() / tokens_;
   const std::uint64_t needed = text_.size() == 1 ? 0 : static_cast<std::uint64_t>(infinigram::entry_bytes(text_.size()));
   if (table_.size() % tokens_ != 0 || entry_bytes_ < needed || entry_bytes_ > 8) {
     throw BadIndex(files.table + " has " + number(table_.size()) + " bytes and cannot be the suffix array of " + files.text + " (" +
-                   number(tokens_) + " tokens); one of them was cut off or belongs elsewhere, or the token dtype is another");
+                   number(tokens_) + " tokens); one of them is truncated or belongs to another index, or the token dtype is wrong");
   }
   entry_mask_ = entry_bytes_ == 8 ? ~std::uint64_t{0} : (std::uint64_t{1} << (8 * entry_bytes_)) - 1;
   wide_ranks_ = entry_bytes_ == 0 || table_.size() < 8 ? 0 : (table_.size() - 8) / entry_bytes_ + 1;
   if (offset_.size() == 0 || offset_.size() % 8 != 0) {
-    throw BadIndex(files.offset + " has " + number(offset_.size()) + " bytes, not whole offsets of 8; it was cut off");
+    throw BadIndex(files.offset + " has " + number(offset_.size()) + " bytes, not a multiple of 8; it is truncated");
   }
   documents_ = offset_.size() / 8;
   if (files.metadata.empty() != files.metaoff.empty()) {
-    throw BadIndex("metadata and metaoff of " + files.text + " go together; one of the two files is missing");
+    throw BadIndex(files.text + " needs both metadata and metaoff; one of the two files is missing");
   }
   if (!files.metaoff.empty() && metaoff_.size() != offset_.size()) {
-    throw BadIndex(files.metaoff + " tells of " + number(metaoff_.size() / 8) + " documents and " + files.offset + " of " +
-                   number(documents_) + "; one of them was cut off or belongs elsewhere");
+    throw BadIndex(files.metaoff + " describes " + number(metaoff_.size() / 8) + " documents and " + files.offset + " " +
+                   number(documents_) + "; one of them is truncated or belongs to another index");
   }
   if (!removed_.empty() && removed_.back() >= documents_) {
-    throw BadIndex("removed.ig takes down document " + number(removed_.back()) + ", but " + files.text + " has only " +
-                   number(documents_) + "; the two belong to different indexes");
+    throw BadIndex("removed.ig lists document " + number(removed_.back()) + ", but " + files.text + " has only " +
+                   number(documents_) + " documents; they belong to different indexes");
   }
 }
 
 template <typename Token>
 void Shard<Token>::check_documents() const {
-  if (offset(0) != 0) throw BadIndex(offset_.path() + " does not begin with 0; it is no list of document offsets");
+  if (offset(0) != 0) throw BadIndex(offset_.path() + " does not begin with 0; it is not a list of document offsets");
   const std::uint64_t step = check_step(documents_);
   for (std::uint64_t document = 0; document < documents_; document += step) place(document);
   const Place last = place(documents_ - 1);
   const std::uint64_t until = std::min(last.end, last.begin + (std::uint64_t{1} << 20));
   for (std::uint64_t at = last.begin; at < until; ++at) {
     if (token(at) == separator<Token>) {
-      throw BadIndex(offset_.path() + " ends before the documents of " + text_.path() + " do; it was cut off");
+      throw BadIndex(offset_.path() + " ends before the documents of " + text_.path() + "; it is truncated");
     }
   }
 }
@@ -91,7 +91,7 @@ void Shard<Token>::check_order() const {
     const int order = std::memcmp(text_.data() + here, text_.data() + next, bytes);
     if (order > 0 || here == next || (order == 0 && bytes < kComparedBytes && here < next)) {
       throw BadIndex(table_.path() + " does not sort " + text_.path() + " (ranks " + number(rank) + " and " + number(rank + 1) +
-                     "); the files belong to different indexes, or the token dtype is another");
+                     "); the files belong to different indexes, or the token dtype is wrong");
     }
   }
 }
@@ -103,9 +103,9 @@ void Shard<Token>::make_keys(const ShardFiles& files, Load load, bool accelerate
     key_file_ = FileBytes(files.keys, load);
     if (key_file_.size() != samples_ * 8) {
       throw BadIndex(files.keys + " has " + number(key_file_.size()) + " bytes and cannot hold the keys of " + files.table +
-                     "; delete it, and the keys are made anew on opening");
+                     "; delete it and the keys are recomputed on opening");
     }
-    // mapped at a page's start, hence aligned
+    // the mapping starts at a page boundary, hence aligned
     keys_ = reinterpret_cast<const std::uint64_t*>(key_file_.data());
   } else if (!accelerate) {
     samples_ = 0;
@@ -129,10 +129,10 @@ void Shard<Token>::set_first_tokens(const TokenCounts& counts) {
   const auto last = std::find_if(counts.begin(), counts.end(), [](const auto& one) { return one.first == separator<Token>; });
   const std::uint64_t separators = last == counts.end() ? 0 : static_cast<std::uint64_t>(last->second);
   if (separators != documents_) {
-    throw BadIndex(text_.path() + " has " + number(separators) + " separators and " + offset_.path() + " " + number(documents_) +
-                   " offsets; one of them is damaged or belongs elsewhere");
+    throw BadIndex(text_.path() + " has " + number(separators) + " separators, but " + offset_.path() + " has " + number(documents_) +
+                   " offsets; one of them is damaged or belongs to another index");
   }
-  constexpr std::uint64_t kMostIds = std::uint64_t{1} << 24;  // beyond any vocabulary; the separator of four bytes stays outside
+  constexpr std::uint64_t kMostIds = std::uint64_t{1} << 24;  // beyond any vocabulary; excludes the four-byte separator
   std::uint64_t ids = 0;
   for (const auto& [token, count] : counts) {
     if (token < kMostIds) ids = std::max(ids, token + 1);
@@ -164,8 +164,8 @@ Place Shard<Token>::place(std::uint64_t document) const {
   const std::uint64_t end = document + 1 < documents_ ? offset(document + 1) : text_.size();
   if (begin >= end || end > text_.size() || begin % kWidth != 0 || end % kWidth != 0 ||
       token(begin / kWidth) != separator<Token>) {
-    throw BadIndex(offset_.path() + " says that document " + number(document) + " lies at bytes " + number(begin) + " to " +
-                   number(end) + ", which " + text_.path() + " contradicts; one of them is damaged or belongs elsewhere");
+    throw BadIndex(offset_.path() + " places document " + number(document) + " at bytes " + number(begin) + " to " +
+                   number(end) + ", which contradicts " + text_.path() + "; one of them is damaged or belongs to another index");
   }
   return {document, begin / kWidth + 1, end / kWidth};
 }
@@ -197,7 +197,7 @@ std::string Shard<Token>::metadata(std::uint64_t document) const {
   const std::uint64_t begin = metadata_offset(document);
   const std::uint64_t end = document + 1 < documents_ ? metadata_offset(document + 1) : metadata_.size();
   if (begin > end || end > metadata_.size()) {
-    throw BadIndex(metaoff_.path() + " says that the metadata of document " + number(document) + " lies at bytes " +
+    throw BadIndex(metaoff_.path() + " places the metadata of document " + number(document) + " at bytes " +
                    number(begin) + " to " + number(end) + ", beyond " + metadata_.path() + "; one of them is damaged");
   }
   return std::string(reinterpret_cast<const char*>(metadata_.data()) + begin, end - begin);
@@ -205,7 +205,7 @@ std::string Shard<Token>::metadata(std::uint64_t document) const {
 
 template <typename Token>
 void Shard<Token>::bad_entry(std::uint64_t rank, std::uint64_t entry) const {
-  throw BadIndex(table_.path() + " holds " + number(entry) + " at rank " + number(rank) + ", which is no place of a token in " +
+  throw BadIndex(table_.path() + " holds " + number(entry) + " at rank " + number(rank) + ", which is not a token position in " +
                  text_.path() + "; the table is damaged or belongs to another index: verify or rebuild it");
 }
 

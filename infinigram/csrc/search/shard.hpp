@@ -1,4 +1,4 @@
-// One shard: its text, suffix array, documents and sampled keys, each access checked against the size of its file.
+// One shard: its text, suffix array, documents and sampled keys, with every access checked against the file size.
 #pragma once
 
 #include <algorithm>
@@ -15,24 +15,24 @@
 
 namespace infinigram {
 
-// Half open, in ranks of the suffix array.
+// A half-open range of ranks in the suffix array.
 struct Range {
   std::uint64_t begin;
   std::uint64_t end;
   std::uint64_t size() const { return end - begin; }
 };
 
-// A document of a shard: its number there, and where its tokens lie (in tokens from the start of the text, separator excluded).
+// A document of a shard: its number in the shard and its token range (from the start of the text, without the separator).
 struct Place {
   std::uint64_t document = 0;
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
 };
 
-// The paths of a shard's files; an empty one says that there is no such file.
+// The paths of a shard's files; an empty path means that there is no such file.
 struct ShardFiles {
   std::string text, table, offset, metadata, metaoff, keys;
-  std::vector<std::uint64_t> removed;  // numbers of documents taken down, ascending
+  std::vector<std::uint64_t> removed;  // numbers of removed documents, ascending
 };
 
 using TokenCounts = std::vector<std::pair<std::uint64_t, std::int64_t>>;  // (token id, occurrences)
@@ -45,7 +45,7 @@ class Shard {
  public:
   static constexpr std::uint64_t kWidth = sizeof(Token);
 
-  // `accelerate` makes the sampled keys where there is no file of them.
+  // `accelerate` computes the sampled keys if there is no file of them.
   Shard(const ShardFiles& files, Load load, bool accelerate);
 
   std::uint64_t tokens() const { return tokens_; }
@@ -57,7 +57,7 @@ class Shard {
 
   Token token(std::uint64_t position_tokens) const { return load_token<Token>(text_.data() + position_tokens * kWidth); }
 
-  // The byte offset that the suffix array holds at a rank; throws BadIndex where it cannot be one.
+  // The byte offset that the suffix array holds at a rank; throws BadIndex if it is not a valid offset.
   std::uint64_t pointer(std::uint64_t rank) const {
     std::uint64_t entry;
     if (rank < wide_ranks_) [[likely]] {
@@ -79,17 +79,17 @@ class Shard {
   const std::uint64_t* keys() const { return keys_; }
   std::uint64_t samples() const { return samples_; }
   std::uint64_t entry_bytes() const { return entry_bytes_; }
-  // The ranks of the suffixes that begin with a token, where a table says so (then an absent token has an empty range, where it would
-  // stand).
+  // The ranks of the suffixes that begin with a token, if the table of first tokens is set (an absent token then has an empty range at
+  // its insertion point).
   bool first_token(Token token, Range& ranks) const {
     if (token >= first_tokens_.size()) return false;
     ranks = first_tokens_[token];
     return true;
   }
-  // Makes that table of the occurrences of every token, ascending by byte order.
+  // Builds that table from the counts of every token, ascending in byte order.
   void set_first_tokens(const TokenCounts& counts);
 
-  // The document whose separator or tokens stand at a position; throws BadIndex where the offsets contradict the text.
+  // The document whose separator or tokens are at a position; throws BadIndex if the offsets contradict the text.
   Place place_at(std::uint64_t position_tokens) const;
   Place place(std::uint64_t document) const;
   bool is_removed(std::uint64_t document) const {
@@ -98,7 +98,7 @@ class Shard {
   bool has_metadata() const { return metadata_.data() != nullptr; }
   std::string metadata(std::uint64_t document) const;
 
-  // Occurrences of every token that occurs, ascending by byte order; computed by the first caller that asks.
+  // Occurrences of every token that occurs, ascending by byte order; computed on first use.
   template <typename Compute>
   const TokenCounts& unigrams(Compute compute) const {
     std::call_once(*unigrams_once_, [&] { unigrams_ = compute(); });

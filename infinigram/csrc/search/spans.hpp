@@ -8,7 +8,7 @@ namespace infinigram {
 struct SpanLimits {
   std::size_t min_tokens = 1;
   std::int64_t max_count = 10;
-  std::uint64_t max_hits = 10;  // places returned of each span
+  std::uint64_t max_hits = 10;  // positions returned per span
 };
 
 struct Span {
@@ -20,7 +20,7 @@ struct Span {
 
 namespace spans_detail {
 
-// For each position of a text in reading order the next one that holds a delimiter, its size where there is none.
+// For each position of a text in reading order the next one that holds a delimiter, or the size of the text if there is none.
 template <typename Token>
 std::vector<std::size_t> next_delimiters(const Engine<Token>& engine, Query<Token> text, const std::vector<Token>& delimiters) {
   const std::size_t size = text.size();
@@ -32,7 +32,7 @@ std::vector<std::size_t> next_delimiters(const Engine<Token>& engine, Query<Toke
   return next;
 }
 
-// Where spans begin and end, from the longest match at each position; see maximal_spans.
+// The bounds of spans, from the longest match at each position; see maximal_spans.
 inline std::vector<Span> bounds(const std::vector<std::size_t>& ends, const std::vector<std::size_t>& next_delimiter,
                                 const std::vector<bool>& beginnings, std::size_t min_tokens) {
   const std::size_t size = ends.size();
@@ -49,8 +49,8 @@ inline std::vector<Span> bounds(const std::vector<std::size_t>& ends, const std:
   return spans;
 }
 
-// The ranks around `nearest` that begin with a query, of which that one or the one before it does if any do. Looks at O(log of them)
-// suffixes; gives up with a range larger than `most` as soon as it is.
+// The ranks around `nearest` that begin with a query; if any exist, `nearest` or the rank before it is one of them. Examines O(log of
+// their number) suffixes; stops as soon as the range exceeds `most`.
 template <typename Token>
 Range range_near(const Shard<Token>& shard, std::uint64_t nearest, Query<Token> query, std::uint64_t most) {
   const auto matches = [&](std::uint64_t rank) {
@@ -58,7 +58,7 @@ Range range_near(const Shard<Token>& shard, std::uint64_t nearest, Query<Token> 
     const std::uint64_t bytes = query.size_bytes();
     return shard.text_bytes() - pointer >= bytes && std::memcmp(shard.text() + pointer, query.data(), bytes) == 0;
   };
-  // how many ranks match one after another, the first of them `next(0)`, of at most `limit`
+  // length of the run of matching ranks that starts at `next(0)`, at most `limit`
   const auto run = [&](auto next, std::uint64_t limit) {
     std::uint64_t low = 0;
     std::uint64_t width = 1;
@@ -83,8 +83,8 @@ Range range_near(const Shard<Token>& shard, std::uint64_t nearest, Query<Token> 
   return {nearest - below, nearest + above};
 }
 
-// Where each query occurs in each shard: [queries, shards]. A range of more than `most` may be cut short. Each query begins at a
-// position of the text that `ranks` knows, or is searched.
+// The range of each query in each shard: [queries, shards]. A range of more than `most` may be truncated. Each query begins at a
+// position of the text with known `ranks`, or is searched.
 template <typename Token>
 std::vector<Range> ranges_of(const Engine<Token>& engine, const std::vector<Query<Token>>& queries, const std::vector<std::size_t>& positions,
                              const Ranks& ranks, std::uint64_t most) {
@@ -98,7 +98,7 @@ std::vector<Range> ranges_of(const Engine<Token>& engine, const std::vector<Quer
       to_search.push_back(queries[i]);
       continue;
     }
-    for (std::size_t s = 0; s < shards; ++s) {  // the first to be looked at
+    for (std::size_t s = 0; s < shards; ++s) {  // the first to be examined
       const std::uint64_t nearest = ranks.nearest[positions[i] * shards + s];
       const Shard<Token>& shard = engine.shard(s);
       for (std::uint64_t rank = nearest - std::min<std::uint64_t>(nearest, 2); rank < std::min(nearest + 2, shard.tokens()); ++rank) {
@@ -120,9 +120,9 @@ std::vector<Range> ranges_of(const Engine<Token>& engine, const std::vector<Quer
 
 }  // namespace spans_detail
 
-// From the longest match at each position: cut behind the first delimiter that is not its last token; where word beginnings are given,
-// begun at one and shortened until the following token is one; kept where it reaches further than every span before it, and is long
-// and rare enough. `delimiters` are tokens; `beginnings` says so for each token of the text, an empty one that there are none.
+// From the longest match at each position: truncate after the first delimiter that is not its last token; if word beginnings are given,
+// require a beginning at the start and shorten until the following token is one; keep the span if it extends beyond every earlier
+// span and is long and rare enough. `delimiters` are tokens; `beginnings` has one flag per token of the text, or is empty.
 template <typename Token>
 std::vector<Span> maximal_spans(const Engine<Token>& engine, Query<Token> text, const std::vector<Token>& delimiters,
                                 const std::vector<bool>& beginnings, const SpanLimits& limits) {
@@ -135,7 +135,7 @@ std::vector<Span> maximal_spans(const Engine<Token>& engine, Query<Token> text, 
     positions.push_back(engine.reversed() ? text.size() - span.end : span.begin);
     queries.push_back(text.subspan(positions.back(), span.end - span.begin));
   }
-  // what is taken down must be told from the rest, so all of it is wanted
+  // removed documents must be distinguished, so all hits are needed
   const std::uint64_t most = engine.any_removed() ? std::numeric_limits<std::uint64_t>::max() : static_cast<std::uint64_t>(limits.max_count);
   const std::vector<Range> ranges = spans_detail::ranges_of<Token>(engine, queries, positions, ranks, most);
   std::vector<std::int64_t> counts(spans.size(), 0);

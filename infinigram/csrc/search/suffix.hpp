@@ -1,4 +1,4 @@
-// The longest suffix of a prompt that occurs, and how often it does with and without a continuation (infini-gram, Liu et al. 2024).
+// The longest suffix of a prompt that occurs, and its counts with and without a continuation (infini-gram, Liu et al. 2024).
 #pragma once
 
 #include <algorithm>
@@ -8,11 +8,11 @@
 
 namespace infinigram {
 
-// A prompt and the token after it in one piece, in the order of the index; cuts suffixes out of it.
+// A prompt and the token after it, contiguous and in index order; returns suffixes of it.
 template <typename Token>
 class Prompt {
  public:
-  // `whole` holds prompt + continuation in reading order, and is turned round where the index is.
+  // `whole` holds prompt + continuation in reading order, and is reversed if the index is.
   Prompt(std::vector<Token>& whole, bool reversed) : reversed_(reversed) {
     if (reversed) std::reverse(whole.begin(), whole.end());
     whole_ = Query<Token>(whole.data(), whole.size());
@@ -31,8 +31,8 @@ struct SuffixMatch {
   std::int64_t count = 0;
 };
 
-// Narrows the length down in rounds of at most nine lengths whose searches run interleaved; the first round is dense at the small
-// lengths that natural text has, and leaves out what a second round finds as quickly. O(log length) rounds.
+// Narrows the length down in rounds of up to nine lengths whose searches are interleaved; the first round is dense at the short
+// lengths that natural text has, and skips what a second round finds as fast. O(log length) rounds.
 template <typename Token>
 SuffixMatch longest_suffix(const Engine<Token>& engine, const Prompt<Token>& prompt) {
   static constexpr std::array<std::size_t, 5> kFirst = {3, 5, 7, 10, 24};
@@ -62,7 +62,7 @@ SuffixMatch longest_suffix(const Engine<Token>& engine, const Prompt<Token>& pro
     for (std::size_t i = 0; i < used; ++i) {
       if (counts[i] == 0) too_long = std::min(too_long, lengths[i]);
     }
-    // only files that contradict one another can make a longer text more frequent than its part
+    // only files that contradict one another can make a longer text more frequent than a part of it
     if (known.tokens >= too_long) throw BadIndex("the table of " + engine.shard(0).path() + " is out of order; verify the index");
   }
   return known;

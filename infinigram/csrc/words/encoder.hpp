@@ -1,4 +1,4 @@
-// Texts to tokens by their words: the tokens of a word met before are copied, those of a new one are asked for.
+// Texts to tokens by their words: the tokens of a known word are copied, those of a new one are requested.
 #pragma once
 
 #include <array>
@@ -11,7 +11,7 @@
 
 namespace infinigram::words {
 
-// A batch of texts on its way: the tokens of known words, and where those of new ones belong.
+// A partly encoded batch of texts: the tokens of known words, and the positions of those of new words.
 struct Draft {
   struct Hole {
     std::size_t at;  // in ids
@@ -26,11 +26,11 @@ struct Draft {
   std::vector<std::string_view> new_words;  // each once
 };
 
-// What all threads share. None of them waits for Python's lock while it holds the one in here.
+// Shared by all threads. No thread waits for the GIL while it holds the lock of this object.
 class WordEncoder {
  public:
-  // Added tokens are cut out of a text before it is cut into words: those of `first`, then, in what is left, those of `second`.
-  // The text with one of `hard` in it cannot be cut.
+  // Added tokens are split off before a text is split into words: those of `first`, then, in the remainder, those of `second`.
+  // A text that contains one of `hard` cannot be split.
   WordEncoder(std::vector<std::string> first, std::vector<std::string> second, std::vector<std::string> hard, std::size_t most_bytes)
       : first_(std::move(first)), second_(std::move(second)), hard_(std::move(hard)), table_(most_bytes) {}
 
@@ -51,7 +51,7 @@ class WordEncoder {
     return table_.words();
   }
 
-  // The texts must outlive the draft, their characters' classes be known. O(bytes).
+  // The texts must outlive the draft, and the classes of their characters must be known. O(bytes).
   Draft draft(std::span<const std::string_view> texts) const {
     const std::shared_lock lock(mutex_);
     Draft draft;
@@ -72,7 +72,7 @@ class WordEncoder {
     return draft;
   }
 
-  // Remembers the tokens of the new words, word i having ids[offsets[i]] to ids[offsets[i + 1]].
+  // Caches the tokens of the new words; word i has ids[offsets[i]] to ids[offsets[i + 1]].
   void learn(std::span<const std::string_view> words, std::span<const std::uint32_t> ids, std::span<const std::size_t> offsets) {
     const std::unique_lock lock(mutex_);
     for (std::size_t i = 0; i < words.size(); ++i) {
@@ -81,8 +81,8 @@ class WordEncoder {
   }
 
  private:
-  static constexpr std::size_t kLongestBytes = 256;  // longer ones hardly come again
-  static constexpr std::size_t kTogether = 32;       // words whose places in the table are fetched at once
+  static constexpr std::size_t kLongestBytes = 256;  // longer ones rarely recur
+  static constexpr std::size_t kTogether = 32;       // words whose table slots are prefetched together
   using Seen = std::unordered_map<std::string_view, std::uint32_t>;
 
   void cut(std::string_view part, Draft& draft, Seen& seen) const {

@@ -1,4 +1,4 @@
-// The tokens of words that were met before: a hash map from bytes to ids, of bounded size.
+// Cache of the tokens of words: a hash map from bytes to ids, of bounded size.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 
 namespace infinigram::words {
 
-// A word as it is looked up. One of at most fifteen bytes is its own key, so that equal keys are equal words; a longer one's key is
-// a hash of it, and its bytes are compared as well.
+// The lookup key of a word. A word of up to fifteen bytes is its own key, so equal keys mean equal words; the key of a longer word is a
+// hash, and its bytes are compared as well.
 struct Key {
   std::uint64_t head = 0;
   std::uint64_t tail = 0;  // the highest byte: 1 + the length of a short word, 255 for a long one, never 0
@@ -24,7 +24,7 @@ inline std::uint64_t mixed(std::uint64_t a, std::uint64_t b) {  // after wyhash:
   return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
 }
 
-// `end` is where the text ends that `word` lies in: bytes behind the word, up to there, may be read.
+// `end` is the end of the text that contains `word`: bytes after the word, up to there, may be read.
 inline Key key_of(std::string_view word, const char* end) {
   Key key;
   const std::size_t size = word.size();
@@ -62,12 +62,12 @@ inline Key key_of(std::string_view word, const char* end) {
 
 class WordTable {
  public:
-  // `most_bytes` bounds what it holds; a word more, and it starts again.
+  // `most_bytes` bounds its size; when it is full, it is cleared.
   explicit WordTable(std::size_t most_bytes) : most_bytes_(most_bytes) { clear(); }
 
   void prefetch(const Key& key) const { __builtin_prefetch(&slots_[key.hash & mask()]); }
 
-  // Appends the tokens of a word to `ids`, and returns whether it is known.
+  // Appends the tokens of a word to `ids`; returns whether the word is known.
   bool find(const Key& key, std::string_view word, std::vector<std::uint32_t>& ids) const {
     for (std::size_t at = key.hash & mask();; at = (at + 1) & mask()) {
       const Slot& slot = slots_[at];
@@ -84,7 +84,7 @@ class WordTable {
     }
   }
 
-  // Remembers the tokens of a word, unless it is known.
+  // Inserts the tokens of a word, unless it is known.
   void insert(std::string_view word, std::span<const std::uint32_t> ids) {
     const Key key = key_of(word, word.data() + word.size());
     const bool is_full = 4 * (used_ + 1) > 3 * slots_.size();
@@ -122,9 +122,9 @@ class WordTable {
   static constexpr std::uint32_t kInline = 3;
   struct Slot {
     std::uint64_t head = 0;
-    std::uint64_t tail = 0;  // 0: free. Of a long word the lower bytes say where in `texts_` its length and bytes stand
+    std::uint64_t tail = 0;  // 0: free. For a long word, the lower bytes are the offset of its length and bytes in `texts_`
     std::uint32_t count = 0;
-    std::uint32_t ids[kInline] = {};  // the tokens, or where in `ids_` they begin
+    std::uint32_t ids[kInline] = {};  // the tokens, or their offset in `ids_`
   };
   static_assert(sizeof(Slot) == 32);
 

@@ -1,4 +1,4 @@
-// Text cut into words as GPT-2 cuts it (Radford et al. 2019):
+// Splits text into words like GPT-2 (Radford et al. 2019):
 //   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 #pragma once
 
@@ -12,7 +12,7 @@ namespace infinigram::words {
 
 enum class Class : std::uint8_t { kUnknown, kLetter, kNumber, kSpace, kOther };
 
-// The class of every code point that was asked about, page by page; unknown until it is set.
+// The classes of code points, page by page; unknown until set.
 class Classes {
  public:
   static constexpr std::uint32_t kPage = 256;
@@ -24,7 +24,7 @@ class Classes {
 
   Class of_ascii(char byte) const { return classes_[static_cast<unsigned char>(byte)]; }
 
-  // The class of the character at `at`, and its bytes.
+  // The class of the character at `at`, and its length in bytes.
   Class of(const char* at, std::size_t& bytes) const {
     const auto byte = [at](int i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(at[i])); };
     const std::uint32_t first = byte(0);
@@ -48,7 +48,7 @@ class Classes {
   std::vector<Class> classes_;
 };
 
-// Where the word ends that begins at `at`, before `end`, in UTF-8 whose characters' classes are all known.
+// End of the word that begins at `at`, before `end`, in UTF-8 text whose character classes are all known.
 inline const char* word_end(const Classes& classes, const char* at, const char* end) {
   std::size_t bytes;
   Class first = classes.of(at, bytes);
@@ -68,7 +68,7 @@ inline const char* word_end(const Classes& classes, const char* at, const char* 
       std::size_t wide;
       const char* behind = at;
       for (; behind < end && classes.of(behind, wide) == Class::kSpace; behind += wide) last = behind;
-      // white space before something else leaves it its last character, if it has more than that
+      // whitespace before another word leaves its last character to that word, if it has more than one
       return behind == end || last == at ? behind : last;
     }
   }
@@ -77,7 +77,7 @@ inline const char* word_end(const Classes& classes, const char* at, const char* 
   return at;
 }
 
-// Strings to be found in a text: at each place the longest, none over another (as tokenizers find the tokens added to a vocabulary).
+// Strings to find in a text: the longest at each position, without overlaps (as tokenizers find added tokens).
 class Patterns {
  public:
   explicit Patterns(std::vector<std::string> patterns) : pairs_(1 << 16), by_byte_(256) {
@@ -93,7 +93,7 @@ class Patterns {
     }
   }
 
-  // The first one in `text` from `from` on, empty where there is none.
+  // The first match in `text` from `from` on, empty if there is none.
   std::string_view find(std::string_view text, std::size_t from) const {
     if (!any_) return {};
     for (std::size_t at = from; at < text.size(); ++at) {
@@ -116,7 +116,7 @@ class Patterns {
   std::vector<std::vector<std::string>> by_byte_;  // longest first
 };
 
-// Calls visit(piece, is_pattern) for the whole of a text in order, cut at the patterns found in it.
+// Calls visit(piece, is_pattern) for a whole text in order, split at the patterns found in it.
 template <typename Visit>
 void split(const Patterns& patterns, std::string_view text, Visit visit) {
   std::size_t from = 0;

@@ -1,4 +1,4 @@
-// The search page. Texts from the index are put in as text, never as markup.
+// The search page. Texts from the index are inserted as text, never as markup.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
@@ -14,9 +14,9 @@ async function ask(path, body) {
   try {
     response = await fetch(path, body === undefined ? { headers } : { method: "POST", headers, body: JSON.stringify(body) });
   } catch {
-    throw new Trouble("The service does not answer; is it still running?");
+    throw new Trouble("The service does not respond; is it still running?");
   }
-  const answer = await response.json().catch(() => ({ error: `The service answered with status ${response.status}.` }));
+  const answer = await response.json().catch(() => ({ error: `The service returned status ${response.status}.` }));
   $("key-form").hidden = response.status !== 401;
   if (!response.ok) throw new Trouble(answer.error);
   return answer;
@@ -39,7 +39,7 @@ const route = (name) => `v1/${encodeURIComponent(current().name)}/${name}`;
 const times = (count) => (count === 1 ? "time" : "times");
 const visible = (text) => text.replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "∅";
 
-// What the query field says, as the typed routes take it: text, ids where the index knows no text, or clauses of terms.
+// The content of the query field in the form of the typed routes: text, ids if the index has no tokenizer, or clauses of terms.
 function readQuery() {
   const index = current();
   const written = $("query").value;
@@ -52,7 +52,7 @@ function readQuery() {
   return { text: written === "" ? "" : term(written) };
 }
 
-// Clauses lie up to 100 tokens apart, so more is shown of their documents.
+// Clauses may be up to 100 tokens apart, so longer windows of their documents are shown.
 const shown = () => ({ limit: 5, max_tokens: state.query.clauses ? 260 : 160 });
 
 async function search() {
@@ -89,7 +89,7 @@ async function search() {
 
 function showCount({ count, approximate }) {
   $("count").textContent = (approximate ? "about " : "") + number.format(count);
-  $("count-unit").textContent = $("query").value ? times(count) : "tokens in all";
+  $("count-unit").textContent = $("query").value ? times(count) : "tokens in total";
 }
 
 function showTokens(scores) {
@@ -104,7 +104,7 @@ function showTokens(scores) {
 
 function showNext(next) {
   state.next = next.next_cursor;
-  $("next-note").textContent = next.distinct ? `${number.format(next.distinct)} different tokens, exactly counted` : "Nothing follows it here.";
+  $("next-note").textContent = next.distinct ? `${number.format(next.distinct)} distinct tokens, exact counts` : "Nothing follows it in this index.";
   for (const token of next.tokens) {
     const bar = element("div", { className: "bar" });
     bar.style.width = `${100 * token.probability}%`;
@@ -128,7 +128,7 @@ function extend(token) {
 function showDocuments(found) {
   state.documents = found.next_cursor;
   const shown = $("documents").children.length + found.documents.length;
-  $("documents-note").textContent = found.count ? `${number.format(shown)} of ${number.format(found.count)} occurrences, drawn at random` : "None.";
+  $("documents-note").textContent = found.count ? `${number.format(shown)} of ${number.format(found.count)} occurrences, sampled at random` : "None.";
   for (const one of found.documents) $("documents").append(card(one));
   $("documents-more").hidden = !found.next_cursor;
 }
@@ -192,7 +192,7 @@ async function trace() {
   }
 }
 
-// Spans may overlap: every stretch between two borders belongs to the rarest span over it.
+// Spans may overlap: every segment between two borders belongs to the rarest span that covers it.
 function showTraced(found) {
   const spans = found.spans;
   const order = spans.map((_, at) => at).sort((a, b) => spans[a].unigram_log_probability - spans[b].unigram_log_probability);
@@ -209,7 +209,7 @@ function showTraced(found) {
     begin = end;
   }
   $("traced-note").textContent = spans.length
-    ? `${number.format(spans.length)} ${spans.length === 1 ? "span occurs" : "spans occur"} in the index; the stronger the colour, the rarer. Choose one to see where.`
+    ? `${number.format(spans.length)} ${spans.length === 1 ? "span occurs" : "spans occur"} in the index; the stronger the colour, the rarer. Select one to see where.`
     : "No span of at least three tokens occurs in the index.";
   $("span-part").hidden = true;
   $("traced").hidden = false;
@@ -222,7 +222,7 @@ function spanMark(piece, span, at, level) {
   const choose = () => {
     for (const other of $("traced-text").querySelectorAll("[data-span]")) other.classList.toggle("chosen", other.dataset.span === mark.dataset.span);
     $("span-title").textContent = `“${span.text.trim()}”`;
-    $("span-note").textContent = `occurs ${number.format(span.count)} ${times(span.count)}; the documents that fit the text best come first`;
+    $("span-note").textContent = `occurs ${number.format(span.count)} ${times(span.count)}; the most relevant documents come first`;
     $("span-documents").replaceChildren(...span.documents.map((one) => card(one.document, one.relevance)));
     $("span-part").hidden = false;
   };
@@ -244,14 +244,14 @@ function show(tab) {
   $("alert").hidden = true;
 }
 
-// The address says what is shown, so that it can be sent to somebody.
+// The address encodes what is shown, so that it can be shared.
 function remember(fields) {
   history.replaceState(null, "", `#${new URLSearchParams({ index: current().name, ...fields })}`);
 }
 
 function showIndex() {
   const index = current();
-  const text = index.tokenizer ? "" : "; it knows no tokenizer, so queries are token ids";
+  const text = index.tokenizer ? "" : "; it has no tokenizer, so queries are token ids";
   $("facts").textContent = `${number.format(index.tokens)} tokens in ${number.format(index.documents)} documents${text}`;
   $("word-line").hidden = !index.word_start;
 }
