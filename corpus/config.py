@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Config(BaseModel):
-    """A frozen section of a recipe that refuses keys it does not know and names the nearest one it does."""
+    """A frozen section of a recipe that refuses unknown keys and suggests the nearest known one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -24,6 +24,6 @@ class Config(BaseModel):
 
 
 def nearest(word: str, known: Any) -> str | None:
-    """The member of `known` that looks most like `word`, or None where none does."""
+    """The member of `known` most similar to `word`, or None if none is similar."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None

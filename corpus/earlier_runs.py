@@ -25,7 +25,7 @@ def read_run(run: str, number: int | Literal["last"], selection: str | None) -> 
     where = f"{root.name}/{folder.relative_to(root).as_posix()}"
     files = sorted((folder / "data").glob("*.parquet"))
     if not files:
-        raise LimbeckError(f"{folder} has no Parquet file in data/; run the same command again to make it")
+        raise LimbeckError(f"{folder} has no Parquet file in data/; rerun the same command to create it")
     for file in files:
         for row in parquet_rows(file, f"{where}/{file.name}"):
             if row.reason is not None:
@@ -40,7 +40,7 @@ def dataset_folder(run: str, number: int | Literal["last"], selection: str | Non
     """Where the dataset of a round, or a selection of it, is stored; "last": the last round that has a dataset."""
     folder = Path(run).expanduser().resolve()
     if not folder.is_dir():
-        raise LimbeckError(f"there is no run folder {run}; correct sources.run (paths are relative to the folder you run in)")
+        raise LimbeckError(f"no such run folder: {run}; correct sources.run (paths are relative to the folder you run in)")
     if not (folder / "lock.json").exists():
         raise LimbeckError(f"{run} is not a run folder (it has no lock.json); name the folder given to `limbeck run --out`")
     rounds = {int(place.parent.name): place for place in folder.glob("rounds/*/dataset") if place.parent.name.isdigit()}

@@ -1,8 +1,8 @@
-"""The one error type for what a user can mend."""
+"""The error type for anything a user can fix."""
 
 
 class LimbeckError(ValueError):
-    """Something a user can mend: the message names the file, key or row, and the way out.
+    """An error that the user can fix: the message names the file, key or row, and the remedy.
 
     The command line prints the message alone and exits with `exit_code`; no traceback is shown.
     """
@@ -11,6 +11,6 @@ class LimbeckError(ValueError):
 
 
 def last_line(failure: BaseException) -> str:
-    """What a failure from some other process says at last, in at most 400 characters; its type's name where it says nothing."""
+    """The last line of an error from another process, at most 400 characters; the name of its type if it has no message."""
     lines = [line for line in str(failure).splitlines() if line.strip()]
     return " ".join((lines[-1] if lines else type(failure).__name__).split())[:400]

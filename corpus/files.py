@@ -1,4 +1,4 @@
-"""Getting what was written onto the disk, whole or not at all."""
+"""Durable, atomic file writes."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's content, or the names in a folder, are on the disk."""
+    """Flush a file's content, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -16,22 +16,22 @@ def flush(path: Path) -> None:
 
 
 def flush_contents(path: Path) -> None:
-    """Wait until the content of a file, or of every file below a folder, is on the disk."""
+    """Flush the content of a file, or of every file below a folder, to disk."""
     for file in [below for below in path.rglob("*") if below.is_file()] if path.is_dir() else [path]:
         flush(file)
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Give a finished file its name, in the place of a file that had it: its content is on the disk before, the name after."""
+    """Rename a finished file to `final`, replacing any existing file: content is flushed before, the name after."""
     flush(temporary)
     os.replace(temporary, final)
     flush(final.parent)
 
 
 def replace_text(path: Path, text: str, *, writer: str = "") -> None:
-    """Write a small file atomically, in the place of one that was there; raises OSError, and then leaves that one.
+    """Write a small file atomically, replacing an existing one; raises OSError, and then leaves the existing one unchanged.
 
-    `writer` tells those apart who may write the same file at the same time; without it, what a killed one left is written over.
+    `writer` distinguishes concurrent writers of the same file; without it, the temporary file of a killed writer is overwritten.
     """
     temporary = path.with_name(f"{path.name}{writer}.tmp")
     try:
@@ -42,10 +42,10 @@ def replace_text(path: Path, text: str, *, writer: str = "") -> None:
 
 
 def json_text(value: Any) -> str:
-    """A value as indented JSON, as all of our files have it."""
+    """A value as indented JSON, in the format of all our files."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def replace_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, as `replace_text` does."""
+    """Write `value` as indented JSON, like `replace_text`."""
     replace_text(path, json_text(value))

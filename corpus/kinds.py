@@ -84,7 +84,7 @@ class Kind(Config):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """A family is one of its kinds, told apart by `kind`."""
+        """A family is one of its kinds, selected by `kind`."""
         if not cls._is_family():
             return handler(schema)
         members = {name: kind.__pydantic_core_schema__ for name, kind in sorted(cls.kinds.items())}

@@ -11,9 +11,9 @@ _MIN_REFERENCE_WORDS = 2
 
 
 def read_packages() -> Iterator[RawRow]:
-    """Yield one row for each installed distribution, by name, with origin `name==version`.
+    """Yield one row per installed distribution, by name, with origin `name==version`.
 
-    The document is the cleaned long description; the reference is the summary, which is taken out of the document where it stands
+    The document is the cleaned long description; the reference is the summary, which is removed from the document if it occurs
     there verbatim. A distribution found twice counts once: the one that Python would import.
     """
     found: dict[str, metadata.Distribution] = {}
@@ -52,7 +52,7 @@ def _read(key: str, distribution: metadata.Distribution) -> RawRow:
 
 
 def _stated(value: str | None) -> str:
-    """A field's text, where its author wrote one."""
+    """A field's text, or "" if its author left it empty."""
     text = clean_text(value or "")
     text = text.encode("utf-8", "replace").decode("utf-8")  # undecodable bytes arrive as lone surrogates
     return "" if text.upper() in ("UNKNOWN", "NONE") else text

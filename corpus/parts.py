@@ -1,8 +1,8 @@
 """Parts on disk: immutable Parquet files, written whole or not at all. Nothing else knows the row format.
 
-A part is written under a temporary name that no reader looks at, flushed to the disk, and renamed into place; publishing a part
-that exists is a no-op, so two writers of the same part (a killed run's last worker and its successor) cannot harm each other.
-A stage folder ends with `_done.json`, written last.
+A part is written under a temporary name that no reader opens, flushed to disk, and renamed into place; publishing an existing
+part is a no-op, so two writers of the same part (the last worker of a killed run and its successor) cannot conflict. A stage
+folder ends with `_done.json`, written last.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ DONE = "_done.json"
 def publishing(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; what the caller writes there is renamed to `path`, or removed if it raised.
 
-    Works for files and folders. Where `path` exists when the caller is done, the new version is dropped.
+    Works for files and folders. If `path` exists when the caller is done, the new version is dropped.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -37,7 +37,7 @@ def publishing(path: Path) -> Iterator[Path]:
         if not path.exists():
             try:
                 os.rename(temporary, path)
-            except OSError:  # a folder that somebody else published in between
+            except OSError:  # a folder that was published by another writer meanwhile
                 if not path.exists():
                     raise
         flush(path.parent)
@@ -48,7 +48,7 @@ def publishing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, *, replace: bool = False) -> None:
-    """Write a small file atomically; `replace` overwrites (for files that are a view, such as a report)."""
+    """Write a small file atomically; `replace` overwrites (for derived files, such as a report)."""
     if replace and path.exists():
         try:
             replace_text(path, text, writer=f".{uuid.uuid4().hex}")
@@ -67,17 +67,17 @@ def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; raises LimbeckError where it is missing or cut off."""
+    """Read a JSON file; raises LimbeckError if it is missing or truncated."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise LimbeckError(f"{path} does not exist; is {path.parent} a finished run folder?") from error
     except ValueError as error:
-        raise LimbeckError(f"{path} is not whole JSON ({error}); delete it and run the same command again") from error
+        raise LimbeckError(f"{path} is not valid JSON ({error}); delete it and rerun the same command") from error
 
 
 def part_path(folder: Path, part: str) -> Path:
-    """Where the part of that name lies in a stage folder."""
+    """Path of a part in a stage folder."""
     return folder / f"{part}.parquet"
 
 
@@ -92,7 +92,7 @@ def write_part(folder: Path, part: str, table: pa.Table, schema: pa.Schema | Non
 
 
 def write_table(path: Path, table: pa.Table, schema: pa.Schema | None = None) -> None:
-    """Publish one Parquet file; a file that exists already is left as it is."""
+    """Publish one Parquet file; an existing file is left unchanged."""
     if schema is not None:
         table = table.select(schema.names).cast(schema)
     with publishing(path) as temporary:
@@ -117,14 +117,14 @@ def write_parts(
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read one Parquet file whole; raises LimbeckError where it is missing or cut off."""
+    """Read one Parquet file; raises LimbeckError if it is missing or truncated."""
     try:
         return pq.read_table(path, partitioning=None)
     except FileNotFoundError as error:
-        raise LimbeckError(f"{path} does not exist; run the same command again to make it") from error
+        raise LimbeckError(f"{path} does not exist; rerun the same command to create it") from error
     except (pa.ArrowException, OSError) as error:
         raise LimbeckError(
-            f"{path} is not a whole Parquet file ({str(error).splitlines()[0]}); delete it and run the same command again"
+            f"{path} is not a complete Parquet file ({str(error).splitlines()[0]}); delete it and rerun the same command"
         ) from error
 
 
@@ -134,7 +134,7 @@ def read_part(folder: Path, part: str) -> pa.Table:
 
 
 def read_parts(folder: Path, schema: pa.Schema | None = None) -> pa.Table:
-    """Read every part of a stage folder as one table, in part order; `schema` is what an empty folder yields."""
+    """Read every part of a stage folder as one table, in part order; an empty folder yields an empty table of `schema`."""
     tables = [read_part(folder, part) for part in part_names(folder)]
     if not tables:
         return (schema or pa.schema([])).empty_table()
@@ -142,7 +142,7 @@ def read_parts(folder: Path, schema: pa.Schema | None = None) -> pa.Table:
 
 
 def count_rows(folder: Path) -> int:
-    """How many rows the published parts of a stage folder have, without reading them; raises LimbeckError for one cut off."""
+    """Row count of the published parts of a stage folder, without reading them; raises LimbeckError if one is truncated."""
     return sum(check_whole(part_path(folder, part)) for part in part_names(folder))
 
 
@@ -157,23 +157,23 @@ def register(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, par
 
 
 def check_whole(path: Path) -> int:
-    """Return the number of rows of a Parquet file; raises LimbeckError where it is cut off."""
+    """Return the number of rows of a Parquet file; raises LimbeckError if it is truncated."""
     try:
         return int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError) as error:
         raise LimbeckError(
-            f"{path} is not a whole Parquet file ({str(error).splitlines()[0]}); delete it and run the same command again"
+            f"{path} is not a complete Parquet file ({str(error).splitlines()[0]}); delete it and rerun the same command"
         ) from error
 
 
 def mark_done(folder: Path, fingerprint: str, **counts: Any) -> None:
-    """Write the stage's `_done.json`: what made it, and its row counts in and out."""
+    """Write the stage's `_done.json`: its fingerprint, and its row counts in and out."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / DONE, {"fingerprint": fingerprint, **counts})
 
 
 def done(folder: Path) -> dict[str, Any] | None:
-    """What `_done.json` says, or None where the stage has not finished."""
+    """The content of `_done.json`, or None if the stage has not finished."""
     path = folder / DONE
     return dict(read_json(path)) if path.exists() else None
 

@@ -1,4 +1,4 @@
-"""Prompts: Jinja templates, sandboxed and strict, that lie beside whoever asks them or where a recipe says."""
+"""Prompts: Jinja templates, sandboxed and strict, stored beside the code that uses them or at a path from a recipe."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from limbeck.corpus.errors import LimbeckError
 
 
 def prompt_path(prompt: str, own: Path) -> Path:
-    """Where a prompt lies: a path, or the name of one in the folder `own`."""
+    """Path of a prompt, given as a path or as the name of one in the folder `own`."""
     return Path(prompt) if "/" in prompt or prompt.endswith(".jinja") else own / f"{prompt}.jinja"
 
 
 def load_template(prompt: str, own: Path, names: str = "*") -> jinja2.Template:
-    """Return a template by name or path; raises LimbeckError where it is missing or malformed.
+    """Return a template by name or path; raises LimbeckError if it is missing or malformed.
 
-    `names` is the pattern of those in the folder `own` that would do, for the message.
+    `names` is the pattern of valid prompts in the folder `own`, for the message.
     """
     path = prompt_path(prompt, own)
     try:
@@ -24,6 +24,6 @@ def load_template(prompt: str, own: Path, names: str = "*") -> jinja2.Template:
         return SandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(text)
     except OSError as error:
         known = ", ".join(sorted(file.stem for file in own.glob(f"{names}.jinja")))
-        raise LimbeckError(f"there is no prompt {prompt} ({path}); name one of {known}, or the path of a .jinja file") from error
+        raise LimbeckError(f"no prompt {prompt} ({path}); name one of {known}, or the path of a .jinja file") from error
     except jinja2.TemplateError as error:
         raise LimbeckError(f"the prompt {path} is not a Jinja template: {error}") from error

@@ -19,7 +19,7 @@ ROWS_PER_BATCH = 1024
 
 @dataclass(frozen=True)
 class RawRow:
-    """One input row: where it came from, its cleaned text ("" beside a reason), a human's summary, and why it cannot be used.
+    """One input row: its origin, cleaned text ("" if there is a reason), human-written summary, and reason why it is unusable.
 
     `record` holds the columns of a row that is more than a document, which may then have no text. Rows without a text that have
     the same `related` share a split, as near-duplicate documents do.
@@ -34,13 +34,13 @@ class RawRow:
 
 
 def read_text(path: str) -> Iterator[RawRow]:
-    """Yield one row for each text file of a file, a folder (its `*.txt`, at any depth) or a glob."""
+    """Yield one row per text file of a file, a folder (its `*.txt`, at any depth) or a glob."""
     for file, name in find_files(path, (".txt",)):
         yield text_row(name, file.read_bytes(), None)
 
 
 def read_jsonl(path: str, document_column: str, reference_column: str | None) -> Iterator[RawRow]:
-    """Yield one row for each line that is not blank, with origin `file:line`; raises LimbeckError where no line has a column."""
+    """Yield one row per non-blank line, with origin `file:line`; raises LimbeckError if no line has a column."""
     for file, name in find_files(path, (".jsonl", ".ndjson")):
         names: set[str] = set()
         found = False
@@ -69,9 +69,9 @@ def read_jsonl(path: str, document_column: str, reference_column: str | None) ->
 
 
 def read_parquet(path: str, document_column: str, reference_column: str | None) -> Iterator[RawRow]:
-    """Yield one row for each row of the Parquet files, with origin `file:row` (from 0).
+    """Yield the rows of the Parquet files, with origin `file:row` (from 0).
 
-    Raises LimbeckError where a column is missing or a file is cut off.
+    Raises LimbeckError if a column is missing or a file is truncated.
     """
     for file, name in find_files(path, (".parquet",)):
         try:
@@ -84,13 +84,13 @@ def read_parquet(path: str, document_column: str, reference_column: str | None) 
                         row += 1
         except (pa.ArrowException, OSError) as error:
             message = str(error).splitlines()[0]
-            raise LimbeckError(f"{file} is not a whole Parquet file ({message}); copy or download it again") from error
+            raise LimbeckError(f"{file} is not a complete Parquet file ({message}); copy or download it again") from error
 
 
 def read_huggingface(dataset: str, name: str | None, split: str, columns: tuple[str, str | None]) -> Iterator[RawRow]:
-    """Yield one row for each row of a Hugging Face dataset (an id, or a local folder), with origin `dataset[split]:row` (from 0).
+    """Yield the rows of a Hugging Face dataset (an id, or a local folder), with origin `dataset[split]:row` (from 0).
 
-    `columns`: document and reference. Raises LimbeckError where the dataset, its split or a column is missing.
+    `columns`: document and reference. Raises LimbeckError if the dataset, its split or a column is missing.
     """
     document_column, reference_column = columns
     loaded = load_dataset(dataset, name, split)
@@ -104,7 +104,7 @@ def read_huggingface(dataset: str, name: str | None, split: str, columns: tuple[
 
 
 def find_files(path: str, suffixes: Sequence[str]) -> list[tuple[Path, str]]:
-    """The files that a file, folder or glob names, sorted, each with its name below the folder; raises LimbeckError for none."""
+    """The files of a file, folder or glob, sorted, each with its relative name; raises LimbeckError if no file matches."""
     given = Path(path).expanduser()
     if given.is_file():
         return [(given, given.name)]
@@ -125,7 +125,7 @@ def find_files(path: str, suffixes: Sequence[str]) -> list[tuple[Path, str]]:
 
 
 def _fixed_part(pattern: str) -> str:
-    """The folder of a glob in front of its first wildcard."""
+    """The folder part of a glob before its first wildcard."""
     parts = Path(pattern).parts
     fixed = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
     return str(Path(*parts[:fixed])) if fixed else "."
@@ -147,7 +147,7 @@ def _decoded(value: object) -> str:
         return value.decode("utf-8-sig")
     if not isinstance(value, str):
         raise TypeError(f"not a text but a {type(value).__name__}")
-    value.encode("utf-8")  # JSON can spell half of a surrogate pair
+    value.encode("utf-8")  # JSON can contain an unpaired surrogate
     return value
 
 
@@ -158,7 +158,7 @@ def _record(origin: str, record: dict[str, Any], document_column: str, reference
 
 
 def _records(batch: pa.RecordBatch | pa.Table) -> Iterable[dict[str, Any]]:
-    """The rows of a batch, strings as bytes: one that is not UTF-8 then costs one row, not the batch."""
+    """The rows of a batch, strings as bytes: invalid UTF-8 then affects one row, not the batch."""
     names = batch.schema.names
     columns = []
     for name in names:
@@ -180,16 +180,16 @@ def _columns(where: str, names: Sequence[str], document_column: str, reference_c
 
 
 def missing_column(where: str, column: str, names: Iterable[str]) -> LimbeckError:
-    """The error for a column that a table does not have, with the nearest one and all that it has."""
+    """The error for a column that a table does not have, with the nearest name and all existing ones."""
     ordered = sorted(names)
     near = difflib.get_close_matches(column, ordered, 1, cutoff=0.0)
-    hint = f"did you mean {near[0]!r}? It has {', '.join(ordered)}" if near else "it has no columns at all"
+    hint = f"did you mean {near[0]!r}? It has {', '.join(ordered)}" if near else "it has no columns"
     return LimbeckError(f"{where} has no column {column!r}; {hint}")
 
 
 def load_dataset(dataset: str, name: str | None, split: str) -> Any:
     """One split of a Hugging Face dataset (an id, or a local folder); raises LimbeckError if it cannot be loaded."""
-    import datasets  # takes more than a second to import
+    import datasets  # imports in more than a second
 
     try:
         if (Path(dataset) / "dataset_dict.json").exists() or (Path(dataset) / "state.json").exists():
@@ -202,6 +202,6 @@ def load_dataset(dataset: str, name: str | None, split: str) -> Any:
         return datasets.load_dataset(dataset, name, split=split)
     except LimbeckError:
         raise
-    except Exception as error:  # the library lets through errors of every store and format it reads
+    except Exception as error:  # the library passes through the errors of every storage and format
         message = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise LimbeckError(f"cannot load the dataset {dataset}, split {split!r}: {message}") from error

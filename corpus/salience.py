@@ -1,4 +1,4 @@
-"""The salient words of a document: those of the highest TF-IDF weight, document frequencies taken from the train split alone."""
+"""The salient words of a document: those with the highest TF-IDF weight, with document frequencies of the train split."""
 
 import math
 from collections import Counter
@@ -28,7 +28,7 @@ STOP_WORDS = frozenset(
 
 
 def document_frequencies(documents: Iterable[str]) -> tuple[Counter[str], int]:
-    """How many documents hold each word (in lower case), and how many documents there are."""
+    """Number of documents that contain each word (in lower case), and number of documents."""
     frequencies: Counter[str] = Counter()
     number = 0
     for document in documents:
@@ -41,8 +41,8 @@ def salient_spans(document: str, frequencies: Counter[str], documents: int, frac
     """Return start0, end0, start1, ...: the character spans of the salient words, ascending and disjoint.
 
     A word's weight is its count in the document times ln((1 + documents) / (1 + document frequency)) + 1. `fraction` of all word
-    occurrences, stop words included, are chosen (rounded, at least one): those of the highest weight that are no stop words; on
-    equal weights the earlier wins. Fewer are returned where the document has fewer.
+    occurrences, stop words included, are chosen (rounded, at least one): those with the highest weight that are not stop words;
+    ties go to the earlier one. Fewer are returned if the document has fewer.
     """
     words = [(match.start(), match.end(), match[0].lower()) for match in WORD.finditer(document)]
     content = [word for word in words if word[2].replace("’", "'") not in STOP_WORDS]

@@ -1,7 +1,7 @@
 """The columns of every table that travels between stages.
 
-`candidate_id` is unique within a round; `source_id` is a hash of the source's content. A row that could not be used keeps
-its place and carries a `reason` (sources) or an `error` (candidates), so that counts always reconcile.
+`candidate_id` is unique within a round; `source_id` is a hash of the source's content. An unusable row keeps
+its position and has a `reason` (sources) or an `error` (candidates), so that counts always reconcile.
 """
 
 import pyarrow as pa
@@ -10,13 +10,13 @@ SOURCES = pa.schema(
     [
         pa.field("source_id", pa.string(), nullable=False),
         pa.field("document", pa.string(), nullable=False),  # cleaned, and cut at a sentence end; "": none
-        pa.field("reference", pa.string()),  # a human's summary, where there is one
+        pa.field("reference", pa.string()),  # a human-written summary, if there is one
         pa.field("origin", pa.string(), nullable=False),  # file:row, package name, dataset row
         pa.field("split", pa.string(), nullable=False),  # train | dev | test | rejected
         pa.field("group", pa.string(), nullable=False),  # near-duplicates share a group, and a split
         pa.field("document_tokens", pa.int32(), nullable=False),  # after the cut
-        pa.field("cut_characters", pa.int32(), nullable=False),  # how many the cut took away; 0: whole
-        pa.field("following", pa.string()),  # the first sentences of what the cut took away; null: whole
+        pa.field("cut_characters", pa.int32(), nullable=False),  # number of characters cut off; 0: complete
+        pa.field("following", pa.string()),  # the first sentences after the cut; null: complete
         pa.field("salient", pa.list_(pa.int32()), nullable=False),  # start0, end0, start1, ...: spans in `document`
         pa.field("reason", pa.string()),  # why the row was not used; null: used
         # null in most rows, and absent from parts that older versions wrote
@@ -30,8 +30,8 @@ CANDIDATES = pa.schema(
         pa.field("source_id", pa.string(), nullable=False),
         pa.field("sample", pa.int32(), nullable=False),
         pa.field("seed", pa.int64(), nullable=False),
-        pa.field("prompt", pa.string(), nullable=False),  # what the user's turn said
-        pa.field("output", pa.string(), nullable=False),  # "" where `error` is set
+        pa.field("prompt", pa.string(), nullable=False),  # the user turn
+        pa.field("output", pa.string(), nullable=False),  # "" if `error` is set
         pa.field("prompt_tokens", pa.int32(), nullable=False),
         pa.field("output_tokens", pa.int32(), nullable=False),
         pa.field("finish_reason", pa.string(), nullable=False),  # stop | length | error
@@ -67,7 +67,7 @@ STEPS = pa.schema(
 # The task pool that a wave sees beside the generator's seeds: what earlier waves accepted, by part and row.
 POOL = pa.schema([CANDIDATES.field(name) for name in ("candidate_id", "prompt", "output", "input", "facts")])
 
-# What a filter is handed: a candidate together with its source. Built in memory, never stored.
+# The input of a filter: a candidate joined with its source. Built in memory, never stored.
 SCORED_INPUT = pa.schema(
     [
         *CANDIDATES,

@@ -1,4 +1,4 @@
-"""Seed texts from files: what counts as accepted before anything is judged."""
+"""Seed texts from files: texts that count as accepted from the start."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,21 +11,21 @@ _JSONL = (".jsonl", ".ndjson")
 
 
 def pool_problems(paths: Sequence[str]) -> list[str]:
-    """What is wrong with the paths, one sentence each; the files are not opened."""
+    """Problems of the paths, one sentence each; the files are not opened."""
     problems = []
     for path in paths:
         file = Path(path).expanduser()
         if not file.is_file():
-            problems.append(f"there is no pool file {path}; correct the path (it is relative to the folder you run in)")
+            problems.append(f"no such pool file: {path}; correct the path (it is relative to the folder you run in)")
         elif file.suffix.lower() not in (*_JSONL, ".txt"):
-            problems.append(f"the pool file {path} is neither .txt (one text a line) nor .jsonl; convert or rename it")
+            problems.append(f"the pool file {path} is neither .txt (one text per line) nor .jsonl; convert or rename it")
     return problems
 
 
 def read_pool(paths: Sequence[str], column: str) -> list[tuple[str, str]]:
-    """The (`file:line`, text) of every line of .txt files and of every `column` of .jsonl files; blank lines are left out.
+    """The (`file:line`, text) of every line of .txt files and of every `column` of .jsonl files; blank lines are skipped.
 
-    Raises LimbeckError where a file is missing or of another kind, or a line holds no text.
+    Raises LimbeckError if a file is missing or of another kind, or a line holds no text.
     """
     for problem in pool_problems(paths):
         raise LimbeckError(problem)
@@ -34,9 +34,9 @@ def read_pool(paths: Sequence[str], column: str) -> list[tuple[str, str]]:
 
 def _read(file: Path, column: str) -> Iterator[tuple[str, str]]:
     if file.suffix.lower() in _JSONL:
-        for row in list(read_jsonl(str(file), column, None)):  # to its end first: it then says what columns there are
+        for row in list(read_jsonl(str(file), column, None)):  # read to the end first, so that the error lists the columns
             if row.reason is not None:
-                raise LimbeckError(f"{row.origin} of the pool {file}: {row.reason}; mend or delete the line")
+                raise LimbeckError(f"{row.origin} of the pool {file}: {row.reason}; fix or delete the line")
             yield row.origin, row.text
         return
     try:

@@ -1,4 +1,4 @@
-"""Where English sentences end, and cutting a document at such a place. Every function here takes time linear in its text."""
+"""English sentence ends, and cutting a document at one. All functions take time linear in the text."""
 
 import re
 from bisect import bisect_right
@@ -16,13 +16,13 @@ _ABBREVIATIONS = frozenset(
         u.s u.k a.k.a resp incl max min univ assn intl
     """.split()
 )
-_MAY_END = frozenset(["etc", "a.m", "p.m", "no", "co", "max", "min", "mar", "sec", "est"])  # an end, where a capital follows
+_MAY_END = frozenset(["etc", "a.m", "p.m", "no", "co", "max", "min", "mar", "sec", "est"])  # an end if a capital follows
 _LONG_WORD = 5
-_CHARACTERS_PER_TOKEN = 12  # a first guess at how much text to tokenise; it grows where it was too little
+_CHARACTERS_PER_TOKEN = 12  # first guess of how much text to tokenise; increased if too small
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Offsets just behind each sentence (its stop and closing quotes), ascending; an unfinished last sentence has none."""
+    """Offsets directly after each sentence (its stop and closing quotes), ascending; an unfinished last sentence has none."""
     return [match.end() for match in _END.finditer(text) if _ends(text, match)]
 
 
@@ -34,10 +34,10 @@ def split_sentences(text: str) -> list[str]:
 
 
 def cut(text: str, tokenizer: Tokenizer, max_tokens: int | None) -> tuple[str, int]:
-    """Return the longest beginning of `text` that ends with a sentence and has at most `max_tokens` tokens, and its tokens.
+    """Return the longest prefix of `text` that ends with a sentence and has at most `max_tokens` tokens, and its token count.
 
-    Where the first sentence is too long already, the cut falls between two paragraphs, or between two words. A text whose first
-    word is too long comes back empty, with 0 tokens.
+    If the first sentence is too long, the cut is between two paragraphs, or between two words. A text whose first word is too
+    long is returned empty, with 0 tokens.
     """
     if max_tokens is None:
         return text, tokenizer.count([text])[0]
@@ -59,11 +59,11 @@ def cut(text: str, tokenizer: Tokenizer, max_tokens: int | None) -> tuple[str, i
 
 
 def _cut_places(text: str, limit: int) -> list[int]:
-    """Where `text` may be cut at or before `limit`, best first: sentence ends, paragraph ends, ends of words (the last few)."""
+    """Possible cut positions at or before `limit`, best first: sentence ends, paragraph ends, ends of words (the last few)."""
     ends = sentence_ends(text)
     ends = ends[: bisect_right(ends, limit)][::-1]
     paragraphs = [match.start() for match in _PARAGRAPH_END.finditer(text, 0, limit + 2) if match.start() <= limit][::-1]
-    if ends and paragraphs and ends[0] < paragraphs[0] // 2:  # a list without full stops: a sentence end costs too much
+    if ends and paragraphs and ends[0] < paragraphs[0] // 2:  # a list without full stops: a sentence end loses too much
         ends = paragraphs[:3] + ends
     words = [match.start() for match in re.finditer(r"\s+", text) if match.start() <= limit][::-1]
     if not ends and paragraphs and paragraphs[0] >= limit // 2:
@@ -87,7 +87,7 @@ def _ends(text: str, match: re.Match[str]) -> bool:
     before = text[start : match.start() - len(word)]
     if word.isdigit() and ("\n" in before or start == 0) and not before.rpartition("\n")[2].strip():
         return False  # "1." opens a list item
-    if follows.islower():  # a sentence that begins with a name such as "pip"; after a short word, more likely an abbreviation
+    if follows.islower():  # a sentence may begin with a name such as "pip"; after a short word, an abbreviation is more likely
         return len(word) >= _LONG_WORD and word.isalpha() and word.lower() not in _ABBREVIATIONS
     if not follows:
         return word.lower() not in _ABBREVIATIONS or word.lower() in _MAY_END

@@ -1,4 +1,4 @@
-"""Near-duplicate groups, and the split into train, dev and test that never parts a group."""
+"""Near-duplicate groups, and the split into train, dev and test that never divides a group."""
 
 import math
 from collections import Counter
@@ -16,7 +16,7 @@ _MISSED = 0.02
 
 
 class Split(Config):
-    """How many documents each split gets: fractions of the usable ones (1.0 at most together), or counts (whole numbers)."""
+    """Size of each split: fractions of the usable documents (at most 1.0 in total), or counts (whole numbers)."""
 
     train: float | int = 0.8
     dev: float | int = 0.1
@@ -27,11 +27,11 @@ class Split(Config):
         values = (self.train, self.dev, self.test)
         counts = [isinstance(value, int) for value in values if value != 0]  # 0 is both
         if min(values) < 0 or not counts:
-            raise ValueError("a split needs numbers from 0 up, and not three zeros")
+            raise ValueError("the sizes of a split must be at least 0, and not all 0")
         if any(counts) and not all(counts):
-            raise ValueError(f"a split is either all counts (whole numbers) or all fractions (1.0, not 1): {values}")
+            raise ValueError(f"a split must be all counts (whole numbers) or all fractions (1.0, not 1): {values}")
         if not counts[0] and sum(values) > 1 + 1e-9:
-            raise ValueError(f"the fractions of a split sum to at most 1: {' + '.join(map(str, values))} = {sum(values):g}")
+            raise ValueError(f"the fractions of a split must sum to at most 1:  {' + '.join(map(str, values))} = {sum(values):g}")
 
 
 def shingles(text: str) -> set[str]:
@@ -43,7 +43,7 @@ def shingles(text: str) -> set[str]:
 def near_duplicate_groups(documents: Mapping[str, str], threshold: float) -> dict[str, str]:
     """Map each source_id to its group: the smallest source_id of its connected component.
 
-    Two documents are joined where the Jaccard similarity of their shingles is at least `threshold`; candidate pairs come from
+    Two documents are joined if the Jaccard similarity of their shingles is at least `threshold`; candidate pairs come from
     MinHash LSH (Broder 1997; Indyk and Motwani 1998) and every one is checked exactly. About linear in the number of documents.
     """
     from datasketch import MinHash, MinHashLSH  # takes a second to import
@@ -70,7 +70,7 @@ def near_duplicate_groups(documents: Mapping[str, str], threshold: float) -> dic
 
 
 def _bands(threshold: float) -> tuple[int, int]:
-    """How many bands of how many permutations: the widest that miss a pair at the threshold in at most `_MISSED` of cases."""
+    """Bands, and permutations per band: the widest that miss a pair at the threshold in at most `_MISSED` of cases."""
     widths = [rows for rows in range(1, _PERMUTATIONS + 1) if (1 - threshold**rows) ** (_PERMUTATIONS // rows) <= _MISSED]
     rows = max(widths, default=1)
     return _PERMUTATIONS // rows, rows
@@ -83,11 +83,11 @@ def jaccard(first: set[str], second: set[str]) -> float:
 
 
 def assign_splits(groups: Mapping[str, str], split: Split, seed: int) -> dict[str, str | None]:
-    """Map each source_id to train, dev, test, or None (left over: the split asks for less than there is).
+    """Map each source_id to train, dev, test, or None (left over: the split needs fewer).
 
-    `groups` maps source_id to group; a group is never parted. The largest go first, in an order drawn by `seed`, each to the
-    split that has the most room; sizes are met as well as whole groups allow. Raises LimbeckError where a split that the recipe
-    asks for would stay empty, or counts exceed the documents.
+    `groups` maps source_id to group; a group is never divided. The largest go first, in an order drawn by `seed`, each to the
+    split with the most room; sizes are met as closely as whole groups allow. Raises LimbeckError if a requested split would stay
+    empty, or counts exceed the documents.
     """
     targets = _targets(split, len(groups))
     room: dict[str | None, int] = dict(targets) | {None: len(groups) - sum(targets.values())}
@@ -102,23 +102,21 @@ def assign_splits(groups: Mapping[str, str], split: Split, seed: int) -> dict[st
     order = sorted(sizes, key=lambda group: (-sizes[group], derive_seed(seed, "split", group)))
     for left, group in zip(range(len(order), 0, -1), order, strict=True):
         empty = [name for name in wanted if room[name] == targets[name]]
-        names: Sequence[str | None] = empty if left <= len(empty) else (*SPLITS, None)  # the last groups go where nothing is yet
+        names: Sequence[str | None] = empty if left <= len(empty) else (*SPLITS, None)  # the last groups go to empty splits
         fitting = [name for name in names if room[name] >= sizes[group]]
-        best = max(fitting or names, key=lambda name: (name is not None, room[name]))  # on a tie the first: train
+        best = max(fitting or names, key=lambda name: (name is not None, room[name]))  # ties go to the first: train
         chosen[group] = best
         room[best] -= sizes[group]
     return {source_id: chosen[group] for source_id, group in groups.items()}
 
 
 def _targets(split: Split, documents: int) -> dict[str, int]:
-    """How many documents each split should get: counts as they are, fractions by largest remainders, and at least one each."""
+    """Target size of each split: counts unchanged, fractions by largest remainders, at least one each."""
     shares = {name: getattr(split, name) for name in SPLITS}
     if all(isinstance(share, int) or share == 0 for share in shares.values()):
         if sum(shares.values()) > documents:
             asked = " + ".join(f"{share} {name}" for name, share in shares.items())
-            message = (
-                f"the split asks for {asked} documents, but only {documents} are usable; lower the counts, or give fractions"
-            )
+            message = f"the split needs {asked} documents, but only {documents} are usable; lower the counts, or give fractions"
             raise LimbeckError(message)
         return {name: int(share) for name, share in shares.items()}
     exact = {name: share * documents for name, share in shares.items()}

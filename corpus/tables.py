@@ -82,7 +82,7 @@ def open_dataset(dataset: str, name: str | None, split: str) -> Iterator[Table]:
 
 
 def parquet_rows(file: Path, name: str) -> Iterator[TableRow]:
-    """Yield the rows of one Parquet file, with origin `name:row` (from 0); raises LimbeckError if it is cut off."""
+    """Yield the rows of one Parquet file, with origin `name:row` (from 0); raises LimbeckError if it is truncated."""
     try:
         with pq.ParquetFile(file) as opened:
             names = opened.schema_arrow.names
@@ -90,7 +90,7 @@ def parquet_rows(file: Path, name: str) -> Iterator[TableRow]:
             yield from _numbered(name, (r for batch in opened.iter_batches(ROWS_PER_BATCH) for r in _batch_rows(batch)))
     except (pa.ArrowException, OSError) as error:
         message = str(error).splitlines()[0]
-        raise LimbeckError(f"{file} is not a whole Parquet file ({message}); copy or download it again") from error
+        raise LimbeckError(f"{file} is not a complete Parquet file ({message}); copy or download it again") from error
 
 
 def _numbered(name: str, records: Iterable[Any]) -> Iterator[TableRow]:
@@ -135,7 +135,7 @@ def _is_array(file: Path) -> bool:
 
 
 def _array_rows(file: Path, name: str) -> Iterator[TableRow]:
-    """One JSON array of objects. What is broken cannot be skipped, since nothing says where the next row begins."""
+    """One JSON array of objects. A broken row cannot be skipped, since the start of the next row is unknown."""
     try:
         text = file.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -154,7 +154,7 @@ def _array_rows(file: Path, name: str) -> Iterator[TableRow]:
         if (end := _skip(text, position + 1)) < len(text):
             raise json.JSONDecodeError("Extra data", text, end)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise LimbeckError(f"{file} is not whole JSON ({error}); fix it, or convert it to JSON Lines") from error
+        raise LimbeckError(f"{file} is not valid JSON ({error}); fix it, or convert it to JSON Lines") from error
 
 
 def _skip(text: str, position: int) -> int:
@@ -206,7 +206,7 @@ def _check_names(where: str, names: list[str]) -> None:
 
 
 def _table_row(origin: str, found: Any) -> TableRow:
-    """A row from a record, or from the reason why there is none (None: not UTF-8)."""
+    """A row from a record, or from the reason why it has no record (None: not UTF-8)."""
     if not isinstance(found, dict):
         return TableRow(origin, {}, found or "not UTF-8")
     record = {}
@@ -218,7 +218,7 @@ def _table_row(origin: str, found: Any) -> TableRow:
         except RecursionError:
             return TableRow(origin, {}, f"nested too deeply: {column!r}")
         except TypeError as error:
-            return TableRow(origin, {}, f"{error}: {column!r}; leave that column out of the table")
+            return TableRow(origin, {}, f"{error}: {column!r}; omit that column from the table")
     return TableRow(origin, record)
 
 
@@ -239,7 +239,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
-        value.encode("utf-8")  # JSON can spell half of a surrogate pair
+        value.encode("utf-8")  # JSON can contain an unpaired surrogate
         return value
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]

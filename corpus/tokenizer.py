@@ -11,7 +11,7 @@ from limbeck.corpus.errors import LimbeckError
 
 
 def read_backend(content: bytes, where: str, raises: type[LimbeckError] = LimbeckError) -> Backend:
-    """The tokenizer that a tokenizer.json describes, for texts of any length; raises `raises` where its content is broken."""
+    """The tokenizer that a tokenizer.json describes, for texts of any length; raises `raises` if its content is broken."""
     try:
         backend = Backend.from_buffer(content)
     except Exception as error:  # the library raises a bare Exception
@@ -31,7 +31,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Load the tokenizer of a model folder; raises LimbeckError where there is none or it is broken."""
+        """Load the tokenizer of a model folder; raises LimbeckError if it is missing or broken."""
         path = folder / "tokenizer.json"
         if not path.exists():
             raise LimbeckError(f"{folder} has no tokenizer.json; save the model with its fast tokenizer")
@@ -39,7 +39,7 @@ class Tokenizer:
         return cls(folder, hashlib.sha256(content).hexdigest()[:16], read_backend(content, str(path)))
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens each text has, without special tokens."""
+        """Return the token count of each text, without special tokens."""
         encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [len(encoding) for encoding in encodings]
 

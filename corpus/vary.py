@@ -151,7 +151,7 @@ def _read(name: str, path: str) -> list[Any]:
             continue
         try:
             values.append(json.loads(line, parse_constant=_refused) if file.suffix.lower() in _JSONL else line.strip())
-            json.dumps(values[-1], ensure_ascii=False).encode()  # JSON can spell half of a surrogate pair
+            json.dumps(values[-1], ensure_ascii=False).encode()  # JSON can contain an unpaired surrogate
         except (ValueError, RecursionError) as error:
             raise LimbeckError(f"vary.{name}: line {number} of {path} is not JSON ({error}); fix or delete it") from error
         if values[-1] is None:

@@ -1,4 +1,4 @@
-"""The blocks of a marked-up text, and what Markdown and reStructuredText have in common."""
+"""The blocks of a marked-up text, and the rules shared by Markdown and reStructuredText."""
 
 import html
 import re
@@ -8,11 +8,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Block:
-    """A paragraph, list item or heading; a gap stands where something that is no prose (code, a table) was taken out."""
+    """A paragraph, list item or heading; a gap marks removed content that is not prose (code, a table)."""
 
     kind: Literal["heading", "text", "item", "gap"]
     text: str = ""
-    level: int = 0  # of a heading: 1 is the title
+    level: int = 0  # heading level; 1 is the title
 
 
 GAP = Block("gap")
@@ -32,7 +32,7 @@ _CODE_MARKED = re.compile("\ue000(\\d+)\ue001")
 
 
 def hide_code(text: str, pattern: re.Pattern[str]) -> tuple[str, list[str]]:
-    """Replace code spans (group "code" of `pattern`: their content) by marks that no other rule touches; see `show_code`."""
+    """Replace code spans (group "code" of `pattern`: their content) by placeholders that other rules ignore; see `show_code`."""
     spans: list[str] = []
 
     def mark(match: re.Match[str]) -> str:
@@ -48,7 +48,7 @@ def show_code(text: str, spans: list[str]) -> str:
 
 
 def break_tags(text: str) -> str:
-    """Turn HTML tags that end a line into line breaks, so that what they parted stays apart."""
+    """Turn HTML tags that end a line into line breaks, so that the text around them stays separated."""
     return _BREAKING_TAG.sub("\n", text)
 
 

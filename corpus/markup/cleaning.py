@@ -1,4 +1,4 @@
-"""From a marked-up README to paragraphs of readable prose."""
+"""Convert a marked-up README to paragraphs of readable prose."""
 
 import re
 from collections.abc import Sequence
@@ -39,23 +39,23 @@ _POINTER = re.compile(
     r"for (?:more|further|additional|full|the full|complete)\b.{0,40}(?:see|visit|check|refer|read|consult)|(?:you can )?find|"
     r"to (?:learn|read|find out) more|(?:the )?(?:full |complete |latest )?documentation (?:is|can be|may be))\b"
 )
-_POINTER_WORDS = 18  # a longer sentence of that kind says something of its own
-_MIN_WORDS = 3  # of a paragraph that does not announce a list
-_MOSTLY = 0.6  # letters and white space in prose
+_POINTER_WORDS = 18  # a longer sentence of that kind has content of its own
+_MIN_WORDS = 3  # minimum for a paragraph that does not introduce a list
+_MOSTLY = 0.6  # share of letters and whitespace in prose
 
 
 def clean_text(text: str) -> str:
-    """Plain text as it is, but for control characters, carriage returns, and white space at its ends and at those of lines."""
+    """Plain text without control characters, carriage returns, and leading or trailing whitespace of the text and its lines."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return re.sub(r"[^\S\n]+\n", "\n", _CONTROL.sub("", text)).strip()
 
 
 def clean_markup(text: str, content_type: str = "") -> str:
-    """The prose of a README: paragraphs parted by blank lines, list items on lines that begin with "- "; "" where there is none.
+    """The prose of a README: paragraphs separated by blank lines, list items on lines that begin with "- "; "" if there is none.
 
-    `content_type` is the metadata's (`text/markdown`, `text/x-rst`, `text/plain`); "" guesses. Code, tables, headings, badges,
-    link targets, and the sections and sentences that every README has (installation, licence, where the documentation is) are
-    left out.
+    `content_type` is that of the metadata (`text/markdown`, `text/x-rst`, `text/plain`); "" guesses it. Code, tables, headings,
+    badges, link targets, and the sections and sentences that every README has (installation, licence, location of the
+    documentation) are omitted.
     """
     text = clean_text(text)
     blocks = markdown_blocks(text) if _is_markdown(text, content_type) else rst_blocks(text)
@@ -63,9 +63,9 @@ def clean_markup(text: str, content_type: str = "") -> str:
 
 
 def without_verbatim(document: str, phrase: str) -> str:
-    """Remove every sentence of `document` that holds `phrase`, or a part of it that runs on into the next sentence.
+    """Remove every sentence of `document` that contains `phrase`, or a part of it that continues in the next sentence.
 
-    Letter case, white space and punctuation are ignored; a phrase without words removes nothing. Takes linear time a removal.
+    Letter case, whitespace and punctuation are ignored; a phrase without words removes nothing. Linear time per removal.
     """
     wanted = [match[0].casefold() for match in _WORD.finditer(phrase)]
     while wanted and (span := _find(document, wanted)):
@@ -124,9 +124,9 @@ def _without_skipped_sections(blocks: Sequence[Block]) -> list[Block]:
 
 
 def _prose(blocks: Sequence[Block]) -> list[Block]:
-    """The paragraphs and items worth reading, in order, without the sentences that announce what was taken out."""
+    """The paragraphs and items worth reading, in order, without the sentences that introduce removed content."""
     kept: list[Block] = []
-    gap = True  # whether what follows was taken out
+    gap = True  # whether the following content was removed
     for block in reversed(blocks):
         sentences = split_sentences(block.text) if block.kind in ("text", "item") else []
         if gap and sentences and sentences[-1].endswith((":", "：")):

@@ -36,7 +36,7 @@ _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+\-.!|<>~])")
 
 
 def markdown_blocks(text: str) -> list[Block]:
-    """Split Markdown into blocks of plain text; code, tables, images, rules and lists of nothing but links become gaps."""
+    """Split Markdown into blocks of plain text; code, tables, images, rules and lists of links only become gaps."""
     lines = _without_fences(text.split("\n"))
     text = _NOT_PROSE.sub("\n\n\x00\n\n", "\n".join(lines))
     text = _HTML_HEADING.sub(lambda match: f"\n\n{'#' * int(match[1])} {' '.join(match[2].split())}\n\n", text)
@@ -123,7 +123,7 @@ def _is_indented_code(line: str, blocks: list[Block]) -> bool:
 
 
 def _without_fences(lines: list[str]) -> list[str]:
-    """Replace fenced code by a mark; a fence that nobody closes runs to the end, as in CommonMark."""
+    """Replace fenced code by a placeholder; an unclosed fence runs to the end, as in CommonMark."""
     kept: list[str] = []
     fence = ""
     for line in lines:

@@ -1,4 +1,4 @@
-"""reStructuredText, and plain text written in its manner, to blocks of plain text."""
+"""reStructuredText, and plain text in its style, to blocks of plain text."""
 
 import re
 
@@ -20,7 +20,7 @@ _REFERENCE = re.compile(r"`([^`]+)`_{0,2}")
 _WORD_REFERENCE = re.compile(r"(?<![\w_])([A-Za-z0-9][\w.-]*[A-Za-z0-9])__?(?![\w_])")
 _SUBSTITUTION = re.compile(r"\|[^|\s](?:[^|\n]*[^|\s])?\|_{0,2}")
 _FOOTNOTE = re.compile(r"\s?\[(?:\d+|#\w*|\*)\]_")
-_STRAY_TARGET = re.compile(r"\s*<https?://[^>\s]*>`?_{0,2}")  # of a link that is not well formed
+_STRAY_TARGET = re.compile(r"\s*<https?://[^>\s]*>`?_{0,2}")  # of a malformed link
 _ESCAPE = re.compile(r"\\(?:\s|(\S))")
 _EMPHASIS = [re.compile(r"(\*\*)(?=\S)(.+?)(?<=\S)\*\*"), re.compile(r"(?<![\w*])(\*)(?=[^\s*])([^*]+?)(?<=\S)\*(?![\w*])")]
 _ONLY_LINKS = re.compile(r"(?:\s|[|,·•-])*(?:(?::[\w:]+:)?`[^`]+`_{0,2}(?:\s|[|,·•.-])*)+$")
@@ -43,7 +43,7 @@ def rst_blocks(text: str) -> list[Block]:
             blocks.append(heading)
             index = after
         elif prose := _PROSE_DIRECTIVE.match(stripped):
-            lines[index] = " " * _indent(line) + prose[1]  # its body is read as text
+            lines[index] = " " * _indent(line) + prose[1]  # its body is treated as text
         elif _EXPLICIT.match(stripped) or _FIELD.match(stripped):
             blocks.append(GAP)
             index = _after_indented(lines, index + 1, _indent(line))
@@ -71,7 +71,7 @@ def inline(text: str) -> str:
 
 
 def _paragraph(lines: list[str], index: int, blocks: list[Block]) -> int:
-    """Read a paragraph or one list item, and the literal block that `::` announces; returns the line after."""
+    """Read a paragraph or one list item, and the literal block introduced by `::`; returns the line after."""
     base = _indent(lines[index])
     item = _ITEM.match(lines[index].strip())
     held = [item[1] if item else lines[index].strip()]
@@ -114,7 +114,7 @@ def _heading(lines: list[str], index: int, levels: dict[tuple[str, bool], int]) 
 
 
 def _without_tables(lines: list[str]) -> list[str]:
-    """Replace the lines of grid tables and simple tables by a mark."""
+    """Replace the lines of grid tables and simple tables by a placeholder."""
     kept: list[str] = []
     inside = False
     for number, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Groups of rows that belong together: connected components, grown by batches of edges, and the row that stands for each."""
+"""Groups of rows that belong together: connected components, built from batches of edges, and a representative row for each."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ class Components:
     """The connected components of n rows; a component's label is its smallest row (Shiloach and Vishkin, 1982)."""
 
     def __init__(self, rows: int) -> None:
-        """Start with every row alone."""
+        """Start with every row in its own component."""
         self.labels = np.arange(rows)  # [rows]
 
     def join(self, first: Places, second: Places) -> None:
@@ -31,10 +31,10 @@ class Components:
                 self.labels = lower
 
     def join_similar(self, first: Places, second: Places, similar: Similar) -> None:
-        """Connect those of the pairs that are `similar`, asking only of pairs that are not connected yet.
+        """Connect those of the pairs that are `similar`, checking only pairs that are not connected yet.
 
-        Which components come out depends neither on the order of the pairs nor on what is asked: a pair is passed over only where
-        it could change nothing.
+        The result depends neither on the order of the pairs nor on which are checked: a pair is skipped only if it could change
+        nothing.
         """
         size = _FIRST_PAIRS
         while len(first):

@@ -1,10 +1,10 @@
 """Near duplicates among millions of texts: MinHash, locality-sensitive hashing, and an exact check of every candidate pair.
 
-Two texts are similar where the Jaccard similarity of their shingle sets is at least a threshold. The minimum of a random hash
-over a set is equal for two sets with a probability that is their Jaccard similarity (Broder, 1997); `bands` keys of `rows` minima
-each make two texts with similarity s meet under some key with probability 1 - (1 - s^rows)^bands (Indyk and Motwani, 1998). Pairs
-that meet are compared exactly, so a pair below the threshold is never joined; a pair above it is missed with a probability that
-`bands_for` bounds.
+Two texts are similar if the Jaccard similarity of their shingle sets is at least a threshold. The minimum of a random hash over a
+set is equal for two sets with probability equal to their Jaccard similarity (Broder, 1997); with `bands` keys of `rows` minima
+each, two texts with similarity s share a key with probability 1 - (1 - s^rows)^bands (Indyk and Motwani, 1998). Pairs that share
+a key are compared exactly, so a pair below the threshold is never joined; a pair above it is missed with a probability bounded by
+`bands_for`.
 """
 
 import os
@@ -21,7 +21,7 @@ from limbeck.corpus.near_duplicates.groups import Components, Places
 from limbeck.corpus.near_duplicates.shingles import HASH_BITS, Hashes, Shingles, Unit, chunks, gathered, mixed, shingles_of
 
 REACH = 1000
-"""Under one key a text is compared with so many others at most, the nearest in number of shingles."""
+"""Maximum number of texts that a text is compared with under one key: the nearest in number of shingles."""
 
 _SEED = 20971
 _PAIRS = 1 << 18
@@ -32,21 +32,22 @@ _BITMAP_WORDS = 4
 
 @dataclass(frozen=True)
 class Bands:
-    """How signatures are cut: `bands` keys of `rows` minima each."""
+    """How signatures are split: `bands` keys of `rows` minima each."""
 
     bands: int
     rows: int
 
     def chance(self, similarity: float) -> float:
-        """The probability that two texts of this similarity meet under some key."""
+        """The probability that two texts of this similarity share a key."""
         return float(1.0 - (1.0 - similarity**self.rows) ** self.bands)
 
 
 def bands_for(threshold: float, permutations: int, recall: float) -> Bands:
-    """Return the widest bands of at most `permutations` minima under which a pair at the threshold meets with chance `recall`.
+    """Return the widest bands with at most `permutations` minima for which a pair at the threshold shares a key with chance
+    `recall`.
 
-    A wider band lets fewer dissimilar pairs meet. Since every pair that meets is checked, these cost time alone and no weight is
-    given to them. Raises LimbeckError where even bands of one minimum meet too rarely.
+    A wider band lets fewer dissimilar pairs meet. Since every such pair is checked, they only cost time and are given no weight.
+    Raises LimbeckError if even bands of one minimum meet too rarely.
     """
     for rows in range(permutations, 0, -1):
         if (found := Bands(permutations // rows, rows)).chance(threshold) >= recall:
@@ -80,7 +81,7 @@ def signatures(shingles: Shingles, permutations: int) -> Hashes:
 
 @dataclass(frozen=True)
 class Sketches:
-    """The distinct shingles of all rows, the keys under which they meet, and a bitmap of each row's shingles by a small hash."""
+    """The distinct shingles of all rows, their keys, and a bitmap of each row's shingles by a small hash."""
 
     shingles: Shingles
     keys: npt.NDArray[np.uint32]  # [bands, rows]
@@ -88,9 +89,9 @@ class Sketches:
 
 
 def sketch(texts: pa.ChunkedArray, unit: Unit, size: int, bands: Bands, threads: int | None = None) -> Sketches:
-    """Return the shingles and keys of all texts (null: none); the same for any number of threads (null: one a core, at most 8).
+    """Return the shingles and keys of all texts (null: none); the same for any number of threads (null: one per core, at most 8).
 
-    Memory: 8 bytes a shingle, 40 and 4 x bands a text, and some 100 MiB a thread.
+    Memory: 8 bytes per shingle, 40 + 4 x bands per text, and about 100 MiB per thread.
     """
 
     def work(chunk: pa.Array) -> Sketches:
@@ -111,18 +112,16 @@ def sketch(texts: pa.ChunkedArray, unit: Unit, size: int, bands: Bands, threads:
 
 
 def near_duplicates(sketches: Sketches, scopes: Places, threshold: float) -> Places:
-    """Return the component of each row, named by its smallest row, where edges join similar rows of one scope.
+    """Return the component of each row, labelled by its smallest row; edges join similar rows of one scope.
 
-    Rows that say the same word for word are joined without a check; rows without a word are joined with none. The components do
-    not depend on the order of the rows. Time: a sort of the rows for each band, and for each pair that meets about 0.1 µs, or
-    1 µs where a check of the sets is needed. Where more than `REACH` rows share a key, each is compared with the `REACH` next in
-    number of shingles.
+    Rows with identical words are joined without a check; rows without words are joined with no other. The components do not
+    depend on the order of the rows. Time: a sort of the rows per band, and about 0.1 µs per pair that shares a key, or 1 µs if
+    the sets must be compared. If more than `REACH` rows share a key, each is compared with the next `REACH` in number of
+    shingles.
     """
     shingles = sketches.shingles
     components = Components(len(scopes))
-    order = np.lexsort(
-        (scopes, shingles.texts, shingles.counts)
-    )  # the order in which rows are tried says nothing of their places
+    order = np.lexsort((scopes, shingles.texts, shingles.counts))  # the order of trials is independent of the rows' positions
     order = order[shingles.counts[order] > 0]
     same = (np.diff(shingles.texts[order]) == 0) & (np.diff(scopes[order]) == 0) & (np.diff(shingles.counts[order]) == 0)
     components.join(order[:-1][same], order[1:][same])
@@ -132,7 +131,7 @@ def near_duplicates(sketches: Sketches, scopes: Places, threshold: float) -> Pla
     keys = sketches.keys[:, order] ^ (mixed(scopes.astype(np.uint64)) >> np.uint64(32)).astype(np.uint32)
     ends = np.searchsorted(
         counts, np.floor(counts / threshold + 1e-9), side="right"
-    )  # from here on others have too many shingles
+    )  # from here on, other rows have too many shingles
 
     def similar(first: Places, second: Places) -> npt.NDArray[np.bool_]:
         return jaccard(shingles, first, second) >= threshold
@@ -141,13 +140,13 @@ def near_duplicates(sketches: Sketches, scopes: Places, threshold: float) -> Pla
         for first, second in _meeting(keys[band], ends):
             possible = (scopes[first] == scopes[second]) & (_at_most(counts, bitmaps, first, second) >= threshold)
             first, second = first[possible], second[possible]
-            new = ~(keys[:band, first] == keys[:band, second]).any(axis=0)  # the others were seen under an earlier key
+            new = ~(keys[:band, first] == keys[:band, second]).any(axis=0)  # the others were compared under an earlier key
             components.join_similar(order[first[new]], order[second[new]], similar)
     return components.labels
 
 
 def jaccard(shingles: Shingles, first: Places, second: Places) -> npt.NDArray[np.float64]:
-    """Return the exact Jaccard similarity of the shingle sets of rows first[k] and second[k]; of two empty ones 1.  # [pairs]"""
+    """Return the exact Jaccard similarity of the shingle sets of rows first[k] and second[k]; 1 for two empty sets.  # [pairs]"""
     starts, counts = shingles.starts, shingles.counts
     both = counts[first] + counts[second]
     common = np.zeros(len(first), np.int64)
@@ -168,7 +167,7 @@ def jaccard(shingles: Shingles, first: Places, second: Places) -> npt.NDArray[np
 
 
 def _keys(minima: Hashes, bands: Bands) -> npt.NDArray[np.uint32]:
-    """One key a band and row, from the band's minima.  # [permutations, rows] -> [bands, rows]"""
+    """One key per band and row, from the band's minima.  # [permutations, rows] -> [bands, rows]"""
     parts = minima.reshape(bands.bands, bands.rows, -1)
     keys = np.zeros((bands.bands, minima.shape[1]), np.uint64)
     for row in range(bands.rows):
@@ -177,7 +176,7 @@ def _keys(minima: Hashes, bands: Bands) -> npt.NDArray[np.uint32]:
 
 
 def _bitmaps(shingles: Shingles) -> Hashes:
-    """For each row the set of its shingles' lowest bits, as `_BITMAP_WORDS` words.  # [words, rows]"""
+    """For each row, the set of its shingles' lowest bits as `_BITMAP_WORDS` words.  # [words, rows]"""
     bitmaps = np.zeros((_BITMAP_WORDS, len(shingles.ends)), np.uint64)
     filled = shingles.counts > 0
     starts = shingles.starts[filled]
@@ -190,9 +189,10 @@ def _bitmaps(shingles: Shingles) -> Hashes:
 
 
 def _at_most(counts: Places, bitmaps: Hashes, first: Places, second: Places) -> npt.NDArray[np.float64]:
-    """An upper bound of the Jaccard similarity: each bit in which two bitmaps differ is of a shingle that one set lacks.
+    """An upper bound of the Jaccard similarity: each bit that differs between two bitmaps belongs to a shingle missing from one
+    set.
 
-    Of sets with s shingles in all, d of them without a partner, the similarity is (s - d) / (s + d).  # [pairs]
+    For s shingles in total, d of them unmatched, the similarity is (s - d) / (s + d).  # [pairs]
     """
     differing = sum(np.bitwise_count(word[first] ^ word[second]).astype(np.int64) for word in bitmaps)
     shingles = counts[first] + counts[second]
@@ -203,11 +203,11 @@ def _at_most(counts: Places, bitmaps: Hashes, first: Places, second: Places) -> 
 def _meeting(keys: npt.NDArray[np.uint32], ends: Places) -> Iterator[tuple[Places, Places]]:
     """Yield, some at a time, the pairs i < j of rows that share a key, with j < ends[i].
 
-    Neighbours first, so that most of a large group is connected before the rest of its pairs is looked at.
+    Neighbours first, so that most of a large group is connected before the rest of its pairs is examined.
     """
     members = np.argsort(keys, kind="stable")
     sorted_keys = keys[members]
-    last = np.flatnonzero(np.diff(sorted_keys, append=~sorted_keys[-1:]))  # the last place of each key
+    last = np.flatnonzero(np.diff(sorted_keys, append=~sorted_keys[-1:]))  # the last position of each key
     left = np.repeat(last, np.diff(last, prepend=-1)) - np.arange(len(members))  # rows of the key that follow
     starts = np.flatnonzero(left)
     left = np.minimum(left[starts], REACH)

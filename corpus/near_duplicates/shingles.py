@@ -1,9 +1,9 @@
-"""Texts as sets of shingles: n-grams of words or characters, each a hash, found for thousands of texts at once.
+"""Texts as sets of shingles: n-grams of words or characters, each a hash, computed for thousands of texts at once.
 
-A text is read as words: maximal runs of letters, marks, digits and `_`, case-folded (code point by code point), where each
-character of a script that is written without spaces (Han, kana, Thai, Lao, Khmer, Myanmar) is a word of its own. Whatever stands
-between words does not count, nor do the variation selectors beyond U+3FFFF. There is no loop over rows or words: all works on the
-code points of a chunk of texts.
+A text is read as words: maximal runs of letters, marks, digits and `_`, case-folded (code point by code point); each character of
+a script written without spaces (Han, kana, Thai, Lao, Khmer, Myanmar) is a word. Everything between words is ignored, as are the
+variation selectors beyond U+3FFFF. There is no loop over rows or words: all operations work on the code points of a chunk of
+texts.
 """
 
 import unicodedata
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 HASH_BITS = 52
-"""Of a shingle's hash; two texts of m and n shingles have an equal hash by chance with probability m n / 2^52."""
+"""Bits of a shingle's hash; two texts of m and n shingles have an equal hash by chance with probability m n / 2^52."""
 
 Unit = Literal["word", "character"]
 Hashes = npt.NDArray[np.uint64]
@@ -28,7 +28,7 @@ _CHUNK_ROWS = 1 << (64 - HASH_BITS)  # a row's number within its chunk and a has
 _CHUNK_BYTES = 2 << 20
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SPACE = 0x20
-_PLANES = 4 << 16  # no letters or digits lie beyond, only variation selectors
+_PLANES = 4 << 16  # there are no letters or digits beyond, only variation selectors
 _IS_WORD = 1 << 31
 _ALONE = (
     (0x0E00, 0x0EFF),
@@ -45,7 +45,7 @@ _ALONE = (
 class Shingles:
     """The distinct shingles of rows: those of row i are `hashes[ends[i - 1] : ends[i]]` (from 0), ascending, `HASH_BITS` bits.
 
-    `texts` names each row's sequence of words (or characters): equal where the texts say the same word for word. Rows without
+    `texts` identifies each row's sequence of words (or characters): equal if the texts have the same words in order. Rows without
     a word have no shingles.
     """
 
@@ -55,17 +55,17 @@ class Shingles:
 
     @property
     def starts(self) -> Places:
-        """Where each row begins.  # [rows]"""
+        """Start of each row.  # [rows]"""
         return self.ends - self.counts
 
     @property
     def counts(self) -> Places:
-        """How many distinct shingles each row has.  # [rows]"""
+        """Number of distinct shingles of each row.  # [rows]"""
         return np.diff(self.ends, prepend=0)
 
 
 def chunks(texts: pa.ChunkedArray) -> Iterator[pa.Array]:
-    """Yield the texts in order, at most 4,096 at a time and about 2 MiB (one text, where it is longer)."""
+    """Yield the texts in order, at most 4,096 at a time and about 2 MiB (or one longer text)."""
     for piece in texts.chunks:
         sizes = np.cumsum(pc.binary_length(piece.fill_null("")).to_numpy(zero_copy_only=False), dtype=np.int64)
         start = 0
@@ -80,8 +80,8 @@ def chunks(texts: pa.ChunkedArray) -> Iterator[pa.Array]:
 def shingles_of(texts: pa.Array, unit: Unit, size: int) -> Shingles:
     """Return the shingles of at most 4,096 texts (null: none): n-grams of `size` words or characters.
 
-    A text of fewer is one shingle. Characters are those of the words, and one space between two words that are not adjacent.
-    Time and memory are linear in the text, about 100 bytes a character; no pair of texts collides by design of the hash
+    A shorter text is one shingle. Characters are those of the words, plus one space between two words that are not adjacent.
+    Time and memory are linear in the text, about 100 bytes per character; no pair of texts collides by construction of the hash
     (words are summed by position under a mixing function, so there are no Thue-Morse pairs as with a rolling polynomial).
     """
     assert len(texts) <= _CHUNK_ROWS and size >= 1
@@ -109,14 +109,14 @@ def shingles_of(texts: pa.Array, unit: Unit, size: int) -> Shingles:
 
 
 def gathered(starts: Places, counts: Places) -> tuple[Places, Places]:
-    """Return the indices start, start + 1, ... (`counts` of each), one after the other, and which of `starts` each is of."""
+    """Return the indices start, start + 1, ... (`counts` of each), concatenated, and the index into `starts` of each."""
     owner = np.repeat(np.arange(len(counts)), counts)
     first = np.cumsum(counts) - counts
     return np.arange(len(owner)) - first[owner] + starts[owner], owner
 
 
 def mixed(values: Hashes) -> Hashes:
-    """A bijection of 64-bit words that no simple relation survives (the finaliser of splitmix64; Steele et al., 2014)."""
+    """A bijection of 64-bit words that destroys simple relations (the finaliser of splitmix64; Steele et al., 2014)."""
     return _mixed(values.copy())
 
 
@@ -131,7 +131,7 @@ def _mixed(values: Hashes) -> Hashes:
 
 
 def _code_points(texts: pa.Array) -> tuple[npt.NDArray[np.uint32], Places]:
-    """The code points of the texts, one after the other, and the row of each."""
+    """The code points of the texts, concatenated, and the row of each."""
     texts = texts.cast(pa.large_string()).fill_null("")
     _, offsets, data = texts.buffers()
     edges = (
@@ -145,7 +145,7 @@ def _code_points(texts: pa.Array) -> tuple[npt.NDArray[np.uint32], Places]:
 
 @cache
 def _table() -> npt.NDArray[np.uint32]:
-    """Code point → its case-folded form, or 0 where it stands between words; the top bit: a word of its own.  # [2^18 + 1]"""
+    """Code point → its case-folded form, or 0 if it is between words; the top bit marks a single-character word.  # [2^18 + 1]"""
     table = np.zeros(_PLANES + 1, np.uint32)
     for point in range(_PLANES):
         character = chr(point)
@@ -158,7 +158,7 @@ def _table() -> npt.NDArray[np.uint32]:
 
 
 def _word_starts(folded: npt.NDArray[np.uint32], rows: Places) -> npt.NDArray[np.bool_]:
-    """Which code points begin a word.  # [code points]"""
+    """Whether each code point begins a word.  # [code points]"""
     inside, alone = folded != 0, folded >= _IS_WORD
     begins: npt.NDArray[np.bool_] = inside & alone
     begins[:1] |= inside[:1]
@@ -167,7 +167,7 @@ def _word_starts(folded: npt.NDArray[np.uint32], rows: Places) -> npt.NDArray[np
 
 
 def _words(points: npt.NDArray[np.uint32], rows: Places) -> tuple[Hashes, Places]:
-    """The hash of each word, and its row: the sum of its characters, each mixed with its place in the word."""
+    """The hash of each word, and its row: the sum of its characters, each mixed with its position in the word."""
     folded = _table()[np.minimum(points, _PLANES)]
     begins = _word_starts(folded, rows)
     inside = np.flatnonzero(folded)

@@ -1,8 +1,8 @@
-"""The rules with which self-instruct and Alpaca clean what their models invent, as pure functions.
+"""The rules by which Self-Instruct and Alpaca clean generated tasks, as pure functions.
 
 Self-Instruct (Wang et al., 2023) and Stanford Alpaca (Taori et al., 2023) drop instructions and instances by the same short list
-of checks, except for the words that they forbid and for how they tidy an instruction first. The filter `instructions` applies
-them to candidates, generators to what they have just drawn.
+of checks; they differ in the forbidden words and in how an instruction is first normalised. The filter `instructions` applies
+them to candidates, generators apply them to new completions.
 """
 
 import re
@@ -20,24 +20,24 @@ FORBIDDEN_TERMS: Mapping[Rules, tuple[str, ...]] = {
     "self-instruct": _SELF_INSTRUCT_TERMS,
     "alpaca": (*_SELF_INSTRUCT_TERMS, "video", "audio", "music", "flowchart", "diagram"),
 }
-"""What a language model cannot do: whole words, in any case. Plurals count only where they are listed."""
+"""Words for tasks that a language model cannot do: whole words, in any case. Plurals match only if they are listed."""
 
 MIN_WORDS = 4
 MAX_WORDS = 150
-NO_INPUT = "<noinput>"  # how Alpaca's prompt spells an empty input
+NO_INPUT = "<noinput>"  # an empty input in Alpaca's prompt
 
 _FORBIDDEN = {rules: re.compile(rf"\b(?:{'|'.join(terms)})\b", re.IGNORECASE) for rules, terms in FORBIDDEN_TERMS.items()}
 _PUNCTUATION = frozenset(string.punctuation)
 
 
 def tidy(instruction: str, rules: Rules = "self-instruct") -> str:
-    """The instruction as its rules see it: self-instruct collapses whitespace and capitalises (the first letter alone stays or
+    """The normalised instruction: self-instruct collapses whitespace and capitalises (the first letter alone stays or
     becomes a capital), Alpaca only strips."""
     return " ".join(instruction.split()).capitalize() if rules == "self-instruct" else instruction.strip()
 
 
 def instruction_rules(instruction: str, rules: Rules = "self-instruct") -> dict[str, float]:
-    """The columns of the rules for an instruction, which is tidied first; one without words breaks the rule of `words` alone."""
+    """The columns of the rules for an instruction, normalised first; one without words violates only the rule of `words`."""
     text = tidy(instruction, rules)
     first = text[:1]
     return {
@@ -50,7 +50,7 @@ def instruction_rules(instruction: str, rules: Rules = "self-instruct") -> dict[
 
 
 def instance_rules(input: str, output: str) -> dict[str, float]:
-    """The columns of the rules for one instance of a task; an input of "" is none."""
+    """The columns of the rules for one instance of a task; an input of "" means no input."""
     return {
         "input_is_output": float(input == output),
         "empty_output": float(output == ""),
@@ -59,6 +59,6 @@ def instance_rules(input: str, output: str) -> dict[str, float]:
 
 
 def is_contradicted(instances: Iterable[tuple[str, str]]) -> bool:
-    """Whether a task's instances (input, output) hold one input other than "" with two outputs; self-instruct then drops all."""
+    """Whether a task's instances (input, output) have two outputs for one non-empty input; self-instruct then drops all."""
     seen: dict[str, str] = {}
     return any(input and seen.setdefault(input, output) != output for input, output in instances)

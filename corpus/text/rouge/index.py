@@ -1,4 +1,4 @@
-"""ROUGE-L between two texts, and of a text against a growing pool: exact, and without comparing it with most of them."""
+"""ROUGE-L between two texts, and of a text against a growing pool: exact, while comparing with few of its texts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ _RUN = 64
 
 
 def rouge_l(a: str, b: str) -> float:
-    """The ROUGE-L F1 of two texts, the same float that `rouge_score` gives without a stemmer; 0 where one has no words.
+    """The ROUGE-L F1 of two texts, the same float as `rouge_score` without a stemmer; 0 if one has no words.
 
     O(words of `a` × words of `b` / 64).
     """
-    ids: dict[str, int] = {}  # rapidfuzz compares the hashes of what it is given: whole numbers are their own
+    ids: dict[str, int] = {}  # rapidfuzz compares hashes; integers hash to themselves
     first, second = ([ids.setdefault(word, len(ids)) for word in words(text)] for text in (a, b))
     common = LCSseq.similarity(first, second)
     return float(f1(common, len(first), len(second))) if common else 0.0
 
 
 class Neighbour(NamedTuple):
-    """A text of an index, by its place in the order of addition, and its ROUGE-L F1 with the text asked about."""
+    """A text of an index, by its position in the order of addition, and its ROUGE-L F1 with the query text."""
 
     place: int
     rouge_l: float
@@ -38,10 +38,10 @@ class Neighbour(NamedTuple):
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of texts that were judged one after another.  # each: [texts]
+    """Results for texts that were judged one after another.  # each: [texts]
 
-    `rouge_l` is the maximum over all that was in the index before the text, NaN where that is not above the floor; `nearest` the
-    first text of the index that has it, or -1. `before` says how many texts the index held when the text was judged.
+    `rouge_l` is the maximum over the index before the text was added, NaN if it is not above the floor; `nearest` is the first
+    text of the index that reaches it, or -1. `before` is the size of the index when the text was judged.
     """
 
     accepted: Bools
@@ -55,41 +55,41 @@ class Judged:
 
 
 class RougeIndex:
-    """A growing pool of texts that answers which of them is the nearest by ROUGE-L F1, where that is above a floor.
+    """A growing pool of texts with nearest-neighbour search by ROUGE-L F1 above a floor.
 
-    Exact. Memory is linear in the words. A higher floor is faster: it decides how many of a text's words have to be looked up.
+    Exact. Memory is linear in the words. A higher floor is faster: it determines how many of a text's words must be looked up.
     """
 
     def __init__(self, texts: Sequence[str] = (), *, floor: float = 0.7) -> None:
-        """Begin with `texts`; `floor`, at least 0 and below 1: maxima up to it are not told."""
+        """Start with `texts`; maxima up to `floor` (at least 0, below 1) are not reported."""
         assert 0 <= floor < 1, f"a floor of {floor}"
         self._floor = floor
         self._vocabulary = Vocabulary()
-        self._counts = np.zeros(0, np.int64)  # of each word number
-        self._popularity = np.zeros(0, np.int32)  # of each word number: 0 the commonest
-        self._ranked_words = 0  # how many words the order of popularity was made of
+        self._counts = np.zeros(0, np.int64)  # per word number
+        self._popularity = np.zeros(0, np.int32)  # per word number: 0 is the most frequent
+        self._ranked_words = 0  # number of words when the popularity order was computed
         self._texts: list[Texts] = []
         self._strings: list[Any] = []
-        self._segments: list[Segment] = []  # of neighbouring texts, each less than half as large as the one before
+        self._segments: list[Segment] = []  # of consecutive texts, each less than half as large as the previous one
         self.add(texts)
 
     def __len__(self) -> int:
-        """How many texts."""
+        """Number of texts."""
         return len(self._strings)
 
     def add(self, texts: Sequence[str]) -> None:
-        """Add every text, whatever it resembles. O(words log words), amortised."""
+        """Add every text, regardless of similarity. O(words log words), amortised."""
         if texts:
             encoded, rows = self._read(texts)
             self._append(encoded, rows, np.ones(len(rows), bool), encoded.strings())
 
     def maximum(self, text: str) -> Neighbour | None:
-        """The nearest text, the first added where several are; None where none is above the floor."""
+        """The nearest text, the first added in a tie; None if none is above the floor."""
         scores, nearest = self.maxima([text])
         return Neighbour(int(nearest[0]), float(scores[0])) if nearest[0] >= 0 else None
 
     def maxima(self, texts: Sequence[str]) -> tuple[Floats, Ints]:
-        """For each text the highest score and the first text that has it; NaN and -1 where none is above the floor."""
+        """For each text, the highest score and the first text that has it; NaN and -1 if none is above the floor."""
         scores, nearest = np.full(len(texts), np.nan), np.full(len(texts), -1)
         if texts:
             encoded, rows = self._read(texts)
@@ -99,23 +99,23 @@ class RougeIndex:
         return scores, nearest
 
     def nearest(self, text: str, count: int = 10) -> list[Neighbour]:
-        """The `count` nearest texts, the best first, equals in order of addition. Compares with all: O(texts)."""
+        """The `count` nearest texts, the best first, ties in order of addition. Compares with all: O(texts)."""
         scores, places = self.nearest_before([text], np.array([len(self)]), count)
         return [Neighbour(int(place), float(score)) for place, score in zip(places[0], scores[0], strict=True) if place >= 0]
 
     def nearest_before(self, texts: Sequence[str], before: Ints, count: int) -> tuple[Floats, Ints]:
-        """For each text the `count` nearest of the first `before` of the index, as in `nearest`.  # [texts, count]
+        """For each text, the `count` nearest of the first `before` of the index, as in `nearest`.  # [texts, count]
 
-        Missing ones, where the index holds fewer, are NaN and -1. O(texts × texts in the index).
+        If the index has fewer, the rest are NaN and -1. O(texts × texts in the index).
         """
         return nearest_of(self._vocabulary.encode(texts).strings(), self._strings, before, count)
 
     def judge(self, texts: Sequence[str], limit: float) -> Judged:
-        """Judge the texts one after another and add each whose maximum is not above `limit`, which must not be below the floor.
+        """Judge the texts one after another and add each one whose maximum is at most `limit`, which must be at least the floor.
 
-        The same as `maximum` and `add` for each in turn, in a fraction of the time.
+        Same result as `maximum` and `add` for each in turn, but much faster.
         """
-        assert limit >= self._floor, f"a limit of {limit} is below the floor of {self._floor}"
+        assert limit >= self._floor, f"limit {limit} is below the floor of {self._floor}"
         judged = Judged(
             np.ones(len(texts), bool), np.full(len(texts), np.nan), np.full(len(texts), -1), np.zeros(len(texts), np.int64)
         )
@@ -131,13 +131,13 @@ class RougeIndex:
         return judged
 
     def _read(self, texts: Sequence[str]) -> tuple[Texts, Rows]:
-        """Number the words, learn how common they are, and prepare the texts; now and then rebuild the index in a new order."""
+        """Number the words, update their frequencies, and prepare the texts; occasionally rebuild the index in a new order."""
         encoded = self._vocabulary.encode(texts)
         known = len(self._counts)
         self._counts = np.concatenate([self._counts, np.zeros(len(self._vocabulary) - known, np.int64)])
         self._counts += np.bincount(encoded.numbers, minlength=len(self._counts))
         new = np.arange(known, len(self._counts), dtype=np.int32)
-        self._popularity = np.concatenate([self._popularity, new])  # a word that first appears now is taken for a rare one
+        self._popularity = np.concatenate([self._popularity, new])  # new words are treated as rare
         seen = int(self._counts.sum())
         if seen > 2 * self._ranked_words:
             self._ranked_words = seen
@@ -151,7 +151,7 @@ class RougeIndex:
             self._segments = [Segment(prepare(self._texts[0], self._popularity, self._floor))]
 
     def _append(self, texts: Texts, rows: Rows, chosen: Bools, strings: Sequence[Any]) -> None:
-        """Add the chosen of these texts as a segment, and merge what has become too small."""
+        """Add the chosen of these texts as a segment, and merge segments that have become too small."""
         if not chosen.any():
             return
         self._texts.append(texts.where(chosen))
@@ -171,21 +171,21 @@ class RougeIndex:
             order = np.lexsort((others, -found, own))
             own, others, found = own[order], others[order], found[order]
             best = np.flatnonzero(np.diff(own, prepend=-1))
-            better = best[~(scores[own[best]] >= found[best])]  # an equal one in an earlier segment stays
+            better = best[~(scores[own[best]] >= found[best])]  # keep an equal one from an earlier segment
             scores[own[better]], nearest[own[better]] = found[better], others[better]
             base += len(segment.rows)
 
     def _decide(self, rows: Rows, strings: Sequence[Any], limit: float, part: Judged) -> None:
-        """Complete the verdicts on a block, whose texts stand against each other too."""
+        """Complete the results of a block, whose texts are also compared with each other."""
         own, others = Segment(rows).candidates(rows)
         earlier = others < own
         own, others, found = self._compare(strings, strings, (own[earlier], others[earlier]))
         starts = np.searchsorted(own, np.arange(len(rows) + 1)).tolist()
         partners, values = others.tolist(), found.tolist()
-        places, place = [-1] * len(rows), len(self)  # of the accepted: where in the index they will stand
+        places, place = [-1] * len(rows), len(self)  # future index positions of the accepted texts
         for text, (score, nearest) in enumerate(zip(part.rouge_l.tolist(), part.nearest.tolist(), strict=True)):
             for pair in range(starts[text], starts[text + 1]):
-                if places[partners[pair]] >= 0 and not values[pair] <= score:  # a score that is NaN yields to any
+                if places[partners[pair]] >= 0 and not values[pair] <= score:  # a NaN score is replaced by any
                     score, nearest = values[pair], places[partners[pair]]
             part.rouge_l[text], part.nearest[text], part.before[text] = score, nearest, place
             if score > limit:
@@ -195,7 +195,7 @@ class RougeIndex:
                 place += 1
 
     def _compare(self, own: Sequence[Any], others: Sequence[Any], pairs: tuple[Ints, Ints]) -> tuple[Ints, Ints, Floats]:
-        """The pairs (place in `own`, place in `others`) whose score is above the floor, and their scores."""
+        """The pairs (position in `own`, position in `others`) whose score is above the floor, and their scores."""
         kept: list[tuple[Ints, Ints, Floats]] = []
         for begin in range(0, len(pairs[0]), _CHUNK_PAIRS):
             first, second = (places[begin : begin + _CHUNK_PAIRS] for places in pairs)
@@ -212,7 +212,7 @@ class RougeIndex:
 
 
 def _blocks(texts: Texts) -> Iterator[tuple[int, int]]:
-    """Yield (begin, end) of runs of neighbouring texts: few enough that comparing all of a run with each other is no burden."""
+    """Yield (begin, end) of runs of neighbouring texts: short enough that comparing all pairs within a run is cheap."""
     begin = 0
     while begin < len(texts):
         end = int(np.searchsorted(texts.starts, texts.starts[begin] + _BLOCK_WORDS, "right")) - 1
@@ -222,9 +222,9 @@ def _blocks(texts: Texts) -> Iterator[tuple[int, int]]:
 
 
 def nearest_of(texts: Sequence[Any], pool: Sequence[Any], before: Ints, count: int) -> tuple[Floats, Ints]:
-    """For each text the `count` highest F1 with the first `before` of the pool, and whose they are, the first among equals.
+    """For each text, the `count` highest F1 with the first `before` of the pool, and their positions, the first in a tie.
 
-    Both [texts, count], the best first; NaN and -1 where the pool holds fewer. Texts are strings of one character a word, or
+    Both [texts, count], the best first; NaN and -1 if the pool has fewer. Texts are strings with one character per word, or
     lists of word numbers. O(texts × pool), in memory O(pool); all cores.
     """
     scores, places = np.full((len(texts), count), np.nan), np.full((len(texts), count), -1)
@@ -241,7 +241,7 @@ def nearest_of(texts: Sequence[Any], pool: Sequence[Any], before: Ints, count: i
 
 
 def _best(common: Any, length: int, lengths: Ints, count: int) -> tuple[Floats, Ints]:
-    """The `count` best scores of one text and their places."""
+    """The `count` best scores of one text and their positions."""
     rough = 2 * common / np.maximum(length + lengths, 1)
     places = np.flatnonzero(rough >= _at_most_the_last(rough, count) - 1e-12)
     shared = common[places]
@@ -251,7 +251,7 @@ def _best(common: Any, length: int, lengths: Ints, count: int) -> tuple[Floats, 
 
 
 def _at_most_the_last(scores: Floats, count: int) -> float:
-    """A score that at least `count` of them reach, and few more: the count-th highest maximum of a run of neighbours."""
+    """A score that at least `count` of them reach, and few others: the count-th highest maximum over runs of neighbours."""
     run = min(_RUN, len(scores) // count)
     if run < 2:
         return 0.0

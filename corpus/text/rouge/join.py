@@ -1,10 +1,10 @@
 """Which pairs of texts can have a ROUGE-L F1 above a floor: prefix and position filters, then signatures, all in arrays.
 
 F1 = 2c / (m + n) for a longest common subsequence of c words out of m and n, and c is at most the number of words that the two
-share. Sort each text's words from the rarest to the commonest, and let the first that two texts share stand at places i and j of
-them. All that they share lies there or behind, so c <= min(m - i, n - j): pairs above the floor meet among their rarest words,
-and those are all that is indexed and looked up (Chaudhuri et al. 2006; Xiao et al. 2008). What is left is compared by signatures
-of 64 and then of 256 bits: each bit that only one of the texts has is a word that the other lacks (Sandes et al. 2020).
+share. Sort each text's words from the rarest to the most frequent, and let the first word that two texts share be at positions i
+and j. All shared words are at or after these, so c <= min(m - i, n - j): pairs above the floor share one of their rarest words,
+and only those are indexed and looked up (Chaudhuri et al. 2006; Xiao et al. 2008). The remaining pairs are compared by signatures
+of 64 and then of 256 bits: each bit set in only one of the texts is a word that the other lacks (Sandes et al. 2020).
 """
 
 from collections.abc import Iterator
@@ -17,24 +17,24 @@ import numpy.typing as npt
 from limbeck.corpus.text.rouge.words import Bools, Ints, Numbers, Texts
 
 _LOW = (1 << 32) - 1
-_CHUNK_PAIRS = 1 << 18  # so many fit a core's cache
-_MIXER, _REPETITION = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x632BE59BD9B4E019)  # odd, and as good as random
-_WIDTH = 4  # 64-bit words of a signature
+_CHUNK_PAIRS = 1 << 18  # fits a core's cache
+_MIXER, _REPETITION = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x632BE59BD9B4E019)  # odd, effectively random
+_WIDTH = 4  # 64-bit words per signature
 
 Signatures = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Texts prepared for a join: what is looked up (their rarest words) and what bounds a pair.
+    """Texts prepared for a join: the words to look up (the rarest) and the bounds of a pair.
 
-    Text `t` looks up the entries `starts[t] : starts[t + 1]`. `share` is the floor times its words, and a little less, so that
-    rounding never loses a pair: above the floor are only pairs with 2c >= share + share.
+    Text `t` looks up the entries `starts[t] : starts[t + 1]`. `share` is the floor times its words, reduced slightly so that
+    rounding never loses a pair: only pairs with 2c >= share + share are above the floor.
     """
 
     lengths: npt.NDArray[np.float32]  # [texts]
     share: npt.NDArray[np.float32]  # [texts]
-    folded: Signatures  # [texts] the signature's words, all in one
+    folded: Signatures  # [texts] the words of the signature, combined
     signatures: Signatures  # [texts, _WIDTH]
     starts: Ints  # [texts + 1]
     words: Numbers  # [entries] popularity: the higher, the rarer
@@ -42,7 +42,7 @@ class Rows:
     left: npt.NDArray[np.float32]  # [entries] words from this one on, the rarest first
 
     def __len__(self) -> int:
-        """How many texts."""
+        """Number of texts."""
         return len(self.lengths)
 
     def slice(self, begin: int, end: int) -> "Rows":
@@ -76,7 +76,7 @@ class Rows:
         )
 
     def joined(self, after: "Rows") -> "Rows":
-        """These rows and `after` behind them."""
+        """These rows followed by `after`."""
         return Rows(
             np.concatenate([self.lengths, after.lengths]),
             np.concatenate([self.share, after.share]),
@@ -90,7 +90,7 @@ class Rows:
 
 
 def prepare(texts: Texts, popularity: Numbers, floor: float) -> Rows:
-    """Sort each text's words from the rarest on. `popularity`: of each word number, 0 for the commonest. O(words log words)."""
+    """Sort each text's words from the rarest on. `popularity`: per word number, 0 for the most frequent. O(words log words)."""
     lengths = texts.lengths
     owners = np.repeat(np.arange(len(texts), dtype=np.int64), lengths)
     keys = (owners << 32) | (_LOW - popularity[texts.numbers].astype(np.int64))
@@ -100,7 +100,7 @@ def prepare(texts: Texts, popularity: Numbers, floor: float) -> Rows:
     words = (_LOW - (keys & _LOW)).astype(np.int32)
     places = np.arange(len(keys)) - texts.starts[:-1][owners]
     share = floor * lengths - 1e-6 * lengths - 1e-3
-    needed = np.ceil(share / (2 - floor))  # common words, whatever the other's length
+    needed = np.ceil(share / (2 - floor))  # common words, for any length of the other text
     prefix = first & (places <= (lengths - needed)[owners])
     chosen = np.flatnonzero(prefix)
     counts = np.bincount(owners[chosen], minlength=len(texts))
@@ -118,7 +118,7 @@ def prepare(texts: Texts, popularity: Numbers, floor: float) -> Rows:
 
 
 def _signatures(words: Numbers, first: Bools, texts: Texts) -> Signatures:
-    """One bit for each word and each repetition of it, at a hashed place.  # [texts, _WIDTH]"""
+    """One bit per word and repetition, at a hashed position.  # [texts, _WIDTH]"""
     places = np.arange(len(words))
     repetition = places - np.maximum.accumulate(np.where(first, places, 0))
     mixed = (words.astype(np.uint64) + repetition.astype(np.uint64) * _REPETITION) * _MIXER
@@ -156,7 +156,7 @@ class Segment:
         return own[close], others[close]
 
     def _meetings(self, probes: Rows) -> Iterator[tuple[Numbers, Numbers]]:
-        """Yield arrays of pairs that share one of their rarest words and that no bound rules out."""
+        """Yield arrays of pairs that share one of their rarest words and pass every bound."""
         entries = np.flatnonzero(probes.words < len(self._starts) - 1)
         begins = self._starts[probes.words[entries]]
         counts = self._starts[probes.words[entries] + 1] - begins
@@ -180,7 +180,7 @@ class Segment:
             first = last
 
     def _close(self, probes: Rows, own: Any, others: Any, mine: Signatures, theirs: Signatures) -> Bools:
-        """Which pairs share enough words for all that their signatures show.  # signatures: [pairs] or [pairs, _WIDTH]"""
+        """Which pairs may share enough words, judging by their signatures.  # signatures: [pairs] or [pairs, _WIDTH]"""
         needed = (probes.share[own] + self.rows.share[others]) / 2
         close: Bools = probes.lengths[own] - _bits(mine & ~theirs) >= needed
         close &= self.rows.lengths[others] - _bits(theirs & ~mine) >= needed
@@ -188,7 +188,7 @@ class Segment:
 
 
 def _bits(signatures: Signatures) -> npt.NDArray[np.integer]:
-    """How many bits are set in each.  # [pairs] or [pairs, _WIDTH] -> [pairs]"""
+    """Number of set bits of each.  # [pairs] or [pairs, _WIDTH] -> [pairs]"""
     counts = np.bitwise_count(signatures)
     return counts if counts.ndim == 1 else counts.sum(axis=1, dtype=np.int32)
 

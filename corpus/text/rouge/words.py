@@ -1,4 +1,4 @@
-"""The words of ROUGE as `rouge_score` cuts them (no stemmer), their numbers, and the F1 of a longest common subsequence."""
+"""The words of ROUGE, split like `rouge_score` (no stemmer), their numbers, and the F1 of a longest common subsequence."""
 
 import re
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ _WORD = re.compile("[a-z0-9]+")
 _WORD_BYTES = b"abcdefghijklmnopqrstuvwxyz0123456789"
 _END = b"\n"
 _LAST_CHARACTER = 0x10FFFF
-# What each byte of lowercased UTF-8 stands for: itself within a word, the end of a text, or a space.
+# Class of each byte of lowercased UTF-8: itself within a word, the end of a text, or a space.
 _FOLDED = bytes(byte if byte in _WORD_BYTES + _END else ord(" ") for byte in range(256))
 
 
 def words(text: str) -> list[str]:
-    """The lowercased runs of a-z and 0-9 in `text`; a script without them has no words at all."""
+    """The lowercased runs of a-z and 0-9 in `text`; a script without them has no words."""
     return _WORD.findall(text.lower())
 
 
@@ -41,7 +41,7 @@ class Texts:
     starts: Ints  # [texts + 1]
 
     def __len__(self) -> int:
-        """How many texts."""
+        """Number of texts."""
         return len(self.starts) - 1
 
     @property
@@ -66,7 +66,7 @@ class Texts:
         return Texts(np.concatenate([part.numbers for part in parts]), np.concatenate([[0], np.cumsum(lengths)]))
 
     def strings(self) -> list[Any]:
-        """What rapidfuzz compares fastest: a string of one character a word; lists of numbers where characters do not suffice."""
+        """The fastest form for rapidfuzz: strings with one character per word; lists of numbers if there are too many words."""
         starts = self.starts.tolist()
         if len(self.numbers) and self.numbers.max() > _LAST_CHARACTER:
             numbers = self.numbers.tolist()
@@ -82,17 +82,17 @@ class Vocabulary:
         self._numbers: dict[bytes, int] = {}
 
     def __len__(self) -> int:
-        """How many different words."""
+        """Number of distinct words."""
         return len(self._numbers)
 
     def encode(self, texts: Sequence[str]) -> Texts:
-        """Cut and number the texts; new words get new numbers. O(characters), in arrays."""
+        """Split and number the texts; new words get new numbers. O(characters), in arrays."""
         lowered = [text.lower().replace("\n", " ") for text in texts]
         lowered.append("")
         folded = "\n".join(lowered).encode("utf-8", "surrogatepass").translate(_FOLDED)
         characters = np.frombuffer(folded, np.uint8)
         within = characters > ord(" ")
-        edges = np.flatnonzero(within[1:] != within[:-1]) + 1  # where words begin and end, in turns
+        edges = np.flatnonzero(within[1:] != within[:-1]) + 1  # word starts and ends, alternating
         if len(within) and within[0]:
             edges = np.concatenate([[0], edges])
         firsts, ends = edges[::2], edges[1::2]
@@ -100,7 +100,7 @@ class Vocabulary:
         return Texts(self._number(characters[within], ends - firsts), starts.astype(np.int64))
 
     def _number(self, letters: npt.NDArray[np.uint8], lengths: Ints) -> Numbers:
-        """The numbers of words that stand without gaps in `letters`."""
+        """The numbers of words that are stored without gaps in `letters`."""
         offsets = np.zeros(len(lengths) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         buffers = [None, pa.py_buffer(offsets), pa.py_buffer(letters)]
