@@ -1,4 +1,4 @@
-"""Join the Ray cluster that is there, or start a private one; stop only what was started here."""
+"""Join an existing Ray cluster or start a private one; stop only what was started here."""
 
 import contextlib
 import os
@@ -17,11 +17,11 @@ from limbeck.cluster import ray_internals
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 
-PARTS_IN_FLIGHT = 8  # where an engine batches across callers
+PARTS_IN_FLIGHT = 8  # if an engine batches across callers
 
 
 class CriticWorkers(Config):
-    """Processes that score, beside those that draw: a part is scored while the next ones are drawn."""
+    """Separate processes for filters: a part is scored while the next ones are drawn."""
 
     workers: int = Field(1, ge=1)
     cpus_per_worker: float = Field(1.0, ge=0)
@@ -29,33 +29,33 @@ class CriticWorkers(Config):
 
 
 class ClusterConfig(Config):
-    """Where a run computes, and how its work is laid out on processes."""
+    """The cluster of a run, and the layout of its processes."""
 
     address: str | None = Field(
         None,
-        description="a Ray cluster to join; null: RAY_ADDRESS, else one that `ray start` left running here, else a private one",
+        description="a Ray cluster to join; null: RAY_ADDRESS, else one started here with `ray start`, else a private one",
     )
     workers: int = Field(1, ge=1, description="processes that hold models")
-    cpus_per_worker: float = Field(1.0, ge=0, description="what each worker reserves in Ray")
+    cpus_per_worker: float = Field(1.0, ge=0, description="CPUs that each worker reserves in Ray")
     gpus_per_worker: float = Field(0.0, ge=0)
     threads_per_worker: int | None = Field(None, ge=1, description="null: the machine's cores divided by all workers")
     parts_in_flight: int | None = Field(
         None,
         ge=1,
-        description="parts that a worker takes at once; models in its process work on one at a time. null: 1, and "
-        f"{PARTS_IN_FLIGHT} where an engine batches across callers (vllm, endpoint)",
+        description="parts that a worker takes at once; models in its process compute one at a time. null: 1, or "
+        f"{PARTS_IN_FLIGHT} if an engine batches across callers (vllm, endpoint)",
     )
     critics: CriticWorkers | None = Field(
-        None, description="workers of the critics' own; null: critics compute on the teachers' workers"
+        None, description="separate workers for filters; null: filters run on the teachers' workers"
     )
     rows_per_part: int = Field(32, ge=1, description="sources in a part: the unit of work, retry and resume")
     max_restarts: int = Field(12, ge=0, description="how often one worker may die before the run stops")
     stall_seconds: float = Field(
         1800.0,
         gt=0,
-        description="a worker whose model computes nothing for so long is ended and started again; loading takes part",
+        description="restart a worker whose model makes no progress for this long; includes loading",
     )
-    object_store_bytes: int = Field(150_000_000, ge=80_000_000, description="of a private cluster; parts travel on disk")
+    object_store_bytes: int = Field(150_000_000, ge=80_000_000, description="of a private cluster; parts are passed on disk")
 
     def threads(self) -> int:
         """Threads of each worker's model."""
@@ -63,18 +63,18 @@ class ClusterConfig(Config):
 
     @property
     def all_workers(self) -> int:
-        """Processes that hold models: teachers' and critics'."""
+        """Processes that hold models: teachers' and filters'."""
         return self.workers + (self.critics.workers if self.critics else 0)
 
     @property
     def cpus(self) -> float:
-        """What all workers reserve."""
+        """CPUs that all workers reserve."""
         critics = self.critics.workers * self.critics.cpus_per_worker if self.critics else 0.0
         return self.workers * self.cpus_per_worker + critics
 
     @property
     def gpus(self) -> float:
-        """What all workers reserve."""
+        """GPUs that all workers reserve."""
         critics = self.critics.workers * self.critics.gpus_per_worker if self.critics else 0.0
         return self.workers * self.gpus_per_worker + critics
 
@@ -90,35 +90,35 @@ class Session:
 
 
 def running_cluster(config: ClusterConfig) -> str | None:
-    """The address of the cluster a run would join, or None where it would start its own.
+    """The address of the cluster a run would join, or None if it would start its own.
 
-    Clusters that other drivers started for themselves are never joined: they end with their driver.
+    Private clusters of other drivers are never joined: they stop with their driver.
     """
     named = config.address or os.environ.get("RAY_ADDRESS")
     if named:
         return None if named == "local" else named
-    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"  # written by `ray start` only
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"  # only written by `ray start`
     if not note.exists():
         return None
     address = note.read_text().strip()
-    return address if _answers(address) else None  # None: left behind by a cluster that is gone
+    return address if _answers(address) else None  # None: stale file of a stopped cluster
 
 
 @contextlib.contextmanager
 def connected(config: ClusterConfig) -> Iterator[Session]:
-    """Connect to Ray for the length of the block."""
-    # no telemetry, and no progress bars or notices of Ray's own among ours
+    """Connect to Ray for the duration of the block."""
+    # disable telemetry, progress bars and notices of Ray
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     address = running_cluster(config)
     if address is None or address.startswith("127."):
-        # a private cluster answers to this machine alone; Ray turns a 127.0.0.1 given in any other way into an outside address
+        # a private cluster listens on this machine only; Ray turns a 127.0.0.1 given in any other way into an external address
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    if address and "://" not in address and not _answers(address):  # Ray itself would try for minutes
-        raise LimbeckError(f"cannot reach the Ray cluster at {address}: nothing answers there; start it, or set cluster.address")
+    if address and "://" not in address and not _answers(address):  # Ray itself would retry for minutes
+        raise LimbeckError(f"cannot reach the Ray cluster at {address}: no response; start it, or set cluster.address")
     if address and _has_token():
-        # `ray start` asks for the token wherever one lies ready, but a driver that joins does not think of sending it
+        # `ray start` requires the token if one exists, but a joining driver does not send it by default
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
@@ -140,16 +140,16 @@ def connected(config: ClusterConfig) -> Iterator[Session]:
         raise LimbeckError(f"cannot reach {where}: {_first_line(error)}; start it, or set cluster.address") from error
     ray_internals.silence_deaths()
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray puts one of its own there, which ends the process without a word
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray installs its own handler, which exits silently
     try:
         total = ray.cluster_resources()
         yield Session(address or "local", address is None, float(total.get("CPU", 0)), float(total.get("GPU", 0)))
     finally:
-        ray.shutdown()  # a driver that joined only disconnects
+        ray.shutdown()  # a driver that joined a cluster only disconnects
 
 
 def wait_for_room(cpus: float, gpus: float, timeout_seconds: float = 60.0) -> bool:
-    """Wait until the cluster has so much free; False where it never will."""
+    """Wait until the cluster has this much free; False if it never will."""
     import ray
 
     deadline = time.monotonic() + timeout_seconds

@@ -1,4 +1,4 @@
-"""Ray Train around a training loop: places the workers, retries a bounded number of times, and ends with one clear sentence."""
+"""Ray Train around a training loop: places the workers, retries a bounded number of times, and fails with one clear sentence."""
 
 import importlib
 import os
@@ -18,30 +18,30 @@ Loop = Callable[[dict[str, Any]], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Placement:
-    """What each training worker reserves, how often a dead worker group is started again, and who its driver is."""
+    """Reservation of each training worker, maximum restarts of a dead worker group, and its driver."""
 
     cpus_per_worker: float = 1.0
     use_gpu: bool = False
     threads_per_worker: int | None = None  # None: the machine's cores divided by the workers
     max_failures: int = 2
-    workers_folder: Path | None = None  # where workers leave their heartbeat; None: they leave none
+    workers_folder: Path | None = None  # folder for the workers' heartbeats; None: no heartbeats
     driver: str = ""
 
 
 def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, storage: Path) -> dict[str, Any]:
-    """Run `loop(config)` on `workers` processes that form one torch process group, and return what rank 0's call returned.
+    """Run `loop(config)` on `workers` processes that form one torch process group, and return the result of rank 0.
 
-    `loop` must be importable by the workers and find its own last checkpoint, because a group in which a process died is
-    started again, at most `max_failures` times. An LimbeckError of the loop is raised here as it is, and never retried. Raises
-    LimbeckError with the last words of the failure otherwise. Ray must be connected; `storage` is a folder that all nodes see.
+    `loop` must be importable by the workers and find its own last checkpoint, because a group with a dead process is restarted,
+    at most `max_failures` times. A LimbeckError raised by the loop is re-raised unchanged and never retried. Other failures raise
+    LimbeckError with their exit message. Ray must be connected; `storage` is a folder that all nodes see.
     """
     import ray
     from ray.train import TrainingFailedError
 
-    failures = (TrainingFailedError, ray.exceptions.RayError)  # of a worker, and of the controller that Ray runs beside them
+    failures = (TrainingFailedError, ray.exceptions.RayError)  # of a worker, or of Ray's controller
     assert ray.is_initialized(), "connect to Ray first"
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would print what libraries capture from stdout
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how late Ray sees the end of a training: 2 s by default
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # it would print stdout that libraries capture
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # delay until Ray sees a training end; default 2 s
     storage.mkdir(parents=True, exist_ok=True)
     wrapped = {"loop": loop, "config": config, "placement": placement, "workers": workers}
     for attempt in range(1, placement.max_failures + 2):
@@ -52,7 +52,7 @@ def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, 
             _release(_reservations() - held)
             if attempt > placement.max_failures:
                 times = "once" if attempt == 1 else f"{attempt} times"
-                raise LimbeckError(f"training failed {times}, at last with: {exit_message(error)}") from error
+                raise LimbeckError(f"training failed {times}, last with:  {exit_message(error)}") from error
             continue
         if "refusal" in outcome:
             raise LimbeckError(outcome["refusal"])
@@ -75,7 +75,7 @@ def _fit_once(wrapped: dict[str, Any], storage: Path) -> dict[str, Any]:
         run_config=RunConfig(
             name=name,
             storage_path=str(storage.resolve()),
-            # `fit` tries again itself: Ray gives up at once where a worker dies while the loop is being started
+            # `fit` retries itself: Ray gives up at once if a worker dies while the loop starts
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
@@ -87,16 +87,16 @@ def _fit_once(wrapped: dict[str, Any], storage: Path) -> dict[str, Any]:
 
 
 def _reservations() -> set[str]:
-    """The ids of the placement groups that this driver's job holds."""
+    """The ids of the placement groups of this driver's job."""
     import ray
 
-    job = ray.get_runtime_context().get_job_id()  # the last bytes of every id that a job makes
+    job = ray.get_runtime_context().get_job_id()  # the last bytes of every id created by a job
     table = ray.util.placement_group_table()
     return {group for group, entry in table.items() if group.endswith(job) and entry["state"] != "REMOVED"}
 
 
 def _release(groups: set[str]) -> None:
-    """Give back what a failed controller still holds, or the next attempt would wait for it in vain."""
+    """Release the resources of a failed controller; otherwise the next attempt would wait for them forever."""
     from ray.util.placement_group import remove_placement_group
 
     for group in groups:
@@ -104,23 +104,23 @@ def _release(groups: set[str]) -> None:
 
 
 def warm_up() -> None:
-    """Import in the background what `fit` needs on the driver (torch among it), while workers draw and score."""
+    """Import in the background what `fit` needs on the driver (including torch), while workers draw and score."""
     threading.Thread(target=importlib.import_module, args=("ray.train.torch",), daemon=True).start()
 
 
 def exit_message(error: BaseException) -> str:
-    """The line of a training failure that says most: of the first worker that failed for a reason of its own."""
+    """The most informative line of a training failure: of the first worker that failed by itself."""
     failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", None) or error}
     texts = [last_line(failure) for _, failure in sorted(failures.items())]
-    if "low on memory" in str(error):  # Ray says so in its first line, and how to debug it on a page that follows
+    if "low on memory" in str(error):  # Ray reports it in the first line, followed by a page on debugging
         texts = [next(line for line in str(error).splitlines() if "low on memory" in line)[:400]]
-    # when one rank dies, the others only report that their connection to it broke
+    # when one rank dies, the others only report a broken connection
     own = [text for text in texts if "onnection closed by peer" not in text and "onnection reset by peer" not in text]
     return (own or texts)[0]
 
 
 def _guarded(wrapped: dict[str, Any]) -> dict[str, Any]:
-    """Run the loop on a worker; what a user can mend comes back as a value, so that Ray does not try it again."""
+    """Run the loop on a worker; user errors are returned as a value, so that Ray does not retry them."""
     placement: Placement = wrapped["placement"]
     if placement.workers_folder is not None:
         from limbeck.cluster.workers.worker import heartbeat
@@ -128,12 +128,12 @@ def _guarded(wrapped: dict[str, Any]) -> dict[str, Any]:
         beat = (placement.workers_folder, placement.driver, "trainer")
         threading.Thread(target=heartbeat, args=beat, daemon=True).start()
     if wrapped["workers"] == 1:
-        # a group of one needs no distributed wrapper around the model, which these variables would call for
+        # a single worker needs no distributed wrapper around the model, which these variables would trigger
         for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK"):
             os.environ.pop(variable, None)
     import torch
 
-    # Ray sets OMP_NUM_THREADS to the reserved CPUs, which says nothing of the cores that are there
+    # Ray sets OMP_NUM_THREADS to the reserved CPUs, which is unrelated to the number of cores
     torch.set_num_threads(placement.threads_per_worker or max(1, (os.cpu_count() or 1) // wrapped["workers"]))
     try:
         return {"result": wrapped["loop"](wrapped["config"])}

@@ -1,4 +1,4 @@
-"""How a student is trained and what it starts from. Imports neither torch nor any trainer."""
+"""Configs of students and of their base models. Imports neither torch nor any trainer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,9 +80,9 @@ class ModelBase(BaseConfig):
 class HealingConfig(Config):
     """How a model that lost layers is trained on raw text before it is a student."""
 
-    tokens: int = Field(200_000, ge=1, description="at most so many tokens of train documents, each seen once")
+    tokens: int = Field(200_000, ge=1, description="token budget for one pass over the train documents")
     learning_rate: float = Field(3e-4, gt=0)
-    batch_size: int = Field(8, ge=1, description="sequences in a step")
+    batch_size: int = Field(8, ge=1, description="sequences per step")
     sequence_tokens: int = Field(256, ge=2)
 
 
@@ -92,7 +92,7 @@ class LayersBase(BaseConfig):
     kind: Literal["layers"] = "layers"
     layers: int = Field(ge=1, description="how many of the teacher's layers to keep")
     sample: int = Field(16, ge=1, description="documents on which importance and perplexity are measured; kept out of healing")
-    sample_tokens: int = Field(128, ge=8, description="tokens read of each of them")
+    sample_tokens: int = Field(128, ge=8, description="tokens read per document")
     healing: HealingConfig | None = Field(default_factory=HealingConfig, description="null: no healing")
 
     def weights_share(self, teacher: str) -> float:
@@ -112,16 +112,14 @@ class SftConfig(StudentConfig):
     base: BaseConfig = Field(default_factory=TeacherBase)
     epochs: int = Field(1, ge=1)
     learning_rate: float = Field(2e-5, gt=0)
-    batch_size: int = Field(8, ge=1, description="rows in an optimiser step, over all workers")
-    micro_batch_size: int = Field(4, ge=1, description="rows in one forward pass of one worker; limits memory")
-    max_sequence_tokens: int = Field(1024, ge=2, description="longer rows are left out and counted")
-    warmup_fraction: float = Field(0.1, ge=0, le=1, description="of all steps")
+    batch_size: int = Field(8, ge=1, description="rows per optimiser step, over all workers")
+    micro_batch_size: int = Field(4, ge=1, description="rows per forward pass of one worker; bounds memory")
+    max_sequence_tokens: int = Field(1024, ge=2, description="longer rows are skipped and counted")
+    warmup_fraction: float = Field(0.1, ge=0, le=1, description="share of all steps")
     weight_decay: float = Field(0.0, ge=0)
     max_gradient_norm: float = Field(1.0, gt=0)
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
-    precision: Literal["bf16", "float32"] = Field(
-        "bf16", description="of the arithmetic; master weights are float32 in either case"
-    )
+    precision: Literal["bf16", "float32"] = Field("bf16", description="type of the arithmetic; master weights are always float32")
     lora: LoraConfig | None = Field(None, description="null: train every weight")
     deepspeed: dict[str, Any] | None = Field(
         None,
@@ -150,11 +148,11 @@ class SftConfig(StudentConfig):
         return {f"base.{key}": model for key, model in self.base.models.items()}
 
     def base_model(self, teacher: str) -> str:
-        """As `base` says."""
+        """Delegates to `base`."""
         return self.base.model_from(teacher)
 
     def weights_share(self, teacher: str) -> float:
-        """As `base` says."""
+        """Delegates to `base`."""
         return self.base.weights_share(teacher)
 
     def trainer(self, teacher: str, gpus: bool) -> Trainer:

@@ -1,4 +1,4 @@
-"""What a student's config answers: what training needs beforehand, and how to train. Imports neither torch nor any trainer."""
+"""The contract of students: requirements of training, and the training itself. Imports neither torch nor any trainer."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from limbeck.cluster.training import Placement
 
 METRICS_FILE = "training.json"
-"""The metrics of a training, in the student's folder."""
+"""File with the metrics of a training, in the student's folder."""
 
 
 class StudentConfig(Kind):
-    """The base of every student's config. A kind must answer `train`; the other defaults are those of a training that is free."""
+    """The base of every student's config. A kind must implement `train`; the defaults fit a training without cost."""
 
     family: ClassVar[str] = "student"
     default_kind: ClassVar[str | None] = "sft"
@@ -35,12 +35,12 @@ class StudentConfig(Kind):
 
     @property
     def passes(self) -> float:
-        """How often each row of the dataset goes through the model, for the estimate."""
+        """Passes of each row through the model, for the estimate."""
         return 1.0
 
     @property
     def models(self) -> Mapping[str, str]:
-        """The models that it loads beside the teacher: key under the student → Hugging Face id, folder or embedded name."""
+        """The models that it loads besides the teacher: key under the student → Hugging Face id, folder or embedded name."""
         return {}
 
     def base_model(self, teacher: str) -> str:
@@ -76,10 +76,10 @@ class StudentConfig(Kind):
         documents: Path | None = None,
         placement: "Placement | None" = None,
     ) -> dict[str, Any]:
-        """Train on `dataset`, publish the model folder at `out`, and return the metrics, which are its `training.json` too.
+        """Train on `dataset`, publish the model folder at `out`, and return the metrics, which are also its `training.json`.
 
         `dataset` is a Hugging Face folder with `columns`, `teacher` the model folder of the round's teacher, `documents` the
-        train sources. The same call resumes an interrupted training, and leaves a published student as it is. Metrics that are
+        train sources. The same call resumes an interrupted training, and leaves a published student unchanged. Metrics that are
         reported if present: steps, loss_first, loss_last, train_seconds, warnings. Raises LimbeckError if it cannot be trained.
         """
 

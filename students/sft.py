@@ -25,16 +25,16 @@ def train(
     documents: Path | None = None,
     placement: Placement | None = None,
 ) -> dict[str, Any]:
-    """Train a student on `dataset`, publish its model folder at `out`, and return the metrics that lie there as training.json.
+    """Train a student on `dataset`, publish its model folder at `out`, and return the metrics stored there as training.json.
 
-    `dataset` is a Hugging Face folder whose rows have `prompt` and `completion` (lists of messages, or strings); `teacher` a
-    model folder; `documents` the sources folder, read only where layers are chosen and healed. Checkpoints lie in `training/`
-    beside `out` and go when it is published: after any interruption the same call resumes from the last whole one, and with one
-    worker ends in the same bits. A student that is published already is returned as it is. Ray must be connected.
+    `dataset` is a Hugging Face folder whose rows have `prompt` and `completion` (lists of messages, or strings); `teacher` is a
+    model folder; `documents` is the sources folder, used only to choose and heal layers. Checkpoints are stored in `training/`
+    beside `out` and deleted when it is published: after an interruption the same call resumes from the last complete one, and
+    with one worker the result is bit-identical. A student that is already published is returned unchanged. Ray must be connected.
 
     Metrics: train_seconds (forward, backward, optimiser), load_seconds, import_seconds, save_seconds, steps, loss_first,
-    loss_last, loss_curve, tokens (forwarded), weights_moved_fraction, rows, rows_too_long, warnings. Raises LimbeckError where
-    the dataset is empty, the models do not fit each other, or the workers died too often.
+    loss_last, loss_curve, tokens (forwarded), weights_moved_fraction, rows, rows_too_long, warnings. Raises LimbeckError if
+    the dataset is empty, the models are incompatible, or the workers died too often.
     """
     if (out / METRICS_FILE).exists():
         return dict(read_json(out / METRICS_FILE))
@@ -54,33 +54,33 @@ def train(
 
 
 def dataset_files(dataset: Path) -> list[Path]:
-    """The Parquet files of the train split of a Hugging Face folder, in order; raises LimbeckError where there are none."""
+    """The Parquet files of the train split of a Hugging Face folder, in order; raises LimbeckError if it has no files."""
     files = sorted(
         path for path in dataset.rglob("*.parquet") if not any(part.startswith(".") for part in path.relative_to(dataset).parts)
     )
     train_files = [path for path in files if "train" in path.name] or files
     if not train_files:
-        raise LimbeckError(f"{dataset} holds no Parquet file; was any candidate kept? loosen a bound, or draw more candidates")
+        raise LimbeckError(f"{dataset} holds no Parquet file; was any candidate kept? relax a bound, or draw more candidates")
     return train_files
 
 
 def check_rows(files: list[Path]) -> int:
-    """Return the number of rows; raises LimbeckError where there are none, or not the columns prompt and completion."""
+    """Return the number of rows; raises LimbeckError if it is 0, or the columns prompt and completion are missing."""
     count = 0
     for file in files:
         missing = {*SftConfig.columns} - set(read_table(file).column_names)
         if missing:
             raise LimbeckError(
-                f"{file} lacks the column {sorted(missing)[0]!r}; a dataset for training has prompt and completion"
+                f"{file} lacks the column {sorted(missing)[0]!r}; a dataset for training needs prompt and completion"
             )
         count += check_whole(file)
     if not count:
-        raise LimbeckError(f"{files[0].parent} has no rows to train on; loosen a bound, or draw more candidates")
+        raise LimbeckError(f"{files[0].parent} has no rows to train on; relax a bound, or draw more candidates")
     return count
 
 
 def _start_afresh_unless_same(training: Path, config: SftConfig, rows: list[Path], base: Path, seed: int) -> None:
-    """Keep the checkpoints of an interrupted training if they were made from the very same things, and no others."""
+    """Keep the checkpoints of an interrupted training only if they were made from identical inputs."""
     digest = hashlib.sha256()
     for file in rows:
         digest.update(file.read_bytes())

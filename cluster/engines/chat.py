@@ -1,4 +1,4 @@
-"""A model's tokenizer as engines in this process use it: prompts to tokens, pairs to tokens, and what ends a turn."""
+"""A model's tokenizer for engines in this process: prompts and pairs to tokens, and the end tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>")
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
-    """Load a model folder's tokenizer; raises LimbeckError where it is not a fast one, which alone tells character ranges."""
+    """Load a model folder's tokenizer; raises LimbeckError unless it is a fast one, which is needed for character ranges."""
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     if not tokenizer.is_fast:
         raise LimbeckError(f"the tokenizer of {folder} has no tokenizer.json; save the model with its fast tokenizer")
@@ -22,7 +22,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
 
 
 def end_tokens(tokenizer: PreTrainedTokenizerFast, *configs: Any) -> frozenset[int]:
-    """What the configs and the tokenizer call an end, and what the chat template ends a turn with."""
+    """The end tokens of the configs and the tokenizer, and the token with which the chat template ends a turn."""
     found: set[int] = set()
     for named in (*(getattr(config, "eos_token_id", None) for config in configs), tokenizer.eos_token_id):
         found.update([named] if isinstance(named, int) else named or [])
@@ -37,7 +37,7 @@ def end_tokens(tokenizer: PreTrainedTokenizerFast, *configs: Any) -> frozenset[i
 def render(prompt: tuple[Message, ...] | str, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
     """Return the tokens of a conversation, ready for the assistant's turn, or of a plain prompt.
 
-    Raises LimbeckError for a conversation where the model has no chat template.
+    Raises LimbeckError for a conversation if the model has no chat template.
     """
     if isinstance(prompt, str):
         return tuple(tokenizer(prompt)["input_ids"])
@@ -51,9 +51,9 @@ def render(prompt: tuple[Message, ...] | str, tokenizer: PreTrainedTokenizerFast
 
 
 def tokenise(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast) -> list[Query]:
-    """Return each pair's tokens as one string, and the places of the target's wanted ones.
+    """Return each pair's tokens as one sequence, and the positions of the requested target tokens.
 
-    A target that nothing precedes is given the tokenizer's first special token (beginning, else end) as its context.
+    A target without context gets the tokenizer's first special token (beginning, otherwise end) as its context.
     """
     if not pairs:
         return []
@@ -63,5 +63,5 @@ def tokenise(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast) -> list[
 
 
 def count_tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Return how many tokens each text has, without special tokens."""
+    """Return the token count of each text, without special tokens."""
     return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []

@@ -15,9 +15,9 @@ __all__ = ["AutoConfig", "EndpointConfig", "EngineConfig", "TransformersConfig",
 
 
 class AutoConfig(EngineConfig):
-    """Whichever engine is the fastest where the run computes, as measured in docs/benchmarks.md.
+    """The fastest engine for the hardware of the run, as measured in docs/benchmarks.md.
 
-    vllm where the workers have GPUs and vLLM is installed; else transformers, which on CPUs is the faster one.
+    vllm if the workers have GPUs and vLLM is installed; otherwise transformers, which is faster on CPUs.
     """
 
     kind: Literal["auto"] = "auto"

@@ -1,4 +1,4 @@
-"""What an engine's config answers, so that no other module asks which kind of engine it is; imports nothing heavy."""
+"""The contract of engine configs, so that no other module depends on the kind of engine; imports nothing heavy."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from limbeck.cluster.placement.demand import Model
 from limbeck.corpus.config import Config
 from limbeck.corpus.kinds import Kind
 
-ACTIVATIONS = 32  # numbers of the hidden size that a scoring model holds for each token of a forward pass
-BATCH_TOKENS = 32768  # of a forward pass, for a scoring model that chooses by its device
+ACTIVATIONS = 32  # values per hidden unit and token that a scoring model holds in a forward pass
+BATCH_TOKENS = 32768  # tokens per forward pass, for a scoring model that chooses by its device
 
 
 class EngineConfig(Kind):
-    """The base of every engine's config. `model` means the same in each: which weights, so whose tokenizer and chat template.
+    """The base of every engine's config. `model` has the same meaning in all: the weights, hence the tokenizer and chat template.
 
-    A kind must answer `build`. One that holds weights also answers `footprint`; the other defaults are those of an engine that
+    A kind must implement `build`, and `footprint` if it holds weights; the other defaults are those of an engine that
     runs in the worker's process.
     """
 
@@ -29,13 +29,13 @@ class EngineConfig(Kind):
     """The extra of this distribution that it needs (`pip install 'limbeck[...]'`); None: the core is enough."""
 
     batches_across_callers: ClassVar[bool] = False
-    """Whether it batches requests of several threads, so that jobs of one process ought to ask it at once."""
+    """Whether it batches requests of several threads, so that the jobs of one process should use it concurrently."""
 
     paid: ClassVar[bool] = False
-    """Whether its completions cost money: those of an unfinished part are then kept in a journal."""
+    """Whether its completions cost money: those of an unfinished part are then stored in a journal."""
 
     remote: ClassVar[bool] = False
-    """Whether its weights are outside the cluster: it then stays loaded, whatever else a worker loads."""
+    """Whether its weights are outside the cluster: it then stays loaded when other models are loaded."""
 
     model: str
 
@@ -44,15 +44,15 @@ class EngineConfig(Kind):
         return self
 
     def folder(self) -> Path:
-        """The folder with the files that the engine reads here; raises LimbeckError if there is none."""
+        """The folder with the files that the engine reads here; raises LimbeckError if it is missing."""
         return resolve(self.model)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Names the content of everything that decides its answers: `model`, and what else there is."""
+        """Identifies the content of everything that determines its answers: `model`, and any more files."""
         return {"model": fingerprint(self.folder())}
 
     def problems(self, key: str) -> list[str]:
-        """Reasons why it cannot run (a missing package, a server that does not answer), one sentence each.
+        """Reasons why it cannot run (a missing package, a server that does not respond), one sentence each.
 
         `key` is its section of the recipe. The model itself is checked elsewhere.
         """

@@ -1,4 +1,4 @@
-"""What every loader of weights does alike: choose the device, and say in one sentence why a folder cannot be loaded."""
+"""Shared by all loaders of weights: choice of the device, and one-sentence errors for folders that cannot be loaded."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from limbeck.corpus.errors import LimbeckError
 
 
 def device_of(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device a config asks for; auto is a GPU where there is one. Raises LimbeckError for a GPU that is not there."""
+    """The device of a config; auto is a GPU if there is one. Raises LimbeckError if a requested GPU is missing."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise LimbeckError("device is cuda, but this machine has no usable GPU; set device to cpu or auto")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
@@ -20,7 +20,7 @@ def device_of(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 @contextlib.contextmanager
 def loaded_as(folder: Path, what: str) -> Iterator[None]:
-    """Turn what the libraries raise over a folder that is no `what` into a LimbeckError with their first line."""
+    """Turn library errors about a folder that is not a `what` into a LimbeckError with their first line."""
     try:
         yield
     except (ValueError, OSError, SafetensorError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Errors after which a process cannot be trusted: they end the engine, not the run."""
+"""Errors after which a process cannot be trusted: they terminate the engine, not the run."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A journal of answers that were paid for: what a server has answered survives a crash before the part is published."""
+"""A journal of answers that were paid for: the answers of a server survive a crash before the part is published."""
 
 import json
 import threading
@@ -16,14 +16,14 @@ from limbeck.corpus.seeds import derive_id
 
 
 class JournaledEngine:
-    """An engine that appends every answer to a file and never asks again for one that is there. Safe to call from threads.
+    """An engine that appends every answer to a file and never requests one that is there again. Thread-safe.
 
-    Requests are known by their content: prompt, sampling, seed and id. Failed answers are not kept, so they are asked again.
-    Scores of pairs are not journaled: only completions are drawn from paid servers.
+    Requests are identified by their content: prompt, sampling, seed and id. Failed answers are not kept, so they are requested
+    again. Scores of pairs are not journaled: only completions are drawn from paid servers.
     """
 
     def __init__(self, engine: Engine, path: Path) -> None:
-        """Read what an earlier process left at `path`; a last line that a crash cut off is ignored."""
+        """Read the journal of an earlier process at `path`; a last line truncated by a crash is ignored."""
         self._engine, self._path, self._lock = engine, path, threading.Lock()
         self._known = dict(_read(path))
         self.usage, self.context_tokens = engine.usage, engine.context_tokens
@@ -45,11 +45,11 @@ class JournaledEngine:
             yield completion
 
     def logprobs(self, pairs: Sequence[Pair]) -> list[npt.NDArray[np.float32]]:
-        """As the engine answers."""
+        """The engine's answer."""
         return self._engine.logprobs(pairs)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """As the engine answers."""
+        """The engine's answer."""
         return self._engine.count_tokens(texts)
 
     def _keep(self, key: str, completion: Completion) -> None:
@@ -61,11 +61,11 @@ class JournaledEngine:
                 with open(self._path, "a", encoding="utf-8") as file:
                     file.write(line)
         except OSError as error:
-            raise LimbeckError(f"cannot write {self._path}: {error.strerror}; free some space and run again") from error
+            raise LimbeckError(f"cannot write {self._path}: {error.strerror}; free some space and rerun") from error
 
 
 def request_key(request: Request) -> str:
-    """An id of everything that a request asks for."""
+    """An id of the complete content of a request."""
     plain: dict[str, Any] = asdict(request)
     return derive_id(json.dumps(plain, sort_keys=True, ensure_ascii=True))
 

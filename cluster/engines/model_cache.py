@@ -1,4 +1,4 @@
-"""The engines of one process: built on first use, kept while there is room, weights swapped within one architecture."""
+"""The engines of one process: built on first use, kept while they fit, weights swapped within one architecture."""
 
 import contextlib
 import threading
@@ -14,25 +14,25 @@ from limbeck.cluster.engines.unloading import unload
 Held = TypeVar("Held", covariant=True)
 Key = tuple[Hashable, ...]
 Load = Callable[[list[Any]], Any]
-"""Loads a model, given the evicted ones; it removes them from the list, so that nothing else keeps their memory."""
+"""Loads a model, given the evicted ones; it removes them from the list, so that no other reference keeps their memory."""
 
 
 class HeldConfig(Protocol[Held]):
-    """The config of a critic's own model (a classifier, an encoder): names it, and loads it."""
+    """The config of a filter's own model (a classifier, an encoder)."""
 
     def load(self) -> Held:
         """Return the loaded model, with a `usage: Usage`."""
         ...
 
     def model_dump_json(self) -> str:
-        """The config as text: one model a text."""
+        """The config as text, which identifies the model."""
         ...
 
 
 class Engines:
     """Engines, and the filters' own models, at most `keep` of each; the least recently used is evicted first. Thread-safe.
 
-    A model that a lease asks for stays until the lease ends; one obtained without a lease must not be used after its eviction.
+    A model requested by a lease stays until the lease ends; one obtained without a lease must not be used after its eviction.
     Engines that hold no model in this process (kind endpoint) are never evicted and not counted.
     """
 
@@ -41,16 +41,16 @@ class Engines:
         self._engines, self._held = ModelCache(keep), ModelCache(keep)
 
     def get(self, config: EngineConfig) -> Engine:
-        """Return the engine of a config, loading it if need be; raises LimbeckError where its model cannot be loaded.
+        """Return the engine of a config, loading it if necessary; raises LimbeckError if its model cannot be loaded.
 
-        A folder whose weights have changed since counts as another model.
+        A folder with changed weights counts as another model.
         """
         key = (config.identity, *config.fingerprint().items())
         engine: Engine = self._ask(self._engines, key, config.start, not config.remote)
         return engine
 
     def hold(self, config: HeldConfig[Held]) -> Held:
-        """Return what `config` loads, kept as engines are."""
+        """Return the model of `config`, cached like engines."""
 
         def load(left: list[Any]) -> Held:
             unload(left)
@@ -61,7 +61,7 @@ class Engines:
 
     @contextlib.contextmanager
     def lease(self) -> Iterator["Lease"]:
-        """For the duration of a job: the engines that it asks for stay loaded, and what they do is counted for that job."""
+        """For the duration of a job: the engines it requests stay loaded, and their usage is counted for that job."""
         lease = Lease(self._engines, self._held)
         try:
             yield lease
@@ -69,7 +69,7 @@ class Engines:
             lease.end()
 
     def usage(self) -> Usage:
-        """What all engines of this process have done, evicted ones included."""
+        """Usage of all engines of this process, including evicted ones."""
         return add(self._engines.usage(), self._held.usage())
 
     def _ask(self, cache: "ModelCache", key: Key, load: Load, counted: bool) -> Any:
@@ -77,14 +77,14 @@ class Engines:
 
 
 class Lease(Engines):
-    """The same engines, as one job asks for them."""
+    """The engines as used by one job."""
 
     def __init__(self, engines: "ModelCache", held: "ModelCache") -> None:
         self._engines, self._held = engines, held
         self._asked: list[tuple[ModelCache, Key]] = []
 
     def take_usage(self) -> Usage:
-        """What the engines of this job have done since the last report; each amount is reported once, to one job."""
+        """Usage of this job's engines since the last report; each amount is reported once, to one job."""
         total = Usage()
         for cache, key in self._asked:
             add(total, cache.take_usage(key))
@@ -105,7 +105,7 @@ class Lease(Engines):
 
 
 class ModelCache:
-    """Loaded models by key, at most `keep` of those that count; one is loaded at a time, whichever thread asks."""
+    """Loaded models by key, at most `keep` of those that count; models are loaded one at a time."""
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
@@ -153,7 +153,7 @@ class ModelCache:
             self._changed.notify_all()
 
     def usage(self) -> Usage:
-        """What all models have done, evicted ones included."""
+        """Usage of all models, including evicted ones."""
         with self._changed:
             total = add(Usage(), self._past)
             for model in self._loaded.values():
@@ -161,7 +161,7 @@ class ModelCache:
             return total
 
     def take_usage(self, key: Key) -> Usage:
-        """What a model has done since this was last asked."""
+        """Usage of a model since the previous call."""
         with self._changed:
             now = _snapshot(self._loaded[key].usage)
             before, self._reported[key] = self._reported[key], now
@@ -195,7 +195,7 @@ class ModelCache:
 
 
 def add(total: Usage, usage: Usage, sign: int = 1) -> Usage:
-    """Add a usage to `total`, which is returned; a negative `sign` takes it away."""
+    """Add a usage to `total`, which is returned; a negative `sign` subtracts it."""
     for name, value in vars(usage).items():
         if name != "extra":
             setattr(total, name, getattr(total, name) + sign * value)

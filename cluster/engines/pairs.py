@@ -1,4 +1,4 @@
-"""From a pair of context and target to the tokens whose log-probabilities are asked for; the same for every engine."""
+"""Convert pairs of context and target to tokens with requested log-probabilities; shared by all engines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ Logprobs = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Query:
-    """A tokenised pair: the log-probability of each token at `wanted`, given all before it, is asked for."""
+    """A tokenised pair: requests the log-probability of each token at `wanted`, given all tokens before it."""
 
     tokens: tuple[int, ...]
     wanted: tuple[int, ...]
 
 
 def sort_out(queries: Sequence[Query], context_tokens: int) -> tuple[dict[Query, Logprobs], list[Query]]:
-    """Return the answers that need no model, and the queries that do, each once.
+    """Return the answers that need no model, and the distinct queries that do.
 
-    Nothing wanted is an empty array; one NaN where there is nothing to read, or more than the context holds.
+    An empty array if nothing is wanted; one NaN if there is no context, or the pair exceeds the model's context.
     """
     found: dict[Query, Logprobs] = {}
     asked = []
@@ -37,9 +37,9 @@ def sort_out(queries: Sequence[Query], context_tokens: int) -> tuple[dict[Query,
 
 
 def query(pair: Pair, tokens: Sequence[int], offsets: Sequence[tuple[int, int]], first: int) -> Query:
-    """Return a pair's query from the tokens of both texts as one string and their character ranges.
+    """Return a pair's query from the tokens of the concatenated texts and their character ranges.
 
-    `first` is the token that a target which nothing precedes is given as its context.
+    `first` is the context token of a target without context.
     """
     begin = len(pair.context)
     spans = [(begin, begin + len(pair.target))] if pair.spans is None else [(begin + a, begin + b) for a, b in pair.spans]

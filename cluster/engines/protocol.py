@@ -1,4 +1,4 @@
-"""What an engine is: a process that holds a language model and answers `complete` and `logprobs`."""
+"""The engine interface: a process that holds a language model and answers `complete` and `logprobs`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,9 +22,9 @@ class Message:
 class Sampling:
     """How to sample: `temperature` 0 is greedy; `top_k` 0 and `top_p` 1.0 restrict nothing.
 
-    Generation ends at the model's end token, after `max_new_tokens`, or as soon as the text holds one of `stop`
-    (which is then cut off the text, with all that follows it). With `json_schema` (a JSON schema as text) or `regex`, at most
-    one of them, only tokens that keep to it are drawn; an engine that cannot hold to it answers with an error.
+    Generation stops at the model's end token, after `max_new_tokens`, or as soon as the text contains one of `stop` (which is
+    then removed, with everything after it). With `json_schema` (a JSON schema as text) or `regex`, at most one of them, only
+    conforming tokens are drawn; an engine that does not support it returns an error.
     """
 
     max_new_tokens: int
@@ -40,7 +40,7 @@ class Sampling:
 class Request:
     """One sample to draw: a conversation (the model's chat template is applied) or a plain prompt, and its own seed.
 
-    Requests with an equal prompt share its work, wherever they stand in the list.
+    Requests with equal prompts share the prompt's computation, regardless of their order.
     """
 
     request_id: str
@@ -51,11 +51,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """The answer to one request, or the reason why there is none (`finish_reason` "error", empty text)."""
+    """The answer to one request, or the reason for its failure (`finish_reason` "error", empty text)."""
 
     request_id: str
     text: str
-    token_ids: tuple[int, ...]  # up to and without the end token
+    token_ids: tuple[int, ...]  # without the end token
     finish_reason: FinishReason
     prompt_tokens: int
     error: str | None = None
@@ -63,11 +63,11 @@ class Completion:
 
 @dataclass(frozen=True)
 class Pair:
-    """A context and a target whose log-probability is asked for.
+    """A context, and a target whose log-probability is requested.
 
-    The context ends without white space and the target begins with a space (or either is as the caller needs it); both are
-    tokenised as one string, and a token belongs to the target when its character span ends beyond the context. With
-    `spans` (character ranges within the target) only target tokens that overlap one of them are wanted.
+    The context ends without whitespace and the target begins with a space (unless the caller needs otherwise); both are tokenised
+    as one string, and a token belongs to the target if its character span ends beyond the context. With `spans` (character ranges
+    within the target) only target tokens that overlap one of them are wanted.
     """
 
     context: str
@@ -77,24 +77,24 @@ class Pair:
 
 @dataclass
 class Usage:
-    """What an engine has done since it was built. `model_seconds`: inside forward passes and sampling only."""
+    """Usage of an engine since it was built. `model_seconds`: inside forward passes and sampling only."""
 
     model_seconds: float = 0.0
     load_seconds: float = 0.0
     output_tokens: int = 0
-    forwarded_tokens: int = 0  # tokens that went through the model, padding not counted
+    forwarded_tokens: int = 0  # tokens processed by the model, without padding
     extra: dict[str, float] = field(default_factory=dict)
 
 
 class EngineDied(Exception):
-    """The engine cannot answer any more: its process ended, or its server is gone. Carries its last words.
+    """The engine can no longer answer: its process exited, or its server is gone. Carries its last log lines.
 
-    Not a row's fault and not the user's: the worker that holds the engine is started again, a bounded number of times.
+    Neither a row nor the user is at fault: the worker of the engine is restarted, a bounded number of times.
     """
 
 
 class ServerGone(EngineDied):
-    """The server behind an engine answers nothing: no row of ours is to blame, and none is to be looked for."""
+    """The server of an engine does not respond: no row is at fault, so no bisection is needed."""
 
 
 class Engine(Protocol):
@@ -104,7 +104,7 @@ class Engine(Protocol):
     usage: Usage
 
     def complete(self, requests: Sequence[Request]) -> Iterator[Completion]:
-        """Yield one completion a request, as they finish. An over-long prompt yields an error, it does not raise."""
+        """Yield one completion per request, as they finish. A prompt that is too long yields an error instead of raising."""
         ...
 
     def logprobs(self, pairs: Sequence[Pair]) -> list[npt.NDArray[np.float32]]:
@@ -115,17 +115,17 @@ class Engine(Protocol):
         ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens each text has, without special tokens."""
+        """Return the token count of each text, without special tokens."""
         ...
 
 
 def refusal(prompt_tokens: int, sampling: Sampling, context_tokens: int) -> str | None:
-    """Why a prompt of so many tokens cannot run, or None: it is empty, or leaves no room for its new tokens."""
+    """Reason why a prompt of this length cannot run (it is empty, or leaves no room for its new tokens), or None."""
     if not prompt_tokens:
         return "the prompt has no tokens"
     if prompt_tokens + sampling.max_new_tokens > context_tokens:
         return (
-            f"the prompt has {prompt_tokens} tokens and {sampling.max_new_tokens} more are asked for, but the context holds "
+            f"the prompt has {prompt_tokens} tokens and {sampling.max_new_tokens} more are requested, but the context holds "
             f"{context_tokens}"
         )
     return None

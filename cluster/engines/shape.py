@@ -1,4 +1,4 @@
-"""What decides how much memory a model takes, read from its folder without loading it."""
+"""The sizes that determine a model's memory, read from its folder without loading it."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a model; `bytes` is its weights' size on disk, `cached` the numbers that its key-value cache holds per token."""
+    """Sizes of a model; `bytes` is its weights' size on disk, `cached` the values in its key-value cache per token."""
 
     parameters: int
     bytes: int

@@ -1,4 +1,4 @@
-"""Freeing what models hold that leave a worker."""
+"""Free the resources of models that are unloaded from a worker."""
 
 import gc
 import sys
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def unload(left: list[Any]) -> None:
-    """End what unloaded models still hold: processes, connections, memory of a GPU. Empties the list."""
+    """Release the processes, connections and GPU memory of unloaded models. Empties the list."""
     if not left:
         return
     while left:

@@ -1,4 +1,4 @@
-"""Why a placement cannot be, before anything is placed: one sentence each, with the key of the recipe and the way out."""
+"""Reasons why a placement is impossible, before planning: one sentence each, with the recipe key and the remedy."""
 
 import math
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from limbeck.cluster.engines.vllm.config import GPU_SHARE
 from limbeck.cluster.placement.demand import Demand, Model, Node, Pool
 
-VLLM_LEAST_BYTES = 1 << 30  # activations and a cache, without which vLLM does not start
+VLLM_LEAST_BYTES = 1 << 30  # activations and cache that vLLM needs to start
 OVER_NODES = "serve the model with `vllm serve` over several nodes and use kind endpoint"
 
 
 def cannot_be(demand: Demand, nodes: Sequence[Node]) -> list[str]:
-    """Every reason that follows from counts alone: workers, CPUs, GPUs, and how models are spread over them."""
+    """Every reason that follows from counts only: workers, CPUs, GPUs, and how models are spread over them."""
     problems = []
     for pool in demand.pools:
         for model in demand.models(pool.name):
@@ -24,7 +24,7 @@ def cannot_be(demand: Demand, nodes: Sequence[Node]) -> list[str]:
 
 
 def least_bytes(model: Model) -> int:
-    """GPU memory of each device without which a model does not start."""
+    """Minimum GPU memory per device for a model to start."""
     return model.weights_bytes // model.devices + (VLLM_LEAST_BYTES if model.memory == "processes" else 0)
 
 
@@ -34,27 +34,27 @@ def _counts(pool: Pool, nodes: Sequence[Node]) -> list[str]:
     if pool.gpus > 1 and pool.gpus != int(pool.gpus):
         return [f"{gpus_key} {pool.gpus:g} is neither a share of one GPU nor a whole number; make it one or the other"]
     if pool.gpus > most_gpus and not most_gpus:
-        return [f"{gpus_key} is {pool.gpus:g}, and no node of the cluster has a GPU; set it to 0 to compute on CPUs"]
+        return [f"{gpus_key} is {pool.gpus:g}, but no node of the cluster has a GPU; set it to 0 to compute on CPUs"]
     if pool.gpus > most_gpus:
         return [
-            f"{gpus_key} is {pool.gpus:g}, and no node has more than {most_gpus} GPUs: an engine lies on one node; {OVER_NODES}"
+            f"{gpus_key} is {pool.gpus:g}, but an engine runs on one node and no node has over {most_gpus} GPUs; {OVER_NODES}"
         ]
     if pool.cpus > most_cpus:
-        return [f"{cpus_key} is {pool.cpus:g}, and no node has more than {most_cpus:g} CPUs; set it to {most_cpus:g} or less"]
+        return [f"{cpus_key} is {pool.cpus:g}, but no node has more than {most_cpus:g} CPUs; set it to {most_cpus:g} or less"]
     problems = []
     for name, each in (("gpus", pool.gpus), ("cpus", pool.cpus)):
         total = sum(getattr(node, name) for node in nodes)
         if pool.workers * each > total + 1e-9:
             problems.append(
                 f"{pool.key}.workers {pool.workers} × {pool.key}.{name}_per_worker {each:g} = {pool.workers * each:g} "
-                f"{_unit(name)}, and the cluster has {total:g}; lower {pool.key}.workers to {math.floor(total / each + 1e-9)} "
+                f"{_unit(name)}, but the cluster has {total:g}; lower {pool.key}.workers to {math.floor(total / each + 1e-9)} "
                 "or join a larger cluster"
             )
     return problems
 
 
 def _together(pools: Sequence[Pool], nodes: Sequence[Node]) -> list[str]:
-    """Pools that fit the cluster one by one, but not side by side: they are started together."""
+    """Pools that fit the cluster separately, but not together: they are started together."""
     problems = []
     for name in ("gpus", "cpus"):
         wanted = {pool.key: pool.workers * float(getattr(pool, name)) for pool in pools}
@@ -62,30 +62,28 @@ def _together(pools: Sequence[Pool], nodes: Sequence[Node]) -> list[str]:
         if sum(wanted.values()) > total + 1e-9:
             told = " and ".join(f"{key} ({count:g})" for key, count in wanted.items())
             problems.append(
-                f"the workers of {told} want {sum(wanted.values()):g} {_unit(name)} together, and the cluster has {total:g}; "
-                f"lower workers or {name}_per_worker, or leave cluster.critics out: critics then run on the teachers' workers"
+                f"the workers of {told} need {sum(wanted.values()):g} {_unit(name)} together, but the cluster has {total:g}; "
+                f"lower workers or {name}_per_worker, or omit cluster.critics: filters then run on the teachers' workers"
             )
     return problems
 
 
 def _spread(model: Model, pool: Pool, nodes: Sequence[Node]) -> list[str]:
-    """What vLLM asks of the worker that starts it."""
+    """Requirements of vLLM on the worker that starts it."""
     tensor, pipeline = f"{model.key}.tensor_parallel_size", f"{model.key}.pipeline_parallel_size"
     product = f"{tensor} {model.tensor_parallel} × {pipeline} {model.pipeline_parallel} = {model.devices} GPUs"
     most = max(node.gpus for node in nodes)
     if model.devices > max(1, most):
         way_out = OVER_NODES if most else "set both to 1 for vLLM's CPU build"
-        return [f"{product}, and no node has {'more than ' + str(most) if most else 'any'}; {way_out}"]
+        return [f"{product}, but no node has {'more than ' + str(most) if most else 'any'}; {way_out}"]
     if model.devices > 1 and 0 < pool.gpus != int(pool.gpus):
         return [
-            f"{product}, and {pool.key}.gpus_per_worker {pool.gpus:g} is a share of one GPU; a model that is spread takes whole "
+            f"{product}, but {pool.key}.gpus_per_worker {pool.gpus:g} is a share of one GPU; a model on several GPUs needs whole "
             f"ones: set it to {model.devices}"
         ]
     if model.devices != math.ceil(pool.gpus) and (most or pool.gpus):
-        apart = (
-            "" if model.key == "teacher" or pool.name == "critics" else ", or give critics workers of their own: cluster.critics"
-        )
-        return [f"{product}, and {pool.key}.gpus_per_worker is {pool.gpus:g}; set it to {model.devices}{apart}"]
+        apart = "" if model.key == "teacher" or pool.name == "critics" else ", or give filters their own workers: cluster.critics"
+        return [f"{product}, but {pool.key}.gpus_per_worker is {pool.gpus:g}; set it to {model.devices}{apart}"]
     problems = []
     if model.attention_heads and model.attention_heads % model.tensor_parallel:
         divisors = ", ".join(str(n) for n in range(1, 17) if model.attention_heads % n == 0)
@@ -96,7 +94,7 @@ def _spread(model: Model, pool: Pool, nodes: Sequence[Node]) -> list[str]:
     share = min(1.0, pool.gpus)
     if pool.gpus and model.gpu_share is not None and model.gpu_share > share + 1e-9:
         problems.append(
-            f"{model.key}.gpu_memory_utilization {model.gpu_share:g} is more than the {share:g} of a GPU that "
+            f"{model.key}.gpu_memory_utilization {model.gpu_share:g} exceeds the {share:g} of a GPU that "
             f"{pool.key}.gpus_per_worker reserves; lower it to {GPU_SHARE * share:g}, or leave it null, which means that"
         )
     return problems
@@ -104,7 +102,7 @@ def _spread(model: Model, pool: Pool, nodes: Sequence[Node]) -> list[str]:
 
 def _device(model: Model, nodes: Sequence[Node]) -> list[str]:
     if model.device == "cuda" and not any(node.gpus for node in nodes):
-        return [f"{model.key}.device is cuda, and no node of the cluster has a GPU; set it to auto or cpu"]
+        return [f"{model.key}.device is cuda, but no node of the cluster has a GPU; set it to auto or cpu"]
     return []
 
 

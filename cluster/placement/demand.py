@@ -1,4 +1,4 @@
-"""What a run asks of a cluster, and what the cluster has: plain data, from which the placement plan is made."""
+"""Resources that a run demands and that a cluster has: plain data, input of the placement plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster. `gpu_memory_bytes` is that of each of its GPUs; None: not known."""
+    """A machine of the cluster. `gpu_memory_bytes` is the memory of each of its GPUs; None: unknown."""
 
     name: str
     cpus: float
@@ -20,10 +20,10 @@ class Node:
 class Model:
     """A model that workers load. `key` is the section of the recipe that names it; models of one `identity` are loaded once.
 
-    `weights_bytes` and `cache_bytes` are held for as long as it is loaded, `work_bytes` while it computes. `kind` is an engine's,
-    or "critic" for a model that only scores. `memory` says where it is held: in the worker's `process`, in `processes` of its own
-    (on GPUs these take `gpu_share` of each of its devices, None: 0.9 times the worker's share, whatever the weights are), as a
-    `critic` in the worker's process but counted apart from engines, or as `none`, outside the cluster.
+    `weights_bytes` and `cache_bytes` are held while it is loaded, `work_bytes` while it computes. `kind` is that of an engine,
+    or "critic" for a model that only scores. `memory` is where it is held: in the worker's `process`, in separate `processes`
+    (on GPUs these take `gpu_share` of each device, None: 0.9 times the worker's share, regardless of the weights), as a
+    `critic` in the worker's process but counted separately from engines, or as `none`, outside the cluster.
     """
 
     key: str
@@ -42,13 +42,13 @@ class Model:
 
     @property
     def devices(self) -> int:
-        """The GPUs that it is spread over."""
+        """Number of GPUs that it is spread over."""
         return self.tensor_parallel * self.pipeline_parallel
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a part goes through on a worker of a pool, with the models that this takes. Steps of one name stand for each other."""
+    """A step of a part on a worker of a pool, with the models it needs. Steps of one name are interchangeable."""
 
     name: str
     pool: str
@@ -57,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Pool:
-    """Workers that are alike; `key` is the section of the recipe that describes them."""
+    """Identical workers; `key` is the section of the recipe that describes them."""
 
     name: str
     key: str
@@ -68,7 +68,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Trainer:
-    """Training processes, and the memory that each needs for weights, gradients and optimiser: of its GPU where it has one."""
+    """Training processes, and the memory that each needs for weights, gradients and optimiser: GPU memory if it has a GPU."""
 
     workers: int
     cpus: float
@@ -79,22 +79,22 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Demand:
-    """All that a recipe asks for. `phases`: a name → the steps of that part of the run, in the order in which parts take them."""
+    """The total demand of a recipe. `phases`: name → steps of that phase of the run, in order."""
 
     pools: Sequence[Pool]
     phases: Mapping[str, Sequence[Step]]
     trainer: Trainer | None = None
 
     def models(self, pool: str) -> list[Model]:
-        """Every model that workers of a pool load at some time, each once."""
+        """The distinct models that workers of a pool ever load."""
         return distinct([step for steps in self.phases.values() for step in steps if step.pool == pool])
 
 
 def distinct(steps: Sequence[Step]) -> list[Model]:
-    """The models of some steps, each once."""
+    """The distinct models of some steps."""
     return list({model.identity: model for step in reversed(steps) for model in step.models}.values())[::-1]
 
 
 def gigabytes(count: float) -> str:
-    """A size in words."""
+    """A size as text."""
     return f"{count / 1e9:.1f} GB"

@@ -1,4 +1,4 @@
-"""Which models a worker holds together, and which stages take turns: models that exceed a device are never loaded together."""
+"""Which models a worker holds together, and which stages take turns: models whose total exceeds a device are never together."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from limbeck.cluster.engines.vllm.config import GPU_SHARE
 from limbeck.cluster.placement.demand import Model, Step, distinct
 
 PROCESS_BYTES = 700 << 20  # a Python process with torch and transformers
-CONTEXT_BYTES = 500 << 20  # of GPU memory, which CUDA takes for a process
-USABLE = 0.95  # of a node's and of a GPU's memory
+CONTEXT_BYTES = 500 << 20  # GPU memory that CUDA takes per process
+USABLE = 0.95  # usable share of a node's and of a GPU's memory
 
 
 @dataclass(frozen=True)
 class Room:
-    """What one worker may use. `gpus` 0: none; `gpu_memory_bytes` is that of a whole GPU, None: not known."""
+    """Resources of one worker. `gpus` 0: none; `gpu_memory_bytes` is that of a whole GPU, None: unknown."""
 
     memory_bytes: int
     gpus: float
@@ -21,20 +21,20 @@ class Room:
 
     @property
     def gpu_budget_bytes(self) -> int | None:
-        """Its part of a GPU's memory."""
+        """Its share of a GPU's memory."""
         return None if self.gpu_memory_bytes is None else int(min(1.0, self.gpus) * self.gpu_memory_bytes * USABLE)
 
 
 @dataclass(frozen=True)
 class Load:
-    """Memory that one worker needs: of its node, and of the GPU of which it needs most."""
+    """Memory that one worker needs: on its node, and on the GPU of which it needs most."""
 
     memory_bytes: int
     gpu_memory_bytes: int
 
 
 def take_turns(steps: Sequence[Step], rooms: Mapping[str, Room], keep: int) -> list[list[Step]]:
-    """Steps in order, in as few turns as can be: what a turn loads is loaded together, and fits."""
+    """Group steps, in order, into as few turns as possible: the models of a turn are loaded together, and fit."""
     turns: list[list[Step]] = []
     for step in steps:
         if turns and fits([*turns[-1], step], rooms, keep):
@@ -45,7 +45,7 @@ def take_turns(steps: Sequence[Step], rooms: Mapping[str, Room], keep: int) -> l
 
 
 def fits(steps: Sequence[Step], rooms: Mapping[str, Room], keep: int) -> bool:
-    """Whether workers that hold at most `keep` engines can do these steps in their memory, loading nothing once a part."""
+    """Whether workers that hold at most `keep` engines can run these steps in memory, without loading a model for each part."""
     for name, room in rooms.items():
         mine = [step for step in steps if step.pool == name]
         models = distinct(mine)
@@ -53,12 +53,12 @@ def fits(steps: Sequence[Step], rooms: Mapping[str, Room], keep: int) -> bool:
             return False
         there = [model for model in models if on_gpu(model, room)]
         if room.gpu_memory_bytes is None and len(there) > 1 and any(model.memory == "processes" for model in there):
-            return False  # what vLLM leaves of a GPU of unknown size is unknown too
+            return False  # what vLLM leaves of a GPU of unknown size is also unknown
     return True
 
 
 def shortage(models: Sequence[Model], room: Room, keep: int) -> str:
-    """Which memory is too small for these models on one worker: "memory", "GPU memory", or "" where they fit."""
+    """Which memory is too small for these models on one worker: "memory", "GPU memory", or "" if they fit."""
     need, budget = load(models, room, keep), room.gpu_budget_bytes
     if need.memory_bytes > room.memory_bytes:
         return "memory"
@@ -66,7 +66,7 @@ def shortage(models: Sequence[Model], room: Room, keep: int) -> str:
 
 
 def needed(steps: Sequence[Step]) -> int:
-    """How many engines, or how many models of critics, one part takes on a worker."""
+    """Number of engines, or of filters' own models, that one part needs on a worker."""
     names = [step.name for step in steps]
     instead = [step for step in steps if names.count(step.name) > 1]
     chains = [[step for step in steps if step is one or step.name != one.name] for one in instead] or [list(steps)]
@@ -75,7 +75,7 @@ def needed(steps: Sequence[Step]) -> int:
 
 
 def load(models: Sequence[Model], room: Room, keep: int) -> Load:
-    """Memory for a worker that holds the `keep` largest engines and critics' models of these, one of which computes at a time."""
+    """Memory of a worker that holds the `keep` largest engines and filter models, one of which computes at a time."""
     there = [model for model in models if on_gpu(model, room)]
     here = [model for model in models if not on_gpu(model, room) and model.memory != "none"]
     processes = 1 + max((model.devices for model in models if model.memory == "processes"), default=0)
@@ -92,13 +92,13 @@ def on_gpu(model: Model, room: Room) -> bool:
 
 
 def device_bytes(model: Model, room: Room) -> int:
-    """What a model holds of each of its GPUs for as long as it is loaded; what weights leave of vLLM's share is its cache."""
+    """Memory that a loaded model holds on each of its GPUs; the rest of vLLM's share is its cache."""
     if model.memory == "processes" and room.gpu_memory_bytes is not None:
         return int((model.gpu_share or GPU_SHARE * min(1.0, room.gpus)) * room.gpu_memory_bytes)
     return model.weights_bytes // model.devices
 
 
 def _most(models: Sequence[Model], keep: int, size: Callable[[Model], int]) -> int:
-    """The sum of the `keep` largest engines and of the `keep` largest models of critics."""
+    """The sum of the `keep` largest engines and of the `keep` largest filter models."""
     kinds = ([model for model in models if model.memory == "critic"], [model for model in models if model.memory != "critic"])
     return sum(sum(sorted(map(size, kind), reverse=True)[:keep]) for kind in kinds)

@@ -1,4 +1,4 @@
-"""What the cluster that a run would compute on has: this machine, or the nodes of a cluster that is joined."""
+"""Resources of the cluster of a run: this machine, or the nodes of a cluster that is joined."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ ASK_SECONDS = 20.0
 
 
 def cluster_nodes(config: ClusterConfig) -> list[Node]:
-    """The nodes that a run with this config would compute on; joins a running cluster to ask it, and starts none.
+    """The nodes that a run with this config would compute on; joins a running cluster to query it, and starts none.
 
-    Memory is what is free on this machine, and what Ray counts on another. Raises LimbeckError where the cluster does not answer.
+    Memory is the free memory of this machine, and Ray's figure for others. Raises LimbeckError if the cluster does not respond.
     """
     if running_cluster(config) is None:
         return [this_machine()]
@@ -23,7 +23,7 @@ def cluster_nodes(config: ClusterConfig) -> list[Node]:
 
 
 def this_machine() -> Node:
-    """The machine of this process, with the GPUs that CUDA_VISIBLE_DEVICES leaves it."""
+    """The machine of this process, with the GPUs in CUDA_VISIBLE_DEVICES."""
     import psutil
 
     gpus = gpu_memory_bytes()
@@ -32,7 +32,7 @@ def this_machine() -> Node:
 
 
 def gpu_memory_bytes() -> list[int]:
-    """The memory of each GPU that this process may use, as nvidia-smi tells it; 0 where it does not say."""
+    """The memory of each GPU that this process may use, as reported by nvidia-smi; 0 if not reported."""
     if shutil.which("nvidia-smi") is None:
         return []
     command = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
@@ -56,7 +56,7 @@ def _joined() -> list[Node]:
 
     nodes, asked = [], {}
     for entry in (entry for entry in ray.nodes() if entry["Alive"]):
-        if entry["Resources"].get("GPU", 0) >= 1:  # the driver's own machine may have none, so each node is asked for itself
+        if entry["Resources"].get("GPU", 0) >= 1:  # the driver's machine may have none, so each node is queried
             there = NodeAffinitySchedulingStrategy(entry["NodeID"], soft=False)
             asked[entry["NodeID"]] = ray.remote(gpu_memory_bytes).options(num_cpus=0, scheduling_strategy=there).remote()
         nodes.append(entry)
@@ -69,7 +69,7 @@ def _node(entry: dict[str, Any], gpus: list[int]) -> Node:
 
 
 def _least(gpus: list[int]) -> int | None:
-    """The memory that every one of these GPUs has; None where one does not say."""
+    """The smallest memory of these GPUs; None if one does not report it."""
     return min(gpus, default=0) or None
 
 
@@ -81,5 +81,5 @@ def _answer(call: Any) -> list[int]:
     try:
         found: list[int] = ray.get(call, timeout=ASK_SECONDS)
         return found
-    except ray.exceptions.RayError:  # a node that does not run our code is told apart by the check of packages
+    except ray.exceptions.RayError:  # a node that cannot run our code is reported by the check of packages
         return []

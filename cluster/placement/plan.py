@@ -1,7 +1,7 @@
-"""The placement plan: which workers with which models on which node, what is done side by side and what takes turns.
+"""The placement plan: which workers with which models on which node, and which steps run together or in turns.
 
-Pure functions over plain data: what a recipe demands and what a cluster has go in, and a plan, or the reasons against one, come
-out. Ray places by its own lights; the plan shows that there is a way, and bounds what a worker holds.
+Pure functions over plain data: from the demand of a recipe and the resources of a cluster to a plan, or the reasons against one.
+Ray makes its own scheduling decisions; the plan shows that a placement exists, and bounds what a worker holds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from limbeck.cluster.placement.memory import PROCESS_BYTES, USABLE, Room, device
 
 @dataclass(frozen=True)
 class Plan:
-    """Where everything goes; not to be used where it has `problems`.
+    """The placement; invalid if it has `problems`.
 
-    `keep`: how many engines, and how many of the critics' own models, a worker may hold at once. `turns`: phase → steps that are
-    done together, in order. `places`: pool → the node of each worker. `training`: whether the trainer works beside the workers or
-    after they were ended; None where nothing is trained.
+    `keep`: how many engines, and how many of the filters' own models, a worker may hold at once. `turns`: phase → steps that are
+    done together, in order. `places`: pool → the node of each worker. `training`: whether the trainer runs beside the workers or
+    after they have stopped; None if nothing is trained.
     """
 
     nodes: tuple[Node, ...]
@@ -35,11 +35,11 @@ class Plan:
 
 
 def make_plan(demand: Demand, nodes: Sequence[Node]) -> Plan:
-    """Place what is demanded on the nodes, or say why that cannot be, one sentence a problem."""
+    """Place the demand on the nodes, or return the problems, one sentence each."""
     problems = cannot_be(demand, nodes)
     bare = _bare_rooms(demand, nodes)
     slots, places = _placed(demand.pools, nodes, {name: _least(demand, name, room) for name, room in bare.items()})
-    if any(len(places[pool.name]) < pool.workers for pool in demand.pools):  # which it is, processors or memory, is told below
+    if any(len(places[pool.name]) < pool.workers for pool in demand.pools):  # whether CPUs or memory are short is reported below
         slots, places = _placed(demand.pools, nodes, {})
     for pool in demand.pools:
         if not problems and len(places[pool.name]) < pool.workers:
@@ -69,7 +69,7 @@ def make_plan(demand: Demand, nodes: Sequence[Node]) -> Plan:
 
 
 def as_plain(plan: Plan) -> dict[str, Any]:
-    """The plan as plain data: {nodes, pools, phases, training, keep, notes}; bytes and GPUs are of one worker."""
+    """The plan as plain data: {nodes, pools, phases, training, keep, notes}; bytes and GPUs are per worker."""
     pools = []
     for pool in plan.demand.pools:
         room = plan.rooms[pool.name]
@@ -115,7 +115,7 @@ def _model_facts(model: Model, room: Room) -> dict[str, Any]:
 
 
 class _Slot:
-    """What is free of a node while workers are placed."""
+    """Free resources of a node while workers are placed."""
 
     def __init__(self, node: Node) -> None:
         self.cpus, self.gpus = node.cpus, [1.0] * node.gpus
@@ -123,7 +123,7 @@ class _Slot:
         self.gpu_memory = node.gpu_memory_bytes
 
     def take(self, cpus: float, gpus: float, memory_bytes: int = 0) -> bool:
-        """Reserve as Ray would, a share of one GPU or whole ones; False where that is not free."""
+        """Reserve like Ray, a share of one GPU or whole GPUs; False if that is not free."""
         share, count = (gpus, 1) if gpus < 1 else (1.0, round(gpus))
         room = sorted((free, place) for place, free in enumerate(self.gpus) if free >= share - 1e-9)  # the fullest first
         if self.cpus < cpus - 1e-9 or (gpus > 0 and len(room) < count) or self.memory < memory_bytes:
@@ -135,7 +135,7 @@ class _Slot:
 
 
 def _places(slots: Sequence[_Slot], workers: int, cpus: float, gpus: float, memory_bytes: int = 0) -> tuple[int, ...]:
-    """The node of each worker, as far as there is room; what needs no GPU goes first where there is none."""
+    """The node of each worker, as far as there is room; workers without GPUs prefer nodes without GPUs."""
     order = sorted(range(len(slots)), key=lambda place: bool(slots[place].gpus) and not gpus)
     found = (next((place for place in order if slots[place].take(cpus, gpus, memory_bytes)), None) for _ in range(workers))
     return tuple(place for place in found if place is not None)
@@ -155,7 +155,7 @@ NOTHING = Node("", 0, 0, 0)
 def _placed(
     pools: Sequence[Pool], nodes: Sequence[Node], memory_bytes: Mapping[str, int]
 ) -> tuple[list["_Slot"], dict[str, tuple[int, ...]]]:
-    """The node of every pool's workers, those that reserve most first, and what is left of the nodes."""
+    """The node of every pool's workers, those that reserve most first, and the remaining resources of the nodes."""
     slots, places = [_Slot(node) for node in nodes], {}
     for pool in sorted(pools, key=lambda pool: (-pool.gpus, -pool.cpus)):
         places[pool.name] = _places(slots, pool.workers, pool.cpus, pool.gpus, memory_bytes.get(pool.name, 0))
@@ -163,7 +163,7 @@ def _placed(
 
 
 def _bare_rooms(demand: Demand, nodes: Sequence[Node]) -> dict[str, Room]:
-    """What workers use of GPUs, before their share of a node's memory is known."""
+    """GPU use of workers, before their share of a node's memory is known."""
     gpu_sizes = [node.gpu_memory_bytes for node in nodes if node.gpus]
     known = [size for size in gpu_sizes if size is not None]
     gpu_bytes = min(known) if known and len(known) == len(gpu_sizes) else None
@@ -178,7 +178,7 @@ def _least(demand: Demand, name: str, room: Room) -> int:
 def _rooms(
     demand: Demand, nodes: Sequence[Node], places: Mapping[str, tuple[int, ...]], bare: Mapping[str, Room]
 ) -> dict[str, Room]:
-    """A worker's share of its node: what its largest model needs, and of the rest in proportion to what all its models need."""
+    """A worker's share of its node: the need of its largest model, and of the rest in proportion to that of all its models."""
     shares: dict[str, float] = {}
     least = {name: _least(demand, name, room) for name, room in bare.items()}
     most = {name: load(demand.models(name), room, max(1, len(demand.models(name)))).memory_bytes for name, room in bare.items()}
@@ -188,14 +188,14 @@ def _rooms(
         wanted = sum(count[name] * (most[name] - least[name]) for name in count)
         for name in (name for name in count if count[name]):
             share = least[name] + left * ((most[name] - least[name]) / wanted if wanted else 1 / sum(count.values()))
-            if left < 0:  # not even one model each: shared alike, and refused
+            if left < 0:  # not even one model each: shared equally, and refused
                 share = node.memory_bytes * USABLE / sum(count.values())
             shares[name] = min(share, shares.get(name, share))
     return {name: Room(int(shares.get(name, 0)), room.gpus, room.gpu_memory_bytes) for name, room in bare.items()}
 
 
 def _gpus(demand: Demand, pool: Pool, nodes: Sequence[Node]) -> float:
-    """What a worker uses of GPUs: what it reserves, or its part of the one that all find where none is reserved."""
+    """GPU use of a worker: its reservation, or its share of the GPU that all workers find if none is reserved."""
     if not _unreserved(demand, pool, nodes):
         return pool.gpus
     return 1.0 / sum(other.workers for other in demand.pools if not other.gpus)
@@ -208,7 +208,7 @@ def _unreserved(demand: Demand, pool: Pool, nodes: Sequence[Node]) -> bool:
 
 
 def _fitting_turns(demand: Demand, rooms: Mapping[str, Room]) -> tuple[int, dict[str, list[list[Step]]]]:
-    """The least `keep` with which no turn loads a model once a part, and every phase's turns."""
+    """The smallest `keep` with which no turn loads a model for each part, and every phase's turns."""
 
     def most(groups: Sequence[Sequence[Step]]) -> int:
         return max((needed([step for step in group if step.pool == name]) for group in groups for name in rooms), default=0)
@@ -223,13 +223,13 @@ def _fitting_turns(demand: Demand, rooms: Mapping[str, Room]) -> tuple[int, dict
 
 
 def _heaviest(pool: Pool, room: Room, turns: Mapping[str, list[list[Step]]], keep: int) -> int:
-    """The most memory that a worker of the pool comes to need."""
+    """Peak memory of one worker in the pool."""
     every = [[step for step in turn if step.pool == pool.name] for phase in turns.values() for turn in phase]
     return max((load(distinct(turn), room, keep).memory_bytes for turn in every), default=PROCESS_BYTES)
 
 
 def _too_large(demand: Demand, pool: Pool, room: Room) -> list[str]:
-    """Models that do not fit a worker even alone; of those that one key stands for, the first."""
+    """Models that do not fit a worker even alone; only the first one per key."""
     found: dict[str, str] = {}
     for model in demand.models(pool.name):
         if model.key in found:
@@ -239,19 +239,19 @@ def _too_large(demand: Demand, pool: Pool, room: Room) -> list[str]:
         if scarce == "memory":
             need = load([model], room, 1).memory_bytes
             found[model.key] = (
-                f"{model.key} {model.name} needs about {gigabytes(need)} of memory and a worker of {pool.key} has "
+                f"{model.key} {model.name} needs about {gigabytes(need)} of memory, but a worker of {pool.key} has "
                 f"{gigabytes(room.memory_bytes)}; lower {pool.key}.workers, or use a smaller model"
             )
         elif ours and budget is not None and scarce:
             need = load([model], room, 1).gpu_memory_bytes
             found[model.key] = (
-                f"{model.key} {model.name} needs about {gigabytes(need)} of GPU memory and a worker of {pool.key} has "
+                f"{model.key} {model.name} needs about {gigabytes(need)} of GPU memory, but a worker of {pool.key} has "
                 f"{gigabytes(budget)} of each GPU; raise {pool.key}.gpus_per_worker (over several GPUs: kind vllm with "
                 "tensor_parallel_size), or use a smaller model"
             )
         elif ours and budget is not None and least_bytes(model) > device_bytes(model, room):
             found[model.key] = (
-                f"{model.key} {model.name} needs about {gigabytes(least_bytes(model))} of each GPU to start, vLLM's share is "
+                f"{model.key} {model.name} needs about {gigabytes(least_bytes(model))} of each GPU to start, but vLLM's share is "
                 f"{gigabytes(device_bytes(model, room))}; raise {model.key}.gpu_memory_utilization, or {pool.key}.gpus_per_worker"
                 f" with {model.key}.tensor_parallel_size, or use a smaller model"
             )
@@ -259,13 +259,13 @@ def _too_large(demand: Demand, pool: Pool, room: Room) -> list[str]:
 
 
 def _crowded(pool: Pool, pools: Sequence[Pool], placed: int) -> str:
-    """Why workers do not find room although the cluster as a whole has enough."""
+    """Reason why workers do not fit although the cluster as a whole has enough."""
     beside = " beside the other pool's" if len(pools) > 1 else ""
     each = f"{pool.cpus:g} CPUs and {pool.gpus:g} GPUs"
     if not placed:
         return f"no node has {each} free{beside} for a worker of {pool.key}; lower what it reserves"
     return (
-        f"{pool.key}.workers is {pool.workers}, and only {placed} workers of {each} each find a place on the nodes{beside}; "
+        f"{pool.key}.workers is {pool.workers}, but only {placed} workers with {each} each fit on the nodes{beside}; "
         f"lower {pool.key}.workers to {placed}, or what each worker reserves"
     )
 
@@ -275,14 +275,14 @@ def _never_trains(trainer: Trainer, placed: int) -> str:
     each = f"{trainer.cpus:g} CPU{gpu} and {gigabytes(trainer.memory_bytes)} of memory each"
     way_out = f"lower student.workers to {placed}, " if placed else ""
     return (
-        f"student.workers {trainer.workers} want {each}, and the cluster has room for {placed} even with nothing beside them; "
+        f"student.workers {trainer.workers} need {each}, but the cluster has room for {placed} even without other workers; "
         f"{way_out}use a smaller model, student.lora, or student.deepspeed with ZeRO stage 3 over more workers"
     )
 
 
 def _notes(demand: Demand, nodes: Sequence[Node]) -> list[str]:
     notes = [
-        f"the GPU memory of {node.name} is not known: what fits it is not checked, and vllm shares a GPU with nothing"
+        f"the GPU memory of {node.name} is unknown: fitting is not checked, and vllm does not share a GPU"
         for node in nodes
         if node.gpus and node.gpu_memory_bytes is None
     ]
@@ -291,8 +291,8 @@ def _notes(demand: Demand, nodes: Sequence[Node]) -> list[str]:
         spread = max((model.devices for model in models if model.memory == "processes"), default=1)
         if _unreserved(demand, pool, nodes):
             notes.append(
-                f"{pool.key}.gpus_per_worker is 0, and device: auto takes a GPU unreserved; set it, and Ray keeps others off"
+                f"{pool.key}.gpus_per_worker is 0, but device: auto uses a GPU unreserved; set it so that Ray keeps others off"
             )
         elif pool.gpus > spread:
-            notes.append(f"a worker of {pool.key} reserves {pool.gpus:g} GPUs and computes on {spread}: only vllm uses several")
+            notes.append(f"a worker of {pool.key} reserves {pool.gpus:g} GPUs but computes on {spread}: only vllm uses several")
     return notes

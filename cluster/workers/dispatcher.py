@@ -1,4 +1,4 @@
-"""In front of each worker: takes parts through their jobs, and bisects a part to find the row that crashes the worker.
+"""Dispatcher of a worker: takes parts through their jobs, and bisects a part to find the row that crashes the worker.
 
 A dispatcher has one worker and takes several parts at once. If the worker dies with several parts in flight, the row that caused
 it is unknown: each of those parts is tried again alone on the worker, and only a death with one part in flight counts against
@@ -21,7 +21,7 @@ from limbeck.cluster.workers.worker import PartJob, PartReport, PoolName
 from limbeck.corpus.errors import LimbeckError
 
 DEATHS_BEFORE_BISECTION = 2
-RAISING_ROWS = 8  # rows that raise one by one before any succeeds: the job itself is at fault
+RAISING_ROWS = 8  # if this many rows raise before any succeeds, the job itself is at fault
 
 
 class Dispatcher:
@@ -29,7 +29,7 @@ class Dispatcher:
 
     def __init__(self, workers: list[Any], chains: list[list[PartJob]], pool: PoolName, stall_seconds: float) -> None:
         """Claim the first free worker; `chains` holds, per lane, the jobs that this dispatcher runs."""
-        # a dispatcher needs no orderly shutdown, and that of Ray 2.60 can deadlock and leave the process behind
+        # a dispatcher needs no orderly shutdown, and Ray 2.60's can deadlock and leave the process running
         atexit.register(os._exit, 0)
         self._chains, self._pool = chains, pool
         self._worker = WorkerSupervisor(workers, stall_seconds)

@@ -1,9 +1,9 @@
 """Part names streamed through Ray Data actor pools, in front of workers that hold the models.
 
-A row in Ray is `{"lane": ..., "part": "part-00007", ...}`; the data stays in Parquet. The actors of Ray Data
-(dispatchers, see dispatcher.py) are light and live for one stream; each owns one worker, a plain Ray actor that outlives streams,
-stages and rounds, because importing the model stack costs more than most stages of a small run. If critics have their own
-workers, a part is sent to them once its candidates are published.
+A row in Ray is `{"lane": ..., "part": "part-00007", ...}`; the data stays in Parquet. The actors of Ray Data (dispatchers, see
+dispatcher.py) are light and exist for one stream; each owns one worker, a plain Ray actor that outlives streams, stages and
+rounds, because importing the model stack costs more than most stages of a small run. If filters have their own workers, a part is
+sent to them once its candidates are published.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from limbeck.cluster.workers.worker import PartJob, PartReport, PoolName, Worker
 from limbeck.corpus.errors import LimbeckError, last_line
 
 STREAM_ATTEMPTS = 3
-START_SECONDS = 1800.0  # without any worker there is nothing to do but wait for a busy cluster or a slow disk
+START_SECONDS = 1800.0  # without any worker the run can only wait for a busy cluster or a slow disk
 UNAVAILABLE_SECONDS = 3.0  # grace period for a worker that cannot be scheduled
 
 
 @dataclass(frozen=True)
 class Lane:
-    """A chain of jobs that each of `parts` goes through in order; the teachers' pool has its jobs before the critics'."""
+    """A chain of jobs that each of `parts` goes through in order; jobs that draw precede jobs that score."""
 
     jobs: Sequence[PartJob]
     parts: Sequence[str]
@@ -49,7 +49,7 @@ class WorkerPool:
         self.start()
 
     def start(self) -> None:
-        """Start the workers where they are not running; they come up in the background."""
+        """Start the workers if they are not running; they come up in the background."""
         if self._workers:
             return
         config = self._config
@@ -78,8 +78,8 @@ class WorkerPool:
             self.close()
             if not wait_for_room(cpus, gpus):
                 raise LimbeckError(
-                    f"training wants {cpus:g} CPUs and {gpus:g} GPUs, and the cluster has {session.cpus:g} and "
-                    f"{session.gpus:g} in all, or others hold them; lower student.workers or free the cluster"
+                    f"training needs {cpus:g} CPUs and {gpus:g} GPUs, but the cluster has {session.cpus:g} and "
+                    f"{session.gpus:g} in total, or others hold them; lower student.workers or free the cluster"
                 )
 
     def stream(self, lanes: Sequence[Lane]) -> Generator[PartReport]:
@@ -99,11 +99,9 @@ class WorkerPool:
             except ray.exceptions.RayError as death:  # a dispatcher or a worker is lost: published parts are skipped next time
                 attempts += 1
                 if attempts == STREAM_ATTEMPTS:
-                    raise LimbeckError(
-                        f"Ray lost the stream {STREAM_ATTEMPTS} times, at last with: {last_line(death)}"
-                    ) from death
-                words = f"a node or a process that hands out parts died ({type(death).__name__})"
-                self.notes.append(f"{words}; the stream began again with what was not published yet")
+                    raise LimbeckError(f"Ray lost the stream {STREAM_ATTEMPTS} times, last with:  {last_line(death)}") from death
+                words = f"a node or a dispatcher died ({type(death).__name__})"
+                self.notes.append(f"{words}; the stream was restarted with the unpublished parts")
 
     def _stream(self, lanes: Sequence[Lane]) -> Generator[PartReport]:
         items: list[dict[str, Any]] = [
@@ -176,7 +174,7 @@ class WorkerPool:
                 try:
                     ray.get(call)
                     ready.append(worker)
-                except ray.exceptions.ActorUnavailableError:  # being started again
+                except ray.exceptions.ActorUnavailableError:  # restarting
                     time.sleep(0.2)
                     calls[worker.claim.remote("")] = worker
                 except ray.exceptions.ActorDiedError as death:
@@ -184,13 +182,13 @@ class WorkerPool:
                         raise LimbeckError(f"the worker is gone: {last_line(death)}") from death
         if not ready:
             raise LimbeckError(
-                "no worker answers: the cluster has no room for one, or its nodes are gone; see `ray status`, and run the same "
-                "command again when it is whole"
+                "no worker responded: the cluster has no room, or its nodes are gone; see `ray status`, and rerun the same "
+                "command once the cluster is healthy"
             )
         self._unavailable = (self._unavailable | {id(worker) for worker in workers}) - {id(worker) for worker in ready}
         if len(ready) < len(workers):
             gone = f"{len(workers) - len(ready)} of {len(workers)} workers"
-            self.notes.append(f"{gone} died and no node has room for them, or are still being started; the others go on")
+            self.notes.append(f"{gone} are unavailable (dead or still starting); continuing with the rest")
         return ready
 
     def _patience_seconds(self, ready: list[Any], missing: list[Any]) -> float:
@@ -207,7 +205,7 @@ class WorkerPool:
         return job.pool if job.pool in self._workers else "teachers"
 
     def close(self) -> None:
-        """End the workers and free what they reserved."""
+        """Stop the workers and release their reservations."""
         import ray
 
         for worker in [worker for workers in self._workers.values() for worker in workers]:
@@ -225,4 +223,4 @@ def _quiet(context: Any) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = 0
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a stream is raised, too
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the error that ends a stream is also raised

@@ -12,7 +12,7 @@ from limbeck.cluster.workers.worker import PartJob
 from limbeck.corpus.errors import LimbeckError, last_line
 
 STARTS_WITHOUT_SUCCESS = 3
-RESTART_SECONDS = 120.0  # a worker's start imports its stack, and loads no model
+RESTART_SECONDS = 120.0  # a starting worker imports its stack, and loads no model
 POLL_SECONDS = 5.0
 
 
@@ -113,8 +113,8 @@ class WorkerSupervisor:
             except WorkerDied as death:
                 words = str(death)
         raise LimbeckError(
-            f"the worker of {job.stage} died {STARTS_WITHOUT_SUCCESS} times while it loaded its models, at last: {words}; its "
-            "log lies in the run's logs/"
+            f"the worker of {job.stage} died {STARTS_WITHOUT_SUCCESS} times while it loaded its models, last with: {words}; its "
+            "log is in the run's logs/"
         )
 
     def _ask(self, incarnation: int, method: str, job: PartJob, *arguments: Any) -> Any:
@@ -128,7 +128,7 @@ class WorkerSupervisor:
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as death:
             memory = isinstance(death, ray.exceptions.OutOfMemoryError)
             raise WorkerDied(
-                "Ray ended it, as the machine ran low on memory" if memory else "it was killed or crashed"
+                "Ray killed it because the machine ran low on memory" if memory else "it was killed or crashed"
             ) from death
         except ray.exceptions.RayTaskError as failure:
             cause = failure.cause
@@ -137,7 +137,7 @@ class WorkerSupervisor:
             if isinstance(cause, ServerGone):
                 self._count_without_server(incarnation, job.stage, cause)
             if isinstance(cause, EngineDied):
-                raise self._end(incarnation, f"its engine ended: {cause}") from failure
+                raise self._end(incarnation, f"its engine exited: {cause}") from failure
             where = f" on {arguments[0]}" if arguments else ""
             raise JobRaised(f"{job.stage} failed{where}: {last_line(failure)}", last_line(failure)) from failure
 
@@ -147,8 +147,8 @@ class WorkerSupervisor:
             self._without_server.add(incarnation)
             if len(self._without_server) >= STARTS_WITHOUT_SUCCESS:
                 self._over = self._over or LimbeckError(
-                    f"the engine of {stage} was started {STARTS_WITHOUT_SUCCESS} times, and its server answered nothing, at "
-                    f"last: {cause}; the same command goes on once it is back"
+                    f"the engine of {stage} was started {STARTS_WITHOUT_SUCCESS} times, but its server did not respond, "
+                    f"last with: {cause}; rerun the same command once it is back"
                 )
                 raise self._over
 
@@ -166,7 +166,7 @@ class WorkerSupervisor:
                 if progress and progress != seen:
                     seen, since = progress, time.monotonic()
             if time.monotonic() - since > self._stall_seconds:
-                raise self._end(incarnation, f"it computed nothing for {self._stall_seconds:.0f} s and was ended")
+                raise self._end(incarnation, f"it made no progress for {self._stall_seconds:.0f} s and was killed")
 
     def _end(self, incarnation: int, words: str) -> WorkerDied:
         """Kill the worker's process, unless that incarnation has exited already."""
@@ -194,8 +194,8 @@ class WorkerSupervisor:
                 pass
             except ray.exceptions.ActorDiedError as death:
                 raise LimbeckError(
-                    f"a worker died more often than cluster.max_restarts allows, at last on {stage} {part}: {words} "
+                    f"a worker died more often than cluster.max_restarts allows, last on {stage} {part}: {words} "
                     f"({' '.join(str(death).split())[:200]})"
                 ) from death
             time.sleep(0.2)
-        raise WorkerLost(f"a worker died on {stage} {part} and was not up again after {RESTART_SECONDS:.0f} s")
+        raise WorkerLost(f"a worker died on {stage} {part} and did not restart within {RESTART_SECONDS:.0f} s")

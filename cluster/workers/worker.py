@@ -26,16 +26,16 @@ Result = TypeVar("Result")
 
 
 class PartJob(Protocol):
-    """One step of a part's journey, carried to the worker by pickle. It reads and writes Parquet itself."""
+    """One step in the processing of a part, sent to the worker by pickle. It reads and writes Parquet itself."""
 
     @property
     def stage(self) -> str:
-        """What events call it, e.g. "round-0/candidates"."""
+        """Its name in events, e.g. "round-0/candidates"."""
         ...
 
     @property
     def pool(self) -> PoolName:
-        """Whose workers compute it, where the critics have workers of their own."""
+        """The pool that computes it, if filters have their own workers."""
         ...
 
     @property
@@ -48,11 +48,11 @@ class PartJob(Protocol):
         ...
 
     def rows(self, part: str) -> int:
-        """How many rows the part's input has."""
+        """Number of input rows of the part."""
         ...
 
     def warm(self, engines: "Engines") -> None:
-        """Load what the job computes with."""
+        """Load the models of the job."""
         ...
 
     def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
@@ -60,20 +60,20 @@ class PartJob(Protocol):
         ...
 
     def failure(self, part: str, row: int, reason: str) -> pa.Table:
-        """The output of a row that cannot be computed: its reason, in the output's own columns."""
+        """The output of a row that cannot be computed: its reason, in the columns of the output."""
         ...
 
     def publish(self, part: str, table: pa.Table) -> int:
-        """Write the part's output; returns its number of rows. A no-op where it exists."""
+        """Write the part's output; returns its number of rows. A no-op if it exists."""
         ...
 
 
 @dataclass
 class PartReport:
-    """What a job did to a part.
+    """The result of a job on a part.
 
-    `seconds` of jobs that ran side by side on a worker are shared out among them, so that they add up to the worker's time. What
-    the engines did is reported once: of jobs that used one engine side by side, the first to end reports what it did until then.
+    `seconds` of jobs that ran concurrently on a worker are divided among them, so that they add up to the worker's time. Engine
+    usage is reported once: of concurrent jobs that share an engine, the first to finish reports its usage until then.
     """
 
     stage: str
@@ -89,7 +89,7 @@ class PartReport:
     failed_rows: list[str] = field(default_factory=list)
 
     def take(self, done: dict[str, Any]) -> None:
-        """Add what engines did: some of MEASURES."""
+        """Add engine usage: some of MEASURES."""
         for name in MEASURES:
             setattr(self, name, getattr(self, name) + done[name])
 
@@ -100,7 +100,7 @@ MEASURES = ("model_seconds", "load_seconds", "output_tokens", "forwarded_tokens"
 class Worker:
     """A process that holds models and computes parts; wrapped by `ray.remote` in `WorkerPool`, and called from several threads.
 
-    Jobs that are not `concurrent` all compute on one thread of its own, one after the other.
+    Jobs that are not `concurrent` run one after another on a dedicated thread.
     """
 
     def __init__(self, name: str, threads: int, keep: int, workers_folder: str, driver: str, local_models: bool) -> None:
@@ -135,12 +135,12 @@ class Worker:
             return self._beat
 
     def warm(self, job: PartJob) -> None:
-        """Load what a job computes with."""
+        """Load the models of a job."""
         with self._lease() as engines:
             self._in_turn(job, lambda: job.warm(engines))
 
     def run(self, job: PartJob, part: str) -> dict[str, Any]:
-        """Compute and publish a whole part; returns its rows and what its engines did."""
+        """Compute and publish a whole part; returns its row count and engine usage."""
 
         def compute() -> int:
             return job.publish(part, job.compute(part, 0, job.rows(part), engines))
@@ -149,7 +149,7 @@ class Worker:
             return {"rows": self._in_turn(job, compute), **_measured(engines)}
 
     def compute(self, job: PartJob, part: str, start: int, stop: int) -> tuple[pa.Table, dict[str, Any]]:
-        """Compute some rows of a part without publishing them (for bisection); returns them and what the engines did."""
+        """Compute some rows of a part without publishing them (for bisection); returns them and the engine usage."""
         with self._lease() as engines:
             return self._in_turn(job, lambda: job.compute(part, start, stop, engines)), _measured(engines)
 
@@ -179,7 +179,7 @@ class Worker:
                 self._ended.notify_all()
 
     def _progress(self) -> float:
-        """A number that changes for as long as a model computes."""
+        """A number that changes while a model computes."""
         usage = self._engines.usage()
         return usage.forwarded_tokens + usage.output_tokens + usage.model_seconds
 
@@ -190,14 +190,14 @@ def _measured(engines: "Lease") -> dict[str, Any]:
 
 
 def heartbeat_file(folder: Path, name: str) -> Path:
-    """Where this process leaves its heartbeat."""
+    """Heartbeat file of this process."""
     return folder / f"{name}-{os.getpid()}"
 
 
 def heartbeat(folder: Path, driver: str, name: str, progress: Callable[[], float] = time.time) -> None:
-    """Write how far the work is to a file every second, and end the process once its driver's run lock or its raylet is gone.
+    """Write the progress to a file every second, and exit once the driver's run lock or the raylet is gone.
 
-    Ray counts a process whose raylet died as dead, and may start another in its place: this one would keep memory and GPU.
+    Ray considers a process with a dead raylet dead and may replace it: this one would keep memory and GPU.
     A restarted driver waits until the workers of the killed one have fallen silent; its dispatcher uses
     the heartbeat to detect a stalled worker.
     """
@@ -211,7 +211,7 @@ def heartbeat(folder: Path, driver: str, name: str, progress: Callable[[], float
         if owner != driver or os.getppid() != raylet:
             mine.unlink(missing_ok=True)
             os._exit(1)
-        with contextlib.suppress(OSError):  # a full disk must not end the beat
+        with contextlib.suppress(OSError):  # a full disk must not stop the heartbeat
             mine.write_text(str(progress()))
         time.sleep(1.0)
 
@@ -219,13 +219,14 @@ def heartbeat(folder: Path, driver: str, name: str, progress: Callable[[], float
 def _log_to(path: Path) -> None:
     """Redirect log records, warnings, and every thread's stack after a crash to a file in the run folder.
 
-    Standard output and error go there too, those of child processes (vLLM's) included, so the cause of a crash can be read there.
+    Standard output and error go there too, including those of child processes (vLLM), so that the cause of a crash can be read
+    there.
     """
     import faulthandler
     import logging
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    stream = path.open("a", buffering=1)  # open for the length of the process
+    stream = path.open("a", buffering=1)  # open for the lifetime of the process
     logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(process)d %(name)s: %(message)s", force=True)
     logging.captureWarnings(True)
     faulthandler.enable(stream)

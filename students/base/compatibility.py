@@ -1,4 +1,4 @@
-"""Whether a student can learn from a teacher's text, told from their files before any training. Imports no torch."""
+"""Check, from model files alone, whether a student can learn from a teacher's text. Imports no torch."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _ANSWER = "limbeck-probe"
 
 @dataclass(frozen=True)
 class _Side:
-    """What the files of a model folder say about its text."""
+    """Text-related facts from the files of a model folder."""
 
     folder: Path
     backend: Backend
@@ -33,10 +33,10 @@ class _Side:
 
 
 def compare(teacher: Path, student: Path, conversational: bool = True) -> list[str]:
-    """Return warnings about how the two models' tokenizers, chat templates and end tokens differ.
+    """Return warnings about differences in tokenizers, chat templates and end tokens.
 
-    Raises LimbeckError where training would be wrong whatever the teacher is: the student has no chat template though the rows
-    are conversations, its template or tokenizer gives it no end token to learn, or a token has no row in its embedding.
+    Raises LimbeckError if training would be wrong for any teacher: the student has no chat template although the rows are
+    conversations, its template or tokenizer gives it no end token to learn, or a token has no row in its embedding.
     """
     ours = _read(student)
     _refuse_untrainable(ours, conversational)
@@ -48,7 +48,7 @@ def compare(teacher: Path, student: Path, conversational: bool = True) -> list[s
         warnings.append(f"the teacher {teacher} has no chat template, the student has one: their prompts differ")
     elif conversational and theirs.chat_template != ours.chat_template:
         warnings.append(
-            "the chat templates of teacher and student differ: the student is trained on, and must be asked in, its own"
+            "the chat templates of teacher and student differ: the student is trained on its own, and must be prompted with it"
         )
     theirs_end, ours_end = (sorted(_text(side, token) for token in side.end_ids) for side in (theirs, ours))
     if theirs_end != ours_end:
@@ -67,7 +67,7 @@ def _compare_tokenizers(theirs: _Side, ours: _Side) -> list[str]:
     for probe in PROBES:
         if theirs.backend.encode(probe).ids != ours.backend.encode(probe).ids:
             return [
-                f"the tokenizers share a vocabulary but split {probe[:30]!r} otherwise (merges or special tokens); {consequence}"
+                f"the tokenizers share a vocabulary but split {probe[:30]!r} differently (merges, special tokens); {consequence}"
             ]
     return []
 
@@ -82,7 +82,7 @@ def _refuse_untrainable(side: _Side, conversational: bool) -> None:
     end = side.special.get("eos_token")
     if end is None or end not in side.vocabulary:
         raise LimbeckError(
-            f"the tokenizer of {side.folder} names no end token (eos_token) that is in its vocabulary, so the student could "
+            f"the tokenizer of {side.folder} has no end token (eos_token) in its vocabulary, so the student could "
             "never learn to stop; set eos_token in its tokenizer_config.json"
         )
     if not conversational:
@@ -101,17 +101,17 @@ def _refuse_untrainable(side: _Side, conversational: bool) -> None:
 
 
 def _closing(side: _Side) -> str:
-    """What the chat template writes behind an assistant's answer."""
+    """The text that the chat template appends to an assistant turn."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
     try:
         rendered, _ = render_jinja_template(conversations=[turns], chat_template=side.chat_template, **side.special)
     except Exception as error:  # a template may raise anything
-        raise LimbeckError(f"the chat template of {side.folder} fails on a user's question and its answer: {error}") from error
+        raise LimbeckError(f"the chat template of {side.folder} fails on a user turn and its answer:  {error}") from error
     _, found, closing = str(rendered[0]).rpartition(_ANSWER)
     if not found:
-        raise LimbeckError(f"the chat template of {side.folder} leaves the assistant's answer out; mend the template")
+        raise LimbeckError(f"the chat template of {side.folder} drops the assistant turn; fix the template")
     return closing
 
 

@@ -1,8 +1,8 @@
-"""A smaller student out of the teacher's own layers: the least important are dropped one by one, and the rest is healed.
+"""A smaller student from the teacher's layers: the least important are dropped one by one, and the rest is healed.
 
-Importance is the loss on a sample of documents without the layer; after each removal the remaining layers are measured anew
-(greedily, as SLEB does: Song et al. 2024, arXiv:2402.09025). Neighbouring layers make one another redundant, which a single
-measurement cannot see, and which evenly spaced layers pay for. Perplexity before and after is reported, never accepted on.
+Importance is the loss on a sample of documents without the layer; the remaining layers are measured again after each removal
+(greedily, as in SLEB: Song et al. 2024, arXiv:2402.09025). Neighbouring layers are redundant with each other, which a single
+measurement, or dropping evenly spaced layers, does not account for. Perplexity before and after is only reported.
 """
 
 import json
@@ -39,10 +39,10 @@ class Choice:
 def prepare(
     config: LayersBase, teacher: Path, documents: Path | None, training: Path, seed: int, placement: Placement
 ) -> tuple[Path, dict[str, Any]]:
-    """Return the folder of the smaller model, made in `training` unless it lies there, and a report.
+    """Return the folder of the smaller model, made in `training` unless it exists, and a report.
 
     The report: kept, dropped (in the order of removal), nats_per_token_{teacher, cut, healed} on the sample, healing (metrics
-    of the training on raw text). Raises LimbeckError where there are too few layers or documents.
+    of the training on raw text). Raises LimbeckError if there are too few layers or documents.
     """
     sample, text, cut = training / "sample.parquet", training / "raw-text.parquet", training / "cut"
     if documents is None:
@@ -99,14 +99,14 @@ def choose(config: dict[str, Any]) -> dict[str, Any]:
 def drop_layers(model: Any, sample: list[list[int]], keep: int, progress: Path) -> list[int]:
     """Remove layers in place until `keep` are left; return the removed ones' original indices in the order of removal.
 
-    After each removal `progress` says how far it is. O(removed × layers) passes over the sample, each only through the layers
-    behind the one that is tried.
+    After each removal the progress is written to `progress`. O(removed × layers) passes over the sample, each only through the
+    layers after the one that is tried.
     """
     import torch
 
     layers = _layers(model)
     if keep > len(layers):
-        raise LimbeckError(f"the teacher has {len(layers)} layers, fewer than the {keep} to keep; ask for at most that many")
+        raise LimbeckError(f"the teacher has {len(layers)} layers, fewer than the {keep} to keep; lower base.layers")
     left, dropped = list(range(len(layers))), []
     while len(left) > keep:
         losses = _losses_without(model, [layers[index] for index in left], sample)
@@ -117,7 +117,7 @@ def drop_layers(model: Any, sample: list[list[int]], keep: int, progress: Path) 
     model.base_model.layers = torch.nn.ModuleList(layers[index] for index in left)
     for position, layer in enumerate(model.base_model.layers):
         if hasattr(layer, "self_attn"):
-            layer.self_attn.layer_idx = position  # its place in the key-value cache
+            layer.self_attn.layer_idx = position  # its position in the key-value cache
     settings = model.config.get_text_config()
     if getattr(settings, "layer_types", None):
         settings.layer_types = settings.layer_types[:keep]  # all of one kind, as _layers has checked
@@ -126,7 +126,7 @@ def drop_layers(model: Any, sample: list[list[int]], keep: int, progress: Path) 
 
 
 def _losses_without(model: Any, layers: list[Any], sample: list[list[int]]) -> list[float]:
-    """For each layer, the summed loss when it alone is skipped; what comes before it is computed once for all."""
+    """For each layer, the summed loss when only it is skipped; the layers before it are computed once."""
     import torch
 
     body, losses = model.base_model, [0.0] * len(layers)
@@ -145,7 +145,7 @@ def _losses_without(model: Any, layers: list[Any], sample: list[list[int]]) -> l
 
 
 def _replay(hidden: Any) -> Any:
-    """A layer that answers with hidden states computed before. [batch, tokens, width]"""
+    """A layer that returns precomputed hidden states. [batch, tokens, width]"""
     import torch
 
     class Replay(torch.nn.Module):
@@ -158,7 +158,9 @@ def _replay(hidden: Any) -> Any:
 def _layers(model: Any) -> list[Any]:
     layers = getattr(model.base_model, "layers", None)
     if layers is None:
-        raise LimbeckError(f"{type(model).__name__} keeps its layers where they cannot be dropped; choose another kind of base")
+        raise LimbeckError(
+            f"{type(model).__name__} is an unsupported architecture: no `.layers` list; choose another kind of base"
+        )
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
     if len(kinds) > 1:
         raise LimbeckError(

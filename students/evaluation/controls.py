@@ -1,4 +1,4 @@
-"""The controls: outputs that need no model, and that a student must beat to have learned anything."""
+"""The controls: outputs that need no model, which a student must beat to have learned anything."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +19,11 @@ def controls(
 
     `sources` has the columns of `SOURCES`, `teacher_outputs` those of `CANDIDATES` for the same sources; `mismatched` gives
     each document the usable outputs of the next one (in order of source_id) that is not its near-duplicate, and is empty
-    where there is none. The other two have one row a source.
+    if there is no such document. The other two have one row per source.
     """
     rows = sorted(sources.to_pylist(), key=lambda row: str(row["source_id"]))
     usable: dict[str, list[dict[str, Any]]] = {}
-    prompts: dict[str, dict[str, Any]] = {}  # the teacher's prompt goes along, for filters that look at it
+    prompts: dict[str, dict[str, Any]] = {}  # the teacher's prompt is included for filters that use it
     for candidate in sorted(teacher_outputs.to_pylist(), key=lambda row: (row["source_id"], row["sample"])):
         prompts.setdefault(candidate["source_id"], candidate)
         if candidate["error"] is None and candidate["output"].strip():
@@ -41,13 +41,13 @@ def controls(
 
 
 def first_sentence(document: str) -> str:
-    """Return the first piece of the document that ends as a sentence does (a heading does not), or its first piece at all."""
+    """Return the first piece of the document that ends like a sentence (unlike a heading), or else its first piece."""
     pieces = [one_line(piece) for piece in split_sentences(document)]
     return next((piece for piece in pieces if sentence_ends(piece)), pieces[0] if pieces else "")
 
 
 def _others(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Each source_id with the next one of another near-duplicate group; those without one are left out."""
+    """Each source_id with the next one of another near-duplicate group; those without one are skipped."""
     ids = [row["source_id"] for row in rows]
     others = other_rows(ids, [row["group"] for row in rows])
     return [(id_, ids[other]) for id_, other in zip(ids, others.tolist(), strict=True) if other != NO_OTHER]

@@ -1,4 +1,4 @@
-"""The shape of what evaluation measures; report.json and its schema hold it as it is."""
+"""The results of evaluation, in the form in which report.json and its schema hold them."""
 
 from typing import Literal
 

@@ -1,7 +1,7 @@
-"""What a model's outputs on held-out documents are worth: means with intervals, and paired differences to the first teacher.
+"""Measures of a model's outputs on held-out documents: means with intervals, and paired differences to the first teacher.
 
-Every measure is averaged within a document first and then over documents, and its 95 % interval comes from resampling whole
-documents (Efron's percentile bootstrap, clustered by document), because samples of one document are not independent.
+Every measure is averaged within a document first and then over documents. Its 95 % interval comes from resampling whole documents
+(Efron's percentile bootstrap, clustered by document), because samples of one document are not independent.
 """
 
 import math
@@ -20,8 +20,8 @@ from limbeck.students.evaluation.measures import EvaluationRow, Measure, Model, 
 Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 2_000
-SEED = 20_240_601  # fixed, so that a report made twice says the same
-SCORES = ("compression", "faithfulness", "saliency", "pmi")  # taken from columns of that name, where the table has them
+SEED = 20_240_601  # fixed, so that reports are reproducible
+SCORES = ("compression", "faithfulness", "saliency", "pmi")  # taken from columns of these names, if present
 ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 SCALARS = ("pass_rate", *ROUGE, "faithfulness", "saliency", "pmi", "salient_recall", "compression", "distinct_2")
 CONTROLS: tuple[Model, ...] = ("first-sentence", "mismatched", "document")
@@ -29,7 +29,7 @@ CONTROLS: tuple[Model, ...] = ("first-sentence", "mismatched", "document")
 
 @dataclass(frozen=True)
 class Measured:
-    """One model's outputs, measured and gathered by document; `means[name]` is [documents], NaN where not measured."""
+    """One model's measured outputs, grouped by document; `means[name]` is [documents], NaN if not measured."""
 
     source_ids: tuple[str, ...]
     means: Mapping[str, Floats]
@@ -40,7 +40,7 @@ class Measured:
 def evaluate(model: Model, split: Split, measured: Measured, teacher: Measured | None = None) -> EvaluationRow:
     """Return all measures of one model, and with `teacher`, the round-0 teacher's, the paired differences to it.
 
-    Paired differences use the documents that both were measured on. Cost: O(resamples · documents).
+    Paired differences use the documents on which both were measured. Cost: O(resamples · documents).
     """
     means = {name: interval(values) for name, values in measured.means.items()}
     named: dict[str, Any] = {name: means[name] if name in means else _distinct_2(measured.bigrams) for name in SCALARS}
@@ -57,9 +57,9 @@ def evaluate(model: Model, split: Split, measured: Measured, teacher: Measured |
 def measure(outputs: pa.Table) -> Measured:
     """Measure each row of `outputs` and average within documents.
 
-    `outputs` has one row a candidate: source_id, document, reference, salient, output, kept, pass_<filter> for each filter,
-    and the columns of `SCORES` as far as the recipe measures them. ROUGE: F of rouge-score without stemming, on documents with
-    a reference. An empty output scores a true zero; a score that is null or not finite is left out of its document's mean.
+    `outputs` has one row per candidate: source_id, document, reference, salient, output, kept, pass_<filter> for each filter,
+    and those columns of `SCORES` that the recipe measures. ROUGE: F of rouge-score without stemming, on documents with
+    a reference. An empty output scores a true zero; a score that is null or not finite is excluded from its document's mean.
     """
     source_ids = outputs["source_id"].to_pylist()
     documents = tuple(sorted(set(source_ids)))
@@ -97,7 +97,7 @@ def paired_differences(student: Measured, teacher: Measured) -> dict[str, Measur
 
 
 def interval(values: Floats) -> Measure | None:
-    """Return mean and bootstrap interval of one value a document ([documents], NaN: left out), or None where all are NaN."""
+    """Return mean and bootstrap interval of one value per document ([documents], NaN: excluded), or None if all are NaN."""
     values = values[np.isfinite(values)]
     if not len(values):
         return None
@@ -107,7 +107,7 @@ def interval(values: Floats) -> Measure | None:
 
 
 def beaten_by(rows: Sequence[EvaluationRow], split: str = "test") -> list[str]:
-    """Return one sentence for each control that has a higher mean than the student on pass rate or ROUGE-L.
+    """Return one sentence per control that has a higher mean than the student on pass rate or ROUGE-L.
 
     `rows` is the evaluation of one round; without a student's row on that split the list is empty.
     """
@@ -128,13 +128,13 @@ def beaten_by(rows: Sequence[EvaluationRow], split: str = "test") -> list[str]:
 
 
 def _resamples(documents: int) -> npt.NDArray[np.int64]:
-    """How often each document is drawn in each resample: [resamples, documents]; the same for the same count."""
+    """Draws of each document in each resample: [resamples, documents]; deterministic for a given count."""
     draws = np.random.default_rng(SEED).multinomial(documents, np.full(documents, 1 / documents), size=RESAMPLES)
     return draws.astype(np.int64, copy=False)
 
 
 def _numbers(table: pa.Table, column: str) -> Floats:
-    """A numeric or boolean column as float64; NaN for null, for what is not finite, and throughout where it is missing."""
+    """A numeric or boolean column as float64; NaN for null and non-finite values, and for a missing column."""
     if column not in table.column_names:
         return np.full(table.num_rows, np.nan)
     values = np.array([math.nan if value is None else float(value) for value in table[column].to_pylist()], dtype=np.float64)
@@ -152,8 +152,8 @@ def _document_means(values: Floats, owner: npt.NDArray[np.intp], documents: int)
 
 
 def _rouge(references: Sequence[str | None], outputs: Sequence[str]) -> dict[str, Floats]:
-    """ROUGE-1, -2 and -L F of each row; NaN where there is no reference. It sees lower-case ASCII words and digits only."""
-    from rouge_score.rouge_scorer import RougeScorer  # a second of imports
+    """ROUGE-1, -2 and -L F of each row; NaN if there is no reference. Only lower-case ASCII words and digits count."""
+    from rouge_score.rouge_scorer import RougeScorer  # imports take a second
 
     scorer = RougeScorer(list(ROUGE.values()), use_stemmer=False)
     scores = {name: np.full(len(outputs), np.nan) for name in ROUGE}
@@ -166,7 +166,7 @@ def _rouge(references: Sequence[str | None], outputs: Sequence[str]) -> dict[str
 
 
 def _salient_recalls(documents: Sequence[str], spans: Sequence[Sequence[int]], outputs: Sequence[str]) -> Floats:
-    """Share of each document's distinct salient words that occur in the output; NaN where none is salient."""
+    """Share of each document's distinct salient words that occur in the output; NaN if it has none."""
     recalls = np.full(len(outputs), np.nan)
     for row, (document, flat, output) in enumerate(zip(documents, spans, outputs, strict=True)):
         pairs = zip(flat[::2], flat[1::2], strict=True) if flat else ()
@@ -179,11 +179,11 @@ def _salient_recalls(documents: Sequence[str], spans: Sequence[Sequence[int]], o
 def _distinct_2(
     bigrams: Sequence[Counter[tuple[str, str]]], minus: Sequence[Counter[tuple[str, str]]] | None = None
 ) -> Measure | None:
-    """Distinct word bigrams over all word bigrams (Li et al. 2016), or by how much it exceeds that of `minus`.
+    """Distinct word bigrams over all word bigrams (Li et al. 2016), or the excess over that of `minus`.
 
-    Drawing a document twice would lower this share by construction and swamp the interval. So its resamples are random halves
-    of the documents without repeats, moved to have the observed value as their mean: the mean of a half has the variance that
-    the mean of a bootstrap resample has (half-samples, McCarthy 1969).
+    Drawing a document twice would lower this share by construction and dominate the interval. So its resamples are random halves
+    of the documents without repeats, shifted to have the observed value as their mean: the mean of a half has the same variance
+    as the mean of a bootstrap resample (half-samples, McCarthy 1969).
     """
     documents = len(bigrams)
     half = documents // 2
@@ -197,14 +197,14 @@ def _distinct_2(
         return None
     if not len(halves):
         return Measure(mean=observed, low=observed, high=observed)
-    deviations = (halves - halves.mean()) * math.sqrt(half / (documents - half))  # 1 where the count is even
+    deviations = (halves - halves.mean()) * math.sqrt(half / (documents - half))  # 1 if the count is even
     low, high = np.quantile(observed + deviations, [0.025, 0.975])
     floor = 0.0 if minus is None else -1.0
     return Measure(mean=observed, low=max(floor, float(low)), high=min(1.0, float(high)))
 
 
 def _distinct_share(bigrams: Sequence[Counter[tuple[str, str]]], draws: npt.NDArray[np.bool_]) -> Floats:
-    """Distinct / all bigrams of each set of documents ([draws, documents]); NaN where a set has no bigram."""
+    """Distinct / all bigrams of each set of documents ([draws, documents]); NaN if a set has no bigram."""
     holders: dict[tuple[str, str], list[int]] = {}
     for index, counter in enumerate(bigrams):
         for bigram in counter:

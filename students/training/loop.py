@@ -1,4 +1,4 @@
-"""The training loop that runs on every worker: load, train from the last whole checkpoint, save. Heavy imports are inside."""
+"""The training loop that runs on every worker: load, train from the last complete checkpoint, save. Heavy imports are inside."""
 
 import json
 import os
@@ -20,12 +20,12 @@ _TEXT_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab.*", "merges.txt", "*.model"),
     "generation_config.json",
 )
-_SAMPLED_WEIGHTS = 65_536  # of each tensor, to tell how many moved without a second copy of the model
+_SAMPLED_WEIGHTS = 65_536  # per tensor, to estimate how many moved without a second copy of the model
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker needs to know; travels by pickle."""
+    """Settings of a training worker; sent by pickle."""
 
     config: SftConfig
     files: tuple[Path, ...]  # Parquet files of rows: prompt and completion, or input_ids
@@ -35,13 +35,13 @@ class Settings:
     training: Path
     seed: int
     use_gpu: bool
-    extra: dict[str, Any] = field(default_factory=dict)  # goes into the metrics
-    progress: Path | None = None  # where the step is told to whoever watches; None: in `training`
-    sample: Path | None = None  # Parquet file of input_ids on which the trained model's loss is reported
+    extra: dict[str, Any] = field(default_factory=dict)  # added to the metrics
+    progress: Path | None = None  # folder for the progress file; None: `training`
+    sample: Path | None = None  # Parquet file of input_ids for the reported loss of the trained model
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
-    """Train as `config["settings"]` says, publish the student's folder, and return the metrics."""
+    """Train with `config["settings"]`, publish the student's folder, and return the metrics."""
     settings: Settings = config["settings"]
     os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_DISABLED="true")
     started = time.perf_counter()
@@ -104,7 +104,7 @@ def _build(settings: Settings, rows: Any, tokenizer: Any) -> tuple[Any, int]:
     from limbeck.students.training.trainer import CompletionTrainer, StepEnd
 
     config = settings.config
-    # before the arguments: they announce ZeRO 3, under which a model would load in pieces for a group that is not yet known
+    # before the arguments: they enable ZeRO 3, under which a model would be loaded in shards for a group that does not exist yet
     model = AutoModelForCausalLM.from_pretrained(settings.base, dtype=torch.float32, use_safetensors=True, local_files_only=True)
     model.config.use_cache = False
     trainer = CompletionTrainer(
@@ -132,9 +132,9 @@ def _build(settings: Settings, rows: Any, tokenizer: Any) -> tuple[Any, int]:
 
 
 def training_order(lengths: list[int], config: SftConfig, seed: int) -> list[int]:
-    """The rows in the order in which they are learned, all epochs in one list; rows that are too long are left out.
+    """The rows in training order, all epochs in one list; rows that are too long are skipped.
 
-    Each batch is a random draw, and only within it rows are sorted by length: micro-batches then need little padding, and the
+    Each batch is a random draw, and rows are sorted by length only within it: micro-batches then need little padding, and the
     gradient is that of the random batch.
     """
     import numpy as np
@@ -153,7 +153,7 @@ def _arguments(settings: Settings) -> Any:
     accumulation = config.batch_size // (config.micro_batch_size * config.workers)
     return TrainerArguments(
         output_dir=str(settings.training / "checkpoints"),
-        num_train_epochs=1,  # training_order holds every epoch
+        num_train_epochs=1,  # training_order contains every epoch
         train_sampling_strategy="sequential",
         learning_rate=config.learning_rate,
         per_device_train_batch_size=config.micro_batch_size,
@@ -168,10 +168,10 @@ def _arguments(settings: Settings) -> Any:
         ddp_find_unused_parameters=False,
         deepspeed=_deepspeed(config, accumulation),
         gradient_checkpointing=False,
-        max_length=None,  # rows that are too long are left out, never cut: a cut row has no end token
-        completion_only_loss=None,  # where there is a completion
+        max_length=None,  # rows that are too long are skipped, never truncated: a truncated row has no end token
+        completion_only_loss=None,  # if there is a completion
         logging_steps=1,
-        save_strategy="no",  # StepEnd asks for checkpoints
+        save_strategy="no",  # StepEnd requests checkpoints
         seed=settings.seed % 2**32,
         report_to=[],
         disable_tqdm=True,
@@ -181,7 +181,7 @@ def _arguments(settings: Settings) -> Any:
 
 
 def _deepspeed(config: SftConfig, accumulation: int) -> dict[str, Any] | None:
-    """The user's DeepSpeed configuration with the keys that must agree with the rest of ours."""
+    """The user's DeepSpeed configuration with the keys that must match our other settings."""
     if config.deepspeed is None:
         return None
     merged = {
@@ -194,7 +194,7 @@ def _deepspeed(config: SftConfig, accumulation: int) -> dict[str, Any] | None:
     }
     zero = dict(merged.get("zero_optimization", {}))
     if zero.get("stage") == 3:
-        zero["stage3_gather_16bit_weights_on_model_save"] = True  # else there is no model to save
+        zero["stage3_gather_16bit_weights_on_model_save"] = True  # otherwise there is no model to save
     return {**merged, "zero_optimization": zero}
 
 
@@ -222,7 +222,7 @@ def _sample_weights(model: Any) -> dict[str, Any]:
 
 
 def _moved_fraction(before: dict[str, Any], after: dict[str, Any]) -> float:
-    """How many of the sampled weights differ, counted in the coarser of the two types (so rounding alone moves none)."""
+    """Share of the sampled weights that differ, compared in the coarser of the two types (so rounding alone changes none)."""
     moved = total = 0
     for name, old in before.items():
         new = after[name]
@@ -239,11 +239,11 @@ def _over_workers(trainer: Any, value: int) -> int:
 
 
 def _publish(trainer: Any, settings: Settings, before: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
-    """Save the model in the base's own type with the base's tokenizer files; on rank 0, and all ranks wait for it."""
+    """Save the model in the base's dtype with the base's tokenizer files; on rank 0, while all ranks wait."""
     from limbeck.students.training.trainer import disk_errors
 
     started = time.perf_counter()
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathers what ZeRO 3 has spread over the workers
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathers the ZeRO 3 shards of all workers
     if trainer.args.should_save:
         after = {name: state[name].flatten()[:: max(1, state[name].numel() // _SAMPLED_WEIGHTS)] for name in before}
         metrics["weights_moved_fraction"] = _moved_fraction(before, after)
@@ -276,7 +276,7 @@ def _save_model(trainer: Any, state: dict[str, Any], base: Path, folder: Path) -
 
 
 def copy_text_files(base: Path, folder: Path) -> None:
-    """Copy tokenizer, chat template and generation settings byte by byte: a student that only learned reads as its base does."""
+    """Copy tokenizer, chat template and generation settings byte for byte: training does not change how a student tokenises."""
     for pattern in _TEXT_FILES:
         for file in base.glob(pattern):
             shutil.copyfile(file, folder / file.name)

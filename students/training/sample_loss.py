@@ -1,4 +1,4 @@
-"""The loss of a model on a sample of documents: what layers are chosen by, and what a healed student is measured on."""
+"""The loss of a model on a sample of documents: used to choose layers and to measure a healed student."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def summed_loss(model: Any, hidden: Any, labels: Any) -> float:
 
 
 def batches(sample: list[list[int]], device: Any) -> Any:
-    """Yield (ids, labels) of a few sequences, padded on the right, where causal attention never looks. [batch, tokens]"""
+    """Yield (ids, labels) of a few sequences, padded on the right, which causal attention ignores. [batch, tokens]"""
     import torch
 
     for start in range(0, len(sample), _ROWS_PER_FORWARD):

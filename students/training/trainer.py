@@ -1,4 +1,4 @@
-"""TRL's SFT trainer with three changes: the output layer runs only where there is a label, checkpoints are whole or absent, and
+"""TRL's SFT trainer with three changes: the output layer runs only at labelled positions, checkpoints are atomic, and
 the seconds spent in the model are counted. Heavy imports: only training workers import this module."""
 
 import contextlib
@@ -29,7 +29,7 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, checkpoints: Path, keep_checkpoints: int, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.model_accepts_loss_kwargs = True  # makes the Trainer count the labels of the whole accumulated batch for us
+        self.model_accepts_loss_kwargs = True  # makes the Trainer count the labels of the whole accumulated batch
         self.checkpoints, self.keep_checkpoints = checkpoints, keep_checkpoints
         self.train_seconds = self.save_seconds = self.backward_ended = 0.0
         self.forwarded_tokens = 0
@@ -41,7 +41,7 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return a micro-batch's summed loss over the number of labels in the whole optimiser step, all workers' together."""
+        """Return a micro-batch's summed loss over the number of labels in the whole optimiser step, over all workers."""
         labels = inputs["labels"]
         self.forwarded_tokens += int(inputs["attention_mask"].sum())
         loss, outputs = completion_loss(model, inputs)
@@ -61,7 +61,7 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         return loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Set and return a schedule whose first step learns too (the library's own starts at zero, one step lost in eight)."""
+        """Set and return a schedule with a nonzero first rate (the library's starts at zero and loses one step in eight)."""
         if self.lr_scheduler is None:
             shape, warmup = self.args.lr_scheduler_type.value, int(self.args.warmup_steps)
             self.lr_scheduler: Any = torch.optim.lr_scheduler.LambdaLR(
@@ -71,7 +71,7 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         return self.lr_scheduler
 
     def _get_output_dir(self, trial: Any) -> str:
-        """Where a checkpoint is written before it has its name."""
+        """Folder of a checkpoint while it is written."""
         return str(self.checkpoints / f"{WRITING}{self.state.global_step}")
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -89,25 +89,25 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         self.save_seconds += time.perf_counter() - started
 
     def create_model_card(self, *arguments: Any, **named: Any) -> None:
-        """Write none: nobody reads a checkpoint."""
+        """Write no card: checkpoints are temporary."""
 
 
 class StepEnd(TrainerCallback):  # type: ignore[misc]
-    """Counts the optimiser's seconds, asks for checkpoints, and leaves the progress where the driver can read it."""
+    """Counts the optimiser's seconds, requests checkpoints, and writes the progress for the driver."""
 
     def __init__(self, trainer: CompletionTrainer, checkpoint_steps: int, progress: Path) -> None:
         self.trainer, self.checkpoint_steps, self.progress = trainer, checkpoint_steps, progress
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Count what lies between the last backward pass and now: clipping and the update."""
+        """Count the time since the last backward pass: clipping and the update."""
         self.trainer.train_seconds += time.perf_counter() - self.trainer.backward_ended
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask for a checkpoint, but not at the end, where the student itself is saved."""
+        """Request a checkpoint, except at the end, when the student itself is saved."""
         control.should_save = state.global_step % self.checkpoint_steps == 0 and state.global_step < state.max_steps
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Write step, steps and loss for whoever watches."""
+        """Write step, steps and loss to the progress file."""
         if state.is_world_process_zero and "loss" in (logs or {}):
             write_json(
                 self.progress,
@@ -133,7 +133,7 @@ def completion_loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, A
     following = inputs["labels"][:, 1:]  # [batch, tokens - 1]: the label that position t predicts
     wanted = following != -100
     positions = wanted.any(dim=0).nonzero().squeeze(-1)  # [kept]
-    # no attention mask: padding is on the right, where causal attention never looks, and without one it is cheaper
+    # no attention mask: causal attention ignores padding on the right, and runs faster without a mask
     outputs = model(input_ids=inputs["input_ids"], logits_to_keep=positions, use_cache=False)
     kept = wanted[:, positions]  # [batch, kept]
     logits = outputs.logits[kept].float()  # [labels, vocabulary]
@@ -141,14 +141,14 @@ def completion_loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, A
 
 
 def publish_checkpoint(written: Path, folder: Path, keep: int) -> None:
-    """Flush a written checkpoint to the disk, rename it into `folder`, and delete all but the `keep` newest."""
+    """Flush a written checkpoint to disk, rename it into `folder`, and delete all but the `keep` newest."""
     flush_contents(written)
     target = folder / written.name
     if not target.exists():
         os.rename(written, target)
     shutil.rmtree(written.parent, ignore_errors=True)
     for old in whole_checkpoints(folder)[:-keep]:
-        hidden = old.with_name(f"{WRITING}{old.name}")  # so that a half-deleted one is no checkpoint
+        hidden = old.with_name(f"{WRITING}{old.name}")  # so that a half-deleted folder does not count as a checkpoint
         os.rename(old, hidden)
         shutil.rmtree(hidden, ignore_errors=True)
 
@@ -159,14 +159,14 @@ def whole_checkpoints(folder: Path) -> list[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what a killed training left of a checkpoint it was writing or deleting."""
+    """Delete partial checkpoints of a killed training."""
     for path in folder.glob(f"{WRITING}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk, which each library reports in its own way, into a LimbeckError."""
+    """Turn a full disk, which every library reports differently, into a LimbeckError."""
     try:
         yield
     except Exception as error:

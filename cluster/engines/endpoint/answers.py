@@ -1,4 +1,4 @@
-"""What a server's HTTP answer means: a text, log-probabilities, a fault, a refusal for now, or the end."""
+"""Interpret a server's HTTP response: text, log-probabilities, fault, temporary refusal, or a permanent error."""
 
 import json
 import math
@@ -25,7 +25,7 @@ LONGEST_WORDS = 400
 
 
 class Malformed(Exception):
-    """The server said 200, but its body is no answer. `tokens`: what it says was used, as far as that could be read."""
+    """The server returned 200, but its body is not a valid answer. `tokens`: the reported usage, as far as it could be read."""
 
     def __init__(self, words: str, tokens: "Counts | None" = None) -> None:
         super().__init__(words)
@@ -33,12 +33,12 @@ class Malformed(Exception):
 
 
 class Refused(Exception):
-    """The server answered, and the answer is that this row gets none; asking again would not help."""
+    """The server refused to answer this row; a retry would not help."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """The `usage` of an answer; None where it is missing or no count."""
+    """The `usage` of an answer; None if it is missing or not a count."""
 
     prompt_tokens: int | None
     output_tokens: int | None
@@ -46,7 +46,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a good answer holds; `logprobs` are those of an echoed prompt, None for its first token."""
+    """The content of a valid answer; `logprobs` are those of an echoed prompt, None for its first token."""
 
     text: str
     finish_reason: FinishReason
@@ -55,7 +55,7 @@ class Answer:
 
 
 def categorise(status: int, words: str) -> Category:
-    """What an HTTP status and the server's message call for: read, wait, retry, give the row up, or report to the user."""
+    """The reaction to an HTTP status and the server's message: read, wait, retry, fail the row, or report to the user."""
     if status in (200, 201):
         return "answered"
     if status in BUSY:
@@ -66,7 +66,7 @@ def categorise(status: int, words: str) -> Category:
 
 
 def error_words(body: bytes) -> str:
-    """What an error body says, in at most `LONGEST_WORDS` characters: OpenAI's shape, FastAPI's, or plain text."""
+    """The message of an error body, at most `LONGEST_WORDS` characters: in OpenAI's or FastAPI's form, or plain text."""
     text = body[:100_000].decode("utf-8", "replace")
     try:
         said = json.loads(text)
@@ -92,7 +92,7 @@ def read_chat(body: bytes) -> Answer:
         raise Refused(f"the model refused: {str(message['refusal'])[:LONGEST_WORDS]}")
     reason, text = _finish_reason(choice, counts), message.get("content")
     if text is None and reason == "length":
-        text = ""  # a reasoning model that never came to its answer
+        text = ""  # a reasoning model that ran out of tokens before its answer
     if text is None:
         raise Refused("the answer has no text")
     return _answer(text, reason, counts)
@@ -117,7 +117,7 @@ def read_echo(body: bytes, tokens: int, exact: bool) -> Answer:
 
 
 def read_counts(said: Any) -> Counts:
-    """Read a `usage`: whole numbers that are not negative."""
+    """Read a `usage`: non-negative integers."""
     usage = said.get("usage") if isinstance(said, dict) else None
     usage = usage if isinstance(usage, dict) else {}
     counts = (usage.get(name) for name in ("prompt_tokens", "completion_tokens"))
@@ -132,12 +132,12 @@ def _only_choice(body: bytes) -> tuple[Mapping[str, Any], Counts]:
     except (ValueError, RecursionError) as error:
         raise Malformed("a body that is not JSON") from error
     counts = read_counts(said)
-    if isinstance(said, dict) and said.get("error"):  # some gateways pass a server's error on with status 200
+    if isinstance(said, dict) and said.get("error"):  # some gateways forward a server's error with status 200
         raise Malformed(f"an error: {error_words(body)}", counts)
     choices = said.get("choices") if isinstance(said, dict) else None
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         told = f"{len(choices)} choices" if isinstance(choices, list) else "no choices"
-        raise Malformed(f"{told} where one was asked for", counts)
+        raise Malformed(f"{told} instead of one", counts)
     return choices[0], counts
 
 
@@ -158,7 +158,7 @@ def _answer(text: Any, reason: FinishReason, counts: Counts) -> Answer:
 
 
 def _logprob(value: Any) -> float | None:
-    """A log-probability, or None where it is absent, no number, or above 0 by more than rounding."""
+    """A log-probability, or None if it is absent, not a number, or above 0 by more than rounding."""
     if type(value) not in (int, float) or math.isnan(value) or value > 1e-3:
         return None
     return float(value)

@@ -1,7 +1,7 @@
-"""What has been spent on a server, and whether one request more could exceed the budget.
+"""Spending on a server, and whether another request could exceed the budget.
 
-A request's worst case (its prompt and every token it may draw) is set aside before it is sent, and corrected by its answer. An
-outcome that nobody knows (a cut connection, a timeout) counts as the worst case: the server may have billed it.
+The worst case of a request (its prompt and every token it may draw) is reserved before it is sent, and corrected by its answer.
+An unknown outcome (a cut connection, a timeout) counts as the worst case: the server may have billed it.
 """
 
 import fcntl
@@ -17,23 +17,23 @@ from limbeck.cluster.engines.endpoint.config import EndpointBudget
 from limbeck.corpus.errors import LimbeckError
 
 Tokens = tuple[int, int]
-"""Of the prompt, and drawn."""
+"""Prompt tokens and drawn tokens."""
 
 
 @dataclass
 class Ledger:
-    """Tokens spent or set aside, in memory or (with `budget.ledger`) in a file that several processes count in.
+    """Tokens spent or reserved, in memory or (with `budget.ledger`) in a file shared by several processes.
 
-    Tokens set aside are written as spent at once, so that those of a process that died stay counted.
+    Reserved tokens are written as spent at once, so that those of a dead process stay counted.
     """
 
     budget: EndpointBudget
-    taken: list[int] = field(default_factory=lambda: [0, 0])  # spent or set aside, by everyone who counts here
-    own: list[int] = field(default_factory=lambda: [0, 0])  # spent or set aside, by this engine
-    set_aside: list[int] = field(default_factory=lambda: [0, 0])  # of which not yet settled
+    taken: list[int] = field(default_factory=lambda: [0, 0])  # spent or reserved, by all processes that share the ledger
+    own: list[int] = field(default_factory=lambda: [0, 0])  # spent or reserved, by this engine
+    set_aside: list[int] = field(default_factory=lambda: [0, 0])  # of these, not yet settled
 
     def reserve(self, worst: Tokens) -> bool:
-        """Set a request's worst case aside; False, and nothing set aside, where that could exceed the budget."""
+        """Reserve a request's worst case; returns False, without reserving, if that could exceed the budget."""
         with self._shared() as taken:
             if not self._allows([taken[0] + worst[0], taken[1] + worst[1]]):
                 return False
@@ -43,7 +43,7 @@ class Ledger:
         return True
 
     def settle(self, worst: Tokens, spent: Tokens) -> None:
-        """Replace what was set aside for a request by what it took."""
+        """Replace the reservation of a request by its actual use."""
         if spent != worst:
             with self._shared() as taken:
                 _add(taken, worst, -1)
@@ -54,16 +54,16 @@ class Ledger:
         assert min(self.set_aside) >= 0, "a request was settled twice"
 
     def money(self, tokens: list[int]) -> float:
-        """The price of tokens (of prompts, drawn)."""
+        """The price of tokens (prompt, drawn)."""
         prices = self.budget.price_per_million_input, self.budget.price_per_million_output
         return (tokens[0] * prices[0] + tokens[1] * prices[1]) / 1e6
 
     def spent_money(self) -> float:
-        """The price of what this engine has spent, unsettled requests left out."""
+        """The price of what this engine has spent, excluding unsettled requests."""
         return self.money([whole - open_ for whole, open_ in zip(self.own, self.set_aside, strict=True)])
 
     def spent(self, worst: Tokens) -> LimbeckError:
-        """The error that ends a run whose next request, of `worst` tokens, could exceed the budget."""
+        """The error that stops a run because its next request, of `worst` tokens, could exceed the budget."""
         limits = []
         with self._shared() as taken:
             if self.budget.tokens is not None:
@@ -73,7 +73,7 @@ class Ledger:
             tokens = f"{taken[0]:,} prompt and {taken[1]:,} drawn tokens"
         return LimbeckError(
             f"the endpoint's budget is spent: {' and '.join(limits)} ({tokens}), and the next request could take {sum(worst):,} "
-            "more; raise budget and run again to go on"
+            "more; raise budget and rerun to resume"
         )
 
     def _allows(self, taken: list[int]) -> bool:
@@ -82,7 +82,7 @@ class Ledger:
 
     @contextmanager
     def _shared(self) -> Iterator[list[int]]:
-        """What everyone has taken, to read and change; nobody else counts for the length of the block."""
+        """The shared total, to read and change; other processes are locked out for the duration of the block."""
         if self.budget.ledger is None:
             yield self.taken
             return
@@ -92,7 +92,7 @@ class Ledger:
             taken = list(before)
             yield taken
             if taken != before:
-                # one write over what stands there, of a fixed length: a process that is killed here leaves a whole line
+                # one in-place write of a fixed length: a process that is killed here leaves a complete line
                 os.pwrite(handle.fileno(), json.dumps(taken).ljust(63).encode() + b"\n", 0)
 
 

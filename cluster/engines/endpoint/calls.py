@@ -1,4 +1,4 @@
-"""Requests on their way to a server, and the callers that wait for them."""
+"""Pending requests to a server, and the callers that wait for them."""
 
 import queue
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +13,9 @@ from limbeck.corpus.errors import LimbeckError
 
 @dataclass(eq=False)
 class Job:
-    """One request: what to send where, how to read the answer, and the most tokens (of its prompt, drawn) it can take.
+    """One request: body, path, reader of the answer, and the maximum of tokens (prompt, drawn) that it can take.
 
-    A `tentative` job asks what the server can do: an answer that is none, and any refusal, is told and not tried again.
+    A `tentative` job probes the server: an invalid answer, or any refusal, is reported and not retried.
     """
 
     path: str
@@ -25,17 +25,17 @@ class Job:
     seed: int
     tentative: bool = False
     call: "Call | None" = None
-    reserved: Tokens = (0, 0)  # the worst case as it was set aside
+    reserved: Tokens = (0, 0)  # the reserved worst case
     sent_at: float = 0.0
-    blamed_from: float = 0.0  # an answer to another request after this moment says that a fault is this row's own
-    failures: int = 0  # sends without an answer, for whatever reason: the back-off
-    faults: int = 0  # of which were faults of the server or the connection
-    own_faults: int = 0  # of which other rows were answered meanwhile
+    blamed_from: float = 0.0  # if another request was answered after this moment, a fault is specific to this row
+    failures: int = 0  # sends without an answer, for any reason: determines the back-off
+    faults: int = 0  # of these, faults of the server or the connection
+    own_faults: int = 0  # of these, faults while other rows were answered
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: an answer, with the tokens (of its prompt, drawn) that it took, or the reason why there is none."""
+    """The outcome of a job: an answer, with the tokens (prompt, drawn) that it took, or the reason why it failed."""
 
     job: Job
     answer: Answer | None
@@ -45,36 +45,36 @@ class Outcome:
 
 @dataclass(eq=False)
 class Call:
-    """One caller's jobs. The loop's thread puts outcomes, the caller's thread takes them."""
+    """One caller's jobs. The loop's thread puts outcomes, the caller's thread consumes them."""
 
     jobs: Sequence[Job]
-    closed: bool = False  # nobody waits any more
+    closed: bool = False  # the caller no longer waits
     _outcomes: "queue.SimpleQueue[Outcome | Exception]" = field(default_factory=queue.SimpleQueue)
     _undelivered: int = 0
 
     def __post_init__(self) -> None:
-        """Tell the jobs whose they are."""
+        """Link the jobs to this call."""
         self._undelivered = len(self.jobs)
         for job in self.jobs:
             job.call = self
 
     def put(self, outcome: Outcome) -> None:
-        """Hand a job's outcome to the caller."""
+        """Pass a job's outcome to the caller."""
         self._undelivered -= 1
         self._outcomes.put(outcome)
 
     @property
     def over(self) -> bool:
-        """Whether every outcome was handed over, or no more will be."""
+        """Whether every outcome was delivered, or no more will be."""
         return self.closed or self._undelivered == 0
 
     def fail(self, error: Exception) -> None:
-        """End the call: the caller gets what was handed over before, then the error."""
+        """Fail the call: the caller gets the outcomes delivered so far, then the error."""
         self.closed = True
         self._outcomes.put(error)
 
     def results(self) -> Iterator[Outcome]:
-        """Yield outcomes as they come; raises what the call failed with."""
+        """Yield outcomes as they arrive; raises the error of a failed call."""
         for _ in self.jobs:
             outcome = self._outcomes.get()
             if isinstance(outcome, Exception):
@@ -83,9 +83,9 @@ class Call:
 
 
 def settled(worst: Tokens, counts: Counts, text_tokens: int) -> tuple[Tokens, bool]:
-    """The tokens that an answer took, at `worst` as far as is known here, and whether what the server says can be believed.
+    """The tokens that an answer took, with `worst` as the local bound, and whether the server's usage is plausible.
 
-    A count that cannot be (more drawn than was allowed, a prompt several times as long as here) is replaced by ours; a text
+    An impossible count (more drawn than allowed, a prompt several times as long as counted here) is replaced by ours; a text
     proves that at least its tokens were drawn.
     """
     prompt, most = worst
@@ -93,7 +93,7 @@ def settled(worst: Tokens, counts: Counts, text_tokens: int) -> tuple[Tokens, bo
     believed = True
     if said_prompt is None or not prompt // 4 <= said_prompt <= 4 * prompt + 256:
         said_prompt, believed = prompt, False
-    # a text can be a few tokens longer here than it was when it was drawn; a count far below is wrong
+    # re-tokenised text can be a few tokens longer than the drawn tokens; a much smaller count is wrong
     if said_output is None or not text_tokens // 2 <= said_output <= most:
         said_output, believed = min(most, max(text_tokens, said_output or 0) + 1), False
     return (said_prompt, said_output), believed

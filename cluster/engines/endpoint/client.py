@@ -1,6 +1,6 @@
-"""The one loop that talks to a server: every caller's requests in one queue, paced, within budget, each answered once.
+"""The loop that sends requests to a server: one queue for all callers, paced, within budget, each request answered once.
 
-It runs in a thread of its own, so that nothing here needs a lock.
+It runs in its own thread, so nothing here needs a lock.
 """
 
 import asyncio
@@ -25,22 +25,22 @@ from limbeck.cluster.engines.protocol import EngineDied, ServerGone, Usage
 from limbeck.corpus.errors import LimbeckError
 
 PROBE_SECONDS = 10.0
-TRIAL_TOKENS = (64, 1)  # more than a chat template makes of one word
+TRIAL_TOKENS = (64, 1)  # more than the rendered chat template of one word
 TICK_SECONDS = 0.5
 COUNTED = ("requests", "retries", "most_in_flight", "window", "money", "usage_not_believed")
 
 
 class Client:
-    """A server's client. `submit` may be called from any thread."""
+    """A server's client. `submit` is thread-safe."""
 
     def __init__(self, config: EndpointConfig, key: Key, ledger: Ledger, usage: Usage, count: Callable[[str], int]) -> None:
-        """Start the loop; `count` counts the tokens of a text, and `usage` is kept up to date."""
+        """Start the loop; `count` counts the tokens of a text, and `usage` is updated."""
         self._config, self._key, self._ledger, self._usage = config, key, ledger, usage
         usage.extra.update(dict.fromkeys(COUNTED, 0.0))
         self._pacing = Pacing(config.max_concurrency, config.latency_factor)
         self._policy = RetryPolicy(config, key, count, self._pacing)
         self._ready: deque[Job] = deque()
-        self._later: list[tuple[float, int, Job]] = []  # a heap of when, a number that breaks ties, and what
+        self._later: list[tuple[float, int, Job]] = []  # heap of (time, tie-breaker, job)
         self._numbers = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: list[Call] = []
@@ -54,7 +54,7 @@ class Client:
         self._thread.start()
 
     def submit(self, jobs: Sequence[Job]) -> Call:
-        """Queue jobs; their outcomes come from the call's `results`. Raises EngineDied where the client was closed."""
+        """Queue jobs; `results` of the call yields their outcomes. Raises EngineDied if the client was closed."""
         call = Call(jobs)
         try:
             self._loop.call_soon_threadsafe(self._accept, call)
@@ -69,8 +69,8 @@ class Client:
             self._loop.call_soon_threadsafe(self._stirred.set)
 
     def close(self) -> None:
-        """End the loop; callers that still wait get EngineDied."""
-        with contextlib.suppress(RuntimeError):  # it was closed before
+        """Stop the loop; waiting callers get EngineDied."""
+        with contextlib.suppress(RuntimeError):  # already closed
             self._loop.call_soon_threadsafe(self._stop)
         self._thread.join()
 
@@ -81,7 +81,7 @@ class Client:
         error: Exception = EngineDied("the endpoint's client was closed")
         try:
             self._loop.run_until_complete(self._run())
-        except Exception as failure:  # a fault of ours, or a ledger that cannot be read: whoever waits must hear of it
+        except Exception as failure:  # a bug, or an unreadable ledger: waiting callers must get the error
             error = failure
         finally:
             self._loop.run_until_complete(self._finish(error))
@@ -103,10 +103,10 @@ class Client:
             look.cancel()
         await asyncio.gather(*self._tasks, *looks, return_exceptions=True)
         await asyncio.sleep(0)  # their callbacks
-        self._end(error)  # calls that came meanwhile
+        self._end(error)  # calls that arrived meanwhile
 
     def _nap(self) -> float | None:
-        """Seconds until there is something to do, or to show; None: until stirred."""
+        """Seconds until the next action or progress update; None: until woken."""
         now = self._loop.time()
         due = [self._later[0][0] - now] if self._later else []
         if self._ready and self._pacing.resume_at > now:
@@ -116,7 +116,7 @@ class Client:
         return max(0.001, min(due)) if due else None
 
     def _tick(self) -> None:
-        """Count the time with requests in flight, so that a watchdog sees that they are waited for."""
+        """Count the time with requests in flight, so that a watchdog sees progress while they are pending."""
         now = self._loop.time()
         if self._tasks:
             self._usage.model_seconds += now - self._ticked_at
@@ -134,7 +134,7 @@ class Client:
         self._stirred.set()
 
     def _dispatch(self) -> None:
-        """Send what is due, as far as the window and the budget let."""
+        """Send due requests, within the window and the budget."""
         now = self._loop.time()
         while self._later and self._later[0][0] <= now:
             self._ready.appendleft(heapq.heappop(self._later)[2])
@@ -144,7 +144,7 @@ class Client:
             if not job.call.closed:
                 worst = (job.worst[0] + self._policy.overshoot, job.worst[1])
                 if not self._ledger.reserve(worst):
-                    if not self._tasks:  # nothing of ours can come back any more and make room
+                    if not self._tasks:  # no answer of ours can free budget any more
                         self._end(self._ledger.spent(worst))
                     return
                 job.reserved, job.sent_at = worst, now
@@ -171,8 +171,8 @@ class Client:
         self._stirred.set()
 
     async def _send(self, job: Job) -> None:
-        """Send a job once, and do what its outcome asks for; what was set aside for it is settled in every case."""
-        spent, body = job.reserved, self._policy.dialect.shape(job.payload)  # unless it turns out otherwise, all was billed
+        """Send a job once and handle its outcome; its reservation is settled in every case."""
+        spent, body = job.reserved, self._policy.dialect.shape(job.payload)  # until known otherwise, everything was billed
         try:
             decision = await self._ask(job, body)
             spent = decision.tokens
@@ -195,7 +195,7 @@ class Client:
             heapq.heappush(self._later, (due, next(self._numbers), job))
 
     async def _ask(self, job: Job, body: Payload) -> Decision:
-        """Send a body and decide what to do with the answer."""
+        """Send a body and decide how to handle the answer."""
         try:
             reply = await self._post(job.path, body)
         except (httpx.ConnectError, httpx.ConnectTimeout) as failure:
@@ -212,32 +212,32 @@ class Client:
 
     async def _post(self, path: str, body: Payload) -> Reply:
         content = json.dumps(body).encode()  # ASCII: httpx's own JSON cannot carry every string that Python can hold
-        async with asyncio.timeout(self._config.timeout_seconds):  # of the whole answer: httpx bounds each read alone
+        async with asyncio.timeout(self._config.timeout_seconds):  # for the whole answer: httpx only bounds each read
             url, headers = f"{self._config.base_url}{path}", {"Content-Type": "application/json"}
             response = await self._http.post(url, content=content, headers=headers)
         return Reply(response.status_code, response.content, response.headers.get("retry-after"))
 
     async def _look(self, words: str) -> None:
-        """See whether a server that has long been silent still says anything at all."""
+        """Check whether a server that has been silent for long still responds."""
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 await self._http.get(f"{self._config.base_url}/models")
             self._policy.alive_at = self._loop.time()
         except (TimeoutError, httpx.RequestError):
             silent = self._loop.time() - self._policy.alive_at
-            self._end(ServerGone(f"{self._config.base_url} has said nothing for {silent:.0f} s: {words}"))
+            self._end(ServerGone(f"{self._config.base_url} has not responded for {silent:.0f} s: {words}"))
         finally:
             self._probe = None
 
     async def _try(self, job: Job, doubt: EngineDied) -> None:
-        """See whether a server that answers none of the rows that are left, `job` among them, answers anything else."""
+        """Check whether a server that answers none of the remaining rows (including `job`) answers anything else."""
         error: Exception = doubt
         try:
             if await self._answers_a_word(job):
                 self._policy.trusted(self._loop.time())
-        except LimbeckError as failure:  # a ledger that cannot be read
+        except LimbeckError as failure:  # an unreadable ledger
             error = failure
-        if self._policy.doubt is not None:  # nor was any row answered meanwhile
+        if self._policy.doubt is not None:  # and no row was answered meanwhile
             self._end(error)
         self._policy.doubt, self._trial = None, None
 
@@ -257,7 +257,7 @@ class Client:
             self._ledger.settle(worst, worst)
 
     def _end(self, error: Exception) -> None:
-        """Fail every call, after what it was answered; nothing that waits is sent, what is in flight is given up."""
+        """Fail every call after its delivered outcomes; queued requests are dropped, those in flight are abandoned."""
         for call in self._calls:
             if not call.over:
                 call.fail(copied(error))

@@ -1,4 +1,4 @@
-"""Which OpenAI-compatible server to ask, how hard, and for how much; read on the driver, so it imports nothing heavy."""
+"""Config of an OpenAI-compatible server, its pacing and budget; read on the driver, so it imports nothing heavy."""
 
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -12,10 +12,10 @@ from limbeck.corpus.config import Config
 
 
 class EndpointBudget(Config):
-    """What may be spent on a server: no request is sent that could exceed it. `money` is in the currency of the prices.
+    """Spending limit of a server: a request that could exceed it is not sent. `money` is in the currency of the prices.
 
-    `ledger` names a file in which every engine that names it counts together: the workers of a run, and all its sittings.
-    Without one, each engine process counts for itself.
+    `ledger` names a file shared by all engines that name it: the workers of a run, over all resumes. Without one, each engine
+    process counts separately.
     """
 
     tokens: int | None = Field(default=None, ge=1)
@@ -35,13 +35,13 @@ class EndpointConfig(EngineConfig):
     """An engine behind HTTP: any server with OpenAI's /v1/chat/completions, /v1/completions and /v1/models.
 
     `model` names the weights whose tokenizer counts tokens here (a folder, an `embedded:` name or a Hugging Face id, of which
-    only the tokenizer is fetched); `served_name` is what the server calls them, null its only model. `api_key_env` names the
-    environment variable that holds the key. `attempts` bounds how often a row may fail while other rows are answered;
-    `patience_seconds` how long a server may go without answering anything before it counts as gone. `latency_factor` is how
-    far seconds per token may grow beyond their own minimum before fewer requests are sent at once.
+    only the tokenizer is fetched); `served_name` is the server's name for them, null its only model. `api_key_env` names the
+    environment variable that holds the key. `attempts` bounds the failures of a row while other rows are answered;
+    `patience_seconds` is how long a server may answer nothing before it counts as gone. `latency_factor` is how far seconds per
+    token may grow beyond their minimum before the number of concurrent requests is reduced.
     """
 
-    model_config = ConfigDict(hide_input_in_errors=True)  # of a URL that holds a key
+    model_config = ConfigDict(hide_input_in_errors=True)  # the URL may hold a key
 
     batches_across_callers: ClassVar[bool] = True
     paid: ClassVar[bool] = True
@@ -66,14 +66,14 @@ class EndpointConfig(EngineConfig):
     def _without_slash(cls, url: str) -> str:
         return url.rstrip("/")
 
-    @model_validator(mode="after")  # of the whole: an error on a field alone would show the field, and so the key in it
+    @model_validator(mode="after")  # mode "after": an error on a single field would show the field, and so a key in it
     def _bare_url(self) -> Self:
         try:
             parts = urlsplit(self.base_url)
             secret, known = bool(parts.username or parts.password or parts.query or parts.fragment), parts.hostname
             _ = parts.port
         except ValueError as error:
-            raise ValueError("base_url is no URL; write for example http://127.0.0.1:8000/v1") from error
+            raise ValueError("base_url is not a URL; write for example http://127.0.0.1:8000/v1") from error
         if secret:
             raise ValueError("base_url must hold no user, key or query; put the key into an environment variable: api_key_env")
         if parts.scheme not in ("http", "https") or not known:
@@ -81,13 +81,13 @@ class EndpointConfig(EngineConfig):
         return self
 
     def folder(self) -> Path:
-        """The folder with the tokenizer: no weights are needed here."""
+        """The folder with the tokenizer; no weights are needed."""
         from limbeck.cluster.engines.endpoint.prompts import locate
 
         return locate(self.model)
 
     def problems(self, key: str) -> list[str]:
-        """The key is not set, or the server does not answer, refuses the key, or does not serve the model."""
+        """Reports a missing key, or a server that does not respond, refuses the key, or does not serve the model."""
         from limbeck.cluster.engines.endpoint import server
 
         return [f"{key}: {problem}" for problem in server.problems(self)]
@@ -99,14 +99,14 @@ class EndpointConfig(EngineConfig):
         return TransformersConfig(model=folder)
 
     def counted(self, folder: Path) -> "EndpointConfig":
-        """The engine with its budget counted in the run folder, by all workers and over all resumes."""
+        """The engine with its budget counted in the run folder, over all workers and resumes."""
         if self.budget.ledger or not (self.budget.tokens or self.budget.money):
             return self
         ledger = str(folder / "endpoint-budget.json")
         return self.model_copy(update={"budget": self.budget.model_copy(update={"ledger": ledger})})
 
     def build(self) -> Engine:
-        """Return the engine, once the server answers; raises LimbeckError if it refuses us, EngineDied if it does not answer."""
+        """Return the engine once the server responds; raises LimbeckError if it refuses us, EngineDied if it does not respond."""
         from limbeck.cluster.engines.endpoint.engine import build
 
         return build(self)

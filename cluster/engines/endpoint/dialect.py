@@ -1,4 +1,4 @@
-"""What a server does not take: servers call themselves OpenAI-compatible and differ in the parameters they know."""
+"""Parameters that a server does not accept: OpenAI-compatible servers differ in the parameters they support."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,14 @@ from limbeck.corpus.errors import LimbeckError
 Payload = Mapping[str, Any]
 
 MEANS_NOTHING = {"top_k": 0, "top_p": 1.0}
-"""Values that restrict nothing: a server that does not know the parameter does as much."""
+"""Values without effect: omitting the parameter gives the same result."""
 
 
 class Dialect:
-    """The parameters that a server has refused, and what they are left out for or called instead."""
+    """The parameters that a server has refused; they are omitted or renamed."""
 
     def __init__(self) -> None:
-        """A server is taken to know everything until it says otherwise."""
+        """Assume support for every parameter until the server refuses one."""
         self._dropped: set[str] = set()
         self._renamed: dict[str, str] = {}
 
@@ -25,12 +25,12 @@ class Dialect:
         return {self._renamed.get(name, name): value for name, value in payload.items() if name not in self._dropped}
 
     def learn(self, sent: Payload, payload: Payload, words: str) -> bool:
-        """Take a 400's words for the body `sent` of a `payload`; whether it is worth sending again, shaped anew.
+        """Learn from the message of a 400 to the body `sent` of a `payload`; returns whether to resend it in a new form.
 
-        Raises LimbeckError where the refused parameter matters to what is sampled.
+        Raises LimbeckError if the refused parameter affects sampling.
         """
         if self.shape(payload) != sent:
-            return True  # another answer has taught us since
+            return True  # learned from another answer meanwhile
         if not NOT_TAKEN.search(words):
             return False
         if "max_tokens" in sent and "max_tokens" in words and "max_completion_tokens" in words:
@@ -40,9 +40,9 @@ class Dialect:
             if name in sent and name in words:
                 if name not in ("seed", "stop") and sent[name] != MEANS_NOTHING.get(name):
                     raise LimbeckError(
-                        f"the server does not take {name} {sent[name]}: {words}; "
+                        f"the server does not accept {name} {sent[name]}: {words}; "
                         f"set the generator's {name} to {MEANS_NOTHING.get(name, 1.0)}"
                     )
-                self._dropped.add(name)  # seeds: other samples, as independent; stop strings are cut off here as well
+                self._dropped.add(name)  # seeds: different but still independent samples; stop strings are also cut here
                 return True
         return False

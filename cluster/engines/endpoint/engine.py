@@ -1,4 +1,4 @@
-"""The engine behind an OpenAI-compatible server; see endpoint_client.py for pacing, budget and faults."""
+"""The engine behind an OpenAI-compatible server; see client.py for pacing, budget and faults."""
 
 import json
 import threading
@@ -19,23 +19,23 @@ from limbeck.cluster.engines.pairs import Logprobs, Query, sort_out
 from limbeck.cluster.engines.protocol import Completion, Message, Pair, Request, Usage, refusal
 from limbeck.corpus.errors import LimbeckError
 
-SEED_BITS = 31  # some servers keep seeds in 32 bits
+SEED_BITS = 31  # some servers store seeds in 32 bits
 PROBE = "The quick brown fox jumps over the lazy dog near the river bank."
 ECHOES = ((0, 0), (1, 0), (0, 1), (1, 1))
-"""(max_tokens, logprobs) in the order in which they are tried; vLLM and SGLang take the first."""
+"""(max_tokens, logprobs) in the order of attempts; vLLM and SGLang accept the first."""
 
 
 class EndpointEngine:
-    """Completes prompts and scores targets on a server; satisfies `protocol.Engine`, and may be asked from several threads."""
+    """Completes prompts and scores targets on a server; satisfies `protocol.Engine`, thread-safe."""
 
     def __init__(self, config: EndpointConfig, prompts: Prompts, served: Served, key: Key) -> None:
-        """Start the client; use `build`, which asks the server what it serves."""
+        """Start the client; use `build`, which also finds the served model."""
         self.config, self.prompts, self.served = config, prompts, served
         limits = (prompts.context_tokens, config.context_tokens, served.context_tokens)
         self.context_tokens = min(limit for limit in limits if limit is not None)
         self.usage = Usage()
         self._client = Client(config, key, Ledger(config.budget), self.usage, lambda text: len(prompts.encode(text)))
-        self._echo: tuple[int, int] | None = None  # how this server is asked for log-probabilities
+        self._echo: tuple[int, int] | None = None  # the form of request for log-probabilities that this server supports
         self._echo_lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -43,14 +43,14 @@ class EndpointEngine:
         return f"EndpointEngine({self.config!r})"
 
     def close(self) -> None:
-        """End the connections; callers that still wait get EngineDied."""
+        """Close the connections; waiting callers get EngineDied."""
         self._client.close()
 
     def complete(self, requests: Sequence[Request]) -> Iterator[Completion]:
-        """Yield one completion a request, as they finish; requests of other threads are in flight beside them.
+        """Yield one completion per request, as they finish; requests of other threads run concurrently.
 
-        A prompt that is over-long, or that the server will not answer, yields an error. Raises LimbeckError where the key, the
-        model or the budget ends the work, and EngineDied where the server is gone.
+        A prompt that is too long, or that the server refuses to answer, yields an error. Raises LimbeckError if the key, the
+        model or the budget stops the work, and EngineDied if the server is gone.
         """
         jobs: list[Job] = []
         requests_of: dict[Job, Request] = {}
@@ -68,10 +68,10 @@ class EndpointEngine:
             yield self._completion(requests_of[outcome.job], outcome)
 
     def logprobs(self, pairs: Sequence[Pair]) -> list[Logprobs]:
-        """Return one natural log-probability per wanted target token of each pair; one NaN where there are none to be had.
+        """Return one natural log-probability per wanted target token of each pair; one NaN if unavailable.
 
-        Equal pairs are asked once, and those with a common beginning one after the other. Raises LimbeckError where the server
-        does not tell the log-probabilities of a prompt (hosted services do not), or reads tokens otherwise than `model`.
+        Equal pairs are sent once, and those with a common prefix consecutively. Raises LimbeckError if the server does not return
+        the log-probabilities of a prompt (hosted services do not), or tokenises differently from `model`.
         """
         queries = [query if query else Query((), (-1,)) for query in self._tokenised(pairs)]
         found, asked = sort_out(queries, self.context_tokens)
@@ -87,7 +87,7 @@ class EndpointEngine:
         return [found[query] for query in queries]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens each text has, without special tokens, by the tokenizer on this side."""
+        """Return the token count of each text, without special tokens, by the local tokenizer."""
         return self.prompts.tokenizer.count(texts) if texts else []
 
     def _outcomes(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
@@ -101,15 +101,15 @@ class EndpointEngine:
         """The tokens of a prompt, or the reason why it cannot be sent."""
         try:
             return self.prompts.count(prompt)
-        except (UnicodeEncodeError, TypeError):  # a lone surrogate, which tokenizers cannot read nor servers
+        except (UnicodeEncodeError, TypeError):  # a lone surrogate, which neither tokenizers nor servers accept
             return "the prompt is not valid Unicode"
 
     def _job(self, request: Request, count: int | str) -> Job | Completion:
-        """What to send for a request, or its completion where it cannot be sent."""
+        """The job for a request, or its failed completion if it cannot be sent."""
         sampling, tokens = request.sampling, 0 if isinstance(count, str) else count
         error = count if isinstance(count, str) else refusal(count, sampling, self.context_tokens)
         if sampling.regex:
-            error = "OpenAI's protocol has no field for a regular expression; use an engine of kind vllm"
+            error = "the OpenAI API has no field for a regular expression; use an engine of kind vllm"
         if error:
             return Completion(request.request_id, "", (), "error", tokens, error)
         payload: dict[str, Any] = {
@@ -117,7 +117,7 @@ class EndpointEngine:
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "top_k": sampling.top_k,  # 0 too: vLLM takes what is not said from the model's own generation config
+            "top_k": sampling.top_k,  # also 0: vLLM takes missing values from the model's generation config
             "seed": request.seed & ((1 << SEED_BITS) - 1),
             "n": 1,
         }
@@ -135,7 +135,7 @@ class EndpointEngine:
         return Job(path, payload, read, (tokens, sampling.max_new_tokens), request.seed)
 
     def _completion(self, request: Request, outcome: Outcome) -> Completion:
-        """An outcome as a completion: the text is cut at the first stop string, its tokens are those of the text here."""
+        """An outcome as a completion: the text is cut at the first stop string, and tokenised locally."""
         answer, prompt_tokens = outcome.answer, outcome.tokens[0] or outcome.job.worst[0]
         if answer is None:
             return Completion(request.request_id, "", (), "error", prompt_tokens, outcome.error)
@@ -146,13 +146,13 @@ class EndpointEngine:
         return Completion(request.request_id, text, self.prompts.encode(text), reason, prompt_tokens)
 
     def _tokenised(self, pairs: Sequence[Pair]) -> list[Query | None]:
-        """The tokens of each pair; None where it is not valid Unicode."""
+        """The tokens of each pair; None if it is not valid Unicode."""
         valid = [_is_unicode(pair.context + pair.target) for pair in pairs]
         queries = iter(self.prompts.tokenise([pair for pair, good in zip(pairs, valid, strict=True) if good]))
         return [next(queries) if good else None for good in valid]
 
     def _way_to_score(self) -> tuple[int, int]:
-        """How this server is asked for the log-probabilities of a prompt, tried out on the first call."""
+        """The form of request for a prompt's log-probabilities, found by trial on the first call."""
         with self._echo_lock:
             if self._echo is None:
                 self._echo = self._find_way_to_score()
@@ -168,18 +168,18 @@ class EndpointEngine:
                 return way
             words = words or outcome.error or "log-probabilities are missing"
         raise LimbeckError(
-            f"{self.config.base_url} does not tell the log-probabilities of a prompt, as vLLM does on /completions with echo and "
+            f"{self.config.base_url} does not return log-probabilities of a prompt, as vLLM does for /completions with echo and "
             f"logprobs ({words}); score with an engine of kind vllm or transformers"
         )
 
     def _check_tokenizer(self, tokens: Sequence[int], answer: Answer) -> None:
-        """Raise LimbeckError where the server reads the tokens sent as another text."""
+        """Raise LimbeckError if the server decodes the tokens to a different text."""
         readings = {"".join(self.prompts.decode(tokens, skip).split()) for skip in (True, False)}
         echoed = "".join(answer.text.split())
         if not any(reading and reading in echoed for reading in readings):
             raise LimbeckError(
-                f"{self.config.base_url} reads the tokens of {self.config.model} as {answer.text[:60]!r}, so what it serves has "
-                "another tokenizer; set model to the one that it serves"
+                f"{self.config.base_url} decodes the tokens of {self.config.model} as {answer.text[:60]!r}, so its model has "
+                "another tokenizer; set model to the one it serves"
             )
 
     def _echo_job(self, tokens: Sequence[int], way: tuple[int, int], tentative: bool = False) -> Job:
@@ -196,15 +196,15 @@ class EndpointEngine:
         def read(body: bytes) -> Answer:
             return read_echo(body, len(tokens), exact=max_tokens == 0)
 
-        # one token drawn at the worst, max_tokens 0 or not: vLLM draws one and throws it away
+        # at worst one token is drawn, even with max_tokens 0: vLLM draws and discards one
         return Job("/completions", payload, read, (len(tokens), 1), sum(tokens), tentative)
 
 
 def build(config: EndpointConfig) -> EndpointEngine:
-    """Ask the server what it serves and read the tokenizer; the server may take `patience_seconds` to come up.
+    """Query the served model and read the tokenizer; the server may take `patience_seconds` to start.
 
-    Raises LimbeckError where the key is missing or refused, or the model is not the server's only one; EngineDied where
-    nothing answers.
+    Raises LimbeckError if the key is missing or refused, or the model is not the server's only one; EngineDied if there is no
+    response.
     """
     start = time.perf_counter()
     prompts, key = Prompts.load(config.model), Key.of(config)

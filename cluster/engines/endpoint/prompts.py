@@ -1,4 +1,4 @@
-"""The tokenizer on this side of the wire: it counts prompts, checks that they fit, and lays out pairs for scoring."""
+"""The local tokenizer: counts prompts, checks that they fit, and tokenises pairs for scoring."""
 
 import json
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from limbeck.cluster.engines.protocol import Message, Pair
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.tokenizer import Tokenizer
 
-TURN_TOKENS = 8  # what a template adds to a message, where the template cannot be rendered here
+TURN_TOKENS = 8  # tokens that a template adds per message, if it cannot be rendered here
 _TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """A model's tokenizer, chat template and limit; `first` is the token that a target without context is given as one."""
+    """A model's tokenizer, chat template and limit; `first` is the context token of a target without context."""
 
     tokenizer: Tokenizer
     template: jinja2.Template | None
@@ -31,7 +31,7 @@ class Prompts:
 
     @classmethod
     def load(cls, model: str) -> "Prompts":
-        """Read them; raises LimbeckError where there is no such model, or it has no tokenizer.json."""
+        """Read them; raises LimbeckError if there is no such model, or it has no tokenizer.json."""
         folder = locate(model)
         tokenizer, settings = Tokenizer.load(folder), _json(folder / "tokenizer_config.json")
         config = _json(folder / "config.json")
@@ -49,7 +49,7 @@ class Prompts:
         )
 
     def count(self, prompt: tuple[Message, ...] | str) -> int:
-        """How many tokens a prompt has once it is rendered; an estimate where the server's template is not known here."""
+        """Token count of a rendered prompt; an estimate if the server's template is not known here."""
         if isinstance(prompt, str):
             return len(self.tokenizer.backend.encode(prompt))
         turns = [{"role": message.role, "content": message.content} for message in prompt]
@@ -57,14 +57,14 @@ class Prompts:
             try:
                 text = self.template.render(messages=turns, add_generation_prompt=True, tools=None, **self.specials)
                 return sum(self.tokenizer.count([text]))
-            except (jinja2.TemplateError, TypeError, ValueError):  # a template that wants more than a count is worth
+            except (jinja2.TemplateError, TypeError, ValueError):  # a template that needs more than is worth for a count
                 pass
         return sum(self.tokenizer.count([message.content for message in prompt])) + TURN_TOKENS * (len(prompt) + 1)
 
     def tokenise(self, pairs: Sequence[Pair]) -> list[Query]:
-        """Return the tokens of each pair as one string, and the places of the target's wanted ones.
+        """Return the tokens of each pair as one sequence, and the positions of the requested target tokens.
 
-        A target that nothing precedes is given the tokenizer's first special token (beginning, else end) as its context.
+        A target without context gets the tokenizer's first special token (beginning, otherwise end) as its context.
         """
         encodings = self.tokenizer.backend.encode_batch([pair.context + pair.target for pair in pairs])
         return [query(pair, code.ids, code.offsets, self.first) for pair, code in zip(pairs, encodings, strict=True)]
@@ -80,9 +80,9 @@ class Prompts:
 
 
 def locate(model: str) -> Path:
-    """Where a model's tokenizer lies: a folder needs no weights, and of a Hugging Face id only the small files are fetched.
+    """Folder of a model's tokenizer: it needs no weights, and only the small files of a Hugging Face id are fetched.
 
-    Raises LimbeckError where there is none.
+    Raises LimbeckError if it does not exist.
     """
     folder = Path(model).expanduser()
     if (folder / "tokenizer.json").exists():
@@ -100,7 +100,7 @@ def _from_hub(model: str) -> Path:
         cached = Path(snapshot_download(model, local_files_only=True, **wanted))
         if (cached / "tokenizer.json").exists():
             return cached
-    except Exception:  # absent: the hub says better why
+    except Exception:  # absent: the hub gives a better reason
         pass
     try:
         return Path(snapshot_download(model, etag_timeout=10, **wanted))
@@ -112,7 +112,7 @@ def _from_hub(model: str) -> Path:
 
 
 def _template(folder: Path, settings: dict[str, Any]) -> jinja2.Template | None:
-    """The chat template as transformers renders it (sandboxed), or None where there is none that Jinja takes."""
+    """The chat template as transformers renders it (sandboxed), or None if it is missing or not accepted by Jinja."""
     file = folder / "chat_template.jinja"
     source = file.read_text(encoding="utf-8") if file.exists() else settings.get("chat_template")
     if isinstance(source, list):
@@ -120,7 +120,7 @@ def _template(folder: Path, settings: dict[str, Any]) -> jinja2.Template | None:
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
     environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda _: "01 January 2026"  # only counted
+    environment.globals["strftime_now"] = lambda _: "01 January 2026"  # only used for counting
     try:
         return environment.from_string(source) if isinstance(source, str) else None
     except jinja2.TemplateError:
@@ -135,9 +135,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
     except ValueError as error:
-        raise LimbeckError(f"{path} is not whole JSON ({error}); copy or download the model again") from error
+        raise LimbeckError(f"{path} is not valid JSON ({error}); copy or download the model again") from error
 
 
 def _content(token: Any) -> str:
-    """A special token's text; a saved tokenizer holds it plain or with its flags."""
+    """A special token's text; a saved tokenizer stores it plain or with flags."""
     return str(token.get("content") or "") if isinstance(token, dict) else str(token or "")

@@ -1,4 +1,4 @@
-"""What to do about each outcome of a request: deliver it, send it again, or stop. No clock and no network in here.
+"""The reaction to each outcome of a request: deliver, resend, or stop. Uses no clock and no network.
 
 A fault counts against a row only if the server answered other rows meanwhile: a server that is down for a minute costs no rows,
 and one that answers nothing for `patience_seconds` is `EngineDied`. If every remaining row fails, the server is in doubt, and the
@@ -19,13 +19,13 @@ from limbeck.cluster.engines.endpoint.server import Key, user_words
 from limbeck.cluster.engines.protocol import EngineDied, ServerGone
 from limbeck.corpus.errors import LimbeckError
 
-LONGEST_PAUSE = 5.0  # between looks at a server that refuses connections
-REFUSALS = 200  # of one row, while others are answered
-SUSPECTS = 3  # rows without an answer that together are the server's fault
+LONGEST_PAUSE = 5.0  # between attempts at a server that refuses connections
+REFUSALS = 200  # per row, while others are answered
+SUSPECTS = 3  # number of unanswered rows that count as the server's fault
 
 
 class Reply(NamedTuple):
-    """An HTTP response, read whole."""
+    """A complete HTTP response."""
 
     status: int
     body: bytes
@@ -34,7 +34,7 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True)
 class Decision:
-    """The tokens that were billed, and the outcome to hand over; None: send it again, after a pause unless `at_once`."""
+    """The billed tokens, and the outcome to deliver; None: resend, after a pause unless `at_once`."""
 
     tokens: Tokens
     outcome: Outcome | None = None
@@ -43,29 +43,29 @@ class Decision:
 
 @dataclass
 class RetryPolicy:
-    """Decides by a server's record. Raises LimbeckError if the user must act, and EngineDied if the server is gone."""
+    """Decides by the history of a server. Raises LimbeckError if the user must act, and EngineDied if the server is gone."""
 
     config: EndpointConfig
     key: Key
     count: Callable[[str], int]  # tokens of a text
     pacing: Pacing
     dialect: Dialect = field(default_factory=Dialect)
-    answered_at: float = 0.0  # when anything was last answered
-    alive_at: float = 0.0  # when the server last said anything over HTTP
-    overshoot: int = 0  # how many more tokens the server has found in a prompt than were counted here
-    not_believed: int = 0  # answers whose usage could not be
-    doubt: EngineDied | None = None  # what it is if a trial is not answered either
-    _suspects: set[Job] = field(default_factory=set)  # out of attempts since anything was answered
+    answered_at: float = 0.0  # time of the last answer
+    alive_at: float = 0.0  # time of the last HTTP response
+    overshoot: int = 0  # excess of the server's token count of a prompt over the local one
+    not_believed: int = 0  # answers with implausible usage
+    doubt: EngineDied | None = None  # raised if a trial is not answered either
+    _suspects: set[Job] = field(default_factory=set)  # out of attempts since the last answer
     _refused_connections: int = 0
     _asked_to_wait: float = 0.0
 
     def begin(self, now: float) -> None:
-        """Work begins after a pause: patience is counted from here."""
+        """Work starts after a pause: patience is counted from here."""
         self.alive_at = now
         self._answered(now)
 
     def reply(self, job: Job, sent: Payload, reply: Reply, now: float, in_flight: int) -> Decision:
-        """The server said something to the body `sent`."""
+        """The server responded to the body `sent`."""
         self.alive_at, self._refused_connections = now, 0
         if reply.status in (200, 201):
             return self._read(job, reply.body, now, in_flight)
@@ -91,17 +91,17 @@ class RetryPolicy:
         return self._fault(job, job.reserved, words, now)
 
     def no_connection(self, job: Job, words: str, now: float) -> Decision:
-        """The server accepts no connection, which is no row's fault: wait, then try again."""
+        """The server accepts no connection, which is not a row's fault: wait, then retry."""
         self._refused_connections += 1
         pause = backoff(job.seed, self._refused_connections, self.config.backoff_seconds)
         self.pacing.failed(job.sent_at, now)
         self.pacing.pause(now + min(LONGEST_PAUSE, pause))
         if (silent := now - self.answered_at) > self.config.patience_seconds:
-            raise ServerGone(f"nothing has listened at {self.config.base_url} for {silent:.0f} s: {self.key.hide(words)}")
+            raise ServerGone(f"nothing listened at {self.config.base_url} for {silent:.0f} s: {self.key.hide(words)}")
         return Decision((0, 0))
 
     def _read(self, job: Job, body: bytes, now: float, in_flight: int) -> Decision:
-        """A 200's body: an answer, a refusal, or none of it."""
+        """The body of a 200: an answer, a refusal, or neither."""
         try:
             answer = job.read(body)
         except Refused as said:
@@ -120,26 +120,26 @@ class RetryPolicy:
         return _done(Outcome(job, answer, tokens))
 
     def _wait(self, wait: float, now: float, words: str) -> None:
-        """Leave the server alone for as long as it asks."""
+        """Pause for as long as the server asks."""
         if wait > self.config.patience_seconds:
             raise LimbeckError(
-                f"{self.config.base_url} asks to be left alone for {wait:.0f} s ({words}), longer than patience_seconds "
-                f"{self.config.patience_seconds:g}; raise that, or run again later to go on"
+                f"{self.config.base_url} is rate limiting us (Retry-After: {wait:.0f} s; {words}), longer than patience_seconds "
+                f"{self.config.patience_seconds:g}; raise that, or rerun later to resume"
             )
         self._asked_to_wait = wait
         self.pacing.pause(now + wait)
 
     def _busy(self, job: Job, words: str, now: float) -> Decision:
-        """The server said: not now."""
+        """The server refused the request for now."""
         silent = now - self.answered_at - self._asked_to_wait
         if silent > self.config.patience_seconds:
-            raise ServerGone(f"{self.config.base_url} has answered nothing for {silent:.0f} s but {words}")
+            raise ServerGone(f"{self.config.base_url} has returned nothing for {silent:.0f} s but {words}")
         if job.failures >= REFUSALS:
-            return _done(Outcome(job, None, error=f"the server would not take it {REFUSALS} times, at last: {words}"))
+            return _done(Outcome(job, None, error=f"the server refused it {REFUSALS} times, last with: {words}"))
         return Decision((0, 0))
 
     def _fault(self, job: Job, tokens: Tokens, words: str, now: float) -> Decision:
-        """A fault of the server or the connection: this row's own only where others were answered since it was last sent."""
+        """A fault of the server or the connection: counts against this row only if others were answered since its last send."""
         config, silent = self.config, now - self.answered_at - self._asked_to_wait
         job.faults += 1
         job.own_faults += self.answered_at > (job.blamed_from if job.faults > 1 else job.sent_at)
@@ -148,7 +148,7 @@ class RetryPolicy:
             self._suspects.add(job)
         if silent > config.patience_seconds and len(self._suspects) >= SUSPECTS:
             self.doubt = ServerGone(
-                f"{config.base_url} has answered nothing for {silent:.0f} s, and {len(self._suspects)} requests got: {words}"
+                f"{config.base_url} has answered no request for {silent:.0f} s, and {len(self._suspects)} requests got: {words}"
             )
             return Decision(tokens)
         if job.own_faults >= config.attempts or (job in self._suspects and silent > config.patience_seconds):
@@ -156,7 +156,7 @@ class RetryPolicy:
         return Decision(tokens)
 
     def trusted(self, now: float) -> None:
-        """The server answers a trial: rows that are out of attempts have failed for reasons of their own."""
+        """The server answered a trial: rows that are out of attempts failed for row-specific reasons."""
         for job in self._suspects:
             job.own_faults = self.config.attempts
         self.alive_at = now

@@ -1,4 +1,4 @@
-"""The server itself: the key it wants, the models it serves, and what to tell the user where it will not have us."""
+"""The server: its key, the models it serves, and errors for the user if it refuses us."""
 
 import os
 import time
@@ -18,36 +18,36 @@ Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
 
 CONNECT_SECONDS = 10.0
 ASK_SECONDS = 10.0
-KEEP_ALIVE_SECONDS = 4.0  # less than the 5 s after which uvicorn, and so vLLM, closes: a request must not meet that moment
+KEEP_ALIVE_SECONDS = 4.0  # less than the 5 s after which uvicorn, and so vLLM, closes the connection, to avoid a race
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Key:
-    """The key of a server, which leaves this object in a header only; its repr is stars."""
+    """The API key of a server; it is only sent in a header, and its repr is masked."""
 
     def __init__(self, secret: str = "") -> None:
-        """Hold a key; "" where the server wants none."""
+        """Wrap the API key; empty if the server needs none."""
         self._secret = SecretStr(secret)
 
     @classmethod
     def of(cls, config: EndpointConfig) -> "Key":
-        """Read the key from the environment; raises LimbeckError where the variable is not set or cannot be sent."""
+        """Read the key from the environment; raises LimbeckError if the variable is not set or not a valid key."""
         if config.api_key_env is None:
             return cls()
         secret = os.environ.get(config.api_key_env, "").strip()
         if not secret:
             raise LimbeckError(f"the environment variable {config.api_key_env} is not set; it must hold the endpoint's key")
         if not (secret.isascii() and secret.isprintable()):
-            raise LimbeckError(f"the environment variable {config.api_key_env} holds characters that no key can have")
+            raise LimbeckError(f"the environment variable {config.api_key_env} contains characters that are invalid in a key")
         return cls(secret)
 
     def hide(self, text: str) -> str:
-        """The text without the key, which some servers repeat when they refuse it."""
+        """The text without the key, which some servers echo when they refuse it."""
         secret = self._secret.get_secret_value()
         return text.replace(secret, "***") if secret else text
 
     def open(self, kind: type[Http], config: EndpointConfig) -> Http:
-        """A client of httpx's that sends the key. A server on this machine is never asked through a proxy."""
+        """An httpx client that sends the key. No proxy is used for a server on this machine."""
         secret = self._secret.get_secret_value()
         limits = httpx.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS)
         return kind(
@@ -60,30 +60,30 @@ class Key:
 
 @dataclass(frozen=True)
 class Served:
-    """What a server calls the model, and the context it says it has (vLLM does; None: it does not say)."""
+    """The server's name for the model, and the context it reports (vLLM does; None: not reported)."""
 
     name: str
     context_tokens: int | None
 
 
 def ask_what_is_served(config: EndpointConfig, key: Key) -> Served:
-    """Ask /models which model to use, once; raises LimbeckError where that is for the user to mend, else EngineDied."""
+    """Query /models once for the model to use; raises LimbeckError for errors that the user can fix, otherwise EngineDied."""
     try:
         with key.open(httpx.Client, config) as http:
             response = http.get(f"{config.base_url}/models", timeout=ASK_SECONDS)
     except httpx.RequestError as error:
         words = key.hide(str(error)) or type(error).__name__
-        raise ServerGone(f"nothing answers at {config.base_url}: {words}") from error
+        raise ServerGone(f"no response from {config.base_url}:  {words}") from error
     words = f"{response.status_code}: {key.hide(error_words(response.content))}"
     if response.status_code in BUSY or response.status_code >= 500:
-        raise ServerGone(f"{config.base_url}/models answers {words}")
+        raise ServerGone(f"{config.base_url}/models returned {words}")
     models = _listed(response) if response.status_code == 200 else None
-    if config.served_name is not None and response.status_code not in (401, 403):  # not every server lists its models, nor all
+    if config.served_name is not None and response.status_code not in (401, 403):  # not every server lists all its models
         known = next((model for model in models or [] if model["id"] == config.served_name), {})
         return Served(config.served_name, _context(known))
     if response.status_code != 200:
         raise LimbeckError(user_words(config, response.status_code, words))
-    whole = [model for model in models or [] if not model.get("parent")]  # vLLM lists adapters too, with their parent
+    whole = [model for model in models or [] if not model.get("parent")]  # vLLM also lists adapters, with their parent
     names = ", ".join(model["id"] for model in whole[:20])
     if len(whole) != 1:
         found = f"serves {len(whole)} models ({names})" if whole else "lists no models"
@@ -92,7 +92,7 @@ def ask_what_is_served(config: EndpointConfig, key: Key) -> Served:
 
 
 def wait_for_server(config: EndpointConfig, key: Key) -> Served:
-    """As `ask_what_is_served`, but a server that is still coming up is waited for, up to `patience_seconds`."""
+    """Like `ask_what_is_served`, but waits up to `patience_seconds` for a server that is still starting."""
     started, pause = time.monotonic(), min(1.0, config.backoff_seconds)
     while True:
         try:
@@ -105,7 +105,7 @@ def wait_for_server(config: EndpointConfig, key: Key) -> Served:
 
 
 def problems(config: EndpointConfig) -> list[str]:
-    """What the preflight reports: the key is not set, the server does not answer, or does not know what to serve."""
+    """Problems for the preflight: the key is not set, the server does not respond, or the model to use is unclear."""
     try:
         ask_what_is_served(config, Key.of(config))
     except LimbeckError as error:
@@ -116,25 +116,23 @@ def problems(config: EndpointConfig) -> list[str]:
 
 
 def user_words(config: EndpointConfig, status: int, words: str) -> str:
-    """One sentence on a refusal that the user can mend."""
+    """One sentence about a refusal that the user can fix."""
     where = config.base_url
     if status in (401, 403):
-        key = f"the key in {config.api_key_env} is not accepted" if config.api_key_env else "it wants a key: set api_key_env"
+        key = f"the key in {config.api_key_env} is not accepted" if config.api_key_env else "it requires a key: set api_key_env"
         return f"{where} refuses us ({words}); {key}"
     if status in (402, 429):
-        return f"{where} wants to be paid first ({words}); mend the account and run again to go on"
+        return f"{where} returned a billing error ({words}); check the account's credit and rerun to resume"
     if status in (400, 404):
         name = f" {config.served_name!r}" if config.served_name else ""
-        return (
-            f"{where} does not know the model{name} or the path ({words}); check served_name, and that base_url ends as in .../v1"
-        )
+        return f"{where} does not know the model{name} or the path ({words}); check served_name, and that base_url ends in /v1"
     if 300 <= status < 400:
-        return f"{where} sends us elsewhere ({words}); set base_url to where the server really is"
+        return f"{where} redirects us ({words}); set base_url to the final address of the server"
     return f"{where} does not answer as an OpenAI-compatible server ({words}); check base_url"
 
 
 def _listed(response: httpx.Response) -> list[dict[str, Any]] | None:
-    """The models of a list, each with its id; None where the answer is no list."""
+    """The models of a list, each with its id; None if the answer is not a list."""
     try:
         said = response.json()
     except (ValueError, RecursionError):

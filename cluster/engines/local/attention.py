@@ -1,8 +1,8 @@
-"""Attention over packed rows: the models run unchanged, and only the attention between tokens is ours.
+"""Attention over packed rows: models run unchanged, only the attention between tokens is replaced.
 
-transformers hands queries, keys and values of a row of T tokens to a registered attention function, together with every keyword
-that the forward pass was given. Ours passes them to a `Plan`, which knows which tokens may see which: those of a pack, or
-those of a key-value cache. So linear layers never see padding, and no mask is built by the model.
+transformers passes queries, keys and values of a row of T tokens to a registered attention function, together with every keyword
+of the forward pass. Ours forwards them to a `Plan`, which knows which tokens may see which: those of a pack, or those of a
+key-value cache. So linear layers never see padding, and the model builds no mask.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from transformers import AttentionInterface, PreTrainedModel
 from limbeck.cluster.engines.local.packing import Pack
 
 NAME = "limbeck_packed"
-_WASTE = 1.6  # padded area of a block over its real area that is still cheaper than another call
+_WASTE = 1.6  # largest ratio of padded to real area of a block that is still cheaper than another call
 _SMALL_AREA = 1 << 16
 
 
 class Plan(Protocol):
-    """Which tokens of a row attend to what."""
+    """Which tokens of a row attend to which."""
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
@@ -35,11 +35,11 @@ class Plan(Protocol):
 class Block:
     """Segments of a pack that attend in one call, padded to the longest: S segments, Lq own tokens, Lk tokens of their paths."""
 
-    queries: torch.Tensor  # [S, Lq] places in the row; padding repeats place 0
+    queries: torch.Tensor  # [S, Lq] positions in the row; padding repeats position 0
     keys: torch.Tensor  # [S, Lk]
     mask: torch.Tensor | None  # [S, 1, Lq, Lk], added to the scores; None: causal from the first token on
-    real: torch.Tensor  # places within S * Lq that are not padding
-    places: torch.Tensor  # the same in the row
+    real: torch.Tensor  # positions within S * Lq that are not padding
+    places: torch.Tensor  # the same positions in the row
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None) -> torch.Tensor:
         """Return [len(places), heads, d]."""
@@ -51,16 +51,16 @@ class Block:
 
 
 class CacheWriter(Protocol):
-    """Something that keeps the keys and values of a pack."""
+    """Stores the keys and values of a pack."""
 
     def store(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Keep key and value [T, kv_heads, d] of one layer."""
+        """Store key and value [T, kv_heads, d] of one layer."""
         ...
 
 
 @dataclass(frozen=True)
 class PackedPlan:
-    """Every segment of a pack attends to its path; `cache` keeps the keys and values for decoding."""
+    """Every segment of a pack attends to its path; `cache` stores the keys and values for decoding."""
 
     blocks: tuple[Block, ...]
     cache: CacheWriter | None = None
@@ -107,7 +107,7 @@ def _block(pack: Pack, group: Sequence[int], dtype: torch.dtype, device: torch.d
         queries[row, : len(path) - start] = path[start:]
         positions[row, : len(path) - start] = np.arange(start, len(path))
         real[row, : len(path) - start] = True
-        keys[row] = path[0]  # padding is masked, but a NaN of another sequence would show through the mask
+        keys[row] = path[0]  # padding is masked, but a NaN of another sequence would pass through the mask
         keys[row, : len(path)] = path
         lengths[row] = len(path)
     mask = None

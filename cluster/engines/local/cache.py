@@ -1,8 +1,8 @@
-"""The key-value cache of decoding: one slot a group of samples, their prompt stored once.
+"""The key-value cache of decoding: one slot per group of samples, with the prompt stored once.
 
-A slot holds the prompt's keys, then those of the samples' own tokens, interleaved: the token that sample i of n made at step
-s lies at `prompt + s * n + i`. So one matrix product a slot serves all its samples (their queries are rows of one matrix),
-writing is in place, and nothing is ever copied but the last slot into the hole that a finished group leaves.
+A slot holds the prompt's keys, then those of the samples' own tokens, interleaved: the token of sample i of n at step s is at
+`prompt + s * n + i`. So one matrix product per slot serves all its samples (their queries are rows of one matrix), writes are in
+place, and the only copy is moving the last slot into the hole left by a finished group.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from limbeck.cluster.engines.local.packing import Indices
 
 @dataclass
 class SlotCache:
-    """Keys and values of each layer, [slots, kv_heads, width, d], and which places each sample sees, [slots, samples, width]."""
+    """Keys and values per layer, [slots, kv_heads, width, d], and which positions each sample sees, [slots, samples, width]."""
 
     slots: int
     samples: int
@@ -29,7 +29,7 @@ class SlotCache:
     mask: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start with nothing visible; the layers' tensors are made when their shapes are first seen."""
+        """Start with nothing visible; the layers' tensors are allocated when their shapes are known."""
         self.mask = torch.full((self.slots, self.samples, self.width), -torch.inf, dtype=self.dtype, device=self.device)
 
     def layer(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,14 +41,14 @@ class SlotCache:
         return self.keys[layer], self.values[layer]
 
     def open(self, slot: int, prompt_tokens: int) -> None:
-        """Make the prompt of a slot visible to its samples, and nothing else; old values go, since a masked NaN still spreads."""
+        """Make only the prompt of a slot visible to its samples; old values are cleared, since a masked NaN still spreads."""
         self.mask[slot] = -torch.inf
         self.mask[slot, :, :prompt_tokens] = 0
         for tensor in (*self.keys.values(), *self.values.values()):
             tensor[slot] = 0
 
     def move(self, source: int, target: int, used: int) -> None:
-        """Copy the first `used` places of a slot to another."""
+        """Copy the first `used` positions of a slot to another."""
         self.mask[target] = self.mask[source]
         for store in (self.keys, self.values):
             for tensor in store.values():
@@ -57,7 +57,7 @@ class SlotCache:
 
 @dataclass(frozen=True)
 class PromptWriter:
-    """Keeps the prompts of a pack: `slots` of `paths`, which is [tokens] indices into the row for each slot."""
+    """Stores the prompts of a pack: `slots` of `paths`, which is [tokens] indices into the row for each slot."""
 
     cache: SlotCache
     slots: Sequence[int]
@@ -89,7 +89,7 @@ class DecodePlan:
 
     @classmethod
     def of(cls, cache: SlotCache, slots: Sequence[int], samples: Sequence[int], places: Sequence[int]) -> "DecodePlan":
-        """Build the plan of one step, and make each row's new place visible to it."""
+        """Build the plan of one step, and make each row's new position visible to it."""
         slot, sample, place = (torch.from_numpy(np.array(x, np.int64)).to(cache.device) for x in (slots, samples, places))
         cache.mask[slot, sample, place] = 0
         live, width = max(slots) + 1, max(places) + 1

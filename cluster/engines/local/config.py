@@ -1,4 +1,4 @@
-"""How to run a transformers model in the worker's process; read on the driver, so it imports nothing heavy."""
+"""Config of a transformers model in the worker's process; read on the driver, so it imports nothing heavy."""
 
 from typing import Any, ClassVar, Literal
 
@@ -31,7 +31,7 @@ class TransformersConfig(EngineConfig):
     trust_remote_code: bool = False
 
     def footprint(self, key: str) -> Model:
-        """Weights, and while it computes the key-value cache and one row of logits per packed token."""
+        """Weights, plus the key-value cache and one row of logits per packed token while it computes."""
         shape, width = shape_of(self.model), DTYPE_BYTES[self.dtype]
         context = min(shape.context, self.context_tokens or shape.context)
         cache = min(self.cache_bytes, self.batch_sequences * context * shape.cached * width)
@@ -39,7 +39,7 @@ class TransformersConfig(EngineConfig):
         return Model(key, self.model, self.identity, self.kind, shape.parameters * width, work, device=self.device)
 
     def start(self, left: list[Any]) -> Engine:
-        """Load it, into the memory of an engine that was unloaded for it if that one was built alike."""
+        """Load it, into the memory of the engine that it replaces if both have the same architecture."""
         require(f"an engine of kind transformers (model {self.model})", "local")
         from limbeck.cluster.engines.local.engine import TransformersEngine, build
         from limbeck.cluster.engines.unloading import unload

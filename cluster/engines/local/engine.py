@@ -1,4 +1,4 @@
-"""The engine that runs a transformers model in this process; see generation.py and scoring.py for how it is fast."""
+"""The engine that runs a transformers model in this process; see generation.py and scoring.py for its optimisations."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -21,13 +21,13 @@ class TransformersEngine:
         """Wrap a loaded model; use `build` to load one."""
         self.config = config
         self.loaded = loaded
-        self.context_tokens = loaded.context_tokens  # the most that a prompt and its completion may have together
+        self.context_tokens = loaded.context_tokens  # bound on prompt and completion together
         self.usage = Usage(load_seconds=load_seconds)
 
     def complete(self, requests: Sequence[Request]) -> Iterator[Completion]:
-        """Yield one completion a request, as they finish; requests with an equal prompt share its work.
+        """Yield one completion per request, as they finish; requests with equal prompts share the prompt's computation.
 
-        An over-long prompt or a NaN yields an error. Raises LimbeckError for a conversation without a chat template.
+        A prompt that is too long, or a NaN, yields an error. Raises LimbeckError for a conversation without a chat template.
         """
         rendered = {
             prompt: chat.render(prompt, self.loaded.tokenizer) for prompt in dict.fromkeys(request.prompt for request in requests)
@@ -46,16 +46,16 @@ class TransformersEngine:
             yield completion(sample, self.loaded)
 
     def logprobs(self, pairs: Sequence[Pair]) -> list[npt.NDArray[np.float32]]:
-        """Return one natural log-probability per wanted target token of each pair; one NaN where it exceeds the context."""
+        """Return one natural log-probability per wanted target token of each pair; one NaN if it exceeds the context."""
         return scoring.logprobs(self.loaded, chat.tokenise(pairs, self.loaded.tokenizer), self.config.pack_tokens, self.usage)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens each text has, without special tokens."""
+        """Return the token count of each text, without special tokens."""
         return chat.count_tokens(texts, self.loaded.tokenizer)
 
 
 def build(config: TransformersConfig, evicted: TransformersEngine | None = None) -> TransformersEngine:
-    """Load a model, into the memory of an evicted engine of the same architecture where there is one (that one is dead then)."""
+    """Load a model, reusing the memory of an evicted engine of the same architecture if given (which is then unusable)."""
     start = time.perf_counter()
     loaded = reload(evicted.loaded, config) if evicted else None
     if loaded is None:

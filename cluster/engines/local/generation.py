@@ -1,4 +1,4 @@
-"""Decoding many samples of many prompts: a prompt runs once, finished samples leave, waiting ones take their place."""
+"""Decoding many samples of many prompts: a prompt runs once, and finished samples are replaced by waiting ones."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,14 @@ from limbeck.cluster.engines.local.samples import NAN_ERROR, Group, Sample, acce
 from limbeck.cluster.engines.local.sampling import draw
 from limbeck.cluster.engines.protocol import Usage
 
-_REFILL = 4  # waiting groups enter once a quarter of the batch is free: each entry costs a small, less efficient pass
+_REFILL = 4  # waiting groups are admitted once a quarter of the batch is free: each admission costs a small, less efficient pass
 
 
 class Decoder:
     """The live groups of one wave, in slots 0 .. len(live) - 1 of a cache."""
 
     def __init__(self, loaded: Loaded, cache: SlotCache, pack_tokens: int, usage: Usage) -> None:
-        """Start with no group in any slot."""
+        """Start with empty slots."""
         self.loaded, self.cache, self.pack_tokens, self.usage = loaded, cache, pack_tokens, usage
         self.live: list[Group] = []
 
@@ -71,7 +71,7 @@ class Decoder:
             accept(sample, token, self.loaded)
 
     def _sweep(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Free the slots of finished groups, the last slot filling each hole; return those of the samples that have ended."""
+        """Free the slots of finished groups, moving the last slot into each hole; return the samples that have ended."""
         for group in [group for group in self.live if not group.live()]:
             last = self.live.pop()
             if last is not group:
@@ -82,9 +82,9 @@ class Decoder:
 
 
 def decode(loaded: Loaded, samples: Sequence[Sample], config: TransformersConfig, usage: Usage) -> Iterator[Sample]:
-    """Yield the samples as they end, at most `batch_sequences` decoded together.
+    """Yield the samples as they finish; at most `batch_sequences` are decoded together.
 
-    A NaN shows through an additive mask, so it may have come from a neighbour: such a sample is drawn again, alone.
+    A NaN passes through an additive mask, so it may come from a neighbour: such a sample is drawn again, alone.
     """
     sick = []
     for sample in _decode_together(loaded, samples, config, usage):
@@ -114,7 +114,7 @@ def _decode_together(loaded: Loaded, samples: Sequence[Sample], config: Transfor
 
 
 def _entering(decoder: Decoder, wave: Sequence[Group], batch_sequences: int) -> list[Group]:
-    """The waiting groups that are to start now: as many as fit, once a quarter of the batch is free or all of them fit."""
+    """The waiting groups to start now: as many as fit, once a quarter of the batch is free or all of them fit."""
     free_rows = batch_sequences - sum(len(group.live()) for group in decoder.live)
     free_slots = decoder.cache.slots - len(decoder.live)
     entering: list[Group] = []
@@ -130,7 +130,7 @@ def _entering(decoder: Decoder, wave: Sequence[Group], batch_sequences: int) -> 
 
 
 def _wave(loaded: Loaded, groups: Sequence[Group], config: TransformersConfig) -> tuple[list[Group], int]:
-    """Return the groups that share a cache, and its slots. Where memory is short, groups half as wide wait for a narrower one."""
+    """Return the groups that share a cache, and its slots. If memory is short, groups half as wide wait for a narrower cache."""
     text = loaded.model.config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

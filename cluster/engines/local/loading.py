@@ -1,4 +1,4 @@
-"""From a model folder to a model in memory."""
+"""Load a model folder into memory."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ from limbeck.cluster.engines.local.packing import Pack
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
 
 _PROBE_TOKENS = 12
-_PROBE_TOLERANCE = 0.05  # of the logits' spread; bfloat16 rounds to 0.004 of a value, a missing bias or sink is far beyond
+_PROBE_TOLERANCE = 0.05  # of the logits' spread; bfloat16 rounds to 0.004 of a value, a missing bias or sink deviates far more
 
 
 @dataclass
 class Loaded:
-    """A model with what belongs to it; `packed` says that it takes our attention (see `takes_packing`)."""
+    """A model with its tokenizer and settings; `packed`: it supports our attention (see `takes_packing`)."""
 
     folder: Path
     model: PreTrainedModel
@@ -32,7 +32,7 @@ class Loaded:
 
 
 def load(config: TransformersConfig) -> Loaded:
-    """Load a model for inference; raises LimbeckError where it is missing, cut off or no causal language model."""
+    """Load a model for inference; raises LimbeckError if it is missing, truncated or not a causal language model."""
     folder = resolve(config.model)
     device = device_of(config.device)
     with loaded_as(folder, "a causal language model"):
@@ -48,7 +48,7 @@ def load(config: TransformersConfig) -> Loaded:
 
 
 def reload(loaded: Loaded, config: TransformersConfig) -> Loaded | None:
-    """Put the weights of another folder into a loaded model, or return None where the two are not built alike."""
+    """Put the weights of another folder into a loaded model, or return None if the architectures differ."""
     folder = resolve(config.model)
     model = loaded.model
     same_place = model.dtype == getattr(torch, config.dtype) and model.device.type == device_of(config.device).type
@@ -68,16 +68,16 @@ def reload(loaded: Loaded, config: TransformersConfig) -> Loaded | None:
     with torch.inference_mode(False), torch.no_grad():
         for file in files:
             with safe_open(file, framework="pt") as handle:
-                for name in handle.keys():  # noqa: SIM118  (the handle is no mapping)
+                for name in handle.keys():  # noqa: SIM118  (the handle is not a mapping)
                     wanted[name].copy_(handle.get_tensor(name))
     return _finish(config, folder, model)
 
 
 def takes_packing(model: PreTrainedModel) -> bool:
-    """Whether full causal attention is all that ties a model's tokens together, so that rows may be packed.
+    """Whether full causal attention is the only interaction between a model's tokens, so that rows may be packed.
 
-    Sliding windows, positions that depend on the length, and models without the attention interface are ruled out by their
-    config; the rest (linear attention, biases, sinks) by a probe: a short row must give the logits of the plain model.
+    Sliding windows, positions that depend on the length, and models without the attention interface are excluded by their config;
+    the rest (linear attention, biases, sinks) by a probe: a short row must give the logits of the unmodified model.
     """
     config = model.config.get_text_config()
     layers = getattr(config, "layer_types", None) or ["full_attention"]
@@ -106,7 +106,7 @@ def _probe(model: PreTrainedModel) -> bool:
             plan = attention.PackedPlan(attention.blocks(pack, model.dtype, model.device))
             row, positions = (torch.tensor(x, device=model.device) for x in (pack.tokens, pack.positions))
             found = attention.forward(model, row, positions, plan, last)[0].float()
-        except (TypeError, ValueError, AttributeError, KeyError, RuntimeError):  # the model does not take part in the interface
+        except (TypeError, ValueError, AttributeError, KeyError, RuntimeError):  # the model does not support the interface
             found = torch.full_like(expected, torch.inf)
     spread = float(torch.nan_to_num(expected, 0.0, 0.0, 0.0).std())
     agree = bool(torch.allclose(found, expected, rtol=0, atol=_PROBE_TOLERANCE * spread, equal_nan=True))

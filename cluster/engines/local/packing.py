@@ -1,7 +1,8 @@
-"""Many token sequences in one row without padding, every common prefix stored once.
+"""Pack token sequences into one row without padding, with every common prefix stored once.
 
-Sorted sequences share their longest common prefix with a neighbour, so the tokens of a sequence that its predecessor lacks are
-all that has to be forwarded; its `path` says where each of its tokens lies in the row. This is a trie, kept as index arrays.
+Sorted sequences share their longest common prefix with a neighbour, so only the tokens that a sequence does not share with its
+predecessor must be forwarded; its `path` is the position of each of its tokens in the row. This is a trie, stored as index
+arrays.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +14,12 @@ import numpy.typing as npt
 Tokens = tuple[int, ...]
 Indices = npt.NDArray[np.int64]
 
-_FULL_ENOUGH = 0.75  # a pack this full ends where sequences stop resembling each other
+_FULL_ENOUGH = 0.75  # a pack this full ends when the next sequence shares little
 
 
 @dataclass
 class Pack:
-    """One forward pass: `tokens` and `positions` [T]; of each sequence its index, its path, and where its own tokens begin."""
+    """One forward pass: `tokens` and `positions` [T]; per sequence its index, its path, and the start of its own tokens."""
 
     tokens: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
@@ -27,7 +28,7 @@ class Pack:
     starts: list[int] = field(default_factory=list)
 
     def add(self, member: int, sequence: Tokens, shared_tokens: int) -> None:
-        """Append what `sequence` has beyond the `shared_tokens` that it has in common with the one added before it."""
+        """Append the tokens of `sequence` beyond the `shared_tokens` that it shares with the previous one."""
         base = len(self.tokens)
         self.tokens.extend(sequence[shared_tokens:])
         self.positions.extend(range(shared_tokens, len(sequence)))
@@ -38,7 +39,7 @@ class Pack:
 
 
 def packs(sequences: Sequence[Tokens], pack_tokens: int) -> Iterator[Pack]:
-    """Yield packs of at most `pack_tokens` tokens that hold every sequence once; one that is longer has a pack to itself.
+    """Yield packs of at most `pack_tokens` tokens that hold every sequence once; a longer sequence has its own pack.
 
     Sequences must not be empty. O(n log n) comparisons of token tuples.
     """

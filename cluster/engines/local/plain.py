@@ -1,6 +1,6 @@
-"""The path for models whose tokens cannot be packed (sliding windows, linear attention): their own cache, one prompt at a time.
+"""Fallback for models that cannot be packed (sliding windows, linear attention): the model's own cache, one prompt at a time.
 
-The prompt still runs once for all its samples: its cache is repeated for them.
+The prompt still runs once for all its samples: its cache is replicated.
 """
 
 import time
@@ -17,7 +17,7 @@ from limbeck.cluster.engines.protocol import Usage
 
 
 def decode(loaded: Loaded, samples: Sequence[Sample], batch_sequences: int, usage: Usage) -> Iterator[Sample]:
-    """Yield the samples as they end, those of one prompt decoded together."""
+    """Yield the samples as they finish; those of one prompt are decoded together."""
     for group in group_samples(samples, batch_sequences):
         start = time.perf_counter()
         with torch.inference_mode():
@@ -47,7 +47,7 @@ def _decode_group(loaded: Loaded, group: Group, usage: Usage) -> None:
 
 
 def logprobs(loaded: Loaded, tokens: Sequence[int], wanted: Sequence[int], usage: Usage) -> npt.NDArray[np.float32]:
-    """Return log p(tokens[w] | tokens[:w]) for each wanted place, from one forward pass of the whole sequence."""
+    """Return log p(tokens[w] | tokens[:w]) for each wanted position, from one forward pass of the whole sequence."""
     start = time.perf_counter()
     with torch.inference_mode():
         ids = torch.tensor([tokens], device=loaded.model.device)

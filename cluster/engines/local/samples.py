@@ -1,4 +1,4 @@
-"""Requests on their way to completions, and how they share prompts."""
+"""Requests in progress, and how they share prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,13 +7,13 @@ from limbeck.cluster.engines.local.loading import Loaded
 from limbeck.cluster.engines.local.sampling import NOT_A_NUMBER, Draw
 from limbeck.cluster.engines.protocol import Completion, FinishReason, Request, refusal
 
-_FOLD_TOKENS = 256  # a group's own tokens may take this many places of its slot, or as many as its prompt
+_FOLD_TOKENS = 256  # a group's own tokens may take this many positions of its slot, or as many as its prompt
 NAN_ERROR = "the model returned no finite logits (NaN); its weights or its dtype are broken"
 
 
 @dataclass
 class Sample:
-    """One request on its way: `tokens` so far, and once it is over `finish_reason` (and `error`)."""
+    """One request in progress: `tokens` so far, and `finish_reason` (and `error`) once it has finished."""
 
     request: Request
     prompt: tuple[int, ...]
@@ -22,25 +22,25 @@ class Sample:
     error: str | None = None
 
     def next_draw(self) -> Draw:
-        """What its next token is drawn with."""
+        """Parameters for drawing its next token."""
         return Draw(self.request.sampling, self.request.seed, len(self.tokens))
 
 
 @dataclass
 class Group:
-    """Samples that share a slot; `width` is the most places they can need."""
+    """Samples that share a slot; `width` is the maximum of positions they can need."""
 
     samples: list[Sample]
     slot: int = -1
 
     @property
     def prompt(self) -> tuple[int, ...]:
-        """The tokens that all its samples begin with."""
+        """The prompt tokens shared by all its samples."""
         return self.samples[0].prompt
 
     @property
     def width(self) -> int:
-        """Places for the prompt and for every token that may be forwarded."""
+        """Positions for the prompt and for every token that may be forwarded."""
         return len(self.prompt) + len(self.samples) * max(s.request.sampling.max_new_tokens for s in self.samples)
 
     def live(self) -> list[tuple[int, Sample]]:
@@ -48,12 +48,12 @@ class Group:
         return [(i, sample) for i, sample in enumerate(self.samples) if sample.finish_reason is None]
 
     def used(self) -> int:
-        """Places in use."""
+        """Positions in use."""
         return len(self.prompt) + len(self.samples) * max(len(s.tokens) for s in self.samples)
 
 
 def accept(sample: Sample, token: int, loaded: Loaded) -> None:
-    """Take a drawn token: it ends the sample, or joins its tokens (and may complete a stop string or reach the limit)."""
+    """Process a drawn token: it ends the sample, or is appended (and may complete a stop string or reach the limit)."""
     sampling = sample.request.sampling
     if token == NOT_A_NUMBER:
         sample.finish_reason, sample.error = "error", NAN_ERROR
@@ -76,7 +76,7 @@ def holds_stop(sample: Sample, loaded: Loaded) -> bool:
 
 
 def group_samples(samples: Sequence[Sample], batch_sequences: int) -> list[Group]:
-    """Return the samples by prompt, in groups small enough that a slot is not mostly other samples' tokens; widest first."""
+    """Return the samples by prompt, in groups so small that a slot is not mostly other samples' tokens; widest first."""
     by_prompt: dict[tuple[int, ...], list[Sample]] = {}
     for sample in samples:
         by_prompt.setdefault(sample.prompt, []).append(sample)
@@ -89,7 +89,7 @@ def group_samples(samples: Sequence[Sample], batch_sequences: int) -> list[Group
 
 
 def refuse(sample: Sample, context_tokens: int) -> None:
-    """End a sample that cannot run: its prompt is empty or leaves no room for its new tokens, or it wants a structure."""
+    """End a sample that cannot run: an empty prompt, no room for its new tokens, or structured output is requested."""
     sampling = sample.request.sampling
     sample.error = refusal(len(sample.prompt), sampling, context_tokens)
     if sampling.json_schema or sampling.regex:
@@ -99,7 +99,7 @@ def refuse(sample: Sample, context_tokens: int) -> None:
 
 
 def completion(sample: Sample, loaded: Loaded) -> Completion:
-    """Return what a finished sample became; its text is cut at the first stop string, its tokens are all that were drawn."""
+    """Return the completion of a finished sample; its text is cut at the first stop string, its tokens are all drawn tokens."""
     assert sample.finish_reason is not None
     text = ""
     if sample.finish_reason != "error":

@@ -1,4 +1,4 @@
-"""Drawing the next token: temperature, then top-k, then nucleus, as in Holtzman et al. 2020, without sorting the vocabulary."""
+"""Draw the next token: temperature, then top-k, then nucleus, as in Holtzman et al. 2020, without sorting the vocabulary."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ import torch
 
 from limbeck.cluster.engines.protocol import Sampling
 
-_CANDIDATES = 64  # most nuclei are smaller; a row whose nucleus is not is sorted whole
-_ROWS = 32  # rows a chunk, so that its float32 copy stays in the CPU's cache
+_CANDIDATES = 64  # most nuclei are smaller; a row with a larger nucleus is sorted completely
+_ROWS = 32  # rows per chunk, so that its float32 copy stays in the CPU cache
 NOT_A_NUMBER = -1
-"""What `draw` returns for a row whose logits hold a NaN, or no finite value at all."""
+"""What `draw` returns for a row whose logits hold a NaN, or no finite value."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What a row is drawn with."""
+    """Sampling parameters of a row."""
 
     sampling: Sampling
     seed: int
@@ -25,9 +25,9 @@ class Draw:
 
 
 def draw(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
-    """Return one token id for each row of logits [rows, vocabulary]; NOT_A_NUMBER where there is none to draw.
+    """Return one token id for each row of logits [rows, vocabulary]; NOT_A_NUMBER if none can be drawn.
 
-    The uniform of a row depends on its seed and step alone, so a batch of another make-up draws the same.
+    The uniform variate of a row depends on its seed and step only, so the result does not depend on the batch.
     """
     tokens = [NOT_A_NUMBER] * len(draws)
     uniforms = uniform([d.seed for d in draws], [d.step for d in draws])
@@ -39,14 +39,14 @@ def draw(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
             chunk = rows[start : start + _ROWS]
             scores = logits[chunk].float()
             drawn = _draw_alike(scores, torch.from_numpy(uniforms[chunk]).to(scores.device), *settings)
-            usable = torch.isfinite(scores.amax(-1)).tolist()  # amax hands a NaN on
+            usable = torch.isfinite(scores.amax(-1)).tolist()  # amax propagates NaN
             for row, token, good in zip(chunk, drawn.tolist(), usable, strict=True):
                 tokens[row] = token if good else NOT_A_NUMBER
     return tokens
 
 
 def uniform(seeds: Sequence[int], steps: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Return numbers in [0, 1), one a row, that depend on (seed, step) alone: the SplitMix64 stream of Steele et al. 2014."""
+    """Return numbers in [0, 1), one per row, that depend on (seed, step) only: the SplitMix64 stream of Steele et al. 2014."""
     golden = np.uint64(0x9E3779B97F4A7C15)
     mask = (1 << 64) - 1
     seed = np.array([s & mask for s in seeds], dtype=np.uint64)
@@ -62,7 +62,7 @@ def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def _draw_alike(scores: torch.Tensor, uniforms: torch.Tensor, temperature: float, top_p: float, top_k: int) -> torch.Tensor:
-    """Return token ids [rows] for float32 scores [rows, vocabulary] that share their settings; `scores` is left as it was."""
+    """Return token ids [rows] for float32 scores [rows, vocabulary] that share their settings; `scores` is not modified."""
     if temperature == 0.0 or top_k == 1:
         return scores.argmax(-1)
     scaled = scores / temperature
@@ -82,7 +82,7 @@ def _draw_alike(scores: torch.Tensor, uniforms: torch.Tensor, temperature: float
 def _with_sorted_rows(
     scaled: torch.Tensor, uniforms: torch.Tensor, short: torch.Tensor, found: tuple[torch.Tensor, ...], top_p: float
 ) -> torch.Tensor:
-    """Draw from the candidates found, and for the rows where they fall short of `top_p` from the sorted vocabulary."""
+    """Draw from the candidates; for rows whose candidates do not reach `top_p`, from the sorted vocabulary."""
     probabilities, ids, normaliser = found
     tokens = ids.gather(-1, _inverse(_nucleus(probabilities, top_p), uniforms)[:, None])[:, 0]
     values, order = torch.sort(scaled[short], dim=-1, descending=True, stable=True)
@@ -92,7 +92,7 @@ def _with_sorted_rows(
 
 
 def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Zero what lies outside the smallest set of leading tokens whose mass reaches `top_p`; the first token always stays."""
+    """Zero the tokens outside the smallest set of leading tokens whose mass reaches `top_p`; the first token is always kept."""
     before = probabilities.cumsum(-1) - probabilities
     keep = before < top_p
     keep[:, 0] = True
@@ -100,8 +100,8 @@ def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
 
 
 def _inverse(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Return, for each row of weights (float64, any sum), the place at which its cumulated share passes the row's uniform."""
+    """Return, per row of weights (float64, any sum), the index at which its cumulative share exceeds the row's uniform."""
     cumulated = weights.cumsum(-1)
     places = torch.searchsorted(cumulated, (uniforms * cumulated[:, -1])[:, None], right=True)[:, 0]
-    last = (weights > 0).int().cumsum(-1).argmax(-1)  # rounding must not step past the last token that has any weight
+    last = (weights > 0).int().cumsum(-1).argmax(-1)  # rounding must not go past the last token with any weight
     return torch.minimum(places, last)

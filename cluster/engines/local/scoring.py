@@ -1,4 +1,4 @@
-"""Exact log-probabilities of targets given contexts: equal leading tokens run once, and the output layer only where needed."""
+"""Exact log-probabilities of targets given contexts: common prefixes run once, and the output layer only at needed positions."""
 
 import time
 from collections.abc import Sequence
@@ -12,23 +12,23 @@ from limbeck.cluster.engines.local.packing import Pack, packs
 from limbeck.cluster.engines.pairs import Logprobs, Query, sort_out
 from limbeck.cluster.engines.protocol import Usage
 
-_CHUNK_ROWS = 32  # rows turned to float32 at once, so that the copy stays in the CPU's cache
+_CHUNK_ROWS = 32  # rows converted to float32 at once, so that the copy stays in the CPU cache
 
 
 def logprobs(loaded: Loaded, queries: Sequence[Query], pack_tokens: int, usage: Usage) -> list[Logprobs]:
-    """Return one array a query, in order; a query that does not fit the context yields one NaN."""
+    """Return one array per query, in order; a query that does not fit the context yields one NaN."""
     found, asked = sort_out(queries, loaded.context_tokens)
     if not loaded.packed:
         found.update((query, plain.logprobs(loaded, query.tokens, query.wanted, usage)) for query in asked)
         return [found[query] for query in queries]
     _score_all(loaded, asked, pack_tokens, usage, found)
     for query in [query for query in asked if np.isnan(found[query]).any()]:
-        _score_all(loaded, [query], pack_tokens, usage, found)  # alone: a neighbour's NaN shows through an additive mask
+        _score_all(loaded, [query], pack_tokens, usage, found)  # alone: a neighbour's NaN passes through an additive mask
     return [found[query] for query in queries]
 
 
 def _score_all(loaded: Loaded, queries: Sequence[Query], pack_tokens: int, usage: Usage, found: dict[Query, Logprobs]) -> None:
-    for pack in packs([query.tokens[:-1] for query in queries], pack_tokens):  # the last token is only predicted, never read
+    for pack in packs([query.tokens[:-1] for query in queries], pack_tokens):  # the last token is only a target, never an input
         start = time.perf_counter()
         with torch.inference_mode():
             found.update(_score(loaded, pack, [queries[member] for member in pack.members]))
@@ -37,7 +37,7 @@ def _score_all(loaded: Loaded, queries: Sequence[Query], pack_tokens: int, usage
 
 
 def _score(loaded: Loaded, pack: Pack, queries: Sequence[Query]) -> dict[Query, Logprobs]:
-    """Run one pack; tokens that follow the same place share its row of the output layer."""
+    """Run one pack; tokens that follow the same position share its row of the output layer."""
     places = np.concatenate([path[np.array(q.wanted) - 1] for q, path in zip(queries, pack.paths, strict=True)])
     targets = np.concatenate([np.array(q.tokens)[list(q.wanted)] for q in queries])
     rows, row_of_target = np.unique(places, return_inverse=True)

@@ -1,9 +1,9 @@
-"""Natural-language-inference models: which one to load, its classes by name, and what it answers.
+"""Natural-language-inference models: config, classes by name, and predictions.
 
 The driver reads the config, so torch and transformers are imported when a model is loaded.
 
-A classifier reads a premise and a hypothesis as one row and says how likely it is that the first entails the second, is neutral
-to it, or contradicts it (Bowman et al., 2015; Williams et al., 2018).
+A classifier reads a premise and a hypothesis as one row and estimates whether the first entails the second, is neutral to it, or
+contradicts it (Bowman et al., 2015; Williams et al., 2018).
 """
 
 import contextlib
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     import torch
 
 LABELS = ("entailment", "neutral", "contradiction")
-"""The order of the columns of every answer, whatever the model's own."""
+"""Column order of every answer, independent of the model's own order."""
 
 
 _CPU_BATCH_TOKENS = 2048
 _GPU_BATCH_TOKENS = 32768
 _PROBE_LENGTHS = (9, 6, 6)
-_PROBE_TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}  # of the largest logit
-_PROBE_LOGIT = 0.5  # logits all smaller than this are compared as if one were this large
+_PROBE_TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}  # relative to the largest logit
+_PROBE_LOGIT = 0.5  # if all logits are smaller than this, differences are relative to this value
 
 _SPELLINGS = {
     "entailment": {"entailment", "entail", "entails", "entailed"},
@@ -49,7 +49,7 @@ class ClassifierConfig(ScoringModelConfig):
     """Any Hugging Face sequence-classification model for natural-language inference, on a CPU or one GPU.
 
     `batch_tokens` bounds the tokens of one forward pass (null: 2048 on a CPU, 32768 on a GPU), `max_tokens` lowers the model's
-    own limit. `label_names` names the model's classes by number where its config does not, for example
+    own limit. `label_names` names the model's classes in order if its config does not, for example
     [contradiction, entailment, neutral].
     """
 
@@ -61,13 +61,13 @@ class ClassifierConfig(ScoringModelConfig):
     label_names: tuple[str, ...] | None = Field(None, strict=False)  # not strict: YAML has lists, not tuples
 
     def load(self) -> "Classifier":
-        """Load the model; raises LimbeckError where it is missing, is no such model, or its classes have no known names."""
+        """Load the model; raises LimbeckError if it is missing, is not such a model, or its classes have no known names."""
         require(f"a classifier (model {self.model})", "local")
         return load(self)
 
 
 class Forward(Protocol):
-    """A model that answers rows of tokens."""
+    """A model over rows of tokens."""
 
     def __call__(self, rows: Rows) -> npt.NDArray[np.float32]:
         """Return the logits of the rows, longest row first.  # [rows, classes]"""
@@ -78,8 +78,8 @@ class Forward(Protocol):
 class Predictions:
     """A classifier's answers for some pairs.
 
-    `probabilities` [pairs, 3] float32 as `LABELS`; `cut_tokens` [pairs] int32: how many tokens of the premise's end the model did
-    not see, because both together are too long for it.
+    `probabilities` [pairs, 3] float32, in the order of `LABELS`; `cut_tokens` [pairs] int32: number of tokens cut from the end of
+    the premise because both texts together are too long for the model.
     """
 
     probabilities: npt.NDArray[np.float32]
@@ -87,7 +87,7 @@ class Predictions:
 
 
 class Classifier:
-    """A loaded model; `two_class`: it tells entailment from the rest only, so neutral and contradiction are NaN."""
+    """A loaded model; `two_class`: it distinguishes only entailment from the rest, so neutral and contradiction are NaN."""
 
     def __init__(self, joiner: Joiner, forward: Forward, places: Sequence[int], batch_tokens: int) -> None:
         """Take the tokenizer, the model, and the class numbers of entailment, neutral and contradiction (or the rest)."""
@@ -107,11 +107,11 @@ class Classifier:
         return self.predict(pairs).probabilities
 
     def predict(self, pairs: Sequence[tuple[str, str]]) -> Predictions:
-        """Return the probabilities of each (premise, hypothesis), and how much of the premise had to be cut.
+        """Return the probabilities of each (premise, hypothesis), and the number of tokens cut from the premise.
 
-        Each distinct pair goes through the model once, each distinct text through the tokenizer once. Where both together are too
-        long, the premise loses its end; where the hypothesis leaves no room for a premise, the row is NaN. Cost: one forward pass
-        over the tokens of the distinct pairs, without padding for models of the BERT family.
+        Each distinct pair goes through the model once, each distinct text through the tokenizer once. If both together are too
+        long, the end of the premise is cut; if the hypothesis leaves no room for a premise, the row is NaN. Cost: one forward
+        pass over the tokens of the distinct pairs, without padding for models of the BERT family.
         """
         places = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
         joined = self._joiner.join(list(places))
@@ -129,7 +129,7 @@ class Classifier:
         return Predictions(found[order], joined.cut_tokens[order])
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens each text has, without special ones."""
+        """Return the token count of each text, without special tokens."""
         return self._joiner.count(texts)
 
     def _probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -144,7 +144,7 @@ class Classifier:
 
 
 def load(config: ClassifierConfig) -> Classifier:
-    """Load a classifier; raises LimbeckError where the model is missing, cut off, no classifier, or its classes are not named."""
+    """Load a classifier; raises LimbeckError if it is missing, truncated, not a classifier, or its classes have no names."""
     clock = time.perf_counter()
     from transformers import AutoTokenizer
 
@@ -165,7 +165,7 @@ def load(config: ClassifierConfig) -> Classifier:
 
 
 def label_places(names: Mapping[int, str] | Sequence[str], folder: Path) -> list[int]:
-    """Return at which class numbers entailment, neutral and contradiction stand, or entailment and the rest, found by name."""
+    """Return the class numbers of entailment, neutral and contradiction, or of entailment and the rest, found by name."""
     by_place = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
     found: dict[str, int] = {}
     for place, name in by_place.items():
@@ -195,12 +195,12 @@ def _model(folder: Path, config: ClassifierConfig, device: "torch.device") -> An
         )
     missing = sorted(report["missing_keys"])
     if missing:
-        raise LimbeckError(f"{folder} is no classifier: its weights lack {missing[0]}; name a model that was trained for NLI")
+        raise LimbeckError(f"{folder} is not a classifier: its weights lack {missing[0]}; use a model that was trained for NLI")
     return model.to(device).eval()
 
 
 def _limit(model: Any, tokenizer: Any) -> int:
-    """The longest row [tokens]: RoBERTa's positions begin behind its padding id, so two of its 514 are never used."""
+    """The longest row [tokens]: RoBERTa's positions start after its padding id, so two of its 514 are never used."""
     limits = [getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length]
     positions = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
     if positions is not None and positions.padding_idx is not None:
@@ -209,7 +209,7 @@ def _limit(model: Any, tokenizer: Any) -> int:
 
 
 def _forward(model: Any) -> Forward:
-    """The fastest forward pass that gives the model's own answers to a few rows of arbitrary tokens."""
+    """The fastest forward pass that matches the model's own output on a few rows of arbitrary tokens."""
     from limbeck.cluster.engines.scoring_models.classifier_forward import PackedForward, PaddedForward
 
     padded = PaddedForward(model)
@@ -239,7 +239,7 @@ def _agree(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], dt
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without the library's progress bars, and its report on missing weights: what is missing is ours to judge."""
+    """Suppress the library's progress bars and its report on missing weights, which is checked here."""
     from transformers import logging as transformers_logging
 
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()

@@ -1,9 +1,9 @@
-"""Forward passes of a classifier: one without padding for models of the BERT family, and the model's own for all others.
+"""Forward passes of a classifier: one without padding for models of the BERT family, the model's own for all others.
 
-Without padding, rows lie end to end: linear layers and normalisations see real tokens alone (but for a few that round their
-number up), and rows of one length attend in one call. Of the last layer only the first token is computed beyond keys and values,
-since the head reads nothing else. On a CPU the weights are laid out once for oneDNN, whose kernels use the widest vectors there
-are, and which adds bias, activation and residual while it writes. All of this computes what the model does, in its own dtype.
+Without padding, rows are concatenated: linear layers and normalisations process real tokens only (plus a few to round the number
+up), and rows of equal length attend in one call. In the last layer only the first token is computed beyond keys and values, since
+the head reads nothing else. On a CPU the weights are packed once for oneDNN, whose kernels use the widest available vectors and
+fuse bias, activation and residual. All of this computes the model's function in its own dtype.
 """
 
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ from limbeck.cluster.engines.scoring_models.pairs import Rows
 _FAMILY = {"bert", "roberta", "xlm-roberta", "camembert"}
 _GELU = {"gelu": "none", "gelu_python": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 _TOKENS_STEP, _ROWS_STEP, _LENGTH_STEP = 128, 16, 16  # sizes are multiples of these
-_ROWS_HINT = 1024  # rows of activations for which oneDNN lays the weights out
+_ROWS_HINT = 1024  # rows of activations for which oneDNN packs the weights
 
 
 class Linear(nn.Module):
-    """A linear layer whose weights are laid out for oneDNN where that helps; `forward` takes any leading dimensions."""
+    """A linear layer whose weights are packed for oneDNN if that helps; `forward` takes any leading dimensions."""
 
     def __init__(self, *layers: nn.Linear) -> None:
-        """Take one layer, or several of the same input whose outputs are wanted side by side."""
+        """Take one layer, or several with the same input whose outputs are concatenated."""
         super().__init__()
         weights: list[torch.Tensor] = [layer.weight.detach() for layer in layers]
         weight = torch.cat(weights)
@@ -65,7 +65,7 @@ class Linear(nn.Module):
 
 @dataclass(frozen=True)
 class Layer:
-    """One encoder layer of the BERT family; `activation` is None where the GELU can be fused."""
+    """One encoder layer of the BERT family; `activation` is None if the GELU can be fused."""
 
     qkv: Linear
     attention_out: Linear
@@ -77,7 +77,7 @@ class Layer:
     norm: nn.LayerNorm
 
     def feed_forward(self, attended: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """What follows attention, token by token.  # [tokens, d], [tokens, d] -> [tokens, d]"""
+        """The part after attention, token by token.  # [tokens, d], [tokens, d] -> [tokens, d]"""
         hidden = self.attention_norm(self.attention_out.plus(attended, hidden))
         wide = self.up.gelu(hidden, self.gelu) if self.gelu is not None else self.activation(self.up(hidden))
         normed: torch.Tensor = self.norm(self.down.plus(wide, hidden))
@@ -88,8 +88,8 @@ class Layer:
 class Group:
     """Neighbouring rows that attend in one call: `rows` of one length, from token `start` on, or padded to one.
 
-    Padded, `places` [rows, length] are their tokens (padding repeats token 0), `mask` [rows, 1, 1, length] is added to the
-    scores, and `real` are the places within rows * length that are no padding.
+    If padded, `places` [rows, length] are their tokens (padding repeats token 0), `mask` [rows, 1, 1, length] is added to the
+    scores, and `real` are the positions within rows * length that are not padding.
     """
 
     start: int
@@ -121,10 +121,10 @@ class Group:
 
 
 class PackedForward:
-    """A model of the BERT family over rows end to end."""
+    """A model of the BERT family over concatenated rows."""
 
     def __init__(self, model: Any) -> None:
-        """Copy the weights into place; the model's own layers are not needed any more."""
+        """Copy the weights; the model's own layers are no longer needed."""
         base = model.base_model
         self._embeddings = base.embeddings
         self._first_position = 0 if model.config.model_type == "bert" else base.embeddings.position_embeddings.padding_idx + 1
@@ -135,7 +135,7 @@ class PackedForward:
         self._device = model.device
         self._dtype = model.dtype
         # There, products of whole matrices are two to three times as fast as the fused kernel, which gains nothing from bfloat16;
-        # but oneDNN compiles a kernel for every new shape, so shapes must come again.
+        # but oneDNN compiles a kernel for every new shape, so shapes must recur.
         self._pads = model.device.type == "cpu" and model.dtype == torch.bfloat16
 
     @staticmethod
@@ -164,7 +164,7 @@ class PackedForward:
         return logits.float().cpu().numpy()  # type: ignore[no-any-return]
 
     def _attended(self, layer: Layer, hidden: torch.Tensor, groups: list[Group], *, only_first: bool) -> torch.Tensor:
-        """Self-attention within each row: of all tokens, or of each row's first, filled up.  # [tokens or rows, d]"""
+        """Self-attention within each row: of all tokens, or of each row's first, padded.  # [tokens or rows, d]"""
         tokens, width = hidden.shape
         query, key, value = layer.qkv(hidden).view(tokens, 3, self._heads, width // self._heads).unbind(1)
         outs = [group.attend(query, key, value, only_first) for group in groups]
@@ -175,7 +175,7 @@ class PackedForward:
 
 
 class PaddedForward:
-    """Any sequence-classification model as the library runs it, on rows padded to the longest."""
+    """Any sequence-classification model, run by the library on rows padded to the longest."""
 
     def __init__(self, model: Any) -> None:
         """Take the model."""
@@ -197,7 +197,7 @@ class PaddedForward:
 
     @contextmanager
     def trying_onednn(self) -> Iterator[None]:
-        """Lay the linear layers out for oneDNN; they are put back where the block raises."""
+        """Pack the linear layers for oneDNN; restored if the block raises."""
         layers = {name: layer for name, layer in self._model.named_modules() if type(layer) is nn.Linear}
         layers = {name: layer for name, layer in layers.items() if _onednn_helps(layer.weight)}
         try:
@@ -227,7 +227,7 @@ def _groups(
 
 
 def _filled(array: npt.NDArray[np.int64], step: int) -> npt.NDArray[np.int64]:
-    """The array filled up with its first entry to a multiple of `step`: few sizes, so that oneDNN compiles few kernels."""
+    """The array padded with its first entry to a multiple of `step`: few sizes, so that oneDNN compiles few kernels."""
     return np.concatenate([array, np.full(-len(array) % step, array[0])])
 
 
@@ -246,7 +246,7 @@ def _layer(layer: Any, activation: str) -> Layer:
 
 
 def _onednn_helps(weight: torch.Tensor) -> bool:
-    """Whether oneDNN has a kernel for a weight: float32, and bfloat16 where the processor computes with it."""
+    """Whether oneDNN has a kernel for a weight: float32, and bfloat16 if the processor supports it."""
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if weight.dtype == torch.bfloat16:

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     import torch
 
 _KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
-_PADDING = 1 / 16  # of a batch's places, at most, once it has enough tokens to fill the cores
+_PADDING = 1 / 16  # maximum share of padding in a batch with enough tokens to fill the cores
 _ENOUGH_TOKENS = 512
 
 
 class EncoderConfig(ScoringModelConfig):
     """A sentence encoder: a Hugging Face id, a folder, or `embedded:all-minilm-l6-v2`.
 
-    `max_tokens` cuts longer texts (null: where the model says, 256 for all-MiniLM); `batch_tokens` bounds a forward pass.
+    `max_tokens` cuts longer texts (null: the model's own limit, 256 for all-MiniLM); `batch_tokens` bounds a forward pass.
     """
 
     model: str = "embedded:all-minilm-l6-v2"
@@ -39,16 +39,16 @@ class EncoderConfig(ScoringModelConfig):
     trust_remote_code: bool = False
 
     def load(self) -> "Encoder":
-        """Return the loaded encoder; raises LimbeckError where its model is missing or cut off, or pools in an unknown way."""
+        """Return the loaded encoder; raises LimbeckError if its model is missing or truncated, or pools in an unknown way."""
         require(f"a sentence encoder (model {self.model})", "local")
         return Encoder(self)
 
 
 class Encoder:
-    """Turns texts into unit vectors; mean or first-token pooling, as the model's folder says (mean, where it says nothing)."""
+    """Turns texts into unit vectors; mean or first-token pooling, from the model's folder (default: mean)."""
 
     def __init__(self, config: EncoderConfig) -> None:
-        """Load the model; seconds."""
+        """Load the model; takes seconds."""
         import torch
         from transformers import AutoModel, AutoTokenizer
 
@@ -76,7 +76,7 @@ class Encoder:
         self.usage = Usage(load_seconds=time.perf_counter() - clock)
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return one unit vector a text, of its first `max_tokens` tokens; each distinct text goes through the model once.
+        """Return one unit vector per text, of its first `max_tokens` tokens; each distinct text goes through the model once.
 
         In float32 a vector differs by less than 1e-4 from that of the text encoded alone.  # [texts, dimensions]
         """
@@ -113,17 +113,17 @@ class Encoder:
         return np.asarray(torch.nn.functional.normalize(vectors, dim=1).cpu())
 
     def _pool(self, hidden: "torch.Tensor", inside: "torch.Tensor", counts: "torch.Tensor") -> "torch.Tensor":
-        """One vector a row from those of its tokens.  # [rows, width, dimensions] -> [rows, dimensions]"""
+        """One vector per row from those of its tokens.  # [rows, width, dimensions] -> [rows, dimensions]"""
         if self._pooling == "first":
             return hidden[:, 0]
         return (hidden * inside[..., None]).sum(dim=1) / counts[:, None].clamp(min=1)
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """The places of rows to encode together, longest first: nearly alike in length, within `batch_tokens` when padded.
+    """The indices of rows to encode together, longest first: of similar length, within `batch_tokens` when padded.
 
-    A row longer than that is alone. Equal lengths share a batch without any padding; others join while the batch is small, or
-    while no more than a 16th of it is padding.
+    A longer row has its own batch. Equal lengths share a batch without padding; others join while the batch is small, or
+    while at most a 16th of it is padding.
     """
 
     def full(batch: Batch, row: Lengths) -> bool:
@@ -135,11 +135,11 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 
 
 def pooling(folder: Path) -> Literal["mean", "first"]:
-    """How the sentence-transformers files of a model folder say that tokens are pooled; raises LimbeckError for other ways."""
+    """Pooling according to the sentence-transformers files of a model folder; raises LimbeckError for unsupported ways."""
     stages = _json(folder / "modules.json") or []
     for stage in stages:
         if (kind := str(stage["type"]).rpartition(".")[2]) not in _KNOWN_MODULES:
-            raise LimbeckError(f"the encoder {folder} has a {kind} layer, which is not known here; use one without")
+            raise LimbeckError(f"the encoder {folder} has an unsupported {kind} layer; use an encoder without it")
     place = next((stage["path"] for stage in stages if str(stage["type"]).endswith("Pooling")), "1_Pooling")
     stated = _json(folder / place / "config.json") or {"pooling_mode_mean_tokens": True}
     modes = sorted(
@@ -150,12 +150,12 @@ def pooling(folder: Path) -> Literal["mean", "first"]:
     if modes == ["cls_token"] or stated.get("pooling_mode") == "cls":
         return "first"
     raise LimbeckError(
-        f"the encoder {folder} pools by {' and '.join(modes) or 'nothing known'}; use one that pools by mean or cls"
+        f"the encoder {folder} pools by {' and '.join(modes) or 'an unknown way'}; use one that pools by mean or cls"
     )
 
 
 def stated_tokens(folder: Path) -> int:
-    """The text length that a sentence encoder's folder says it was made for, special tokens included."""
+    """The maximum text length recorded in a sentence encoder's folder, including special tokens."""
     stated = _json(folder / "sentence_bert_config.json") or {}
     return int(stated.get("max_seq_length") or NO_LIMIT_TOKENS)
 
@@ -164,4 +164,4 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     except ValueError as error:
-        raise LimbeckError(f"{path} is not whole JSON ({error}); copy or download the model again") from error
+        raise LimbeckError(f"{path} is not valid JSON ({error}); copy or download the model again") from error

@@ -1,10 +1,10 @@
-"""Masked language models: how likely the hidden words of a text are, alone or behind another text.
+"""Masked language models: probability of the hidden words of a text, alone or after another text.
 
-Two families, told apart by what the model folder holds. T5-like ones (an encoder and a decoder, `<extra_id_0>` among the tokens)
-restore each run of hidden tokens behind one sentinel, by the decoder's chain rule (Raffel et al., 2020). BERT-like ones (a mask
-token) restore all hidden tokens at once, each given the visible ones alone, so the hidden are taken as independent (Devlin et
-al., 2019). `masked_forms.py` composes the sequences of both. The driver reads the config, so torch and transformers are imported
-when a model is loaded.
+Two families, distinguished by the files of the model folder. T5-like models (an encoder and a decoder, `<extra_id_0>` among the
+tokens) restore each run of hidden tokens after one sentinel, by the decoder's chain rule (Raffel et al., 2020). BERT-like models
+(a mask token) restore all hidden tokens at once, each given only the visible ones, so the hidden tokens are treated as
+independent (Devlin et al., 2019). `masked_forms.py` composes the sequences of both. The driver reads the config, so torch and
+transformers are imported when a model is loaded.
 """
 
 import contextlib
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 Logprobs = npt.NDArray[np.float32]
 
-_CHARACTERS_PER_TOKEN = 12  # a first guess at how much text to tokenise; it grows where it was too little
-_CHUNK_ROWS = 64  # rows turned to float32 at once, so that the copy stays in the CPU's cache
+_CHARACTERS_PER_TOKEN = 12  # first guess of how much text to tokenise; increased if too small
+_CHUNK_ROWS = 64  # rows converted to float32 at once, so that the copy stays in the CPU cache
 
 
 class MaskedConfig(ScoringModelConfig):
-    """A masked language model in this process; `batch_tokens` bounds one forward pass, padding counted.
+    """A masked language model in this process; `batch_tokens` bounds one forward pass, including padding.
 
-    `context_tokens` lowers the model's own limit on the tokens that it reads at once.
+    `context_tokens` lowers the model's own context limit.
     """
 
     model: str = "google-t5/t5-large"
@@ -47,17 +47,17 @@ class MaskedConfig(ScoringModelConfig):
     context_tokens: int | None = Field(default=None, ge=8)
 
     def load(self) -> "MaskedModel":
-        """Return the loaded model; raises LimbeckError where it is missing, cut off or no masked language model."""
+        """Return the loaded model; raises LimbeckError if it is missing, truncated or not a masked language model."""
         require(f"a masked language model (model {self.model})", "local")
         return load(self)
 
 
 @dataclass(frozen=True)
 class Infill:
-    """A text whose characters in `spans` are hidden, read behind `condition` ("": alone).
+    """A text whose characters in `spans` are hidden, read after `condition` ("": alone).
 
-    The two are tokenised apart, so a text has the same tokens behind any condition. Whole tokens are hidden: all that overlap a
-    span.
+    The two are tokenised separately, so a text has the same tokens after any condition. Whole tokens are hidden: all that overlap
+    a span.
     """
 
     condition: str
@@ -77,10 +77,10 @@ class MaskedModel:
     usage: Usage = field(default_factory=Usage)
 
     def logprobs(self, infills: Sequence[Infill]) -> list[Logprobs]:
-        """Return one natural log-probability for each hidden token of each text; one NaN where condition and text do not fit.
+        """Return one natural log-probability for each hidden token of each text; one NaN if condition and text do not fit.
 
-        Every distinct sequence runs once; sequences of like length run together, and the output layer only at hidden tokens.
-        Equal to one sequence at a time within rounding. A text without hidden tokens gives an empty array.
+        Every distinct sequence runs once; sequences of similar length run together, and the output layer only at hidden tokens.
+        Equals one sequence at a time within rounding. A text without hidden tokens gives an empty array.
         """
         pieces = self._pieces(text for infill in infills for text in (infill.condition, infill.text))
         composed = {infill: self._compose(infill, pieces) for infill in dict.fromkeys(infills)}
@@ -93,16 +93,16 @@ class MaskedModel:
         return [answers[infill] for infill in infills]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens each text has, without special tokens."""
+        """Return the token count of each text, without special tokens."""
         pieces = self._pieces(texts)
         return [len(pieces[text].tokens) for text in texts]
 
     def room(self, tokens: int) -> int:
-        """How many tokens another text may have beside one of so many `tokens`; 0 or less: none."""
+        """Tokens left for a second text, given the first's length; 0 or less: none."""
         return self.context_tokens - self.form.special_tokens - tokens
 
     def shortened(self, text: str, tokens: int) -> str:
-        """Return the longest beginning of `text` that has at most `tokens` tokens and ends at a word, where one does."""
+        """Return the longest prefix of `text` with at most `tokens` tokens, ending at a word boundary if possible."""
         if tokens <= 0:
             return ""
         window = tokens * _CHARACTERS_PER_TOKEN
@@ -131,7 +131,7 @@ class MaskedModel:
         return {text: Pieces(tuple(ids), tuple(offsets)) for text, (ids, offsets) in zip(distinct, both, strict=True)}
 
     def _compose(self, infill: Infill, pieces: dict[str, Pieces]) -> tuple[Hidden, ...] | None:
-        """The sequences that hide the spans; None where condition and text do not fit."""
+        """The sequences that hide the spans; None if condition and text do not fit."""
         condition, text = pieces[infill.condition], pieces[infill.text]
         if len(text.tokens) > self.room(len(condition.tokens)):
             return None
@@ -150,7 +150,7 @@ class MaskedModel:
 
 
 def _up_to_a_word(text: str, end: int) -> str:
-    """`text[:end]`, without the word that `end` falls into; with it where that would leave nothing."""
+    """`text[:end]`, without a partial last word unless nothing else is left."""
     if end >= len(text) or text[end].isspace():
         return text[:end].rstrip() or text[:end]
     words = text[:end].rsplit(None, 1)
@@ -158,7 +158,7 @@ def _up_to_a_word(text: str, end: int) -> str:
 
 
 def load(config: MaskedConfig) -> MaskedModel:
-    """Load a model for inference; raises LimbeckError where it is missing, cut off or no masked language model."""
+    """Load a model for inference; raises LimbeckError if it is missing, truncated or not a masked language model."""
     start = time.perf_counter()
     from transformers import AutoTokenizer
 
@@ -197,7 +197,7 @@ def _chosen(scores: "torch.Tensor", chosen: "torch.Tensor") -> "torch.Tensor":
 
 @contextlib.contextmanager
 def _only(trunk: "torch.nn.Module", rows: "torch.Tensor", places: "torch.Tensor") -> Iterator[None]:
-    """Let the output layer see the hidden states at these places alone, as one sequence: [batch, tokens, d] -> [1, places, d]."""
+    """Restrict the output layer to the hidden states at these positions, as a sequence: [batch, tokens, d] -> [1, places, d]."""
 
     def select(module: Any, args: Any, output: Any) -> Any:
         chosen = output[0][rows, places][None]
@@ -230,7 +230,7 @@ def _model(folder: Path, config: MaskedConfig) -> Any:
     if missing:
         raise LimbeckError(
             f"{folder} lacks the weight {missing[0]} of a masked language model (an encoder alone cannot fill in words); "
-            "name one that was saved with its output layer"
+            "use one that was saved with its output layer"
         )
     return model.to(device).eval()
 
@@ -243,13 +243,11 @@ def _form(model: Any, tokenizer: Any, folder: Path) -> Form:
         while (token := vocabulary.get(f"<extra_id_{len(sentinels)}>")) is not None:
             sentinels.append(token)
         if not sentinels:
-            raise LimbeckError(
-                f"{folder} has no token <extra_id_0>, so it does not fill in spans; name a T5 or a BERT-like model"
-            )
+            raise LimbeckError(f"{folder} has no token <extra_id_0>, so it does not fill in spans; use a T5 or a BERT-like model")
         start = model.config.decoder_start_token_id
         return Infilling(tuple(sentinels), pad if start is None else start, tokenizer.eos_token_id, pad)
     if tokenizer.mask_token_id is None:
-        raise LimbeckError(f"the tokenizer of {folder} has no mask token; name a T5 or a BERT-like model")
+        raise LimbeckError(f"the tokenizer of {folder} has no mask token; use a T5 or a BERT-like model")
     backend = tokenizer.backend_tokenizer
     template = {
         name: {"ids": encoded.ids, "sequence_ids": encoded.sequence_ids, "type_ids": encoded.type_ids}
@@ -260,7 +258,7 @@ def _form(model: Any, tokenizer: Any, folder: Path) -> Form:
 
 
 def _limit(model: Any, folder: Path, tokenizer: Any) -> int:
-    """How many tokens the model reads at once: of all that config, tokenizer and position embeddings state, the least."""
+    """Context limit of the model: the minimum of those in config, tokenizer and position embeddings."""
     import torch
 
     limits = [describe(folder).context_tokens, tokenizer.model_max_length]

@@ -1,4 +1,4 @@
-"""How a masked language model reads a text with hidden tokens: what goes in, and where their probabilities come out."""
+"""Input sequences of a masked language model for a text with hidden tokens, and the positions of their probabilities."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from limbeck.cluster.engines.scoring_models.batching import Batch, Lengths, by_l
 
 Tokens = tuple[int, ...]
 
-_FULL_ENOUGH = 0.5  # a batch this full ends where sequences get shorter, so that little of it is padding
+_FULL_ENOUGH = 0.5  # a batch this full ends when sequences get shorter, so that little of it is padding
 _SHORTER = 0.9
 
 
@@ -25,10 +25,10 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Hidden:
-    """One sequence to run: the probability of `targets[i]` comes out at `places[i]` (of the decoder, where there is one)."""
+    """One sequence to run: the probability of `targets[i]` is at position `places[i]` (of the decoder, if there is one)."""
 
     tokens: Tokens
-    segments: Tokens  # one a token
+    segments: Tokens  # one per token
     decoder: Tokens  # what the decoder reads; empty for a model without one
     places: Tokens
     targets: Tokens
@@ -38,8 +38,8 @@ class Hidden:
 class Cloze:
     """BERT-like: every hidden token becomes the mask token, and all are restored at once.
 
-    `single` and `pair` hold the special tokens before, between and after the texts; `segments` says which of the two each belongs
-    to (0 or 1), and `has_segments` whether the model is told.
+    `single` and `pair` hold the special tokens before, between and after the texts; `segments` assigns each to one of the two
+    texts (0 or 1), and `has_segments` is whether the model takes segments.
     """
 
     mask: int
@@ -51,11 +51,11 @@ class Cloze:
 
     @property
     def special_tokens(self) -> int:
-        """How many tokens stand around two texts."""
+        """Number of special tokens around two texts."""
         return sum(len(tokens) for tokens in self.pair)
 
     def compose(self, condition: Tokens, text: Tokens, hidden: Sequence[int]) -> Iterator[Hidden]:
-        """Yield the sequence that hides the tokens at `hidden` of `text`; none where nothing is hidden."""
+        """Yield the sequence that hides the tokens at `hidden` of `text`; none if nothing is hidden."""
         if not hidden:
             return
         hide = set(hidden)
@@ -71,7 +71,7 @@ class Cloze:
         yield Hidden(tokens, segments, (), tuple(len(before) + place for place in hidden), targets)
 
     def inputs(self, batch: Sequence[Hidden]) -> dict[str, npt.NDArray[np.int64]]:
-        """What the model's `forward` takes.  # each [batch, tokens]"""
+        """Inputs of the model's `forward`.  # each [batch, tokens]"""
         inputs = _padded([hidden.tokens for hidden in batch], self.pad)
         if self.has_segments:
             inputs["token_type_ids"] = _padded([hidden.segments for hidden in batch], 0)["input_ids"]
@@ -84,10 +84,10 @@ class Cloze:
 
 @dataclass(frozen=True)
 class Infilling:
-    """T5-like: each run of hidden tokens becomes one sentinel, and the decoder restores run after run.
+    """T5-like: each run of hidden tokens becomes one sentinel, and the decoder restores the runs in order.
 
-    The condition stands before the text in the encoder. Where there are more runs than sentinels, they are dealt in turn to as
-    few passes as hold them, and each pass shows what the others hide.
+    The condition precedes the text in the encoder. If there are more runs than sentinels, they are distributed over as few passes
+    as possible, and each pass shows the runs that the others hide.
     """
 
     sentinels: Tokens
@@ -97,7 +97,7 @@ class Infilling:
     special_tokens: int = 1
 
     def compose(self, condition: Tokens, text: Tokens, hidden: Sequence[int]) -> Iterator[Hidden]:
-        """Yield the sequences that hide the tokens at `hidden` of `text`; none where nothing is hidden."""
+        """Yield the sequences that hide the tokens at `hidden` of `text`; none if nothing is hidden."""
         runs = _runs(hidden)
         passes = -(-len(runs) // len(self.sentinels))
         for number in range(passes):
@@ -115,11 +115,11 @@ class Infilling:
                 decoder.append(token)
             shown = end
         encoder += [*text[shown:], self.end]
-        return Hidden(tuple(encoder), (), tuple(decoder[:-1]), tuple(places), tuple(targets))  # the last token is only predicted
+        return Hidden(tuple(encoder), (), tuple(decoder[:-1]), tuple(places), tuple(targets))  # the last token is only a target
 
     def inputs(self, batch: Sequence[Hidden]) -> dict[str, Any]:
-        """What the model's `forward` takes.  # [batch, encoder tokens], [batch, decoder tokens]"""
-        decoder = _padded([hidden.decoder for hidden in batch], self.pad)["input_ids"]  # causal: it sees no padding behind it
+        """Inputs of the model's `forward`.  # [batch, encoder tokens], [batch, decoder tokens]"""
+        decoder = _padded([hidden.decoder for hidden in batch], self.pad)["input_ids"]  # causal: does not see padding after it
         return {**_padded([hidden.tokens for hidden in batch], self.pad), "decoder_input_ids": decoder, "use_cache": False}
 
     def trunk(self, model: Any) -> Any:
@@ -131,7 +131,7 @@ Form = Cloze | Infilling
 
 
 def cloze(template: Mapping[str, Any], mask: int, pad: int, has_segments: bool) -> Cloze:
-    """Return the form of a BERT-like model; `template` holds what its tokenizer makes of the texts ("a",) and ("a", "a").
+    """Return the form of a BERT-like model; `template` is its tokenizer's output for the texts ("a",) and ("a", "a").
 
     Keys `single` and `pair`, each with `ids`, `sequence_ids` (null: a special token) and `type_ids`.
     """
@@ -141,9 +141,9 @@ def cloze(template: Mapping[str, Any], mask: int, pad: int, has_segments: bool) 
 
 
 def batches(lengths: Sequence[tuple[int, int]], batch_tokens: int) -> Iterator[list[int]]:
-    """Lists of places whose padded lengths (encoder and decoder) sum to at most `batch_tokens`, the longest first.
+    """Lists of indices whose padded lengths (encoder and decoder) sum to at most `batch_tokens`, the longest first.
 
-    A sequence that is longer has a batch to itself. O(n log n).
+    A longer sequence has its own batch. O(n log n).
     """
 
     def full(batch: Batch, row: Lengths) -> bool:
@@ -155,7 +155,7 @@ def batches(lengths: Sequence[tuple[int, int]], batch_tokens: int) -> Iterator[l
 
 
 def _specials(encoded: Mapping[str, Any], key: str, gaps: int) -> list[Tokens]:
-    """What stands before the first text, between the texts, and after the last, of the list called `key`."""
+    """The entries of the list `key` before the first text, between the texts, and after the last."""
     found: list[list[int]] = [[]]
     within = False
     for value, sequence in zip(encoded[key], encoded["sequence_ids"], strict=True):
@@ -169,7 +169,7 @@ def _specials(encoded: Mapping[str, Any], key: str, gaps: int) -> list[Tokens]:
 
 
 def _runs(places: Sequence[int]) -> list[tuple[int, int]]:
-    """Maximal runs of adjoining places, as half-open ranges."""
+    """Maximal runs of consecutive positions, as half-open ranges."""
     runs: list[tuple[int, int]] = []
     for place in places:
         if runs and runs[-1][1] == place:

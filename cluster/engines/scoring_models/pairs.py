@@ -1,4 +1,4 @@
-"""From pairs of texts to rows of tokens: each text is tokenised once, pairs are joined as ids, rows are batched by length."""
+"""Convert pairs of texts to rows of tokens: each text is tokenised once, pairs are joined as ids, rows are batched by length."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _PROBE = ("a cat", "the dog")
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of tokens end to end, longest row first.  # ids, types: [sum of lengths]; lengths: [rows]"""
+    """Concatenated rows of tokens, longest row first.  # ids, types: [sum of lengths]; lengths: [rows]"""
 
     ids: Ids
     types: Ids
@@ -26,7 +26,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Template:
-    """What a tokenizer puts before, between and behind two texts, and their token types."""
+    """The tokens that a tokenizer puts before, between and after two texts, and their token types."""
 
     before: Ids
     between: Ids
@@ -35,7 +35,7 @@ class Template:
 
     @property
     def tokens(self) -> int:
-        """How many tokens it adds to a pair."""
+        """Number of tokens it adds to a pair."""
         return len(self.before) + len(self.between) + len(self.behind)
 
 
@@ -69,10 +69,10 @@ class Joined:
 
 
 class Joiner:
-    """Joins pairs for one model of at most `max_tokens` a row."""
+    """Joins pairs for one model with at most `max_tokens` per row."""
 
     def __init__(self, tokenizer: Any, max_tokens: int) -> None:
-        """Take a fast tokenizer of transformers; raises LimbeckError where it does not join two texts in one known way."""
+        """Take a fast tokenizer of transformers; raises LimbeckError if it joins two texts in an unknown way."""
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -80,7 +80,7 @@ class Joiner:
         self._max_tokens = max_tokens
 
     def join(self, pairs: Sequence[tuple[str, str]]) -> Joined:
-        """Tokenise each distinct text once (in parallel) and join; premises lose their end where a row would be too long."""
+        """Tokenise each distinct text once (in parallel) and join; the end of a premise is cut if a row would be too long."""
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         ids = dict(zip(texts, self._encode(texts), strict=True))
         premises = [ids[premise] for premise, _ in pairs]
@@ -93,19 +93,19 @@ class Joiner:
         return Joined(self._template, premises, hypotheses, kept, lengths, (whole - kept).astype(np.int32))
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens each text has, without special ones."""
+        """Return the token count of each text, without special tokens."""
         return [len(ids) for ids in self._encode(texts)]
 
     def _encode(self, texts: Sequence[str]) -> list[Ids]:
-        sound = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]  # half a surrogate pair is no text
+        sound = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]  # unpaired surrogates are not valid text
         encoded = self._backend.encode_batch_fast(sound, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encoded]
 
 
 def batches(lengths: Ids, batch_tokens: int) -> Iterator[Ids]:
-    """Yield the places of rows that go through the model together: longest first, at most `batch_tokens` in sum, or one row.
+    """Yield the indices of rows that are processed together: longest first, at most `batch_tokens` in total, or one row.
 
-    Rows of length 0 are left out. Equal lengths stand side by side, in the order given.
+    Rows of length 0 are skipped. Equal lengths are adjacent, in the given order.
     """
     rows = np.flatnonzero(lengths > 0)
 
@@ -127,7 +127,7 @@ def _template(backend: Any, tokenizer: Any) -> Template:
     last = second + len(hypothesis)
     if not premise or not hypothesis or start < 0 or second < 0:
         name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
-        raise LimbeckError(f"the tokenizer {name} does not join two texts as they are; use a model of the BERT family or DeBERTa")
+        raise LimbeckError(f"the tokenizer {name} changes texts when joining them; use a model of the BERT family or DeBERTa")
     if "token_type_ids" not in tokenizer.model_input_names:
         types[:] = 0
     parts = (types[:start], int(types[start]), types[end:second], int(types[second]), types[last:])
@@ -135,6 +135,6 @@ def _template(backend: Any, tokenizer: Any) -> Template:
 
 
 def _find(row: list[int], part: list[int], start: int) -> int:
-    """The place of `part` in `row` at or behind `start`, -1 where there is none."""
+    """The index of `part` in `row` at or after `start`, -1 if it is absent."""
     places = range(start, len(row) - len(part) + 1)
     return next((place for place in places if row[place : place + len(part)] == part), -1)

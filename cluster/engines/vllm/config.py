@@ -1,4 +1,4 @@
-"""How vLLM is to hold a model; read on the driver, so it imports nothing heavy."""
+"""Config of vLLM engines; read on the driver, so it imports nothing heavy."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,21 +15,21 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.extras import require
 
 CPU_CACHE_BYTES = 2 << 30
-CPU_BATCH_TOKENS = 2048  # vLLM's own choice, 4,096 and more, holds a row of the vocabulary for each token that is scored
-CPU_LOGITS = 3 * CPU_BATCH_TOKENS  # rows of the vocabulary, in float32, that the CPU build keeps once it has scored prompts
-GPU_SHARE = 0.9  # of what the worker reserved of a GPU, where the recipe says nothing
+CPU_BATCH_TOKENS = 2048  # vLLM's default, 4,096 or more, holds a row of the vocabulary per scored token
+CPU_LOGITS = 3 * CPU_BATCH_TOKENS  # rows of the vocabulary, in float32, that the CPU build retains after scoring prompts
+GPU_SHARE = 0.9  # default share of the worker's reserved GPU memory
 
 
 class VllmConfig(EngineConfig):
-    """An engine of vLLM's own, in processes beside the worker: on GPUs, or with its CPU build.
+    """A vLLM engine, in processes separate from the worker: on GPUs, or with its CPU build.
 
     `tensor_parallel_size` times `pipeline_parallel_size` GPUs of one node hold the model together. `gpu_memory_utilization` is
-    the share of each GPU that vLLM takes; null: 0.9 of what the worker reserved of it (`cluster.gpus_per_worker`).
-    `cache_bytes` is the key-value cache; null: what that share leaves on a GPU, 2 GiB on a CPU. `max_sequences` bounds what is
-    decoded together and `batch_tokens` (null: vLLM's choice) the tokens of one step: lower it where log-probabilities of long
-    prompts run out of memory, since every token of a step then has a row of the whole vocabulary. `enforce_eager` leaves out
-    compilation and CUDA graphs; null: on a CPU only, where compiling takes longer than most runs. `lora` names a folder with a
-    PEFT adapter for the model.
+    the share of each GPU that vLLM takes; null: 0.9 of the worker's reservation (`cluster.gpus_per_worker`). `cache_bytes` is the
+    key-value cache; null: the rest of that share on a GPU, 2 GiB on a CPU. `max_sequences` bounds the sequences decoded together
+    and `batch_tokens` (null: vLLM's choice) the tokens of one step: lower it if log-probabilities of long prompts run out of
+    memory, since every token of a step then has a row of the whole vocabulary. `enforce_eager` disables compilation and CUDA
+    graphs; null: on a CPU only, where compilation takes longer than most runs. `lora` names a folder with a PEFT adapter for the
+    model.
     """
 
     extra: ClassVar[str | None] = "vllm"
@@ -53,25 +53,25 @@ class VllmConfig(EngineConfig):
 
     @property
     def processes(self) -> int:
-        """How many processes, on a GPU cluster GPUs, hold the model together."""
+        """Number of processes (GPUs, on a GPU cluster) that hold the model together."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
 
     def adapter(self) -> Path | None:
-        """The folder of `lora`; raises LimbeckError where it holds no adapter."""
+        """The folder of `lora`; raises LimbeckError if it holds no adapter."""
         if self.lora is None:
             return None
         folder = Path(self.lora).expanduser()
         if not (folder / "adapter_config.json").exists():
-            raise LimbeckError(f"{self.lora} has no adapter_config.json; `lora` names a folder that PEFT saved an adapter to")
+            raise LimbeckError(f"{self.lora} has no adapter_config.json; `lora` must name a folder with an adapter saved by PEFT")
         return folder
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Names the content of the model, and of the adapter if there is one."""
+        """Identifies the content of the model, and of the adapter if there is one."""
         adapter = self.adapter()
         return {**super().fingerprint(), **({"lora": fingerprint(adapter)} if adapter else {})}
 
     def problems(self, key: str) -> list[str]:
-        """The adapter is missing."""
+        """Reports a missing adapter."""
         try:
             self.adapter()
         except LimbeckError as error:
@@ -79,7 +79,7 @@ class VllmConfig(EngineConfig):
         return []
 
     def footprint(self, key: str) -> Model:
-        """Weights and cache in processes of its own, spread over the GPUs that it asks for."""
+        """Weights and cache in separate processes, spread over the requested GPUs."""
         shape = shape_of(self.model)
         return Model(
             key,
@@ -100,7 +100,7 @@ class VllmConfig(EngineConfig):
         return self.model_copy(update={"model": folder, "lora": None, "quantization": None})
 
     def build(self) -> Engine:
-        """Return the engine, once vLLM's processes are up; raises LimbeckError if they cannot load the model."""
+        """Return the engine once vLLM's processes have started; raises LimbeckError if they cannot load the model."""
         require(f"an engine of kind vllm (model {self.model})", "vllm")
         from limbeck.cluster.engines.vllm.engine import build
 

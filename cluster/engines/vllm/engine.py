@@ -1,4 +1,4 @@
-"""The engine that runs vLLM: requests of all callers are in one continuous batch; see vllm_process.py for how it is started."""
+"""The engine that runs vLLM: requests of all callers share one continuous batch; see process.py for its start."""
 
 import asyncio
 import queue
@@ -19,7 +19,7 @@ SEED_BITS = 63
 
 
 class VllmEngine:
-    """Completes prompts and scores targets in vLLM's processes; satisfies `protocol.Engine`, from several threads at once."""
+    """Completes prompts and scores targets in vLLM's processes; satisfies `protocol.Engine`, thread-safe."""
 
     def __init__(self, config: VllmConfig, started: Started, load_seconds: float = 0.0) -> None:
         """Wrap a started vLLM; use `build` to start one."""
@@ -27,17 +27,17 @@ class VllmEngine:
         self.usage = Usage(load_seconds=load_seconds)
         self._started, self._tokenizer = started, started.tokenizer
         self._numbers = 0
-        self._active, self._marked = 0, 0.0  # requests under way, and until when their time is counted
+        self._active, self._marked = 0, 0.0  # requests in progress, and the time up to which they are counted
 
     def close(self) -> None:
-        """End vLLM's processes and free their memory; callers that still wait get EngineDied."""
+        """Stop vLLM's processes and free their memory; waiting callers get EngineDied."""
         self._started.close()
 
     def complete(self, requests: Sequence[Request]) -> Iterator[Completion]:
-        """Yield one completion a request, as they finish; requests with an equal beginning share its work through the cache.
+        """Yield one completion per request, as they finish; requests with a common prefix share it through the cache.
 
-        A prompt that is over-long, or that vLLM refuses, yields an error. Raises LimbeckError for a conversation without a chat
-        template, and EngineDied where vLLM's processes have ended.
+        A prompt that is too long, or that vLLM refuses, yields an error. Raises LimbeckError for a conversation without a chat
+        template, and EngineDied if vLLM's processes have exited.
         """
         rendered: dict[Any, tuple[int, ...] | str] = {}
         for prompt in dict.fromkeys(request.prompt for request in requests):
@@ -54,11 +54,11 @@ class VllmEngine:
         yield from self._answers(work)
 
     def logprobs(self, pairs: Sequence[Pair]) -> list[Logprobs]:
-        """Return one natural log-probability per wanted target token of each pair; one NaN where it exceeds the context.
+        """Return one natural log-probability per wanted target token of each pair; one NaN if it exceeds the context.
 
-        Pairs are asked in the order of their tokens, so that those with a common beginning (candidates of one document) find it
-        in the prefix cache. Where the cache reaches into a target, which then has no log-probabilities, the pair is asked again
-        without the cache.
+        Pairs are sent in the order of their tokens, so that those with a common prefix (candidates of one document) find it in
+        the prefix cache. If the cache extends into a target, which then has no log-probabilities, the pair is sent again without
+        the cache.
         """
         queries = chat.tokenise(pairs, self._tokenizer)
         found, asked = sort_out(queries, self.context_tokens)
@@ -66,18 +66,18 @@ class VllmEngine:
         return [found[query] for query in queries]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens each text has, without special tokens."""
+        """Return the token count of each text, without special tokens."""
         return chat.count_tokens(texts, self._tokenizer)
 
     def _render(self, prompt: Any) -> tuple[int, ...] | str:
-        """The tokens of a prompt, or why there are none."""
+        """The tokens of a prompt, or the reason why it cannot be tokenised."""
         try:
             return chat.render(prompt, self._tokenizer)
         except (UnicodeEncodeError, TypeError):  # a lone surrogate, which the tokenizer cannot read
             return "the prompt is not valid Unicode"
 
     def _answers(self, work: Sequence[Coroutine[Any, Any, Any]]) -> Iterator[Any]:
-        """Run coroutines in vLLM's loop; yield what they return, as they end."""
+        """Run coroutines in vLLM's loop; yield their results as they finish."""
         ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         futures = [asyncio.run_coroutine_threadsafe(one, self._started.loop) for one in work]
         for future in futures:
@@ -86,8 +86,8 @@ class VllmEngine:
             for _ in futures:
                 try:
                     yield ended.get().result()
-                except asyncio.CancelledError as gone:  # the loop was ended under the request
-                    raise EngineDied("vLLM was ended") from gone
+                except asyncio.CancelledError as gone:  # the loop was stopped during the request
+                    raise EngineDied("vLLM was stopped") from gone
         finally:
             for future in futures:
                 future.cancel()
@@ -115,12 +115,12 @@ class VllmEngine:
             output = await self._ask(prompt, parameters)
         except EngineDied:
             raise
-        except Exception as error:  # of this request alone: vLLM has a class of its own for each, and new ones in each version
+        except Exception as error:  # specific to this request: vLLM has a class for each error, and new ones in every version
             return _refused(request, len(prompt), f"vLLM failed on the request: {' '.join(str(error).split())[:300]}")
         return self._completion(request, prompt, output.outputs[0])
 
     def _completion(self, request: Request, prompt: tuple[int, ...], answer: Any) -> Completion:
-        """An answer in our words: no end token, the text as our own tokenizer reads it, cut at the first stop string."""
+        """Convert an answer: no end token, the text decoded by our tokenizer, cut at the first stop string."""
         tokens, ended = tuple(answer.token_ids), answer.finish_reason
         if ended not in ("stop", "length"):
             return _refused(request, len(prompt), f"vLLM ended the request early ({ended})")
@@ -135,9 +135,9 @@ class VllmEngine:
         from vllm import SamplingParams
 
         parameters = SamplingParams(
-            max_tokens=1,  # the least there is; what is drawn is thrown away
+            max_tokens=1,  # the minimum; the drawn token is discarded
             temperature=0.0,
-            prompt_logprobs=0,  # of the prompt's own tokens alone
+            prompt_logprobs=0,  # of the prompt's tokens only
             detokenize=False,
             flat_logprobs=True,
             skip_reading_prefix_cache=not (read_cache and self.config.prefix_caching),
@@ -150,7 +150,7 @@ class VllmEngine:
         return query, np.array(values, np.float32)
 
     async def _ask(self, prompt: Sequence[int], parameters: Any) -> Any:
-        """The whole answer to a request; counts what it took."""
+        """The complete answer to a request; counts its usage."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         self._numbers += 1
@@ -171,11 +171,11 @@ class VllmEngine:
         assert output is not None and output.finished
         self.usage.forwarded_tokens += max(0, len(prompt) - 1 - (output.num_cached_tokens or 0))
         if parameters.prompt_logprobs is not None:
-            self.usage.output_tokens -= written  # drawn, but not wanted
+            self.usage.output_tokens -= written  # drawn, but discarded
         return output
 
     def _mark(self, change: int) -> None:
-        """Count the time since the last mark if a request was under way; called in the loop's thread alone."""
+        """Count the time since the last mark if a request was in progress; called only in the loop's thread."""
         now = time.perf_counter()
         if self._active:
             self.usage.model_seconds += now - self._marked
@@ -185,8 +185,8 @@ class VllmEngine:
 def build(config: VllmConfig) -> VllmEngine:
     """Start vLLM with a model.
 
-    Raises LimbeckError where vLLM is not installed, or the model or a setting is not one it takes, and EngineDied where its
-    processes end while they start (out of memory, for one).
+    Raises LimbeckError if vLLM is not installed or does not accept the model or a setting, and EngineDied if its processes exit
+    while they start (for example, out of memory).
     """
     began = time.perf_counter()
     return VllmEngine(config, start(config), time.perf_counter() - began)

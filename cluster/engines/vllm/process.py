@@ -1,4 +1,4 @@
-"""Start vLLM's processes with a model, and end them: the settings of its CPU build and of its GPUs, and its last words."""
+"""Start and stop vLLM's processes: settings of its CPU build and of GPUs, and its last log lines."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from limbeck.corpus.errors import LimbeckError, last_line
 from limbeck.corpus.extras import require
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-PROGRESS_TOKENS = 64  # how often a long answer shows that it gets on
+PROGRESS_TOKENS = 64  # tokens between progress marks of a long answer
 _TAIL_BYTES = 200_000
 _ERROR = re.compile(r"\b(\w*(?:Error|Exception)\b.*|.*[Oo]ut of memory.*)")
 _CONSEQUENCE = re.compile("EngineDeadError|core initialization failed|See root cause")
@@ -31,13 +31,13 @@ _QUIET = {
     "VLLM_NO_USAGE_STATS": "1",  # no telemetry
     "VLLM_DO_NOT_TRACK": "1",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # for the one place beyond the context, which no token ever takes
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # for the one position beyond the context, which is never used
 }
 
 
 @dataclass
 class Started:
-    """A running vLLM: its asynchronous engine, the loop that drives it, and what the model reads and ends with."""
+    """A running vLLM: its asynchronous engine, the loop that drives it, the tokenizer and the end tokens."""
 
     llm: Any
     loop: asyncio.AbstractEventLoop
@@ -49,17 +49,17 @@ class Started:
     watchdog: Watchdog
 
     def last_log_lines(self) -> str:
-        """How vLLM's processes ended, and the last error that they told."""
+        """How vLLM's processes exited, and the last error that they logged."""
         ends = [process.exitcode for process in self.processes if process.exitcode]
         told = _told()
-        how = f"vLLM's engine process ended with exit code {ends[0]}" if ends else "vLLM's engine failed"
+        how = f"vLLM's engine process exited with code {ends[0]}" if ends else "vLLM's engine failed"
         return f"{how}: {told}" if told else how
 
     def close(self) -> None:
         """Stop the processes, the event loop and the watchdog."""
         stopping = asyncio.run_coroutine_threadsafe(_shut(self.llm), self.loop)
         stopping.result(60)
-        self.llm = None  # its own finaliser complains when it runs as late as the interpreter's end
+        self.llm = None  # its finaliser complains when it runs at interpreter exit
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.watchdog.release()
 
@@ -95,7 +95,7 @@ def start(config: VllmConfig) -> Started:
 
 
 async def _launch(config: VllmConfig, folder: Path, context: int) -> Any:
-    """The engine, started within its loop, which its tasks belong to."""
+    """The engine, started within the loop that owns its tasks."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -106,7 +106,7 @@ async def _launch(config: VllmConfig, folder: Path, context: int) -> Any:
         "model": str(folder),
         "dtype": config.dtype,
         "load_format": "safetensors",
-        "max_model_len": context + 1,  # a pair as long as the context leaves no room for the token that vLLM must draw
+        "max_model_len": context + 1,  # a pair as long as the context would leave no room for the token that vLLM must draw
         "max_num_seqs": config.max_sequences,
         "tensor_parallel_size": config.tensor_parallel_size,
         "pipeline_parallel_size": config.pipeline_parallel_size,
@@ -115,7 +115,7 @@ async def _launch(config: VllmConfig, folder: Path, context: int) -> Any:
         "enforce_eager": _eager_on_cpu(config) if on_cpu else bool(config.enforce_eager),
         "quantization": config.quantization,
         "trust_remote_code": config.trust_remote_code,
-        "generation_config": "vllm",  # sampling is the recipe's; none of the model's own defaults
+        "generation_config": "vllm",  # sampling comes from the recipe, not from the model's defaults
         "stream_interval": PROGRESS_TOKENS,
         "disable_log_stats": True,
         "max_num_batched_tokens": config.batch_tokens,
@@ -127,10 +127,10 @@ async def _launch(config: VllmConfig, folder: Path, context: int) -> Any:
 
 
 def _on_cpu(config: VllmConfig, context: int) -> dict[str, Any]:
-    """The cache, as many threads as this worker has (Ray tells processes to take one), and every prompt in one step.
+    """The cache, as many threads as this worker has (Ray sets one per process), and every prompt in one step.
 
-    A prompt that is spread over steps, with a seed, ends the CPU build (0.32): it turns back the offset of the request's random
-    generator, and on a CPU generators have none.
+    A prompt that is spread over steps, with a seed, crashes the CPU build (0.32): it rewinds the offset of the request's random
+    generator, and CPU generators have no offset.
     """
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     os.environ["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // config.processes))
@@ -157,14 +157,14 @@ def _reserved_gpus() -> float:
 
 
 def _result(future: "Future[Any]", config: VllmConfig) -> Any:
-    """The engine, or in one sentence why there is none."""
+    """The engine; raises a one-sentence error if it could not be started."""
     try:
         return future.result()
     except (ValueError, NotImplementedError, ImportError) as error:
-        raise LimbeckError(f"vLLM does not take {config.model} with these settings: {last_line(error)}") from error
+        raise LimbeckError(f"vLLM does not accept {config.model} with these settings:  {last_line(error)}") from error
     except LimbeckError:
         raise
-    except Exception as error:  # its processes ended, whatever the cause
+    except Exception as error:  # its processes exited, for any reason
         raise EngineDied(f"vLLM could not start {config.model}: {_told() or last_line(error)}") from error
 
 
@@ -177,10 +177,10 @@ def _lora(config: VllmConfig) -> Any:
 
 
 def _adapter(folder: Path) -> dict[str, Any]:
-    """What vLLM must know of an adapter before it starts.
+    """Settings of an adapter that vLLM needs at start.
 
-    The rank is rounded up to one that it has kernels for. Only the modules that are adapted are made ready for it: an output
-    layer that was made ready for nothing fails on the log-probabilities of prompts.
+    The rank is rounded up to one with supported kernels. Only the adapted modules are prepared: an output layer that is prepared
+    without an adapter fails on log-probabilities of prompts.
     """
     settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     rank, modules = int(settings["r"]), settings.get("target_modules")
@@ -193,7 +193,7 @@ def _adapter(folder: Path) -> dict[str, Any]:
 
 
 def _eager_on_cpu(config: VllmConfig) -> bool:
-    """Eager, as compiling takes two minutes; but stages of a pipeline are only made ready for one another by compiling (0.32)."""
+    """Eager, since compilation takes two minutes; but pipeline stages are only connected by compilation (0.32)."""
     return config.pipeline_parallel_size == 1 if config.enforce_eager is None else config.enforce_eager
 
 
@@ -208,7 +208,7 @@ def _end_configs(folder: Path, config: VllmConfig) -> list[Any]:
 
 
 def _told() -> str:
-    """The last error in what this process and its children wrote to standard error, where that is a file (as in a worker)."""
+    """The last error that this process and its children wrote to standard error, if that is a file (as in a worker)."""
     try:
         place = Path(os.readlink("/proc/self/fd/2"))
         with place.open("rb") as stream:

@@ -1,8 +1,8 @@
-"""Kills the processes that an engine started as soon as the process that started them is gone, however it ended.
+"""Kills the processes that an engine started as soon as their parent is gone, for any reason.
 
-A killed worker cannot end its children, and an engine process that survives it would hold the GPU that the next worker needs. Run
-as a program: it records its parent's descendants, except those passed as arguments, until it reads a line on standard input (all
-have started), waits for the end of its input, which comes with the end of the parent, and kills the processes that are left.
+A killed worker cannot stop its children, and an engine process that survives it would hold the GPU that the next worker needs.
+Run as a program, it records its parent's descendants, except those passed as arguments, until it reads a line on standard input
+(all have started); at the end of its input, which comes when the parent exits, it kills the processes that are left.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ LOOK_SECONDS = 0.2
 
 
 class Watchdog:
-    """A process that outlives this one for a moment; start it before the processes that it should kill.
+    """A process that briefly outlives this one; start it before the processes that it should kill.
 
-    Processes that run already, for example those of other engines, are left alone.
+    Processes that are already running, for example those of other engines, are ignored.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ def main(parent_id: int, others: set[int]) -> None:
     for process in list(found):
         with contextlib.suppress(psutil.Error):
             found.update(process.children(recursive=True))
-    for process in found:  # psutil compares the time of birth: a number that was given to another process since is left alone
+    for process in found:  # psutil compares creation times: a reused process id is ignored
         with contextlib.suppress(psutil.Error):
             process.kill()
 
