@@ -1,4 +1,4 @@
-"""Which Limbeck a process runs: workers that compute with other code than their driver would corrupt a run."""
+"""The installation of a process: workers with other code than their driver would corrupt a run."""
 
 import hashlib
 import importlib.metadata
@@ -16,7 +16,7 @@ _CODE = (".py", ".jinja", ".json", ".jsonl")
 
 @dataclass(frozen=True)
 class Installation:
-    """A Limbeck: its version, a hash of its code and prompts, and where it is installed; and versions of other packages."""
+    """An installation of Limbeck: version, hash of code and prompts, folder; and the versions of other packages."""
 
     version: str
     code: str
@@ -24,7 +24,7 @@ class Installation:
     others: Mapping[str, str]
 
     def differences(self, other: "Installation") -> list[str]:
-        """What is different in another installation, wherever it is, and whether it is a wheel or a checkout."""
+        """Differences to another installation, regardless of its folder and of wheel or checkout."""
         found = []
         if (self.version, self.code) != (other.version, other.code):
             theirs = f"{other.version} (code {other.code}, in {other.folder})"
@@ -37,16 +37,16 @@ def this_installation(distributions: Sequence[str] = ()) -> Installation:
     """The Limbeck of this process, with the versions of these distributions; reads every source file, about 10 ms."""
     home, digest = Path(str(limbeck.__file__)).parent, hashlib.sha256()
     for package in PACKAGES:
-        folder = (home / package).resolve()  # in a checkout a link, which rglob does not follow
+        folder = (home / package).resolve()  # a link in a checkout, which rglob does not follow
         for file in sorted(path for path in folder.rglob("*") if path.suffix in _CODE):
             digest.update(f"{package}/{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes())
     return Installation(limbeck.__version__, digest.hexdigest()[:16], str(home), {name: _version(name) for name in distributions})
 
 
 def foreign_nodes(config: ClusterConfig, distributions: Sequence[str] = ()) -> list[str]:
-    """Nodes of the cluster that would be joined on which Limbeck, or a package that the recipe needs, is another one.
+    """Nodes of the cluster that would be joined on which Limbeck, or a package that the recipe needs, differs.
 
-    One sentence each. A private cluster's workers run in this very environment.
+    One sentence each. Workers of a private cluster share this environment.
     """
     if running_cluster(config) is None:
         return []
@@ -56,7 +56,7 @@ def foreign_nodes(config: ClusterConfig, distributions: Sequence[str] = ()) -> l
 
 def differing_nodes(distributions: Sequence[str] = ()) -> list[str]:
     """Nodes of the connected cluster that differ from this process, one sentence each."""
-    import ray  # not before: `connected` sets what Ray reads while it is imported
+    import ray  # imported late: `connected` sets variables that Ray reads on import
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ours, asked = this_installation(distributions), {}
@@ -68,7 +68,7 @@ def differing_nodes(distributions: Sequence[str] = ()) -> list[str]:
     for node, call in asked.items():
         try:
             differences = ours.differences(ray.get(call))
-        except ray.exceptions.RayTaskError as error:  # it cannot import what it was asked to run
+        except ray.exceptions.RayTaskError as error:  # it cannot import the function to run
             differences = [f"no usable Limbeck ({last_line(error)}), here {ours.version}"]
         found += [f"node {node} has {difference}; install the same on every node" for difference in differences]
     return found

@@ -14,12 +14,12 @@ PRIVATE = (
 
 
 def silence_deaths() -> None:
-    """Keep Ray from printing a page for each worker and node that dies: the pool reports deaths itself."""
+    """Suppress Ray's long messages about dead workers and nodes: the pool reports them itself."""
     _module("ray._private.worker").print_to_stdstream = lambda *_, **__: None
 
 
 def placement_group(identifier: str) -> Any:
-    """The handle of a placement group, by its id in hex as `ray.util.placement_group_table` has it."""
+    """The handle of a placement group, by its id in hex as in `ray.util.placement_group_table`."""
     from ray.util.placement_group import PlacementGroup
 
     return PlacementGroup(_module("ray._raylet").PlacementGroupID(bytes.fromhex(identifier)))

@@ -12,18 +12,18 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "parser": ("spacy",),
     "tiktoken": ("tiktoken",),
 }
-"""Extra → the modules that Limbeck imports from it, the most telling one first (pyproject.toml has the requirements)."""
+"""Extra → the modules that Limbeck imports from it, the most characteristic one first (requirements are in pyproject.toml)."""
 
 Need = tuple[str, str]
 """What needs an extra, as the subject of a sentence, and the extra's name."""
 
 
 class MissingExtra(LimbeckError):
-    """A part of Limbeck was asked for whose packages are not installed."""
+    """A part of Limbeck was used whose packages are not installed."""
 
 
 def installed(module: str) -> bool:
-    """Whether a module could be imported; nothing is imported to find out."""
+    """Whether a module could be imported; does not import it."""
     return importlib.util.find_spec(module) is not None
 
 

@@ -1,4 +1,4 @@
-"""Another document: what every null and control puts in the place of a candidate's own."""
+"""Another document: the replacement for a candidate's own document in every null and control."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ NO_OTHER = -1
 def other_rows(
     documents: Sequence[str], groups: Sequence[str] | None = None, *, drawn_by: Sequence[str] | None = None
 ) -> npt.NDArray[np.int64]:
-    """Return for each row a row that holds another document, the first that does; `NO_OTHER` if there is none.  # [rows]
+    """Return for each row the first row of another document; `NO_OTHER` if no row qualifies.  # [rows]
 
     `documents` names the document of each row, by its text or id. Documents of one of the `groups` (near-duplicates; None: each
     is its own) are never another for each other. By default it is the next other document in order of first appearance, around

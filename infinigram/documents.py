@@ -53,7 +53,7 @@ class Source:
 
 
 def find_sources(paths: Iterable[str | Path]) -> list[Source]:
-    """The files that the given files and folders hold, by name; raises BadIndex if there are none.
+    """The files that the given files and folders hold, by name; raises BadIndex if nothing is found.
 
     Within folders, files ending in .txt, .md, .rst, .json(l), .json(l).gz, .json(l).zst, .parquet or .npy are read
     (NAME.offsets.npy holds the offsets for token ids); a folder saved by `datasets` is one source.

@@ -109,7 +109,7 @@ def steadily(paths: Sequence[Path], opening: Callable[[], Opened]) -> Opened:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The content of `manifest.json` in a folder, {} if there is none; raises BadIndex if it is broken or too new."""
+    """The content of `manifest.json` in a folder, {} if it is missing; raises BadIndex if it is broken or too new."""
     return manifests.read_manifest(folder) or {}
 
 

@@ -23,7 +23,7 @@ def shard_files(number: int) -> list[str]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a folder, or None if there is none; raises BadIndex if it is broken or too new."""
+    """The manifest of a folder, or None if it is missing; raises BadIndex if it is broken or too new."""
     path = folder / NAME
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -82,7 +82,7 @@ def _wrong_shard(shard: Any, width_bytes: int) -> str | None:
 
 
 def need_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder; raises BadIndex if there is none."""
+    """The manifest of a folder; raises BadIndex if it is missing."""
     manifest = read_manifest(folder)
     if manifest is None:
         raise BadIndex(f"{folder} has no {NAME}; only finished indexes built by limbeck can be changed")
@@ -133,7 +133,7 @@ def changing(folder: Path, *, create: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn system errors while an index is written into a BadIndex that tells the user what to do."""
+    """Turn system errors while an index is written into a BadIndex with a remedy."""
     try:
         yield
     except OSError as error:

@@ -51,7 +51,7 @@ def clean_text(text: str) -> str:
 
 
 def clean_markup(text: str, content_type: str = "") -> str:
-    """The prose of a README: paragraphs separated by blank lines, list items on lines that begin with "- "; "" if there is none.
+    """The prose of a README: paragraphs separated by blank lines, list items on lines that begin with "- "; or "".
 
     `content_type` is that of the metadata (`text/markdown`, `text/x-rst`, `text/plain`); "" guesses it. Code, tables, headings,
     badges, link targets, and the sections and sentences that every README has (installation, licence, location of the

@@ -1,4 +1,4 @@
-"""How a text is cut into words: one function per rule. ROUGE's own rule is in `rouge/words.py`, which needs it on bytes."""
+"""Splitting text into words: one function per rule. ROUGE's own rule is in `rouge/words.py`, which needs it on bytes."""
 
 import re
 

@@ -69,7 +69,7 @@ class Keys:
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
-    """The keys of a file, one per line, ignoring blank lines and lines that begin with #; raises BadQuery if there are none."""
+    """The keys of a file, one per line, ignoring blank lines and lines that begin with #; raises BadQuery if it has no keys."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError) as error:

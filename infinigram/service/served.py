@@ -130,7 +130,7 @@ class Serving:
         return self._served.get(name) if isinstance(name, str) else None
 
     def find(self, name: str) -> Served:
-        """The index with this name; raises Refused with 404 if there is none."""
+        """The index with this name; raises Refused with 404 if it does not exist."""
         served = self._served.get(name)
         if served is None:
             raise Refused(404, f"no index {name[:80]!r}; available:  {', '.join(self.names)}")

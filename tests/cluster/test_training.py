@@ -66,7 +66,7 @@ def test_the_loop_answers_from_one_worker_with_every_core(tmp_path: Path, ray_he
     ("loop", "attempts", "message"),
     [
         (_refuse, 1, "^the dataset has no rows; add some$"),
-        (_break, 2, "failed 2 times, at last with: .*wrong shape"),
+        (_break, 2, "failed 2 times, last with: .*wrong shape"),
         (_die, 2, "failed 2 times"),
     ],
 )

@@ -63,7 +63,7 @@ def test_rows_of_one_source_share_a_split_though_they_have_no_document(tmp_path:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"run": "absent"}, "there is no run folder absent"),
+        ({"run": "absent"}, "no such run folder: absent"),
         ({"run": "plain"}, "plain is not a run folder"),
         ({"run": "begun"}, "the run begun has no dataset yet"),
         ({"run": "done", "round": 4}, "the run done has no dataset of round 4; it has one of round 0, 1"),

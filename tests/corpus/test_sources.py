@@ -110,7 +110,7 @@ def test_parquet_and_its_faults(tmp_path: Path, tokenizer: Tokenizer) -> None:
     for length in (0, 10, 200, path.stat().st_size - 20):
         broken = tmp_path / "broken.parquet"
         broken.write_bytes(path.read_bytes()[:length])
-        with pytest.raises(LimbeckError, match=r"broken\.parquet is not a whole Parquet file"):
+        with pytest.raises(LimbeckError, match=r"broken\.parquet is not a complete Parquet file"):
             read_sources(config("parquet", path=str(broken), document_column="body"), tokenizer, 0)
 
 
@@ -224,7 +224,7 @@ def test_what_no_split_asks_for_keeps_its_place(tmp_path: Path, tokenizer: Token
         ("jsonl", {"path": "rows.jsonl", "min_source_tokens": 500}, "none of the 2 rows of rows.jsonl is usable .*too short"),
         ("jsonl", {"path": "rows.jsonl", "split": {"train": 5, "dev": 1, "test": 1}}, "asks for 5 train"),
         ("jsonl", {"path": "rows.jsonl"}, "only 2 near-duplicate groups"),
-        ("parquet", {"path": "rows.jsonl"}, "rows.jsonl is not a whole Parquet file"),
+        ("parquet", {"path": "rows.jsonl"}, "rows.jsonl is not a complete Parquet file"),
     ],
 )
 def test_faults_are_one_clear_sentence(

@@ -249,7 +249,7 @@ def test_strings_that_are_not_utf8_cost_their_row_wherever_they_are(tmp_path: Pa
     pq.write_table(pa.table({"n": range(5), "tags": nested}), tmp_path / "rows.parquet")
     pq.write_table(pa.table({"n": range(2), "image": [b"\x89PNG"] * 2}), tmp_path / "bytes.parquet")
     assert reasons(read(tokenizer, "labelled", path=str(tmp_path / "rows.parquet"))) == {"rows.parquet:4": "not UTF-8"}
-    with pytest.raises(LimbeckError, match="a cell holds bytes: 'image'; leave that column out of the table"):
+    with pytest.raises(LimbeckError, match="a cell holds bytes: 'image'; omit that column from the table"):
         read(tokenizer, "labelled", path=str(tmp_path / "bytes.parquet"))
 
 
@@ -333,9 +333,9 @@ def test_conversations_that_begin_alike_share_a_split(tmp_path: Path, tokenizer:
         ("seeds", "s.jsonl", "", "there are no tasks in s.jsonl"),
         ("seeds", "s.json", "[]", "there are no tasks in s.json"),
         ("seeds", "s.jsonl", '{"task": "a", "id": 1}\n', "s.jsonl has no column 'instruction'; did you mean .* It has id, task"),
-        ("seeds", "s.json", '[{"instruction": "a"}, {"instr', "s.json is not whole JSON"),
-        ("seeds", "s.json", '[{"instruction": "a"}] [', "s.json is not whole JSON .Extra data"),
-        ("seeds", "s.json", '[{"instruction": "a"} {}]', "s.json is not whole JSON .Expecting ','"),
+        ("seeds", "s.json", '[{"instruction": "a"}, {"instr', "s.json is not valid JSON"),
+        ("seeds", "s.json", '[{"instruction": "a"}] [', "s.json is not valid JSON .Extra data"),
+        ("seeds", "s.json", '[{"instruction": "a"} {}]', "s.json is not valid JSON .Expecting ','"),
         ("seeds", "s.jsonl", '{"instruction": ""}\n', "none of the 1 rows of s.jsonl is usable .*s.jsonl:1: empty instruction"),
         ("seeds", "s.jsonl", '{"instruction": "a", "vary": 1}\n', "s.jsonl has a column 'vary'"),
         ("seeds", "s.txt", "a", "s.txt is not a table that can be read; convert it to one of .jsonl"),
@@ -343,7 +343,7 @@ def test_conversations_that_begin_alike_share_a_split(tmp_path: Path, tokenizer:
         ("labelled", "s.csv", "a,b\n", "there are no rows in s.csv"),
         ("labelled", "s.csv", "a,b,a\n1,2,3\n", "s.csv has two columns called 'a'"),
         ("labelled", "s.csv", '"a"b,c\n1,2\n', "the header of s.csv is not CSV"),
-        ("labelled", "s.parquet", "PAR1", "s.parquet is not a whole Parquet file"),
+        ("labelled", "s.parquet", "PAR1", "s.parquet is not a complete Parquet file"),
         ("conversations", "c.jsonl", "\n", "there are no conversations in c.jsonl"),
         ("conversations", "c.jsonl", '{"chat": []}\n', "c.jsonl has no column 'messages'; .* It has chat"),
     ],

@@ -272,7 +272,7 @@ def test_what_a_split_may_be(values: dict[str, float]) -> None:
         ({"train": 60, "dev": 0.1, "test": 0.1}, r"all counts .* or all fractions .*60"),
         ({"train": -1, "dev": 1, "test": 1}, "from 0 up"),
         ({"train": 0.5, "dev": -0.1, "test": 0.1}, "from 0 up"),
-        ({"train": 0, "dev": 0, "test": 0}, "three zeros"),
+        ({"train": 0, "dev": 0, "test": 0}, "not all 0"),
     ],
 )
 def test_nonsense_splits_say_why(values: dict[str, float], words: str) -> None:

@@ -154,8 +154,8 @@ def run_with_fatal_filter(
     ("fault", "words"),
     [
         ("kill", "it was killed or crashed"),
-        pytest.param("hang", "it computed nothing for 6 s and was ended", marks=pytest.mark.slow),
-        pytest.param("engine", "its engine ended: CUDA error: an illegal memory access", marks=pytest.mark.slow),
+        pytest.param("hang", "it made no progress for 6 s and was killed", marks=pytest.mark.slow),
+        pytest.param("engine", "its engine exited: CUDA error: an illegal memory access", marks=pytest.mark.slow),
     ],
 )
 def test_a_row_that_always_ends_its_worker_becomes_a_reason(
@@ -184,7 +184,7 @@ def test_a_worker_that_dies_whenever_it_loads_stops_the_run(tmp_path: Path, ray_
     recipe = write_recipe(tmp_path, rounds=1, student=None)
     done = run_with_fatal_filter(tmp_path, recipe, ray_address, victim="", filter="NeverLoads")
     assert done.returncode != 0
-    assert "died 3 times while it loaded its models, at last: it was killed or crashed" in done.stderr
+    assert "died 3 times while it loaded its models, last with: it was killed or crashed" in done.stderr
     assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 12, "the part before is kept"
 
 

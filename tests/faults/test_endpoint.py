@@ -41,7 +41,7 @@ def test_several_rows_that_always_fail_are_not_the_servers_death(tmp_path: Path,
 def test_a_server_that_fails_the_trial_too_is_dead(tmp_path: Path) -> None:
     with FaultServer(plan=lambda prompt, before: "500" if prompt in [*POISON, "Hello"] else "") as server:
         engine = build(config(tmp_path, server))
-        with pytest.raises(EngineDied, match="answered nothing for .* requests got: 500"):
+        with pytest.raises(EngineDied, match="answered no request for .* requests got: 500"):
             list(engine.complete(ask()))
         engine.close()
     assert server.arrivals[TRIAL] == 1

@@ -164,5 +164,5 @@ def test_a_prompt_uses_what_the_source_drew_and_the_facts_record_it(tmp_path) ->
 
 
 def test_an_unknown_prompt_names_those_there_are() -> None:
-    with pytest.raises(LimbeckError, match="there is no prompt sumary .* name one of summary"):
+    with pytest.raises(LimbeckError, match="no prompt sumary .* name one of summary"):
         SummariesConfig(prompt="sumary").build()

@@ -191,8 +191,8 @@ def test_two_builds_of_one_folder_exclude_each_other(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": [1, -1]}\n', "token id -1"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 1000, mtime=0)[:-20], "cannot be read to its end"),
         ("a.jsonl.zst", b"nothing of the kind", "cannot be read to its end"),
-        ("a.parquet", b"PAR1", "not a whole Parquet file"),
-        ("a.npy", b"nothing", "no whole array"),
+        ("a.parquet", b"PAR1", "not a complete Parquet file"),
+        ("a.npy", b"nothing", "not a complete numpy array"),
         ("a.txt", b"\xff\xfe", "not UTF-8"),
     ],
 )
@@ -216,7 +216,7 @@ def test_calls_that_cannot_work_are_refused(tmp_path: Path) -> None:
         ([source], "index", Settings(tokenizer="bytes", shards=0), "shards is 0"),
         ([source], "index", Settings(tokenizer="tiktoken:none"), "cannot load the encoding"),
         ([source], "index", Settings(tokenizer=str(tmp_path)), "holds no tokenizer.json"),
-        ([source], "index", Settings(), "no tokenizer was chosen"),
+        ([source], "index", Settings(), "no tokenizer was set"),
     ):
         with pytest.raises(BadIndex, match=said):
             build(paths, tmp_path / out, chosen)

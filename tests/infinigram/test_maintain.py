@@ -99,7 +99,7 @@ def test_append_keeps_to_the_index(tmp_path: Path) -> None:
     with pytest.raises(BadIndex, match="unfinished"):
         remove(index, [0])
     (tmp_path / "none").mkdir()
-    with pytest.raises(BadIndex, match="only an index that was built here"):
+    with pytest.raises(BadIndex, match="only finished indexes built by limbeck"):
         append(tmp_path / "none", [tmp_path / "made.jsonl"], Settings())
 
 

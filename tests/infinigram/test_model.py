@@ -61,7 +61,7 @@ def test_a_perplexity_that_falls_to_one_is_a_whole_improvement() -> None:
 @pytest.mark.parametrize(
     ("neural", "infinite", "sparse", "words"),
     [
-        ([0.0], [1.0, 1.0], [True], "not of one text"),
+        ([0.0], [1.0, 1.0], [True], "of different lengths"),
         ([0.5], [1.0], [True], "log-probabilities"),
         ([-1.0], [1.5], [True], "log-probabilities"),
         ([math.nan], [0.5], [True], "log-probabilities"),

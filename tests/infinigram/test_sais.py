@@ -165,7 +165,7 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadIndex, match="cannot open"):
         sort_part(text, 2, 0, 1, part, nothing)
     Path(text).write_bytes(bytes(2001))
-    with pytest.raises(BadIndex, match="cut off"):
+    with pytest.raises(BadIndex, match="is truncated"):
         sort_part(text, 2, 0, 1000, part, nothing)
     Path(text).write_bytes(bytes(2000))
     with pytest.raises(BadIndex, match="do not cover"):
@@ -174,7 +174,7 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
         sort_part(text, 3, 0, 1000, part, nothing)
     sort_part(text, 2, 0, 1000, part, nothing)
     os.truncate(part, 3996)
-    with pytest.raises(BadIndex, match="part is cut off"):
+    with pytest.raises(BadIndex, match="part is truncated"):
         merge_parts(text, 2, [0, 1000], [part], [""], out, nothing)
     Path(part).write_bytes(np.full(1000, 1000, dtype=np.int32).tobytes())
     with pytest.raises(BadIndex, match="part is damaged"):

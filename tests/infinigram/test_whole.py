@@ -113,7 +113,7 @@ def life_of(life: Life) -> list[list[int] | None]:
 def check_documents(index: Index, life: Life) -> None:
     for number, document in enumerate(life_of(life)):
         if document is None:
-            with pytest.raises(BadQuery, match="taken down"):
+            with pytest.raises(BadQuery, match="was removed"):
                 index.document(number)
         else:
             found = index.document(number)

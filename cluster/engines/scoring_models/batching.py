@@ -1,4 +1,4 @@
-"""Rows that go through a model together: longest first, so that a batch has rows of like length, until it is full."""
+"""Batches of rows for a model: longest first, so that the rows of a batch have similar lengths, until it is full."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ Lengths = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch under way: its rows, their tokens in sum, and the longest of each sequence."""
+    """A batch in progress: its rows, their total tokens, and the longest of each sequence."""
 
     rows: int
     tokens: int
     widest: Lengths
 
     def padded_with(self, row: Lengths) -> int:
-        """Tokens that it has with another row, padding counted."""
+        """Its tokens with another row, including padding."""
         return (self.rows + 1) * sum(map(max, self.widest, row))
 
 
@@ -30,7 +30,7 @@ class Full(Protocol):
 
 
 def by_length(lengths: Sequence[Lengths], full: Full, *, last_first: bool = False) -> Iterator[list[int]]:
-    """Yield the positions of rows that go through a model together, until `full`; a row that is too long alone is alone.
+    """Yield the positions of rows to process together, until `full`; a row that is too long has its own batch.
 
     Rows of equal length are in the order given, or with `last_first` in reverse. O(n log n).
     """

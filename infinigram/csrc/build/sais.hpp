@@ -242,7 +242,7 @@ class SuffixSorter {
     }
   }
 
-  // In the last two passes an entry is the sorted suffix itself; it is stored as its complement once its left neighbour is placed,
+  // In the last two passes, each entry is the sorted suffix itself; it is stored as its complement once its left neighbour is placed,
   // or if the left neighbour belongs to the other pass.
   void induce_l() {
     buckets_start();

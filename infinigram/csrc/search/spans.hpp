@@ -20,7 +20,7 @@ struct Span {
 
 namespace spans_detail {
 
-// For each position of a text in reading order the next one that holds a delimiter, or the size of the text if there is none.
+// For each position of a text in reading order the next one that holds a delimiter, or the size of the text after the last one.
 template <typename Token>
 std::vector<std::size_t> next_delimiters(const Engine<Token>& engine, Query<Token> text, const std::vector<Token>& delimiters) {
   const std::size_t size = text.size();

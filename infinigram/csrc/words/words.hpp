@@ -93,7 +93,7 @@ class Patterns {
     }
   }
 
-  // The first match in `text` from `from` on, empty if there is none.
+  // The first match in `text` from `from` on, or an empty view.
   std::string_view find(std::string_view text, std::size_t from) const {
     if (!any_) return {};
     for (std::size_t at = from; at < text.size(); ++at) {

@@ -52,7 +52,7 @@ def test_workers_are_refused_exactly_where_they_exceed_the_cluster(
         assert found == []
     else:
         assert said(found, f"cluster.workers {workers} × cluster.{unit}_per_worker {each:g} = {workers * each:g} ")
-        assert f" {unit[:3].upper()}s, and the cluster has {sum(sizes)}; lower cluster.workers to " in found[0]
+        assert f" {unit[:3].upper()}s, but the cluster has {sum(sizes)}; lower cluster.workers to " in found[0]
         fewer = int(re.search(r"lower cluster.workers to (\d+) ", found[0])[1])  # type: ignore[index]
         assert fewer * tenths <= sum(sizes) * 10 < (fewer + 1) * tenths
 
@@ -92,9 +92,9 @@ def test_pools_that_fit_one_by_one_but_not_together() -> None:
     teachers, critics = pool(2, 2.0, 1.0), pool(2, 2.0, 1.0, name="critics")
     assert problems([teachers, critics], [node(cpus=8, gpus=4)]) == []
     found = problems([teachers, critics], [node(cpus=7, gpus=4)])
-    assert said(found, "cluster (4) and cluster.critics (4) want 8 CPUs together, and the cluster has 7;", "cpus_per_worker")
+    assert said(found, "cluster (4) and cluster.critics (4) need 8 CPUs together, but the cluster has 7;", "cpus_per_worker")
     found = problems([teachers, critics], [node(cpus=4, gpus=2), node(cpus=4, gpus=1, name="two")])
-    assert said(found, "cluster (2) and cluster.critics (2) want 4 GPUs together, and the cluster has 3;", "gpus_per_worker")
+    assert said(found, "cluster (2) and cluster.critics (2) need 4 GPUs together, but the cluster has 3;", "gpus_per_worker")
     assert len(problems([teachers, critics], [node(cpus=7, gpus=3)])) == 2
     # what is wrong with one pool by itself is told first, and alone
     assert said(problems([pool(9, 1.0), critics], [node(cpus=8, gpus=4)]), "cluster.workers 9")
@@ -119,7 +119,7 @@ def test_pools_that_fit_one_by_one_but_not_together() -> None:
             {"tensor_parallel": 2},
             0.5,
             4,
-            "per_worker 0.5 is a share of one GPU; a model that is spread takes whole ones: set it to 2",
+            "per_worker 0.5 is a share of one GPU; a model on several GPUs needs whole ones: set it to 2",
         ),
         ({"tensor_parallel": 2}, 1.0, 4, "= 2 GPUs, and cluster.gpus_per_worker is 1; set it to 2"),
         ({"tensor_parallel": 2}, 3.0, 4, "is 3; set it to 2"),
@@ -140,7 +140,7 @@ def test_a_model_larger_than_any_node_is_one_problem_with_another_way_out() -> N
 def test_only_critics_on_the_teachers_workers_could_have_workers_of_their_own() -> None:
     def advice(pools: list[Pool], key: str) -> bool:
         (found,) = problems(pools, [node(gpus=4)], model("vllm", key=key, tensor_parallel=2))
-        return "give critics workers of their own: cluster.critics" in found
+        return "give filters their own workers: cluster.critics" in found
 
     alone, both = [pool(1, 1.0, 1.0)], [pool(1, 1.0, 1.0), pool(1, 1.0, 1.0, name="critics")]
     assert advice(alone, "filters.pmi.engine")

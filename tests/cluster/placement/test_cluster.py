@@ -31,7 +31,7 @@ def test_a_joined_cluster_s_nodes_are_what_counts(tmp_path: Path) -> None:
         assert len(set(plan["pools"][0]["nodes"])) == 1 and plan["training"]["when"] == "after the workers"
         assert plan["training"]["gpus"] == 1 and "is not known" in plan["notes"][0]  # GPUs that only Ray has heard of
         (problem,) = check("cluster.workers=3", "cluster.gpus_per_worker=4")["problems"]  # type: ignore[misc]
-        assert "= 12 GPUs, and the cluster has 8; lower cluster.workers to 2" in problem
+        assert "= 12 GPUs, but the cluster has 8; lower cluster.workers to 2" in problem
         (problem,) = check("cluster.gpus_per_worker=16")["problems"]  # type: ignore[misc]
         assert "no node has more than 8" in problem and "vllm serve" in problem
         done = limbeck(

@@ -230,7 +230,7 @@ def test_a_small_node_is_not_where_a_large_model_goes() -> None:
     nodes = [Node("head", 4, 0, 8 * GB), Node("large", 4, 0, 64 * GB)]
     plan = run(engine(kind="transformers"), pool=workers(2, 0), node=nodes)
     assert not plan.problems and plan.places["teachers"] == (1, 1)
-    assert "of memory and a worker" in run(engine(kind="transformers"), pool=workers(5, 0), node=nodes).problems[0]
+    assert "of memory, but a worker" in run(engine(kind="transformers"), pool=workers(5, 0), node=nodes).problems[0]
 
 
 def test_half_gpu_workers() -> None:
@@ -261,8 +261,8 @@ def test_half_gpu_workers() -> None:
         (engine(kind="vllm"), workers(1, 0), H100, "cluster.gpus_per_worker is 0; set it to 1"),
         (engine(kind="transformers"), workers(3, 0, 4.0), Node("cpu", 8, 0, 64 * GB), "lower cluster.workers to 2"),
         (engine(kind="transformers"), workers(1, 0, 16.0), Node("cpu", 8, 0, 64 * GB), "no node has more than 8 CPUs"),
-        (engine(gigabytes=100, kind="transformers"), workers(1, 0), Node("cpu", 8, 0, 64 * GB), "of memory and a worker"),
-        (engine(gigabytes=100, kind="transformers"), workers(1, 1), H100, "of GPU memory and a worker of cluster has"),
+        (engine(gigabytes=100, kind="transformers"), workers(1, 0), Node("cpu", 8, 0, 64 * GB), "of memory, but a worker"),
+        (engine(gigabytes=100, kind="transformers"), workers(1, 1), H100, "of GPU memory, but a worker of cluster has"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(teacher: Model, pool: Pool, node: Node, said: str) -> None:
@@ -277,7 +277,7 @@ def test_pools_side_by_side_and_a_gpu_that_nobody_reserves() -> None:
     (problem,) = make_plan(Demand((workers(2, 4), critics), {"round 0": [*steps]}), [EIGHT]).problems
     assert "cluster (8) and cluster.critics (2)" in problem and "10 GPUs together" in problem
     plan = run(engine(kind="transformers"), pool=workers(1, 0), node=H100, trainer=Trainer(1, 1.0, 1, GB, GB))
-    assert "takes a GPU unreserved" in plan.notes[0] and plan.training == "after the workers"
+    assert "uses a GPU unreserved" in plan.notes[0] and plan.training == "after the workers"
 
 
 def test_students_stand_for_one_another_but_not_beside_the_teacher_as_critic() -> None:

@@ -174,7 +174,7 @@ def test_a_turn_whose_parts_are_published_is_left_out(home: Path, tmp_path: Path
 def test_run_refuses_what_check_refuses(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placing, "cluster_nodes", lambda config: [node(PROCESS_BYTES // 2)])
     found = tiny(home)
-    with pytest.raises(LimbeckError, match="teacher .* needs about .* of memory and a worker of cluster has"):
+    with pytest.raises(LimbeckError, match="teacher .* needs about .* of memory, but a worker of cluster has"):
         check.refuse_what_cannot_run(found, tmp_path)
     assert check.check(found, tmp_path)["problems"]
     monkeypatch.setattr(placing, "cluster_nodes", lambda config: [node()])

@@ -82,7 +82,7 @@ def test_where_no_share_is_enough_all_get_alike_and_the_model_is_named_once() ->
     made = plan([pool(2)], [node(40 * GB)], *large)
     assert made.rooms["teachers"].memory_bytes == int(19 * GB)
     (problem,) = made.problems
-    assert problem.startswith("teacher large needs about 30.7 GB of memory and a worker of cluster has 19.0 GB")
+    assert problem.startswith("teacher large needs about 30.7 GB of memory, but a worker of cluster has 19.0 GB")
     assert "lower cluster.workers" in problem
     fewer = plan([pool(1)], [node(40 * GB)], large[0])
     assert not fewer.problems and fewer.rooms["teachers"].memory_bytes == int(38 * GB)
@@ -105,7 +105,7 @@ def test_models_that_exceed_a_gpu_say_what_it_has() -> None:
     need = int(20 * GB * USABLE) - CONTEXT_BYTES
     assert not plan([pool(1, gpus=1.0)], [gpu], draw(model("a", need))).problems
     (problem,) = plan([pool(1, gpus=1.0)], [gpu], draw(model("a", need + 1))).problems
-    assert "teacher a needs about 19.0 GB of GPU memory and a worker of cluster has 19.0 GB of each GPU" in problem
+    assert "teacher a needs about 19.0 GB of GPU memory, but a worker of cluster has 19.0 GB of each GPU" in problem
     (problem,) = plan([pool(2, gpus=0.5)], [gpu], draw(model("a", need))).problems
     assert "has 9.5 GB of each GPU; raise cluster.gpus_per_worker" in problem
     assert not plan([pool(1, gpus=1.0)], [gpu], draw(model("a", need + 1, device="cpu"))).problems
@@ -118,7 +118,7 @@ def test_vllm_that_does_not_start_in_its_share() -> None:
     starts = draw(model("a", exact, "vllm", gpu_share=0.5))
     assert not plan([pool(1, gpus=1.0)], [gpu], starts).problems
     (problem,) = plan([pool(1, gpus=1.0)], [gpu], draw(model("a", exact + 1, "vllm", gpu_share=0.5))).problems
-    assert "needs about 20.0 GB of each GPU to start, vLLM's share is 20.0 GB" in problem
+    assert "needs about 20.0 GB of each GPU to start, but vLLM's share is 20.0 GB" in problem
     assert "raise teacher.gpu_memory_utilization" in problem
 
 
@@ -173,7 +173,7 @@ def test_memory_decides_where_models_go_and_is_what_is_told_when_it_is_short() -
     nodes = [node(8 * GB, cpus=4), node(64 * GB, cpus=2, name="two")]
     assert plan([pool(2)], nodes, draw(model("large", 20 * GB))).places["teachers"] == (1, 1)
     (problem,) = plan([pool(3)], nodes, draw(model("large", 20 * GB))).problems
-    assert "needs about 20.7 GB of memory and a worker of cluster has" in problem  # and not that processors are short
+    assert "needs about 20.7 GB of memory, but a worker of cluster has" in problem  # and not that processors are short
 
 
 # training
@@ -198,7 +198,7 @@ def test_training_beside_the_workers_fits_to_the_byte() -> None:
 def test_training_that_never_fits_says_how_many_would() -> None:
     made = plan([pool(1)], [node(40 * GB)], draw(ENDPOINT), trainer=Trainer(4, 1.0, 0, 15 * GB, 0))
     (problem,) = made.problems
-    assert "student.workers 4 want 1 CPU and 15.0 GB of memory each, and the cluster has room for 2" in problem
+    assert "student.workers 4 need 1 CPU and 15.0 GB of memory each, but the cluster has room for 2" in problem
     assert "lower student.workers to 2" in problem and made.training == "after the workers"
     (problem,) = plan([pool(1)], [node(10 * GB)], draw(ENDPOINT), trainer=Trainer(1, 1.0, 0, 15 * GB, 0)).problems
     assert "room for 0" in problem and "lower student.workers" not in problem
@@ -309,7 +309,7 @@ def test_the_rows_of_the_plan_are_plain_data() -> None:
 def test_notes_name_what_is_reserved_for_nothing_and_what_is_not_known() -> None:
     gpus = node(gpus=4, gpu_memory=80 * GB)
     (note,) = plan([pool(1, gpus=2.0)], [gpus], draw(model())).notes
-    assert "a worker of cluster reserves 2 GPUs and computes on 1" in note
+    assert "a worker of cluster reserves 2 GPUs but computes on 1" in note
     assert not plan([pool(1, gpus=1.0)], [gpus], draw(model())).notes
     assert not plan([pool(1, gpus=2.0)], [gpus], draw(model(kind="vllm", tensor_parallel=2))).notes
     (note,) = plan([pool(1, gpus=1.0)], [node(gpus=1, name="far"), node(name="two")], draw(model())).notes

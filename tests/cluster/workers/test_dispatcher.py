@@ -32,8 +32,8 @@ def overlapping(job: NotingJob) -> int:
     ("fault", "words"),
     [
         ("kill", "it was killed or crashed"),
-        pytest.param("engine", "its engine ended: an illegal memory access", marks=pytest.mark.slow),
-        pytest.param("hang", "it computed nothing for 4 s and was ended", marks=pytest.mark.slow),
+        pytest.param("engine", "its engine exited: an illegal memory access", marks=pytest.mark.slow),
+        pytest.param("hang", "it made no progress for 4 s and was killed", marks=pytest.mark.slow),
     ],
 )
 def test_a_row_that_ends_its_worker_beside_others_costs_that_row(tmp_path: Path, fault: str, words: str) -> None:

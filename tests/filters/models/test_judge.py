@@ -281,7 +281,7 @@ def test_a_prompt_of_one_s_own(tmp_path: Path) -> None:
         (problem,) = JudgeConfig(prompt=str(path)).problems()
         assert message in problem
     (problem,) = JudgeConfig(prompt="no_such").problems()
-    assert "there is no prompt no_such" in problem and "judge_compare, judge_score" in problem
+    assert "no prompt no_such" in problem and "judge_compare, judge_score" in problem
     assert JudgeConfig(prompt="no_such").scoring()["prompt_text"] is None
 
 

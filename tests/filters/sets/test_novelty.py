@@ -129,7 +129,7 @@ def test_seeds_count_as_accepted(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("missing.txt", None, "there is no pool file"),
+        ("missing.txt", None, "no such pool file"),
         ("seeds.csv", b"a", "neither .txt"),
         ("seeds.txt", b"a\xff", "not UTF-8"),
         ("seeds.jsonl", b'{"text": "a"}\n{"text": 3}', r"seeds\.jsonl:2"),

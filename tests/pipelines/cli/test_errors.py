@@ -124,7 +124,7 @@ def test_one_run_and_what_may_go_wrong_after_it(home: Path, tmp_path: Path, ray_
 
     part = next((run / "rounds/000/candidates").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-50])
-    one_sentence(limbeck("inspect", run), part.name, "not a whole Parquet file", "delete it")
+    one_sentence(limbeck("inspect", run), part.name, "not a complete Parquet file", "delete it")
 
 
 def test_a_cut_off_part_is_named_and_made_again(home: Path, tmp_path: Path, ray_address: str) -> None:

@@ -278,10 +278,10 @@ def test_an_unfinished_run_has_a_report_too(
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("rounds/000/evaluation.json", '{"rows": ', "is not whole JSON"),
+        ("rounds/000/evaluation.json", '{"rows": ', "is not valid JSON"),
         ("rounds/000/evaluation.json", '{"evaluation": []}', "is not what this version writes"),
         ("calibration.json", '{"bounds": {"pmi": 3}}', "is not what this version writes"),
-        ("rounds/000/scores/pmi/part-00000.parquet", "PAR1", "is not a whole Parquet file"),
+        ("rounds/000/scores/pmi/part-00000.parquet", "PAR1", "is not a complete Parquet file"),
     ],
 )
 def test_a_broken_file_is_named(finished: Path, tmp_path: Path, file: str, content: str, words: str) -> None:

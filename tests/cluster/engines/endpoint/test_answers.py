@@ -163,7 +163,7 @@ def test_a_dialect_is_learnt_once() -> None:
     assert dialect.shape(payload) == {"model": "m", "max_completion_tokens": 5, "top_k": 0, "temperature": 0.3}
     assert dialect.learn(sent, payload, "400: anything"), "sent before we knew: worth another try"
     assert not dialect.learn(dialect.shape(payload), payload, "400: the prompt is too long")
-    with pytest.raises(LimbeckError, match="does not take temperature 0.3"):
+    with pytest.raises(LimbeckError, match="does not accept temperature 0.3"):
         dialect.learn(dialect.shape(payload), payload, "400: Unsupported value: 'temperature' does not support 0.3")
 
 
@@ -217,7 +217,7 @@ def test_a_key_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         Key.of(config)
     assert problems(config) == ["the environment variable ENDPOINT_TEST_KEY is not set; it must hold the endpoint's key"]
     monkeypatch.setenv("ENDPOINT_TEST_KEY", "clé secrète")
-    with pytest.raises(LimbeckError, match="holds characters that no key can have") as caught:
+    with pytest.raises(LimbeckError, match="contains characters that are invalid in a key") as caught:
         Key.of(config)
     assert "secr" not in str(caught.value)
 

@@ -79,7 +79,7 @@ def test_it_says_what_was_spent() -> None:
     assert not ledger.reserve((200, 200))
     assert str(ledger.spent((200, 200))) == (
         "the endpoint's budget is spent: 700 of 1,000 tokens and 0.8000 of 2 in money (600 prompt and 100 drawn tokens), and the "
-        "next request could take 400 more; raise budget and run again to go on"
+        "next request could take 400 more; raise budget and rerun to resume"
     )
 
 
@@ -141,7 +141,7 @@ def test_a_ledger_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     [
         ({"base_url": "127.0.0.1:8000"}, "must be like http"),
         ({"base_url": "ftp://host/v1"}, "must be like http"),
-        ({"base_url": "http://host:port/v1"}, "is no URL"),
+        ({"base_url": "http://host:port/v1"}, "is not a URL"),
         ({"budget": {"money": 3.0}}, "needs price_per_million_input"),
         ({"tokens": 3}, "unknown key 'tokens'"),
         ({"attempts": 0}, "greater than or equal to 1"),

@@ -158,9 +158,9 @@ def test_a_server_that_is_down_for_a_while_costs_no_row(opened: Opener) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("500", "answered nothing for .* requests got: 500: not this time"),
+        ("500", "answered no request for .* requests got: 500: not this time"),
         ("hang", "no answer within 0.5 s"),
-        ("503", "answered nothing for .* but 503"),
+        ("503", "returned nothing for .* but 503"),
     ],
 )
 def test_a_server_that_answers_nothing_is_dead(opened: Opener, fault: str, words: str) -> None:
@@ -178,12 +178,12 @@ def test_a_server_that_is_gone_is_dead_and_keeps_what_was_answered(opened: Opene
         while len(server.answered) < 30:
             time.sleep(0.01)
     assert first.error is None and len(list(rest)) == 29
-    with pytest.raises(EngineDied, match="nothing has listened at"):
+    with pytest.raises(EngineDied, match="nothing listened at"):
         list(engine.complete([ask(31)]))
 
 
 def test_a_server_that_was_never_there_is_dead(opened: Opener) -> None:
-    with nothing_listens() as url, pytest.raises(EngineDied, match=r"nothing answers at .* \(waited"):
+    with nothing_listens() as url, pytest.raises(EngineDied, match=r"no response from .* \(waited"):
         opened(url, patience_seconds=0.3)
 
 
@@ -191,8 +191,8 @@ def test_a_server_that_was_never_there_is_dead(opened: Opener) -> None:
     ("fault", "words"),
     [
         ("403", "refuses us .*set api_key_env"),
-        ("quota", "wants to be paid first"),
-        ("429-long", "left alone for 86400 s .*patience_seconds 20"),
+        ("quota", "returned a billing error"),
+        ("429-long", "rate limiting us .Retry-After: 86400 s.*patience_seconds 20"),
     ],
 )
 def test_what_the_user_must_mend_ends_the_call(opened: Opener, fault: str, words: str) -> None:
@@ -225,7 +225,7 @@ def test_parameters_that_a_server_does_not_know(opened: Opener) -> None:
         assert not any(answer.error for answer in answers(engine, [ask(n) for n in range(20)]).values())
         refused = sum("top_k" in body or "seed" in body for body in server.bodies)
         assert refused <= 16, "only what was in flight before the server's first words"
-    words = "does not take top_k 50.*set the generator's top_k to 0"
+    words = "does not accept top_k 50.*set the generator's top_k to 0"
     with FaultServer(refused_parameters=("top_k",)) as server, pytest.raises(LimbeckError, match=words):
         list(opened(server).complete([ask(0, top_k=50)]))
 

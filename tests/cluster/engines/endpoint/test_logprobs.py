@@ -126,7 +126,7 @@ def test_faults_cost_nothing_and_a_row_that_always_fails_is_not_a_number(model: 
 def test_a_server_that_cannot_says_so(model: Path) -> None:
     with FaultServer(echoes=False) as server:
         engine = engine_for(server, model)
-        with pytest.raises(LimbeckError, match="does not tell the log-probabilities of a prompt.*echo is not supported"):
+        with pytest.raises(LimbeckError, match="does not return log-probabilities of a prompt.*echo is not supported"):
             engine.logprobs(PAIRS)
         engine.close()
     assert len(server.bodies) == 4, "each way of asking once"
@@ -135,7 +135,7 @@ def test_a_server_that_cannot_says_so(model: Path) -> None:
 def test_a_server_with_another_tokenizer_is_noticed(model: Path) -> None:
     with FaultServer(alphabet_shift=7) as server:
         engine = engine_for(server, model)
-        with pytest.raises(LimbeckError, match="has another tokenizer; set model to the one that it serves"):
+        with pytest.raises(LimbeckError, match="has another tokenizer; set model to the one it serves"):
             engine.logprobs(PAIRS)
         engine.close()
 

@@ -70,4 +70,4 @@ def test_the_preflight_asks_the_server(home: Path) -> None:
     with nothing_listens() as url:
         done = limbeck("check", write_recipe(home, **endpoint(home, url)), "--json")
     assert done.returncode == 1
-    assert any("nothing answers" in problem for problem in json.loads(done.stdout)["problems"])
+    assert any("no response from" in problem for problem in json.loads(done.stdout)["problems"])

@@ -186,7 +186,7 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     model.bert.save_pretrained(tmp_path / "bare")
     (tmp_path / "bare" / "config.json").write_text((folder / "config.json").read_text())
-    with pytest.raises(LimbeckError, match="no classifier: its weights lack"):
+    with pytest.raises(LimbeckError, match="not a classifier: its weights lack"):
         ClassifierConfig(model=str(tmp_path / "bare")).load()
     with pytest.raises(LimbeckError, match="does not exist"):
         ClassifierConfig(model=str(tmp_path / "none")).load()

@@ -99,7 +99,7 @@ def test_ways_of_pooling(tmp_path: Path) -> None:
     with pytest.raises(LimbeckError, match="has a Dense layer"):
         pooling(tmp_path)
     (tmp_path / "modules.json").write_text("[{")
-    with pytest.raises(LimbeckError, match="is not whole JSON"):
+    with pytest.raises(LimbeckError, match="is not valid JSON"):
         pooling(tmp_path)
 
 

@@ -197,7 +197,7 @@ def test_stop_strings_end_a_text(engine: VllmEngine) -> None:
 
 
 def test_a_model_or_setting_that_vllm_does_not_take_is_one_sentence() -> None:
-    with pytest.raises(LimbeckError, match="does not take|does not exist"):
+    with pytest.raises(LimbeckError, match="does not accept|does not exist"):
         build(VllmConfig(model="/nowhere/model"))
     with pytest.raises(LimbeckError, match="no adapter_config.json"):
         build(CONFIG.model_copy(update={"lora": "/nowhere"}))
