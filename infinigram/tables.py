@@ -1,8 +1,8 @@
 """The table of one shard: sorted in memory if it fits, otherwise in parts on disk with one merge.
 
-Sorted parts are merged without comparing suffixes (SAscan, see csrc/build/gaps.hpp): from the last part to the first, everything after a
-part is read once and counted into the gaps between its sorted suffixes; parts and gaps, each read once sequentially, produce the
-table. So random reads stay within what fits in memory, and a much larger text costs one additional pass per part.
+Sorted parts are merged without comparing suffixes (SAscan, see csrc/build/gaps.hpp): from the last part to the first, everything
+after a part is read once and counted into the gaps between its sorted suffixes; parts and gaps, each read once sequentially,
+produce the table. So random reads stay within what fits in memory, and a much larger text costs one additional pass per part.
 """
 
 import math
