@@ -52,7 +52,7 @@ def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, 
             _release(_reservations() - held)
             if attempt > placement.max_failures:
                 times = "once" if attempt == 1 else f"{attempt} times"
-                raise LimbeckError(f"training failed {times}, last with:  {exit_message(error)}") from error
+                raise LimbeckError(f"training failed {times}, last with: {exit_message(error)}") from error
             continue
         if "refusal" in outcome:
             raise LimbeckError(outcome["refusal"])

@@ -31,7 +31,7 @@ class Split(Config):
         if any(counts) and not all(counts):
             raise ValueError(f"a split must be all counts (whole numbers) or all fractions (1.0, not 1): {values}")
         if not counts[0] and sum(values) > 1 + 1e-9:
-            raise ValueError(f"the fractions of a split must sum to at most 1:  {' + '.join(map(str, values))} = {sum(values):g}")
+            raise ValueError(f"the fractions of a split must sum to at most 1: {' + '.join(map(str, values))} = {sum(values):g}")
 
 
 def shingles(text: str) -> set[str]:

@@ -191,7 +191,7 @@ def _embedded_names() -> str:
 def _embedded(name: str) -> Path:
     if name in MADE:
         if not (folder := made_root() / name).exists():
-            raise LimbeckError(f"embedded:{name} has not been created on this machine yet; run:  {MADE[name]}")
+            raise LimbeckError(f"embedded:{name} has not been created on this machine yet; run: {MADE[name]}")
         check_folder(folder)
         return folder
     if name not in EMBEDDED:

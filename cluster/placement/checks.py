@@ -37,7 +37,7 @@ def _counts(pool: Pool, nodes: Sequence[Node]) -> list[str]:
         return [f"{gpus_key} is {pool.gpus:g}, but no node of the cluster has a GPU; set it to 0 to compute on CPUs"]
     if pool.gpus > most_gpus:
         return [
-            f"{gpus_key} is {pool.gpus:g}, but an engine runs on one node and no node has over {most_gpus} GPUs; {OVER_NODES}"
+            f"{gpus_key} is {pool.gpus:g}, but no node has more than {most_gpus} GPUs: an engine runs on one node; {OVER_NODES}"
         ]
     if pool.cpus > most_cpus:
         return [f"{cpus_key} is {pool.cpus:g}, but no node has more than {most_cpus:g} CPUs; set it to {most_cpus:g} or less"]

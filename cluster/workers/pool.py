@@ -99,7 +99,7 @@ class WorkerPool:
             except ray.exceptions.RayError as death:  # a dispatcher or a worker is lost: published parts are skipped next time
                 attempts += 1
                 if attempts == STREAM_ATTEMPTS:
-                    raise LimbeckError(f"Ray lost the stream {STREAM_ATTEMPTS} times, last with:  {last_line(death)}") from death
+                    raise LimbeckError(f"Ray lost the stream {STREAM_ATTEMPTS} times, last with: {last_line(death)}") from death
                 words = f"a node or a dispatcher died ({type(death).__name__})"
                 self.notes.append(f"{words}; the stream was restarted with the unpublished parts")
 

@@ -133,7 +133,7 @@ class Serving:
         """The index with this name; raises Refused with 404 if it does not exist."""
         served = self._served.get(name)
         if served is None:
-            raise Refused(404, f"no index {name[:80]!r}; available:  {', '.join(self.names)}")
+            raise Refused(404, f"no index {name[:80]!r}; available: {', '.join(self.names)}")
         return served
 
 

@@ -108,7 +108,7 @@ def _closing(side: _Side) -> str:
     try:
         rendered, _ = render_jinja_template(conversations=[turns], chat_template=side.chat_template, **side.special)
     except Exception as error:  # a template may raise anything
-        raise LimbeckError(f"the chat template of {side.folder} fails on a user turn and its answer:  {error}") from error
+        raise LimbeckError(f"the chat template of {side.folder} fails on a user turn and its answer: {error}") from error
     _, found, closing = str(rendered[0]).rpartition(_ANSWER)
     if not found:
         raise LimbeckError(f"the chat template of {side.folder} drops the assistant turn; fix the template")

@@ -239,7 +239,7 @@ def test_the_seed_draws_the_split() -> None:
 @pytest.mark.parametrize(
     ("groups", "split", "message"),
     [
-        ({"a": "a", "b": "b"}, Split(train=2, dev=1, test=1), "asks for 2 train .* 1 dev .* 1 test documents, but only 2"),
+        ({"a": "a", "b": "b"}, Split(train=2, dev=1, test=1), "needs 2 train .* 1 dev .* 1 test documents, but only 2"),
         ({"a": "g", "b": "g", "c": "g"}, Split(), "3 usable documents form only 1 near-duplicate group.* for train, dev, test"),
         ({"a": "g", "b": "h", "c": "h"}, Split(), "3 usable documents form only 2 near-duplicate group.* for train, dev, test"),
         ({"a": "g", "b": "g"}, Split(train=0.5, dev=0, test=0.5), "only 1 near-duplicate group.* for train, test"),
@@ -270,8 +270,8 @@ def test_what_a_split_may_be(values: dict[str, float]) -> None:
         ({"train": 0.9, "dev": 0.2, "test": 0.1}, r"at most 1: 0\.9 \+ 0\.2 \+ 0\.1 = 1\.2"),
         ({"train": 0.9, "dev": 0.1, "test": 0.0001}, r"= 1\.0001"),
         ({"train": 60, "dev": 0.1, "test": 0.1}, r"all counts .* or all fractions .*60"),
-        ({"train": -1, "dev": 1, "test": 1}, "from 0 up"),
-        ({"train": 0.5, "dev": -0.1, "test": 0.1}, "from 0 up"),
+        ({"train": -1, "dev": 1, "test": 1}, "at least 0"),
+        ({"train": 0.5, "dev": -0.1, "test": 0.1}, "at least 0"),
         ({"train": 0, "dev": 0, "test": 0}, "not all 0"),
     ],
 )

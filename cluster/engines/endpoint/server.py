@@ -73,7 +73,7 @@ def ask_what_is_served(config: EndpointConfig, key: Key) -> Served:
             response = http.get(f"{config.base_url}/models", timeout=ASK_SECONDS)
     except httpx.RequestError as error:
         words = key.hide(str(error)) or type(error).__name__
-        raise ServerGone(f"no response from {config.base_url}:  {words}") from error
+        raise ServerGone(f"no response from {config.base_url}: {words}") from error
     words = f"{response.status_code}: {key.hide(error_words(response.content))}"
     if response.status_code in BUSY or response.status_code >= 500:
         raise ServerGone(f"{config.base_url}/models returned {words}")

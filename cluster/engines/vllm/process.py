@@ -161,7 +161,7 @@ def _result(future: "Future[Any]", config: VllmConfig) -> Any:
     try:
         return future.result()
     except (ValueError, NotImplementedError, ImportError) as error:
-        raise LimbeckError(f"vLLM does not accept {config.model} with these settings:  {last_line(error)}") from error
+        raise LimbeckError(f"vLLM does not accept {config.model} with these settings: {last_line(error)}") from error
     except LimbeckError:
         raise
     except Exception as error:  # its processes exited, for any reason

@@ -108,12 +108,12 @@ def test_pools_that_fit_one_by_one_but_not_together() -> None:
         ({}, 0.5, 1, None),
         ({"tensor_parallel": 4}, 4.0, 4, None),
         ({"tensor_parallel": 2, "pipeline_parallel": 2}, 4.0, 4, None),
-        ({"tensor_parallel": 2}, 0.0, 0, "2 GPUs, and no node has any; set both to 1 for vLLM's CPU build"),
+        ({"tensor_parallel": 2}, 0.0, 0, "2 GPUs, but no node has any; set both to 1 for vLLM's CPU build"),
         (
             {"tensor_parallel": 4, "pipeline_parallel": 2},
             8.0,
             4,
-            "4 × teacher.pipeline_parallel_size 2 = 8 GPUs, and no node has",
+            "4 × teacher.pipeline_parallel_size 2 = 8 GPUs, but no node has",
         ),
         (
             {"tensor_parallel": 2},
@@ -121,9 +121,9 @@ def test_pools_that_fit_one_by_one_but_not_together() -> None:
             4,
             "per_worker 0.5 is a share of one GPU; a model on several GPUs needs whole ones: set it to 2",
         ),
-        ({"tensor_parallel": 2}, 1.0, 4, "= 2 GPUs, and cluster.gpus_per_worker is 1; set it to 2"),
+        ({"tensor_parallel": 2}, 1.0, 4, "= 2 GPUs, but cluster.gpus_per_worker is 1; set it to 2"),
         ({"tensor_parallel": 2}, 3.0, 4, "is 3; set it to 2"),
-        ({}, 2.0, 4, "= 1 GPUs, and cluster.gpus_per_worker is 2; set it to 1"),
+        ({}, 2.0, 4, "= 1 GPUs, but cluster.gpus_per_worker is 2; set it to 1"),
         ({}, 0.0, 1, "is 0; set it to 1"),
     ],
 )
@@ -174,7 +174,7 @@ def test_vllm_s_share_of_a_gpu_is_within_what_its_worker_reserves(share: float |
     if lower_to is None:
         assert found == []
     else:
-        assert said(found, f"teacher.gpu_memory_utilization {share:g} is more than the {min(1.0, gpus):g} of a GPU")
+        assert said(found, f"teacher.gpu_memory_utilization {share:g} exceeds the {min(1.0, gpus):g} of a GPU")
         assert f"lower it to {lower_to}," in found[0]
 
 

@@ -29,7 +29,7 @@ def test_a_joined_cluster_s_nodes_are_what_counts(tmp_path: Path) -> None:
         assert found["problems"] == [] and isinstance(plan, dict)
         assert sorted((node["cpus"], node["gpus"]) for node in plan["nodes"]) == [(1.0, 0), (8.0, 8)]
         assert len(set(plan["pools"][0]["nodes"])) == 1 and plan["training"]["when"] == "after the workers"
-        assert plan["training"]["gpus"] == 1 and "is not known" in plan["notes"][0]  # GPUs that only Ray has heard of
+        assert plan["training"]["gpus"] == 1 and "is unknown" in plan["notes"][0]  # GPUs that only Ray has heard of
         (problem,) = check("cluster.workers=3", "cluster.gpus_per_worker=4")["problems"]  # type: ignore[misc]
         assert "= 12 GPUs, but the cluster has 8; lower cluster.workers to 2" in problem
         (problem,) = check("cluster.gpus_per_worker=16")["problems"]  # type: ignore[misc]

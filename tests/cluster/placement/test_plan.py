@@ -186,12 +186,12 @@ def test_one_gpu_holds_vllm_and_a_small_critic_but_trains_afterwards() -> None:
     assert stages(run(engine(), NLI, pool=workers(1, 1.0), node=small_gpu)) == [["sample"], ["score nli"]]
     # all weights in float32 with Adam do not fit even alone
     (problem,) = run(engine(), NLI, pool=workers(1, 1.0), node=H100, trainer=Trainer(1, 1.0, 1, 30 * GB, 122 * GB)).problems
-    assert "student.workers 1 want" in problem and "student.lora" in problem
+    assert "student.workers 1 need" in problem and "student.lora" in problem
 
 
 def test_a_gpu_of_unknown_size_is_shared_with_nothing() -> None:
     plan = run(engine(), NLI, pool=workers(1, 1.0), node=Node("far", 16, 1, 64 * GB, None))
-    assert stages(plan) == [["sample"], ["score nli"]] and "GPU memory of far is not known" in plan.notes[0]
+    assert stages(plan) == [["sample"], ["score nli"]] and "GPU memory of far is unknown" in plan.notes[0]
 
 
 def test_eight_gpus_as_two_replicas_of_tensor_parallel_4() -> None:

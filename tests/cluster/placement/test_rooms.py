@@ -161,7 +161,7 @@ def test_pools_that_reserve_most_are_placed_first() -> None:
 def test_workers_for_which_no_single_node_has_room() -> None:
     nodes = [node(cpus=3), node(cpus=3, name="two")]
     (problem,) = plan([pool(3, cpus=2.0)], nodes, draw(ENDPOINT)).problems
-    assert "cluster.workers is 3, and only 2 workers of 2 CPUs and 0 GPUs each" in problem and "other pool" not in problem
+    assert "cluster.workers is 3, but only 2 workers with 2 CPUs and 0 GPUs each" in problem and "other pool" not in problem
     assert "lower cluster.workers to 2" in problem
     nodes = [node(cpus=4), node(cpus=4, name="two")]
     both = [pool(2, cpus=3.0), pool(1, cpus=2.0, name="critics")]
@@ -313,7 +313,7 @@ def test_notes_name_what_is_reserved_for_nothing_and_what_is_not_known() -> None
     assert not plan([pool(1, gpus=1.0)], [gpus], draw(model())).notes
     assert not plan([pool(1, gpus=2.0)], [gpus], draw(model(kind="vllm", tensor_parallel=2))).notes
     (note,) = plan([pool(1, gpus=1.0)], [node(gpus=1, name="far"), node(name="two")], draw(model())).notes
-    assert re.match(r"the GPU memory of far is not known", note)
+    assert re.match(r"the GPU memory of far is unknown", note)
 
 
 def test_models_of_one_identity_are_loaded_once() -> None:
