@@ -18,9 +18,9 @@ quickstart: $(VENV)/.ready $(VENV)/.extension
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 test: $(VENV)/.ready $(VENV)/.extension
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" --hypothesis-profile=ci
 
-# what `make test` leaves out for its length: every kill -9, DeepSpeed on two workers, whole runs
+# what `make test` leaves out for its length: every kill -9, DeepSpeed on two workers, whole runs; hypothesis draws new examples
 test-all: $(VENV)/.ready $(VENV)/.extension
 	$(PYTEST)
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from helpers.old_names import refuse_old_names
@@ -22,6 +23,9 @@ from helpers.tiny_run import write_recipe
 from limbeck import _infinigram
 
 refuse_old_names()
+# no example is timed; `make test` also fixes which examples are drawn (--hypothesis-profile=ci)
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 os.environ["PYTHONPATH"] = SEARCH_PATH
 
 # a sanitized build that the ordinary one shadows would test nothing

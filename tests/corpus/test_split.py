@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from itertools import combinations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -180,15 +180,16 @@ def test_sizes_are_those_of_largest_remainders(documents: int, split: Split, exp
     assert counts[None] == documents - sum(expected)
 
 
+@example(17, 0.5, 0.5, 0.03125, 0.5)  # train gives one and is then no longer the largest
 @given(st.integers(3, 400), st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0.01, 1), st.floats(0.05, 1))
 def test_sizes_differ_from_the_exact_shares_by_less_than_one(documents: int, a: float, b: float, c: float, whole: float) -> None:
-    """But for the one document that an empty split is given."""
+    """Except for the one document that each split which would be empty takes from a larger one."""
     shares = [share / (a + b + c) * whole for share in (a, b, c)]
     split = Split(train=shares[0], dev=shares[1], test=shares[2])
     counts = Counter(assign_splits({str(i): str(i) for i in range(documents)}, split, 0).values())
+    filled = sum(counts[name] == 1 and share * documents < 1 for name, share in zip(SPLITS, shares, strict=True))
     for name, share in zip(SPLITS, shares, strict=True):
-        given_away = 2 if counts[name] == max(counts[n] for n in SPLITS) else 0
-        assert -1 - given_away - 1e-6 < counts[name] - share * documents < 1 + 1e-6
+        assert -1 - filled - 1e-6 < counts[name] - share * documents < 1 + 1e-6
     total = sum(counts[name] for name in SPLITS)
     assert abs(total - documents * whole) <= 0.5 + 1e-6 or total == 3
 
