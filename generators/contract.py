@@ -202,8 +202,11 @@ class GeneratorConfig(Kind):
     invents_inputs: ClassVar[bool] = False
     """Whether its sources hold no question: then the round-0 teacher draws the held-out inputs once, and they are frozen."""
 
+    measures: ClassVar[tuple[str, ...] | None] = None
+    """The measures that evaluation reports for its task, in this order, after the pass rate; None: all with a value."""
+
     controls: ClassVar[tuple[str, ...]] = ("mismatched",)
-    """The controls that its task is compared with; each needs what it is made of (a document, another source)."""
+    """The controls its task is compared with. `first-sentence` and `document` need documents, `mismatched` other sources."""
 
     @property
     def needs(self) -> Needs:

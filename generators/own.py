@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import ConfigDict, Field, SkipValidation
 
@@ -18,7 +18,6 @@ class OwnGenerator(GeneratorConfig):
     """The config of a user-defined script; see `own_generator`."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
-    controls: ClassVar[tuple[str, ...]] = ("mismatched",)
 
     kind: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     script: SkipValidation[Any] = Field(exclude=True)
@@ -28,7 +27,19 @@ class OwnGenerator(GeneratorConfig):
     candidates: int = Field(1, ge=1)
     completions: int = Field(1, ge=1)
     chat: bool = True
+    judged_by: tuple[str, ...] | None = None
+    compared_with: tuple[str, ...] = ("mismatched",)
     code: str = ""
+
+    @property
+    def measures(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        """The measures that evaluation reports."""
+        return self.judged_by
+
+    @property
+    def controls(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The controls that it is compared with."""
+        return self.compared_with
 
     @property
     def invents_inputs(self) -> bool:  # type: ignore[override]
@@ -62,8 +73,8 @@ def own_generator(
 
     `script(source, draw, pool)` yields what it wants drawn or scored and returns drafts. Its inputs for evaluation are drawn once
     by the round-0 teacher and frozen, unless `question(source)` says what to ask about a source. `settings`: `candidates`,
-    `completions` and `chat` for the estimate and the checks, `answers` (a Sampling) for evaluation, `named_engines`. Resume
-    compares the source code of `script`, not that of what it calls.
+    `completions` and `chat` for the estimate and the checks; `answers` (a Sampling), `judged_by` and `compared_with` (names of
+    measures and controls) for evaluation; `named_engines`. Resume compares the source code of `script`, not of what it calls.
     """
     return OwnGenerator(kind=kind, script=script, ask=question, code=_digest(script), **settings)
 

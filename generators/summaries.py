@@ -24,6 +24,10 @@ class SummariesConfig(GeneratorConfig):
     `vary`. With `style` chat it is the user's turn, with plain it is the text that the model continues.
     """
 
+    measures: ClassVar[tuple[str, ...] | None] = (
+        *("pass_rate", "rouge_1", "rouge_2", "rouge_l", "faithfulness", "saliency", "pmi", "salient_recall", "compression"),
+        "distinct_2",
+    )
     controls: ClassVar[tuple[str, ...]] = ("first-sentence", "mismatched", "document")
 
     kind: Literal["summaries"] = "summaries"

@@ -51,6 +51,7 @@ from limbeck.pipelines.kinds import add_installed_kinds
 from limbeck.pipelines.runs.rows import RowsConfig, default_rows
 from limbeck.students.config import SftConfig
 from limbeck.students.contract import StudentConfig
+from limbeck.students.evaluation.measures import CONTROLS, SCALARS
 
 GeneratorConfig.add(SummariesConfig)
 FilterConfig.add(
@@ -201,6 +202,9 @@ class Recipe(Config):
             )
         if self.target is None and self.budget != BudgetConfig():
             raise ValueError("budget needs a target: without one every source is drawn from once")
+        for what, stated, known in (("measure", self.asked.measures or (), SCALARS), ("control", self.asked.controls, CONTROLS)):
+            if strange := [name for name in stated if name not in known]:
+                raise ValueError(f"generator {self.asked.kind} declares the {what} {strange[0]!r}; known: {', '.join(known)}")
         if isinstance(self.student, tuple) and len(self.student) != self.rounds:
             raise ValueError(
                 f"student is a list of {len(self.student)} and rounds is {self.rounds}; give one per round, or one section"

@@ -172,9 +172,11 @@ def read_documents(context: Context) -> None:
         rejected = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
         used = sum(counts[split] for split in ("train", "dev", "test"))
         counts = {"used": used, **{split: counts[split] for split in ("train", "dev", "test")}, "rejected": rejected}
+        counts["rows_are"] = context.recipe.sources.rows_are
         context.finish(place, "sources", rows_in=table.num_rows, rows_out=used, **counts)
         found = done(place) or {}
     words = {key: found[key] for key in ("used", "train", "dev", "test")}
+    words["rows_are"] = found.get("rows_are", "documents")  # as recorded by older versions
     context.events.emit("sources_read", **words, rejected=sum(found["rejected"].values()))
 
 

@@ -81,7 +81,7 @@ def preview(
     recipe: RecipeArgument,
     merged: Merged = [],  # noqa: B006
     overrides: Overrides = [],  # noqa: B006
-    sources: Annotated[int, typer.Option("--sources", "-n", min=1, help="how many documents")] = 5,
+    sources: Annotated[int, typer.Option("--sources", "-n", min=1, help="number of sources")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Take a few documents through everything but training; print prompts, outputs, scores and verdicts."""

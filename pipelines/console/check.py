@@ -1,4 +1,4 @@
-"""What `limbeck check` prints: models, the placement plan, documents, the estimate, problems."""
+"""What `limbeck check` prints: models, the placement plan, sources, the estimate, problems."""
 
 import os
 from typing import Any
@@ -18,7 +18,8 @@ def show(found: dict[str, Any]) -> None:
         _show_placement(found["placement"])
     if "documents" in found:
         counts = found["documents"]
-        print(f"documents: {counts['train']} train, {counts['dev']} dev, {counts['test']} test; {counts['rejected']} not used")
+        splits = ", ".join(f"{counts[split]} {split}" for split in ("train", "dev", "test"))
+        print(f"{found['rows_are']}: {splits}; {counts['rejected']} not used")
     if "estimate" in found:
         cost = found["estimate"]
         print(

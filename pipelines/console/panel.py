@@ -59,7 +59,7 @@ def sentence(event: dict[str, Any]) -> str:
     templates = {
         "run_started": "run {name} in {folder}",
         "cluster": "{words}",
-        "sources_read": "{used} documents: {train} train, {dev} dev, {test} test; {rejected} not used",
+        "sources_read": "{used} {rows_are}: {train} train, {dev} dev, {test} test; {rejected} not used",
         "stage_started": "{stage}: {parts} parts",
         "training_started": "round {round}: training a student on {rows} rows",
         "calibrated": "bounds calibrated: {pass_rate:.0%} of {candidates} candidates pass all of them",
@@ -68,7 +68,7 @@ def sentence(event: dict[str, Any]) -> str:
         "run_done": "done in {seconds:.0f} s; report: {report}",
         "run_failed": "stopped: {words}",
     }
-    return templates[kind].format(**event) if kind in templates else ""
+    return templates[kind].format(**{"rows_are": "documents"} | event) if kind in templates else ""  # older runs: documents
 
 
 class State:

@@ -96,7 +96,7 @@ def _described(recipe: Recipe) -> tuple[dict[str, ModelInfo], dict[str, LimbeckE
 
 
 def check(recipe: Recipe, out: Path) -> dict[str, Any]:
-    """Problems and estimate as plain data: {problems, models, cluster, placement, documents, estimate}; nothing is written."""
+    """Problems and estimate as data: {problems, models, cluster, placement, documents, rows_are, estimate}; writes nothing."""
     problems = find_problems(recipe, out)
     found: dict[str, Any] = {"name": recipe.name, "problems": problems, "cluster": _cluster(recipe), "models": {}}
     models, faults = _described(recipe)
@@ -109,7 +109,7 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
         found["placement"] = as_plain(plan)
     if "teacher.model" in found["models"]:
         try:
-            found["documents"] = _documents(recipe)
+            found["documents"], found["rows_are"] = _documents(recipe), recipe.sources.rows_are
             found["estimate"] = estimate(recipe, found["documents"], models["teacher.model"].parameters)
         except LimbeckError as error:
             problems += [problem for problem in [f"sources: {error}"] if problem not in problems]

@@ -25,8 +25,8 @@ from limbeck.pipelines.runs.calibrate import freeze
 from limbeck.pipelines.runs.rows import turns
 from limbeck.pipelines.runs.select import connect_parts, joined, passing
 from limbeck.students.evaluation.controls import controls
-from limbeck.students.evaluation.measures import EvaluationRow, Model, Split
-from limbeck.students.evaluation.statistics import CONTROLS, SCORES, Measured, evaluate, measure
+from limbeck.students.evaluation.measures import CONTROLS, EvaluationRow, Model, Split
+from limbeck.students.evaluation.statistics import SCORES, Measured, evaluate, measure
 
 TEACHER = "teacher"
 
@@ -133,9 +133,10 @@ class HeldOut:
     def _measure(self, split: Split, subject: str, model: Model) -> EvaluationRow:
         if split not in self._first:
             self._first[split] = measure(outputs_of(self._context, split, TEACHER))
+        only = self._context.recipe.asked.measures
         if subject == TEACHER:
-            return evaluate(model, split, self._first[split])
-        return evaluate(model, split, measure(outputs_of(self._context, split, subject)), self._first[split])
+            return evaluate(model, split, self._first[split], only=only)
+        return evaluate(model, split, measure(outputs_of(self._context, split, subject)), self._first[split], only)
 
 
 def evaluate_dev(context: Context, held_out: HeldOut, rounds: Sequence[int]) -> None:
@@ -164,7 +165,14 @@ def round_report(context: Context, number: int, rows: Sequence[EvaluationRow]) -
 
     folder = context.folder
     teacher = context.teacher(number)
+    asked = context.recipe.asked
     report = {
+        "task": {
+            "generator": asked.kind,
+            "measures": asked.measures,
+            "controls": asked.controls,
+            "inputs": "inputs" if asked.invents_inputs else context.recipe.sources.rows_are,
+        },
         "rows": read_json(folder.round(number) / "rows.json"),
         "evaluation": [row.model_dump() for row in rows],
         "teacher": {"name": _shown(context, teacher.model), "fingerprint": fingerprint(teacher.folder())},

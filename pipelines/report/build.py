@@ -67,8 +67,9 @@ def first_line(rounds: Sequence[RoundReport], finished: bool) -> str:
     if row is None:
         return f"{opening}No student has been evaluated yet."
     judged = next(round for round in reversed(rounds) if any(r is row for r in round.evaluation))
-    sentences = beaten_by(judged.evaluation, row.split)
-    return opening + " ".join([*sentences, *_differences(row)])
+    inputs = judged.task.inputs if judged.task else "documents"
+    sentences = beaten_by(judged.evaluation, row.split, inputs)
+    return opening + " ".join([*sentences, *_differences(row, inputs)])
 
 
 def final_student(rounds: Sequence[RoundReport]) -> EvaluationRow | None:
@@ -81,8 +82,8 @@ def final_student(rounds: Sequence[RoundReport]) -> EvaluationRow | None:
     return None
 
 
-def _differences(row: EvaluationRow) -> list[str]:
-    where = f"the {row.documents} {row.split} documents"
+def _differences(row: EvaluationRow, inputs: str) -> list[str]:
+    where = f"the {row.documents} {row.split} {inputs}"
     difference = (row.difference_to_round_0_teacher or {}).get("pass_rate")
     if row.pass_rate is None or difference is None:
         return [f"The final student's pass rate on {where} could not be compared with the round-0 teacher's."]
@@ -124,7 +125,8 @@ def _sources(folder: RunFolder) -> Sources | None:
     """Counts that reading the sources left when it was done; None while they are being read."""
     place = folder.sources("train").parent
     found = done(place)
-    return None if found is None else _validated(Sources, {key: found.get(key) for key in Sources.model_fields}, place / DONE)
+    known = {key: found[key] for key in Sources.model_fields if key in found} if found else None
+    return None if known is None else _validated(Sources, known, place / DONE)
 
 
 def _name(folder: RunFolder) -> str:

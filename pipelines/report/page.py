@@ -40,7 +40,8 @@ def render(folder: RunFolder, report: Report) -> str:
         report=report,
         split=headline_split(report),
         headline=headline(report),
-        measures=MEASURES,
+        inputs=held_out_inputs(report),
+        measures=_measures(report),
         histograms=histograms,
         binary=binary,
         figures=_figures(report),
@@ -83,6 +84,21 @@ def headline(report: Report) -> list[tuple[str, EvaluationRow]]:
             elif row.model != "teacher":
                 controls[f"control: {row.model}"] = row
     return [*found.items(), *controls.items()]
+
+
+def held_out_inputs(report: Report) -> str:
+    """What the held-out inputs are called."""
+    return next((round.task.inputs for round in reversed(report.rounds) if round.task), "documents")
+
+
+def _measures(report: Report) -> dict[str, tuple[str, str]]:
+    """The measures that the task declares, or else those with a value, each with heading and form; old runs recorded no task."""
+    task = next((round.task for round in reversed(report.rounds) if round.task), None)
+    if task is None:
+        return MEASURES
+    rows = [row for _, row in headline(report)]
+    declared = [name for name in MEASURES if any(dict(row)[name] for row in rows)] if task.measures is None else task.measures
+    return {name: MEASURES[name] for name in dict.fromkeys(("pass_rate", *declared)) if name in MEASURES}
 
 
 def _figures(report: Report) -> dict[str, Markup]:

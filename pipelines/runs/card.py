@@ -51,10 +51,11 @@ def card(table: pa.Table, facts: DatasetFacts) -> str:
     }
     kept, candidates = facts.rows.kept, facts.rows.candidates
     share = f" ({kept / candidates:.1%})" if candidates else ""
+    rows_are = facts.sources.rows_are if facts.sources else "documents"
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {facts.name}, round {facts.round}",
-        f"Synthetic data made by Limbeck: **{facts.teacher}** wrote {candidates} candidates for {facts.rows.sources} documents "
+        f"Synthetic data made by Limbeck: **{facts.teacher}** wrote {candidates} candidates for {facts.rows.sources} {rows_are} "
         f"(run seed {facts.seed}), and the {kept} that passed every filter{share} are the rows here.",
         "## What the filters rejected",
         _table(["filter", "rejected"], [[name, count] for name, count in facts.rows.rejected_by.items()]) or "Nothing.",
@@ -66,7 +67,7 @@ def card(table: pa.Table, facts: DatasetFacts) -> str:
         "## Licence",
         f"{facts.licence}."
         if facts.licence
-        else "Unknown: neither the documents' nor the teacher's licence is recorded here. "
+        else f"Unknown: neither the licence of the {rows_are} nor that of the teacher is recorded here. "
         "Find out both before you share this data.",
         "## Limits",
         "Every output was written by a language model and judged by automatic critics, not by a person; expect errors of fact.",
@@ -94,8 +95,9 @@ def _sources(sources: Sources | None) -> list[str]:
         return []
     counts: Mapping[str, Any] = {"train": sources.train, "dev": sources.dev, "test": sources.test}
     rejected = [[f"not used: {reason}", count] for reason, count in sources.rejected.items()]
-    text = "Rows here come from train documents alone; near-duplicates share a split."
-    return ["## Documents", text, _table(["documents", "number"], [*map(list, counts.items()), *rejected])]
+    kind = sources.rows_are
+    text = f"Rows here come from train {kind} alone; near-duplicates share a split."
+    return [f"## {kind.capitalize()}", text, _table([kind, "number"], [*map(list, counts.items()), *rejected])]
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:

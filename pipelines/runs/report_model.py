@@ -35,19 +35,30 @@ class ModelIdentity(Config):
     fingerprint: str | None = None
 
 
+class Task(Config):
+    """What evaluation asked: the generator whose questions it used, and what that generator declares of its task."""
+
+    generator: str
+    measures: list[str] | None = Field(None, description="null: all that have values")
+    controls: list[str]
+    inputs: str = Field("documents", description="what the held-out inputs are: documents, tasks, rows, ...")
+
+
 class RoundReport(Config):
     """One round; `teacher` and `student` tell the lineage, `training` is what the student's training measured."""
 
     rows: Rows
     evaluation: list[EvaluationRow]
+    task: Task | None = Field(None, description="null: not evaluated yet, or by a version that did not record it")
     training: dict[str, Any] | None = None
     teacher: ModelIdentity | None = None
     student: ModelIdentity | None = None
 
 
 class Sources(Config):
-    """How many documents were used, by split, and why the others were not."""
+    """How many sources were used, by split, and why the others were not."""
 
+    rows_are: str = Field("documents", description="what a source is: documents, tasks, rows, conversations, draws")
     used: int = Field(ge=0)
     train: int = Field(ge=0)
     dev: int = Field(ge=0)

@@ -19,7 +19,7 @@ def controls(
 
     `sources` has the columns of `SOURCES`, `teacher_outputs` those of `CANDIDATES` for the same sources; `mismatched` gives
     each document the usable outputs of the next one (in order of source_id) that is not its near-duplicate, and is empty
-    if there is no such document. The other two have one row per source.
+    if there is no such document. The other two have one row per source that has a document.
     """
     rows = sorted(sources.to_pylist(), key=lambda row: str(row["source_id"]))
     usable: dict[str, list[dict[str, Any]]] = {}
@@ -29,13 +29,13 @@ def controls(
         if candidate["error"] is None and candidate["output"].strip():
             usable.setdefault(candidate["source_id"], []).append(candidate)
     outputs: dict[str, list[tuple[str, int, str]]] = {
-        "first-sentence": [(row["source_id"], 0, first_sentence(row["document"])) for row in rows],
+        "first-sentence": [(row["source_id"], 0, first_sentence(row["document"])) for row in rows if row["document"]],
         "mismatched": [
             (source_id, candidate["sample"], candidate["output"])
             for source_id, other in _others([row for row in rows if row["source_id"] in usable])
             for candidate in usable[other]
         ],
-        "document": [(row["source_id"], 0, row["document"]) for row in rows],
+        "document": [(row["source_id"], 0, row["document"]) for row in rows if row["document"]],
     }
     return {name: _candidates(name, found, prompts, count_tokens) for name, found in outputs.items()}
 

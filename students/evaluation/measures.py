@@ -8,6 +8,12 @@ from limbeck.corpus.config import Config
 
 Model = Literal["teacher", "student", "first-sentence", "mismatched", "document"]
 Split = Literal["dev", "test"]
+CONTROLS: tuple[Model, ...] = ("first-sentence", "mismatched", "document")
+SCALARS = (
+    *("pass_rate", "rouge_1", "rouge_2", "rouge_l", "faithfulness", "saliency", "pmi", "salient_recall", "compression"),
+    "distinct_2",
+)
+"""The measures of an `EvaluationRow`, in the order in which reports show them."""
 
 
 class Measure(Config):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from limbeck.corpus.text.words import plain_words
-from limbeck.students.evaluation.measures import EvaluationRow, Measure, Model, Split
+from limbeck.students.evaluation.measures import CONTROLS, SCALARS, EvaluationRow, Measure, Model, Split
 
 Floats = npt.NDArray[np.float64]
 
@@ -23,8 +23,6 @@ RESAMPLES = 2_000
 SEED = 20_240_601  # fixed, so that reports are reproducible
 SCORES = ("compression", "faithfulness", "saliency", "pmi")  # taken from columns of these names, if present
 ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
-SCALARS = ("pass_rate", *ROUGE, "faithfulness", "saliency", "pmi", "salient_recall", "compression", "distinct_2")
-CONTROLS: tuple[Model, ...] = ("first-sentence", "mismatched", "document")
 
 
 @dataclass(frozen=True)
@@ -37,19 +35,26 @@ class Measured:
     bigrams: tuple[Counter[tuple[str, str]], ...]  # by document, over all its outputs
 
 
-def evaluate(model: Model, split: Split, measured: Measured, teacher: Measured | None = None) -> EvaluationRow:
-    """Return all measures of one model, and with `teacher`, the round-0 teacher's, the paired differences to it.
+def evaluate(
+    model: Model, split: Split, measured: Measured, teacher: Measured | None = None, only: Sequence[str] | None = None
+) -> EvaluationRow:
+    """Return the measures of one model, and with `teacher`, the round-0 teacher's, the paired differences to it.
 
-    Paired differences use the documents on which both were measured. Cost: O(resamples · documents).
+    `only`: the measures to report, beside the pass rate; the others are null. Paired differences use the documents on
+    which both were measured. Cost: O(resamples · documents).
     """
-    means = {name: interval(values) for name, values in measured.means.items()}
-    named: dict[str, Any] = {name: means[name] if name in means else _distinct_2(measured.bigrams) for name in SCALARS}
+    reported = SCALARS if only is None else ("pass_rate", *only)
+    named: dict[str, Any] = dict.fromkeys(SCALARS)
+    named |= {name: interval(values) for name, values in measured.means.items() if name in reported}
+    if "distinct_2" in reported:
+        named["distinct_2"] = _distinct_2(measured.bigrams)
+    differences = None if teacher is None else paired_differences(measured, teacher)
     return EvaluationRow(
         model=model,
         split=split,
         documents=len(measured.source_ids),
         pass_rate_by_filter={name: interval(values) for name, values in measured.pass_means.items()},
-        difference_to_round_0_teacher=None if teacher is None else paired_differences(measured, teacher),
+        difference_to_round_0_teacher=differences and {name: found for name, found in differences.items() if name in reported},
         **named,
     )
 
@@ -106,10 +111,11 @@ def interval(values: Floats) -> Measure | None:
     return Measure(mean=float(values.mean()), low=float(low), high=float(high))
 
 
-def beaten_by(rows: Sequence[EvaluationRow], split: str = "test") -> list[str]:
+def beaten_by(rows: Sequence[EvaluationRow], split: str = "test", inputs: str = "documents") -> list[str]:
     """Return one sentence per control that has a higher mean than the student on pass rate or ROUGE-L.
 
-    `rows` is the evaluation of one round; without a student's row on that split the list is empty.
+    `inputs` is what the sentences call the held-out inputs. `rows` is the evaluation of one
+    round; without a student's row on that split the list is empty.
     """
     by_model = {row.model: row for row in rows if row.split == split}
     student = by_model.get("student")
@@ -123,7 +129,7 @@ def beaten_by(rows: Sequence[EvaluationRow], split: str = "test") -> list[str]:
         ):
             if theirs is not None and ours is not None and theirs.mean > ours.mean:
                 figures = f"{theirs.mean:.3f} against {ours.mean:.3f}"
-                sentences.append(f"The control {control.model} beats the student on {name} ({figures} on the {split} documents).")
+                sentences.append(f"The control {control.model} beats the student on {name} ({figures} on the {split} {inputs}).")
     return sentences
 
 

@@ -75,6 +75,19 @@ def test_a_package_s_kinds_make_a_whole_run(run: Path) -> None:
     assert report["finished"] and measured == {"teacher", "student", "mismatched", "first-sentence"}
 
 
+def test_evaluation_reports_the_measures_that_the_generator_declares(run: Path) -> None:
+    report = read_json(run / "report.json")
+    controls = ["mismatched", "first-sentence"]
+    task = {"generator": "titles", "measures": ["distinct_2", "compression"], "controls": controls, "inputs": "documents"}
+    assert [found["task"] for found in report["rounds"]] == [task, task]
+    for row in report["rounds"][1]["evaluation"]:
+        assert row["pass_rate"] and row["distinct_2"] and row["compression"]
+        assert [row[name] for name in ("rouge_1", "faithfulness", "salient_recall")] == [None] * 3
+    page = (run / "report.html").read_text()
+    headings = [page.index(f'<th scope="col">{name}</th>') for name in ("pass rate", "distinct-2", "compression")]
+    assert headings == sorted(headings) and "ROUGE" not in page and "alient recall" not in page
+
+
 def test_the_lock_names_the_package_and_another_version_refuses_an_unfinished_run_alone(
     home: Path, run: Path, site: dict[str, str]
 ) -> None:

@@ -38,6 +38,26 @@ def paths(finished: Path) -> ReportPaths:
     return write_report(finished)
 
 
+def test_a_report_names_the_sources_and_measures_of_its_task(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "tasks", rounds=1)
+    counts = json.loads((folder / "rounds/000/sources/_done.json").read_text())
+    (folder / "rounds/000/sources/_done.json").write_text(json.dumps(counts | {"rows_are": "tasks"}))
+    file = folder / "rounds/000/evaluation.json"
+    task = {"generator": "own", "measures": None, "controls": [], "inputs": "inputs"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"task": task}))
+    on_test = json.loads((folder / "evaluation/test.json").read_text())
+    for row in on_test["rounds"]["0"]:
+        row["faithfulness"] = None
+    (folder / "evaluation/test.json").write_text(json.dumps(on_test))
+    written = write_report(folder)
+    report, page = json.loads(written.json.read_text()), written.html.read_text()
+    assert "on the 24 test inputs" in report["first_line"] or "the 24 test inputs)" in report["first_line"]
+    assert "documents" not in report["first_line"]
+    for words in ("tasks used", "<h2>Tasks</h2>", "On the test inputs", '<th scope="col">inputs</th>', "ROUGE-L"):
+        assert words in page
+    assert '<th scope="col">faithfulness</th>' not in page  # no value on the split that is shown
+
+
 class Page(HTMLParser):
     """What a browser would fetch or run, and the text it would show."""
 
@@ -81,7 +101,8 @@ def test_report_json_keeps_to_its_schema_and_says_what_the_run_says(paths: Repor
     }
     assert report["seconds"]["by_stage"]["round-0/student"] == {"total": 60.0, "model": 44.0}
     assert report["seconds"]["model"] == 129.0
-    assert report["sources"] == {"used": 104, "train": 60, "dev": 20, "test": 24, "rejected": {"shorter than 200 characters": 9}}
+    counts = {"used": 104, "train": 60, "dev": 20, "test": 24}
+    assert report["sources"] == {"rows_are": "documents", **counts, "rejected": {"shorter than 200 characters": 9}}
     assert report["bounds"]["bounds"]["pmi"]["faithfulness"] == {"minimum": 0.2, "maximum": None}
     assert report["versions"]["torch"] == "2.13.0"
 

@@ -13,8 +13,8 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from limbeck.corpus.schemas import CANDIDATES, SOURCES
 from limbeck.students.evaluation.controls import controls, first_sentence
-from limbeck.students.evaluation.measures import EvaluationRow, Measure, Model, Split
-from limbeck.students.evaluation.statistics import RESAMPLES, SCALARS, SEED, beaten_by, evaluate, interval, measure
+from limbeck.students.evaluation.measures import SCALARS, EvaluationRow, Measure, Model, Split
+from limbeck.students.evaluation.statistics import RESAMPLES, SEED, beaten_by, evaluate, interval, measure
 
 DOCUMENT = "The parser reads YAML files. It never fails."
 
@@ -122,6 +122,16 @@ def test_what_is_missing_is_null_and_never_zero() -> None:
         assert found.difference_to_round_0_teacher is not None
         assert found.difference_to_round_0_teacher[name] is None
     assert evaluate("teacher", "dev", measure(table)).difference_to_round_0_teacher is None
+
+
+def test_a_task_s_measures_are_reported_and_no_others() -> None:
+    table = rows({}, {"source_id": "b", "faithfulness": 0.5})
+    everything = evaluate("student", "test", measure(table), measure(table))
+    found = evaluate("student", "test", measure(table), measure(table), only=("rouge_l", "distinct_2"))
+    reported = {name for name in SCALARS if getattr(found, name) is not None}
+    assert reported == {"pass_rate", "rouge_l", "distinct_2"} == set(found.difference_to_round_0_teacher or ())
+    assert all(getattr(found, name) == getattr(everything, name) for name in reported)
+    assert everything.faithfulness is not None and found.pass_rate_by_filter == everything.pass_rate_by_filter
 
 
 def test_an_empty_table_measures_nothing() -> None:
@@ -255,6 +265,13 @@ def test_mismatched_uses_no_failed_output_and_is_empty_without_a_stranger() -> N
     assert dict(zip(found["source_id"].to_pylist(), found["output"].to_pylist(), strict=True)) == {"s0": "two", "s2": "zero"}
     assert controls(make_sources("x"), make_outputs("zero"), count)["mismatched"].num_rows == 0
     assert controls(make_sources("x", "x"), make_outputs("zero", "one"), count)["mismatched"].num_rows == 0
+
+
+def test_a_source_without_a_document_has_no_control_made_of_one() -> None:
+    rows_of = make_sources("x", "y").to_pylist()
+    rows_of[0]["document"] = ""
+    made = controls(pa.Table.from_pylist(rows_of, schema=SOURCES), make_outputs("zero", "one"), lambda texts: [1] * len(texts))
+    assert [made[name].num_rows for name in ("first-sentence", "document", "mismatched")] == [1, 1, 2]
 
 
 @pytest.mark.parametrize(

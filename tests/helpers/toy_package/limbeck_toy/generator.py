@@ -14,6 +14,7 @@ SAMPLING = Sampling(24, temperature=0.7, stop=("\n",))
 class TitlesConfig(GeneratorConfig):
     """Titles for each document, and a sentence under each."""
 
+    measures: ClassVar[tuple[str, ...] | None] = ("distinct_2", "compression")
     controls: ClassVar[tuple[str, ...]] = ("mismatched", "first-sentence")
 
     kind: Literal["titles"] = "titles"
