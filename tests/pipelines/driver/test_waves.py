@@ -4,17 +4,17 @@ import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from helpers.five_steps import FiveStepsConfig
 from helpers.scripted_engine import ScriptedEngine, completion
 from helpers.tiny_students import make_model
-from limbeck.cluster.engines.protocol import Completion, Request, Sampling
+from limbeck.cluster.engines.protocol import Completion, Request
 from limbeck.corpus.parts import read_parts, read_table, write_parts
 from limbeck.corpus.schemas import CANDIDATES, SOURCES
-from limbeck.generators.contract import Draft, Draw, GeneratorConfig, Needs, Script, Source, Task
 from limbeck.pipelines import recipe as recipes
 from limbeck.pipelines.driver import target
 from limbeck.pipelines.driver.context import Context
@@ -22,47 +22,11 @@ from limbeck.pipelines.driver.round import judged
 from limbeck.pipelines.runs.events import Events
 from limbeck.pipelines.runs.folder import RunFolder
 
-SAMPLING = Sampling(16, temperature=0.0)
 COUNT, WAVE, TARGET = 300, 64, 300
 
 
 class Killed(BaseException):
     """Stands for kill -9: nothing catches it."""
-
-
-class FiveStepsConfig(GeneratorConfig):
-    """Five steps of which two read the task pool and one a log-probability."""
-
-    grows: ClassVar[bool] = True
-    kind: Literal["five"] = "five"
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(2, 5, 16, 16, chat=False)
-
-    @property
-    def sampling(self) -> Sampling:
-        return SAMPLING
-
-    def build(self) -> "FiveSteps":
-        return FiveSteps()
-
-
-class FiveSteps:
-    seeds = (Task("Seed task one", seed=True), Task("Seed task two", seed=True))
-
-    def script(self, source: Source, draw: Draw, pool: Sequence[Task]) -> Script:
-        shots = draw.random("shots").sample(pool, k=min(3, len(pool)))
-        first = yield draw("instruction", " / ".join(task.prompt for task in shots) + source.document, SAMPLING)
-        if first.endswith("7"):
-            return [Draft.rejected(first, "unlucky")]
-        yes, no = yield draw.logprobs(first, (" Yes", " No"))
-        inputs = yield draw("input", f"{first} {yes > no} {len(pool)}", SAMPLING, n=2)
-        drafts = []
-        for one in inputs:
-            answer = yield draw("answer", one, SAMPLING)
-            drafts.append(Draft.of(answer, str(first).strip(), input=str(one)))
-        return drafts
 
 
 def said(request: Request) -> Completion:
