@@ -4,6 +4,7 @@
 the cluster, is there once per process.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         joining = {item.path for item in items if "ray_address" in getattr(item, "fixturenames", ())}
         items.sort(key=lambda item: item.path not in joining)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen_heap() -> None:
+    """Keep what earlier modules imported and collected out of later collections, which hypothesis makes at every example.
+
+    torch, transformers and thousands of test items otherwise make each collection take a tenth of a second and more.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -116,13 +116,14 @@ def run_with(home: Path, name: str, ray_address: str, **cluster: object) -> Path
     return home / name
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "layout",
     [
         pytest.param({"critics": {"cpus_per_worker": 0.5}, "parts_in_flight": 3}, id="critics of their own"),
-        pytest.param({"workers": 2}, id="two workers", marks=pytest.mark.slow),
-        pytest.param({"workers": 2, "parts_in_flight": 2}, id="parts in flight", marks=pytest.mark.slow),
+        pytest.param({"workers": 2}, id="two workers"),
+        pytest.param({"workers": 2, "parts_in_flight": 2}, id="parts in flight"),
     ],
 )
 def test_the_rows_do_not_depend_on_where_they_are_computed(

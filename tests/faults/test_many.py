@@ -49,6 +49,7 @@ def served_recipe(folder: Path, server: FaultServer, notes: int, workers: int, r
     )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_one_prompt_too_long_in_ten_thousand(tmp_path: Path, ray_address: str) -> None:
     notes = tmp_path / "notes.jsonl"
@@ -77,6 +78,7 @@ def test_one_prompt_too_long_in_ten_thousand(tmp_path: Path, ray_address: str) -
     assert not [event for event in notes_in_log if event["event"] == "part_done" and event["deaths"]], "no worker died of it"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_thousand_requests_of_a_run_over_every_fault(tmp_path: Path, ray_address: str) -> None:
     notes = write_notes(tmp_path / "notes.jsonl", 500)

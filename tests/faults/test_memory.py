@@ -58,6 +58,7 @@ def run_greedy(folder: Path, ray_address: str, fault: str, failures: int, fits: 
     return script(folder / "mine.py", RAY_ADDRESS=ray_address)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("fault", ["torch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("python", "device"))])
 def test_a_load_that_never_fits_stops_the_run_after_three_starts(tmp_path: Path, ray_address: str, fault: str) -> None:

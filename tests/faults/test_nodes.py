@@ -31,10 +31,9 @@ def reference(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return home / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "another_comes", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["no-room-elsewhere", "another-node-comes"]
-)
+@pytest.mark.parametrize("another_comes", [False, True], ids=["no-room-elsewhere", "another-node-comes"])
 def test_a_node_that_dies_in_the_middle_of_a_run(reference: Path, tmp_path: Path, another_comes: bool) -> None:
     recipe, out = write_recipe(tmp_path, **TINY, cluster={**CLUSTER, "workers": 2}), tmp_path / "run"
     gate = Gate(tmp_path, "rounds/000/candidates/part-000(0[4-9]|1[01]).parquet$")  # so that the run is not over before the kill

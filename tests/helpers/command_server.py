@@ -5,6 +5,7 @@ torch, transformers and Ray are saved. Standard input carries one order per line
 and then the exit code. The server ends when its standard input does.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -45,6 +46,8 @@ def main() -> None:
         except ModuleNotFoundError as missing:
             if str(missing.name).startswith("limbeck"):
                 raise  # a name above is out of date; without the extras, commands need less
+    gc.collect()
+    gc.freeze()  # a collection in a fork then neither visits nor copies what all forks share
     for line in sys.stdin:
         order = json.loads(line)
         process = os.fork()

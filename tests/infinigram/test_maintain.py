@@ -91,7 +91,10 @@ def test_append_adds_shards(tmp_path: Path, version: Any) -> None:
 
 def test_append_keeps_to_the_index(tmp_path: Path) -> None:
     index = made(tmp_path, DOCUMENTS)
-    for chosen, said in ((Settings(dtype="u16"), "already has a dtype"), (Settings(tokenizer="bytes"), "already has a tokenizer")):
+    for chosen, said in (
+        (Settings(dtype="u16"), "already has a dtype"),
+        (Settings(tokenizer="bytes"), "already has a tokenizer"),
+    ):
         with pytest.raises(BadIndex, match=said):
             append(index, [tmp_path / "made.jsonl"], chosen)
     with pytest.raises(BadIndex, match="token id 300"):
@@ -103,12 +106,13 @@ def test_append_keeps_to_the_index(tmp_path: Path) -> None:
         append(tmp_path / "none", [tmp_path / "made.jsonl"], Settings())
 
 
-def test_append_resumes_after_every_kill(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_append_resumes_after_every_kill(tmp_path: Path, step: int) -> None:
     index = made(tmp_path, DOCUMENTS)
     more = write(tmp_path / "more.jsonl", [[9, 8], [7]])
     shutil.copytree(index, tmp_path / "whole")
     append(tmp_path / "whole", [more], Settings())
-    for moment in range(1, 100):
+    for moment in range(1, 100, step):
         out = tmp_path / str(moment)
         shutil.copytree(index, out)
         died = killed_at(moment, lambda out=out: append(out, [more], Settings()))

@@ -41,8 +41,13 @@ def test_it_tells_how_far_it_is(tmp_path: Path) -> None:
         assert step == "tokenise" or told[-1][0] == told[-1][1]
 
 
-@pytest.mark.parametrize("memory", [None, pytest.param(200_000, marks=pytest.mark.slow)])
-def test_kill_at_every_step_of_a_build_and_resume(tmp_path: Path, memory: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("memory", "every"),
+    [(None, 40), pytest.param(None, 7, marks=pytest.mark.slow), pytest.param(200_000, 7, marks=pytest.mark.slow)],
+)
+def test_kill_at_steps_of_a_build_and_resume(
+    tmp_path: Path, memory: int | None, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each life of the build dies a step later than the last one; what stands at the end is what one life makes."""
     monkeypatch.setattr("limbeck.infinigram.encode._BATCH_DOCUMENTS", 20)
     monkeypatch.setattr("limbeck.infinigram.encode._CHECKPOINT_SECONDS", 0.0)
@@ -59,7 +64,7 @@ def test_kill_at_every_step_of_a_build_and_resume(tmp_path: Path, memory: int | 
     while killed_at(moment, lambda step, out=tmp_path / f"at{moment}": build([source], out, chosen, step)):
         build([source], tmp_path / f"at{moment}", chosen)
         assert content_of(tmp_path / f"at{moment}") == content_of(tmp_path / "whole"), moment
-        moment += 7
+        moment += every
 
 
 @pytest.mark.slow

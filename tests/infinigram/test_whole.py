@@ -123,6 +123,7 @@ def check_documents(index: Index, life: Life) -> None:
         index.document(life.total())
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.data())
 def test_a_life_of_an_index(data: st.DataObject) -> None:

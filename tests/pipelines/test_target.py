@@ -79,6 +79,7 @@ def test_a_spent_budget_ends_the_run_short_and_a_larger_one_goes_on_to_the_same_
         assert read_table(other / "rounds/000" / file).equals(read_table(run / "rounds/000" / file))
 
 
+@pytest.mark.slow
 def test_spent_sources_end_the_run_short(home: Path, ray_address: str) -> None:
     done = limbeck(
         "run", write_recipe(home, **settings(target=1000)), "--out", home / "all", "--no-panel", RAY_ADDRESS=ray_address

@@ -22,6 +22,7 @@ MODEL = "embedded:smollm2-135m-instruct"
 DOCUMENTS = 28
 
 
+@pytest.mark.slow
 def test_true_pairs_beat_mismatched_ones() -> None:
     """The same output beside another document loses on faithfulness and on saliency, for at least nine candidates in ten."""
     config = PackagesSources(kind="installed-packages", max_source_tokens=100, max_documents=DOCUMENTS)

@@ -127,6 +127,7 @@ def test_one_run_and_what_may_go_wrong_after_it(home: Path, tmp_path: Path, ray_
     one_sentence(limbeck("inspect", run), part.name, "not a complete Parquet file", "delete it")
 
 
+@pytest.mark.slow
 def test_a_cut_off_part_is_named_and_made_again(home: Path, tmp_path: Path, ray_address: str) -> None:
     path, run = write_recipe(home, **NO_STUDENT), tmp_path / "run"
     faults = tmp_path / "faults.json"
@@ -167,6 +168,7 @@ def test_ctrl_c_and_stop_and_a_second_driver(home: Path, tmp_path: Path) -> None
     assert "not running" in limbeck("stop", run).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 def test_a_full_disk(home: Path, tmp_path: Path) -> None:
     place = tmp_path / "small"
