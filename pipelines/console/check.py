@@ -11,7 +11,7 @@ def show(found: dict[str, Any]) -> None:
     for where, facts in found["models"].items():
         size = f"{facts['parameters'] / 1e6:.0f}M parameters, {facts['bytes'] / 1e6:.0f} MB"
         if not facts["parameters"]:
-            size = "behind a server"
+            size = "on a server"
         print(f"{where}: {facts['model']}: {size}, context {facts['context_tokens']} tokens")
     print(f"cluster: {found['cluster']}")
     if "placement" in found:
@@ -34,11 +34,11 @@ def show(found: dict[str, Any]) -> None:
         print(f"so far, round {found['acceptance']['round']}: {acceptance_words(found['acceptance'])}")
     for problem in found["problems"]:
         print(f"problem: {problem}")
-    print("this recipe cannot run as it is" if found["problems"] else "this recipe can run")
+    print(f"this recipe cannot run; problems: {len(found['problems'])}" if found["problems"] else "this recipe can run")
 
 
 def _show_placement(plan: dict[str, Any]) -> None:
-    """The nodes, a table of stages and models for each phase that is unlike the first, and the trainer."""
+    """Nodes, a table of stages and models for each phase that differs from the first, and the trainer."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -48,15 +48,17 @@ def _show_placement(plan: dict[str, Any]) -> None:
     for pool in plan["pools"]:
         gpus = f", {pool['gpus']:g} GPU" if pool["gpus"] else ""
         where = ", ".join(f"{pool['nodes'].count(name)} on {name}" for name in dict.fromkeys(pool["nodes"]))
-        console.print(f"{pool['name']}: {pool['workers']} × ({pool['cpus']:g} CPU{gpus}): {where or 'no place'}")
+        console.print(f"{pool['name']}: {pool['workers']} × ({pool['cpus']:g} CPU{gpus}): {where or 'no node has room'}")
     turns = [max((stage["turn"] for stage in phase["stages"]), default=1) for phase in plan["phases"]]
     for phase, count in zip(plan["phases"], turns, strict=True):
         if phase is plan["phases"][0] or count > 1:
             console.print(_table(phase))
         if count > 1:
-            console.print(f"{count} turns: all parts go through one, then the workers are ended and the next begins")
+            console.print(
+                f"{count} turns: all parts pass through one turn, then the workers are stopped and the next turn starts"
+            )
     if len(turns) > 1 and max(turns) == 1:
-        console.print(f"students are loaded as the teacher is; a worker holds at most {plan['keep']} engines at a time")
+        console.print(f"students are loaded like the teacher; a worker holds at most {plan['keep']} engines at a time")
     if plan["training"]:
         console.print(_training(plan["training"]))
     for note in plan["notes"]:
@@ -64,7 +66,7 @@ def _show_placement(plan: dict[str, Any]) -> None:
 
 
 def _table(phase: dict[str, Any]) -> Any:
-    """One row for the stages of a turn that load the same."""
+    """One row per turn, pool and set of models."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -84,7 +86,7 @@ def _table(phase: dict[str, Any]) -> Any:
 
 def _held(model: dict[str, Any]) -> str:
     if model["on"] == "a server":
-        return "the server's"
+        return "on the server"
     if model["on"] == "CPU":
         return f"{_size(model['memory_bytes'])}, CPU"
     spread = "of the GPU" if model["gpus"] == 1 else f"of each of {model['gpus']} GPUs"
@@ -94,8 +96,8 @@ def _held(model: dict[str, Any]) -> str:
 def _training(training: dict[str, Any]) -> str:
     gpus = f", {training['gpus']} GPU with {_size(training['gpu_memory_bytes'])}" if training["gpus"] else ""
     each = f"{training['workers']} × ({training['cpus']:g} CPU{gpus}, {_size(training['memory_bytes'])})"
-    takes_turns = "takes turns with the workers, which are ended first"
-    when = {"after the workers": takes_turns, None: "finds no place"}.get(training["when"], training["when"])
+    takes_turns = "runs after the workers have stopped"
+    when = {"after the workers": takes_turns, None: "no node has room"}.get(training["when"], training["when"])
     return f"train: {each}, {when}"
 
 

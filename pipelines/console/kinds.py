@@ -1,4 +1,4 @@
-"""The list of kinds, for a person or as JSON."""
+"""The list of kinds, as text or as JSON."""
 
 import json
 from dataclasses import asdict

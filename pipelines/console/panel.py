@@ -1,4 +1,4 @@
-"""What a run shows while it works: a live panel on a terminal, plain lines elsewhere. Both only listen to events."""
+"""Progress of a run: a live panel on a terminal, plain lines otherwise. Both are event listeners."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def watching(*, panel: bool | None = None) -> Iterator[Listener]:
-    """Yield a listener for `Events`; `panel` None decides by whether standard error is a terminal."""
+    """Yield a listener for `Events`; `panel` None: a panel if standard error is a terminal."""
     if panel is None:
         panel = sys.stderr.isatty()
     if not panel:
@@ -31,19 +31,19 @@ def watching(*, panel: bool | None = None) -> Iterator[Listener]:
 
 
 def plain_lines(event: dict[str, Any]) -> None:
-    """Print one line an event that a person cares for, with the time of day."""
+    """Print one line per event that `sentence` describes, with the time of day."""
     line = sentence(event)
     if line:
         print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
 def sentence(event: dict[str, Any]) -> str:
-    """One event in words; "" where it is not worth a line."""
+    """One event as a sentence; "" if it has none."""
     kind = event["event"]
     if kind == "part_done":
         rate = event["output_tokens"] / event["seconds"] if event["seconds"] else 0.0
         speed = f", {rate:.0f} tokens/s" if event["output_tokens"] else ""
-        failed = f", {len(event['failed_rows'])} rows given up" if event["failed_rows"] else ""
+        failed = f", {len(event['failed_rows'])} failed rows" if event["failed_rows"] else ""
         return f"{event['stage']} {event['part']}: {event['rows']} rows in {event['seconds']:.1f} s{speed}{failed}"
     if kind == "selected":
         rejected = ", ".join(f"{name} {n}" for name, n in event["rejected_by"].items())
@@ -64,7 +64,7 @@ def sentence(event: dict[str, Any]) -> str:
         "training_started": "round {round}: training a student on {rows} rows",
         "calibrated": "bounds calibrated: {pass_rate:.0%} of {candidates} candidates pass all of them",
         "note": "{words}",
-        "evaluated": "{model} on {split}: {pass_rate:.1%} of outputs pass",
+        "evaluated": "{model} on {split}: {pass_rate:.1%} of candidates pass",
         "run_done": "done in {seconds:.0f} s; report: {report}",
         "run_failed": "stopped: {words}",
     }
@@ -72,10 +72,10 @@ def sentence(event: dict[str, Any]) -> str:
 
 
 class State:
-    """What the panel shows, kept up to date by events."""
+    """The state of the panel, updated by events."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Start empty."""
         self._started = time.monotonic()
         self._stage, self._stage_started = "starting", time.monotonic()
         self._parts = self._parts_done = self._rows = 0
@@ -85,7 +85,7 @@ class State:
         self._lines: list[str] = []
 
     def take(self, event: dict[str, Any]) -> None:
-        """Take in one event."""
+        """Update the state with one event."""
         kind = event["event"]
         if kind in ("stage_started", "training_started"):
             self._stage = event.get("stage") or f"round-{event['round']}/student"
@@ -131,7 +131,7 @@ class State:
 
 
 def training_progress(path: Path) -> str:
-    """What the trainer last left in its progress file, in words."""
+    """The latest progress that the trainer has written, as a sentence."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A what-if for a person: what changes, examples both ways, and the yield curve."""
+"""A what-if on the terminal: changed counts, examples in both directions, and the yield curve."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,19 +19,24 @@ def show(found: Mapping[str, Any]) -> None:
     console, before, after = Console(), found["before"], found["after"]
     table = Table("", "before", "after", "change", box=None)
     names = list(dict.fromkeys([*before["rejected_by"], *after["rejected_by"]]))
-    rows = [("kept", before["kept"], after["kept"]), ("sources with a kept row", before["sources_kept"], after["sources_kept"])]
+    rows = [
+        ("kept", before["kept"], after["kept"]),
+        ("sources with a kept candidate", before["sources_kept"], after["sources_kept"]),
+    ]
     rows += [(f"rejected by {name}", before["rejected_by"].get(name, 0), after["rejected_by"].get(name, 0)) for name in names]
     for label, old, new in rows:
         table.add_row(label, str(old), str(new), f"{new - old:+d}" if new != old else "")
     console.print(table)
     if found["undecided"]:
-        console.print(f"{found['undecided']} rows are undecided: a score that they need was skipped in the run", style="yellow")
+        console.print(
+            f"{found['undecided']} candidates are undecided: the run skipped a score that the new bounds need", style="yellow"
+        )
     for key, title, style in (
-        ("examples_kept", f"{found['newly_kept']} rows would be kept", "green"),
-        ("examples_rejected", f"{found['newly_rejected']} rows would be rejected", "red"),
+        ("examples_kept", f"{found['newly_kept']} candidates would be kept", "green"),
+        ("examples_rejected", f"{found['newly_rejected']} candidates would be rejected", "red"),
     ):
         if found[key]:
-            console.rule(Text(f"{title}; {len(found[key])} of them:"), style=style)
+            console.rule(Text(f"{title}; examples: {len(found[key])}"), style=style)
         for row in found[key]:
             console.print(Text(_short(row["output"]) or "(no output)", style="bold"))
             console.print(Text(f"  {row['rejected_by']}: {row['reason']}", style=style))
@@ -39,7 +44,7 @@ def show(found: Mapping[str, Any]) -> None:
 
 
 def show_sweep(key: str, points: Sequence[Mapping[str, Any]]) -> None:
-    """Print the yield curve: one bar a value."""
+    """Print the yield curve, one bar per value."""
     from rich.console import Console
 
     console, most = Console(highlight=False), max(1, *(point["kept"] for point in points))
@@ -52,7 +57,7 @@ def show_sweep(key: str, points: Sequence[Mapping[str, Any]]) -> None:
 
 
 def plot_sweep(key: str, points: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Write the yield curve as a page that needs no network; raises LimbeckError where it cannot be written."""
+    """Write the yield curve as a page that needs no network; raises LimbeckError if it cannot be written."""
     from limbeck.pipelines.report.page import render_sweep
 
     try:

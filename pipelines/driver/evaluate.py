@@ -32,12 +32,12 @@ TEACHER = "teacher"
 
 
 def student_subject(round_number: int) -> str:
-    """What a student's held-out outputs are called on disk."""
+    """The name of a student's held-out outputs on disk."""
     return f"student-{round_number:03d}"
 
 
 def publish_controls(context: Context, split: str) -> list[str]:
-    """Write the controls' candidates, part by part beside the sources', and return the controls' names."""
+    """Write the candidates of the controls in the same parts as the sources, and return the names of the controls."""
     from limbeck.corpus.tokenizer import Tokenizer
 
     folder = context.folder
@@ -54,7 +54,7 @@ def publish_controls(context: Context, split: str) -> list[str]:
 
 
 def outputs_of(context: Context, split: str, subject: str) -> pa.Table:
-    """One row a held-out candidate: its source, its scores, whether it passes, and whether it passes each filter."""
+    """One row per held-out candidate: its source, scores, whether it passes, and whether it passes each filter."""
     place = context.folder.evaluation(split, subject)
     frozen = freeze(context.filter_bounds, read_json(context.folder.calibration))
     with connect_parts(place / "candidates", {name: place / "scores" / name for name in context.filter_names}) as connection:
@@ -75,7 +75,7 @@ def outputs_of(context: Context, split: str, subject: str) -> pa.Table:
 def freeze_inputs(context: Context, split: str) -> None:
     """Write the held-out sources that every model is asked about: each with the first usable draft of the round-0 teacher.
 
-    A source whose drafts were all rejected is left out; how many stayed is an event.
+    A source whose drafts were all rejected is skipped; an event reports how many remain.
     """
     folder, out = context.folder, context.held_out(split)
     drawn = folder.evaluation(split, "inputs") / "candidates"
@@ -107,7 +107,7 @@ def _with_question(source: dict[str, Any], draft: dict[str, Any]) -> dict[str, A
 
 
 class HeldOut:
-    """Measures every model and control of a run once a split, though a student is the next round's teacher too."""
+    """Measures every model and control of a run once per split; a student is also the next round's teacher."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -115,7 +115,7 @@ class HeldOut:
         self._rows: dict[tuple[str, str], EvaluationRow] = {}  # (split, subject)
 
     def row(self, split: Split, subject: str, model: Model) -> EvaluationRow:
-        """All measures of one subject, under the name that it goes by in this round; the listener is told once."""
+        """All measures of one subject, labelled with its role in this round; emits one event per subject."""
         if (split, subject) not in self._rows:
             row = self._rows[split, subject] = self._measure(split, subject, model)
             rate = row.pass_rate.mean if row.pass_rate else 0.0
@@ -140,7 +140,7 @@ class HeldOut:
 
 
 def evaluate_dev(context: Context, held_out: HeldOut, rounds: Sequence[int]) -> None:
-    """Write `rounds/NNN/evaluation.json` of rounds whose student's dev outputs are there."""
+    """Write `rounds/NNN/evaluation.json` for rounds whose student has dev outputs."""
     for number in rounds:
         path = context.folder.round(number) / "evaluation.json"
         if path.exists():
@@ -160,7 +160,7 @@ def evaluate_test(context: Context, held_out: HeldOut, rounds: int) -> None:
 
 
 def round_report(context: Context, number: int, rows: Sequence[EvaluationRow]) -> dict[str, Any]:
-    """One round in the shape of `report_model.RoundReport`."""
+    """One round in the format of `report_model.RoundReport`."""
     from limbeck.cluster.engines.models import fingerprint, resolve
 
     folder = context.folder
@@ -190,6 +190,6 @@ def _has_rows(context: Context, control: str) -> bool:
 
 
 def _shown(context: Context, model: str) -> str:
-    """A model's name without the machine's path: students are named by their place in the run."""
+    """A model's name without the path of the run: students are named by their folder in it."""
     root = str(context.folder.path.resolve())
     return model[len(root) + 1 :] if model.startswith(root) else str(model)

@@ -1,4 +1,4 @@
-"""report.json and report.html of a run, made from the files of its folder alone; works while the run goes on."""
+"""report.json and report.html of a run, made from the files of its folder alone; works while the run is in progress."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """Where the two reports lie."""
+    """Paths of the two reports."""
 
     html: Path
     json: Path
 
 
 def write_report(run: Path) -> ReportPaths:
-    """Write report.json and report.html into the run folder, replacing earlier ones; raises LimbeckError for a broken file."""
-    from limbeck.pipelines.report.page import render  # jinja2 is needed here alone
+    """Write report.json and report.html into the run folder, replacing earlier ones; raises LimbeckError for a corrupted file."""
+    from limbeck.pipelines.report.page import render  # jinja2 is needed only here
 
     folder = existing(run)
     report = collect(folder)
@@ -42,7 +42,7 @@ def write_report(run: Path) -> ReportPaths:
 
 
 def collect(folder: RunFolder) -> Report:
-    """Gather what the run folder says so far."""
+    """Collect the report from the run folder."""
     lock, events = read_json(folder.lock_file), read_events(folder.events)
     finished = done(folder.path / "evaluation") is not None  # the last stage
     rounds = _rounds(folder)
@@ -95,16 +95,16 @@ def _differences(row: EvaluationRow, inputs: str) -> list[str]:
     elif difference.high < 0:
         sentences = [f"The final student passes the frozen filters less often than the round-0 teacher: {figures}."]
     else:
-        sentences = [f"No difference between the final student and the round-0 teacher is shown: {figures}."]
+        sentences = [f"No significant difference between the final student and the round-0 teacher: {figures}."]
     critic = (row.difference_to_round_0_teacher or {}).get("salient_recall")
     if critic is not None and critic.high < 0:
         shown = f"{critic.mean:+.3f}, 95 % interval {critic.low:+.3f} to {critic.high:+.3f}"
-        sentences.append(f"But the critic that took no part in filtering fell (salient recall {shown}).")
+        sentences.append(f"However, salient recall, which is not used for filtering, decreased ({shown}).")
     return sentences
 
 
 def _rounds(folder: RunFolder) -> list[RoundReport]:
-    """One report a round that has decisions: as evaluated, or the funnel alone while the round goes on."""
+    """One report per round that has decisions: as evaluated, or only the funnel while the round is in progress."""
     test_file = folder.path / "evaluation" / "test.json"
     on_test: dict[str, Any] = read_json(test_file)["rounds"] if test_file.exists() else {}
     rounds: list[RoundReport] = []
@@ -122,7 +122,7 @@ def _rounds(folder: RunFolder) -> list[RoundReport]:
 
 
 def _sources(folder: RunFolder) -> Sources | None:
-    """Counts that reading the sources left when it was done; None while they are being read."""
+    """The counts recorded when the sources were read; None until then."""
     place = folder.sources("train").parent
     found = done(place)
     known = {key: found[key] for key in Sources.model_fields if key in found} if found else None
@@ -144,5 +144,5 @@ def _validated(model: type[Model], value: Any, file: Path) -> Model:
         fault = error.errors()[0]
         where = ".".join(str(step) for step in fault["loc"])
         raise LimbeckError(
-            f"{file} is not what this version writes ({where}: {fault['msg']}); delete it and run again"
+            f"{file} does not have the format of this version ({where}: {fault['msg']}); delete it and rerun the command"
         ) from error

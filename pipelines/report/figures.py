@@ -69,7 +69,7 @@ def seconds(found: Seconds) -> Markup:
 
 
 def histogram(by_round: Sequence[npt.NDArray[np.float64]], limit: Limits, filter_name: str, column: str) -> Markup:
-    """Distribution of one score in the first and the last round, what the bounds reject shaded."""
+    """Distribution of one score in the first and the last round; the rejected range is shaded."""
     binned = bins(by_round, limit)
     tones = ("grey", "blue") if len(binned.shares) > 1 else ("blue",)
     series = [Series(name, tone, shares) for (name, shares), tone in zip(binned.shares.items(), tones, strict=True)]
@@ -101,8 +101,8 @@ def bins(by_round: Sequence[npt.NDArray[np.float64]], limit: Limits) -> Histogra
 
 
 def yield_curve(key: str, points: Sequence[Mapping[str, Any]]) -> Markup:
-    """What each value of a swept bound would keep."""
-    names = {"kept": ("kept candidates", "blue"), "sources_kept": ("sources with a kept one", "orange")}
+    """Number of candidates that each value of a swept bound keeps."""
+    names = {"kept": ("kept candidates", "blue"), "sources_kept": ("sources with a kept candidate", "orange")}
     names["undecided"] = ("undecided", "grey")
     series = [
         Series(label, tone, [point[name] for point in points])

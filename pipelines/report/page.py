@@ -1,4 +1,4 @@
-"""report.html and the page of a sweep: each one file that has no script and fetches nothing."""
+"""report.html and the page of a sweep: each is one file without scripts or external requests."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from limbeck.pipelines.runs.report_model import Limits, Report
 from limbeck.students.evaluation.measures import EvaluationRow, Measure
 
 TEMPLATES = Path(__file__).with_name("templates")
-MEASURES = {  # what the tables show, in order: heading, how a value is written
+MEASURES = {  # heading and format of each measure
     "pass_rate": ("pass rate", "percent"),
     "rouge_1": ("ROUGE-1", "number"),
     "rouge_2": ("ROUGE-2", "number"),
@@ -30,7 +30,7 @@ MEASURES = {  # what the tables show, in order: heading, how a value is written
     "compression": ("compression", "number"),
     "distinct_2": ("distinct-2", "number"),
 }
-KEPT_EXAMPLES, REJECTED_EXAMPLES = 6, 3  # of the round; for each filter
+KEPT_EXAMPLES, REJECTED_EXAMPLES = 6, 3  # per round; per filter
 
 
 def render(folder: RunFolder, report: Report) -> str:
@@ -68,7 +68,7 @@ def _template(name: str) -> jinja2.Template:
 
 
 def headline_split(report: Report) -> str:
-    """`test` once anything has been evaluated on it, and `dev` until then."""
+    """`test` if it has been evaluated, else `dev`."""
     return "test" if any(row.split == "test" for round in report.rounds for row in round.evaluation) else "dev"
 
 
@@ -113,7 +113,7 @@ def _figures(report: Report) -> dict[str, Markup]:
 
 
 def _histograms(folder: RunFolder, report: Report) -> tuple[list[Markup], list[str]]:
-    """One figure a bounded column that is more than 0 or 1, and the names of those that are not."""
+    """One figure per bounded column, and the names of columns that hold only 0 and 1, which have none."""
     made, binary = [], []
     for name, columns in (report.bounds.bounds if report.bounds else {}).items():
         rounds = [folder.scores(number, name) for number in range(len(report.rounds))]
@@ -138,7 +138,7 @@ def _values(table: pa.Table, column: str) -> npt.NDArray[np.float64]:
 
 
 def _examples(folder: RunFolder, report: Report) -> dict[str, Any]:
-    """Kept and rejected candidates of the last round, in the order of their ids, which are hashes: nobody chose them."""
+    """Kept and rejected candidates of the last round, in the order of their ids, which are hashes: a random sample."""
     if not report.rounds:
         return {"round": None, "kept": [], "rejected": []}
     number, rows = len(report.rounds) - 1, report.rounds[-1].rows
@@ -160,7 +160,7 @@ def _rows(tables: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _percent(value: float, signed: bool = False) -> str:
-    """A share, or (signed) a difference of shares, which is in points."""
+    """A share, or if `signed`, a difference of shares in points."""
     return f"{100 * value:+.1f} pts" if signed else f"{100 * value:.1f} %"
 
 
@@ -169,7 +169,7 @@ def _number(value: float, signed: bool = False) -> str:
 
 
 def _cell(measure: Measure | None, form: str, signed: bool = False) -> Markup:
-    """A measure as its mean over its interval; a dash where nothing was measured."""
+    """A measure as its mean over its interval; a dash if nothing was measured."""
     if measure is None:
         return Markup('<span class="none">–</span>')
     write = _percent if form == "percent" else _number

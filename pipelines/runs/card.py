@@ -1,4 +1,4 @@
-"""A round's dataset as a folder that `datasets.load_dataset` opens: one Parquet file and a card that says where it came from."""
+"""A round's dataset as a folder that `datasets.load_dataset` opens: one Parquet file and a card that documents its origin."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ DATA = "data/train-00000-of-00001.parquet"
 
 
 class DatasetFacts(Config):
-    """What the card says beside the rows; `licence` None: unknown, which the card states."""
+    """What the card reports beside the rows; `licence` None: unknown, which the card states."""
 
     name: str
     round: int
@@ -29,10 +29,10 @@ class DatasetFacts(Config):
 
 
 def write_dataset(folder: Path, table: pa.Table, facts: DatasetFacts) -> None:
-    """Publish the kept candidates and their card as one folder, whole or not at all.
+    """Publish the kept candidates and their card as one folder, atomically.
 
     `table` has candidate_id, source_id, prompt and completion (lists of {role, content}), document, output, reference and the
-    score columns. A folder that exists is left as it is. Raises LimbeckError where it cannot be written.
+    score columns. An existing folder is left unchanged. Raises LimbeckError if it cannot be written.
     """
     assert table.num_rows == facts.rows.kept, f"{table.num_rows} rows to write, {facts.rows.kept} kept"
     with publishing(folder) as temporary:
@@ -42,7 +42,7 @@ def write_dataset(folder: Path, table: pa.Table, facts: DatasetFacts) -> None:
 
 
 def card(table: pa.Table, facts: DatasetFacts) -> str:
-    """The dataset card: YAML front matter that the Hugging Face loaders read, and the story in Markdown."""
+    """The dataset card: YAML front matter for the Hugging Face loaders, then Markdown."""
     front = {
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": DATA}]}],
         "license": facts.licence or "unknown",
@@ -55,7 +55,7 @@ def card(table: pa.Table, facts: DatasetFacts) -> str:
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {facts.name}, round {facts.round}",
-        f"Synthetic data made by Limbeck: **{facts.teacher}** wrote {candidates} candidates for {facts.rows.sources} {rows_are} "
+        f"Synthetic data made by Limbeck: **{facts.teacher}** generated {candidates} candidates for {facts.rows.sources} {rows_are} "
         f"(run seed {facts.seed}), and the {kept} that passed every filter{share} are the rows here.",
         "## What the filters rejected",
         _table(["filter", "rejected"], [[name, count] for name, count in facts.rows.rejected_by.items()]) or "Nothing.",
@@ -68,9 +68,9 @@ def card(table: pa.Table, facts: DatasetFacts) -> str:
         f"{facts.licence}."
         if facts.licence
         else f"Unknown: neither the licence of the {rows_are} nor that of the teacher is recorded here. "
-        "Find out both before you share this data.",
+        "Check both before you share this data.",
         "## Limits",
-        "Every output was written by a language model and judged by automatic critics, not by a person; expect errors of fact.",
+        "Every output was written by a language model and checked by automatic filters, not by a person; expect factual errors.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -96,7 +96,7 @@ def _sources(sources: Sources | None) -> list[str]:
     counts: Mapping[str, Any] = {"train": sources.train, "dev": sources.dev, "test": sources.test}
     rejected = [[f"not used: {reason}", count] for reason, count in sources.rejected.items()]
     kind = sources.rows_are
-    text = f"Rows here come from train {kind} alone; near-duplicates share a split."
+    text = f"All rows come from train {kind}; near-duplicates are in the same split."
     return [f"## {kind.capitalize()}", text, _table([kind, "number"], [*map(list, counts.items()), *rejected])]
 
 

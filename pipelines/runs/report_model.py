@@ -1,4 +1,4 @@
-"""The shape of report.json, which is an interface; `python -m limbeck.pipelines.runs.report_model` writes its JSON Schema."""
+"""The schema of report.json, a public interface; `python -m limbeck.pipelines.runs.report_model` writes its JSON Schema."""
 
 import json
 from pathlib import Path
@@ -24,12 +24,14 @@ class Rows(Config):
     def _nothing_vanishes(self) -> "Rows":
         rejected = sum(self.rejected_by.values())
         if self.kept + rejected != self.candidates:
-            raise ValueError(f"kept {self.kept} + rejected {rejected} is not candidates {self.candidates}: rows have vanished")
+            raise ValueError(
+                f"kept {self.kept} + rejected {rejected} does not equal candidates {self.candidates}: rows are missing"
+            )
         return self
 
 
 class ModelIdentity(Config):
-    """Which weights: an id or a folder of the run, and the fingerprint of its content."""
+    """A model: its id or its folder in the run, and the fingerprint of its content."""
 
     name: str
     fingerprint: str | None = None
@@ -45,7 +47,7 @@ class Task(Config):
 
 
 class RoundReport(Config):
-    """One round; `teacher` and `student` tell the lineage, `training` is what the student's training measured."""
+    """One round; `teacher` and `student` identify the models, `training` holds the metrics of the student's training."""
 
     rows: Rows
     evaluation: list[EvaluationRow]
@@ -82,14 +84,14 @@ class Seconds(Config):
 
 
 class Limits(Config):
-    """The frozen limits of one score column; null: none on that side."""
+    """The frozen bounds of one score column; null: unbounded on that side."""
 
     minimum: float | None = None
     maximum: float | None = None
 
 
 class Bounds(Config):
-    """calibration.json: the bounds every later round and every evaluation is judged by."""
+    """calibration.json: the bounds that apply to all later rounds and to evaluation."""
 
     bounds: dict[str, dict[str, Limits]]  # filter -> column
     pass_rate_target: float | None = None
@@ -119,7 +121,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """What `report.schema.json` holds."""
+    """The content of `report.schema.json`."""
     return json.dumps(json_schema(), indent=2) + "\n"
 
 

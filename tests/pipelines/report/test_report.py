@@ -140,7 +140,7 @@ def test_every_figure_is_drawn_and_named(paths: ReportPaths) -> None:
         "Seconds by stage",
     ]
     assert all(chart.root.attrib["role"] == "img" and chart.description and chart.tooltips for chart in drawn)
-    assert "Not drawn, being 0 or 1: cut_off." in " ".join("".join(Page(html).text).split())
+    assert "Not drawn (only 0 and 1): cut_off." in " ".join("".join(Page(html).text).split())
 
 
 def test_the_charts_show_what_the_report_says(paths: ReportPaths) -> None:
@@ -233,7 +233,7 @@ def test_the_headline_is_the_first_thing_on_the_page(paths: ReportPaths) -> None
 def test_a_control_that_beats_the_student_comes_first(finished: Path) -> None:
     report = collect(RunFolder(finished))
     assert report.first_line.startswith("The control ")
-    assert "The final student passes" in report.first_line or "No difference" in report.first_line
+    assert "The final student passes" in report.first_line or "No significant difference" in report.first_line
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_control_that_beats_the_student_comes_first(finished: Path) -> None:
     [
         ({"mean": 0.2, "low": 0.1, "high": 0.3}, "more often than the round-0 teacher"),
         ({"mean": -0.2, "low": -0.3, "high": -0.1}, "less often than the round-0 teacher"),
-        ({"mean": 0.2, "low": -0.1, "high": 0.3}, "No difference between the final student and the round-0 teacher is shown"),
+        ({"mean": 0.2, "low": -0.1, "high": 0.3}, "No significant difference between the final student and the round-0 teacher"),
         (None, "could not be compared"),
     ],
 )
@@ -257,7 +257,7 @@ def test_the_verdict_goes_by_the_interval(finished: Path, tmp_path: Path, change
     file.write_text(json.dumps({"rounds": {"0": rows}}))
     first_line = collect(RunFolder(run)).first_line
     assert words in first_line
-    assert ("took no part in filtering fell" in first_line) == (change is not None)
+    assert ("is not used for filtering, decreased" in first_line) == (change is not None)
 
 
 def remove(run: Path, *names: str) -> None:
@@ -300,8 +300,8 @@ def test_an_unfinished_run_has_a_report_too(
     ("file", "content", "words"),
     [
         ("rounds/000/evaluation.json", '{"rows": ', "is not valid JSON"),
-        ("rounds/000/evaluation.json", '{"evaluation": []}', "is not what this version writes"),
-        ("calibration.json", '{"bounds": {"pmi": 3}}', "is not what this version writes"),
+        ("rounds/000/evaluation.json", '{"evaluation": []}', "does not have the format of this version"),
+        ("calibration.json", '{"bounds": {"pmi": 3}}', "does not have the format of this version"),
         ("rounds/000/scores/pmi/part-00000.parquet", "PAR1", "is not a complete Parquet file"),
     ],
 )
@@ -320,7 +320,7 @@ def test_no_run_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_rows_that_vanish_are_refused() -> None:
-    with pytest.raises(ValidationError, match="rows have vanished"):
+    with pytest.raises(ValidationError, match="rows are missing"):
         Rows(sources=1, candidates=4, kept=1, rejected_by={"pmi": 2})
 
 
