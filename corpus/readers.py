@@ -44,28 +44,35 @@ def read_jsonl(path: str, document_column: str, reference_column: str | None) ->
     for file, name in find_files(path, (".jsonl", ".ndjson")):
         names: set[str] = set()
         found = False
-        with open(file, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                origin = f"{name}:{number}"
-                try:
-                    record = json.loads(line.decode("utf-8-sig"))
-                except UnicodeDecodeError:
-                    yield RawRow(origin, "", reason="not UTF-8")
-                except (ValueError, RecursionError) as error:
-                    yield RawRow(origin, "", reason=f"not JSON: {str(error)[:80]}")
-                else:
-                    if not isinstance(record, dict):
-                        yield RawRow(origin, "", reason="not a JSON object")
-                        continue
-                    names.update(record)
-                    found = found or document_column in record
-                    yield _record(origin, record, document_column, reference_column)
+        for origin, record, reason in json_lines(file, name):
+            if reason is not None:
+                yield RawRow(origin, "", reason=reason)
+                continue
+            names.update(record)
+            found = found or document_column in record
+            yield _record(origin, record, document_column, reference_column)
         if names and not found:
             raise missing_column(str(file), document_column, names)
         if reference_column is not None and names and reference_column not in names:
             raise missing_column(str(file), reference_column, names)
+
+
+def json_lines(file: Path, name: str) -> Iterator[tuple[str, dict[str, Any], str | None]]:
+    """Yield (origin `name:line`, object, reason) per non-blank line; with a reason the object is empty."""
+    with open(file, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            record, reason = {}, None
+            try:
+                value = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError:
+                reason = "not UTF-8"
+            except (ValueError, RecursionError) as error:
+                reason = f"not JSON: {str(error)[:80]}"
+            else:
+                record, reason = (value, None) if isinstance(value, dict) else ({}, "not a JSON object")
+            yield f"{name}:{number}", record, reason
 
 
 def read_parquet(path: str, document_column: str, reference_column: str | None) -> Iterator[RawRow]:

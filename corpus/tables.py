@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.readers import ROWS_PER_BATCH, find_files, load_dataset
+from limbeck.corpus.readers import ROWS_PER_BATCH, find_files, json_lines, load_dataset
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -113,20 +113,8 @@ def _one(batch: pa.RecordBatch | pa.Table) -> Any:
 
 
 def _line_rows(file: Path, name: str) -> Iterator[TableRow]:
-    """JSON Lines; blank lines are skipped."""
-    with open(file, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            origin = f"{name}:{number}"
-            try:
-                value = json.loads(line.decode("utf-8-sig"))
-            except UnicodeDecodeError:
-                yield TableRow(origin, {}, "not UTF-8")
-            except (ValueError, RecursionError) as error:
-                yield TableRow(origin, {}, f"not JSON: {str(error)[:80]}")
-            else:
-                yield _table_row(origin, value if isinstance(value, dict) else "not a JSON object")
+    for origin, record, reason in json_lines(file, name):
+        yield _table_row(origin, record if reason is None else reason)
 
 
 def _is_array(file: Path) -> bool:

@@ -55,8 +55,8 @@ def card(table: pa.Table, facts: DatasetFacts) -> str:
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
         f"# {facts.name}, round {facts.round}",
-        f"Synthetic data made by Limbeck: **{facts.teacher}** generated {candidates} candidates for {facts.rows.sources} {rows_are} "
-        f"(run seed {facts.seed}), and the {kept} that passed every filter{share} are the rows here.",
+        f"Synthetic data made by Limbeck: **{facts.teacher}** generated {candidates} candidates for "
+        f"{facts.rows.sources} {rows_are} (run seed {facts.seed}), and the {kept} that passed every filter{share} are its rows.",
         "## What the filters rejected",
         _table(["filter", "rejected"], [[name, count] for name, count in facts.rows.rejected_by.items()]) or "Nothing.",
         "A candidate is counted with the first filter that rejected it.",
