@@ -154,14 +154,14 @@ def test_ctrl_c_and_stop_and_a_second_driver(home: Path, tmp_path: Path) -> None
     assert part_names(run / "rounds/000/candidates") == ["part-00000"]
     driver.send_signal(signal.SIGINT)
     _, words = driver.communicate(timeout=PATIENCE_SECONDS)
-    assert driver.returncode == 130 and "nothing finished is lost" in words.splitlines()[-1], words
+    assert driver.returncode == 130 and "completed work is saved" in words.splitlines()[-1], words
     assert "Traceback" not in words
     assert not (run / "run.lock").exists()
     driver = start("run", path, "--out", run, faults=gate.plan)
     wait_for(lambda: (run / "events.jsonl").read_text().count('"event": "cluster"') == 2, driver)
     assert "stopped; the same" in limbeck("stop", run).stdout
     _, words = driver.communicate(timeout=PATIENCE_SECONDS)
-    assert driver.returncode == 130 and "nothing finished is lost" in words.splitlines()[-1], words
+    assert driver.returncode == 130 and "completed work is saved" in words.splitlines()[-1], words
     done = limbeck("run", path, "--out", run)
     assert done.returncode == 0, done.stderr
     assert "not running" in limbeck("stop", run).stdout
