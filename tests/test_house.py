@@ -256,5 +256,5 @@ def test_only_engines_know_kinds_of_engines(room: str) -> None:
 def test_two_filters_of_one_name_are_refused() -> None:
     data = yaml.safe_load((PACKAGE / "pipelines/recipes/quickstart.yaml").read_text())
     data["filters"].append({"kind": "length"})
-    with pytest.raises(LimbeckError, match="two filters are called 'length'"):
+    with pytest.raises(LimbeckError, match="two filters are named 'length'"):
         recipes.validate(data, "here")

@@ -232,7 +232,8 @@ def prob(
     served = ngram_show.opened(index, opening)
     found = ngram_show.prob(served, ngram_show.query_of(served, query, ids, word, False), infgram)
     share = "unknown: the prompt never occurs" if found.probability is None else f"{found.probability:.6g}"
-    words = f"{share} ({found.continuation_count:,} of {found.prompt_count:,}, after {ngram_show.counted(found.suffix_tokens, 'token')})"
+    after = ngram_show.counted(found.suffix_tokens, "token")
+    words = f"{share} ({found.continuation_count:,} of {found.prompt_count:,}, after {after})"
     ngram_show.answer(found, words, as_json)
 
 

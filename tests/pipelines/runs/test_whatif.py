@@ -169,7 +169,7 @@ def test_another_model_or_filter_needs_scores(run: Path) -> None:
     ("arguments", "words"),
     [
         (["--set", "teacher.model=x"], "only filters, select and calibration"),
-        (["--set", "filters.pni.min_saliency=1"], "no filter is called 'pni'; here are pmi, heuristics, length"),
+        (["--set", "filters.pni.min_saliency=1"], "no filter is named 'pni'; known filters: pmi, heuristics, length"),
         (["--set", "filters.pmi.min_salienci=1"], "did you mean 'min_saliency'"),
         (["--sweep", "filters.pmi.min_saliency=1:0:0.1"], "low:high:step"),
         (["--sweep", "filters.pmi.min_saliency"], "low:high:step"),
