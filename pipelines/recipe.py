@@ -205,7 +205,8 @@ class Recipe(Config):
             raise ValueError("budget needs a target: without one every source is used once; set target or remove budget")
         if isinstance(self.student, tuple) and len(self.student) != self.rounds:
             raise ValueError(
-                f"student is a list of length {len(self.student)}, but rounds is {self.rounds}; give one per round, or one section"
+                f"student is a list of length {len(self.student)}, but rounds is {self.rounds}; "
+                "give one per round, or one for all"
             )
         if self.student is None and self.rounds > 1 and self.next_teacher == "student":
             raise ValueError(

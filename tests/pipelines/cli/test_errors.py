@@ -85,7 +85,7 @@ def test_no_documents(home: Path, tmp_path: Path, ray_address: str) -> None:
 
 def test_a_folder_that_is_no_run(home: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
-    one_sentence(limbeck("run", write_recipe(home, **NO_STUDENT), "--out", tmp_path), "no run folder", "--out")
+    one_sentence(limbeck("run", write_recipe(home, **NO_STUDENT), "--out", tmp_path), "not a run folder", "--out")
     assert (tmp_path / "letter.txt").read_text() == "mine"
     for verb in ("status", "stop", "report", "inspect"):
         one_sentence(limbeck(verb, tmp_path), str(tmp_path))

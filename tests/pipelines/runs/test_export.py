@@ -132,11 +132,11 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(run: Path, tmp_pa
         export(small_run(tmp_path / "run", TURNS), 0, "alpaca", out)
     with pytest.raises(LimbeckError, match="did you mean alpaca"):
         export(run, 0, "alpacca", out)
-    with pytest.raises(LimbeckError, match="has a finished dataset"):
+    with pytest.raises(LimbeckError, match="a finished dataset"):
         export(run, 7, "messages", out)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     out.write_text("mine")
-    with pytest.raises(LimbeckError, match="exists already"):
+    with pytest.raises(LimbeckError, match="already exists"):
         export(run, 0, "messages", out)
     assert out.read_text() == "mine"
 
