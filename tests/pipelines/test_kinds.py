@@ -90,7 +90,7 @@ def test_the_lock_names_the_package_and_another_version_refuses_an_unfinished_ru
     (unfinished / "evaluation/_done.json").unlink()
     done = limbeck("run", home / "recipe.yaml", "--out", unfinished, "--no-panel", **newer)
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert "begun with limbeck-toy 0.1.0, and 0.2.0 is installed; install limbeck-toy==0.1.0" in done.stderr
+    assert "started with limbeck-toy 0.1.0, but 0.2.0 is installed; install limbeck-toy==0.1.0" in done.stderr
     for verb in ("report", "inspect"):
         assert limbeck(verb, unfinished, **newer).returncode == 0
 

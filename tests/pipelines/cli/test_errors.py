@@ -159,7 +159,7 @@ def test_ctrl_c_and_stop_and_a_second_driver(home: Path, tmp_path: Path) -> None
     assert not (run / "run.lock").exists()
     driver = start("run", path, "--out", run, faults=gate.plan)
     wait_for(lambda: (run / "events.jsonl").read_text().count('"event": "cluster"') == 2, driver)
-    assert "stopped; the same" in limbeck("stop", run).stdout
+    assert "stopped; rerun" in limbeck("stop", run).stdout
     _, words = driver.communicate(timeout=PATIENCE_SECONDS)
     assert driver.returncode == 130 and "completed work is saved" in words.splitlines()[-1], words
     done = limbeck("run", path, "--out", run)

@@ -155,7 +155,7 @@ def test_a_candidate_scored_twice_is_our_fault() -> None:
 
 def test_a_bound_on_a_column_that_is_not_there_names_those_that_are() -> None:
     connection = connect(candidates([False]), {"pmi": score_table({"faithfulness": [1.0]}, 1)})
-    with pytest.raises(LimbeckError, match="filter pmi has a bound on 'faith' but scores only faithfulness"):
+    with pytest.raises(LimbeckError, match="filter pmi has a bound on 'faith', but its columns are faithfulness"):
         decide(connection, [("pmi", [Bound("faith", minimum=0.0)])])
 
 
@@ -230,7 +230,7 @@ def test_a_set_filter_that_drops_what_it_was_not_given_is_refused(ids: list[str]
             return pa.table({"candidate_id": ids, "reason": ["?"] * len(ids)})
 
     connection = connect(candidates([False]), {})
-    with pytest.raises(LimbeckError, match=r"filter careless drops .* mend its select"):
+    with pytest.raises(LimbeckError, match=r"filter careless returned a duplicate .* fix its select"):
         decide(connection, [], [Careless()])
 
 
@@ -324,7 +324,7 @@ def test_every_type_of_number_is_a_score(type_: pa.DataType) -> None:
 def test_what_is_no_number_is_evidence_and_no_score(values: pa.Array) -> None:
     found = pa.table({"candidate_id": ["id0"], "error": ["e"], "skipped_by": ["s"], "x": values, "y": [1.0]})
     connection = connect(candidates([False]), {"pmi": found})
-    with pytest.raises(LimbeckError, match="a bound on 'x' but scores only y;"):
+    with pytest.raises(LimbeckError, match="a bound on 'x', but its columns are y"):
         decide(connection, [("pmi", [Bound("x", minimum=0.0)])])
     plain, with_evidence = (joined(connection, ["pmi"], evidence=evidence) for evidence in (False, True))
     assert [name for name in plain.column_names if "." in name] == ["pmi.y"]
@@ -342,11 +342,11 @@ def test_a_filter_that_scores_nothing_and_an_unknown_score_are_named() -> None:
     connection = connect(
         candidates([False]), {"pmi": pa.table({"candidate_id": ["id0"]}), "length": score_table({"t": [1.0]}, 1)}
     )
-    with pytest.raises(LimbeckError, match="filter pmi has a bound on 'x' but scores only nothing;"):
+    with pytest.raises(LimbeckError, match="filter pmi has a bound on 'x', but its columns are none"):
         decide(connection, [("pmi", [Bound("x", minimum=0.0)])])
     table = joined(connection, ["pmi", "length"])
     assert scores_of(table, "length", "t").tolist() == [1.0]
-    with pytest.raises(LimbeckError, match="filter length has a bound on 'u' but scores only t;"):
+    with pytest.raises(LimbeckError, match="filter length has a bound on 'u', but its columns are t"):
         scores_of(table, "length", "u")
 
 
