@@ -1,4 +1,4 @@
-"""A few documents through everything but training, in this process and in memory: what would the run do?"""
+"""Run a few documents through everything except training, in this process and in memory."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from limbeck.pipelines.runs.select import connect, decide, joined
 def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
     """Draw, score and judge candidates for the first `documents` train sources; nothing is written.
 
-    Bounds that the recipe leaves to calibration are calibrated on these few candidates: an impression, no more.
+    Calibrated bounds are computed from these few candidates, so they are only a rough indication.
     """
     from limbeck.cluster.engines.model_cache import Engines
     from limbeck.corpus.sources import read_sources
@@ -69,7 +69,7 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print a preview for a person."""
+    """Print a preview as text."""
     from rich.console import Console
     from rich.text import Text
 

@@ -232,8 +232,8 @@ def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[st
     """
     if selection.undecided:
         raise LimbeckError(
-            f"cannot decide {selection.undecided} row{'' if selection.undecided == 1 else 's'}, since a needed score was skipped; "
-            "nothing was written. Keep the bounds that skipped it, or score every row: --set filters.NAME.lazy=false --score"
+            f"cannot decide {selection.undecided} row{'' if selection.undecided == 1 else 's'}, since a needed score was "
+            "skipped; nothing was written. Keep the bounds that skipped it, or score all: --set filters.NAME.lazy=false --score"
         )
     folder = whatif.folder.selection(whatif.number, name)
     if folder.exists():

@@ -83,7 +83,7 @@ def test_spent_sources_end_the_run_short(home: Path, ray_address: str) -> None:
     done = limbeck(
         "run", write_recipe(home, **settings(target=1000)), "--out", home / "all", "--no-panel", RAY_ADDRESS=ray_address
     )
-    assert done.returncode == 3 and "the sources are spent" in done.stderr and "of 1000 rows accepted" in done.stderr
+    assert done.returncode == 3 and "the sources are exhausted" in done.stderr and "of 1000 rows accepted" in done.stderr
 
 
 def test_a_budget_without_a_target_is_refused(home: Path) -> None:
