@@ -45,7 +45,7 @@ def train_nli(
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune a small sentence encoder into an NLI model, on pairs made by rule from any texts; needs no network."""
+    """Train a small NLI model without a network. It is a sentence encoder, fine-tuned on pairs made by rule from any texts."""
     from limbeck.cluster.engines.models import made_root
     from limbeck.corpus.extras import require
     from limbeck.filters.nli_model.card import quality_table

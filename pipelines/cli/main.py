@@ -84,7 +84,7 @@ def preview(
     sources: Annotated[int, typer.Option("--sources", "-n", min=1, help="how many documents")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Run a few documents through everything except training; print prompts, outputs, scores and decisions."""
+    """Run a few documents through everything except training. Print prompts, outputs, scores and decisions."""
     from limbeck.pipelines import recipe as recipes
     from limbeck.pipelines.driver.preview import preview as take
     from limbeck.pipelines.driver.preview import show
@@ -101,7 +101,7 @@ def check(
     overrides: Overrides = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Validate a recipe without running it: models, context lengths, memory, disk, cluster; estimate tokens and time."""
+    """Validate a recipe without running it. Check models, context lengths, memory, disk and cluster; estimate tokens and time."""
     from limbeck.pipelines import recipe as recipes
     from limbeck.pipelines.console.check import show
     from limbeck.pipelines.driver.check import check as look
@@ -139,12 +139,12 @@ def inspect(
     kept: Annotated[bool | None, typer.Option("--kept/--rejected", help="only kept, or only rejected, candidates")] = None,
     source: Annotated[str | None, typer.Option(help="only candidates of this source_id")] = None,
     sort: Annotated[str | None, typer.Option(help="sort by this column, such as saliency")] = None,
-    ascending: Annotated[bool, typer.Option("--ascending", help="lowest first")] = False,
+    ascending: Annotated[bool, typer.Option("--ascending", help="sort in ascending order")] = False,
     limit: Annotated[int, typer.Option(min=1)] = 20,
     made: Annotated[str | None, typer.Option("--steps", help="show every request that led to this candidate")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print candidates with their scores and decisions, or with --steps every request that led to one candidate."""
+    """Print candidates with their scores and decisions. With --steps, print every request that led to one candidate."""
     if made is not None:
         from limbeck.pipelines.runs import steps
 
@@ -168,11 +168,11 @@ def filter_run(
     apply: Annotated[str | None, typer.Option(help="write the resulting dataset next to the run's own, under this name")] = None,
     score: Annotated[bool, typer.Option("--score", help="compute missing scores, loading models if needed")] = False,
     round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last round with decisions]")] = None,
-    examples: Annotated[int, typer.Option(min=0, help="newly kept and newly rejected rows to show, of each")] = 20,
+    examples: Annotated[int, typer.Option(min=0, help="number of newly kept, and of newly rejected, rows to show")] = 20,
     plot: Annotated[Path | None, typer.Option(help="write the curve of --sweep to this HTML file")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what other bounds would keep, from a run's existing scores, without loading a model or changing the run."""
+    """Show what other bounds would keep, from stored scores. Without --score, no model is loaded; the run is never changed."""
     from limbeck.pipelines.console.whatif import plot_sweep, show, show_sweep
     from limbeck.pipelines.driver.rescore import score_here
     from limbeck.pipelines.runs import whatif as what
@@ -246,7 +246,7 @@ def schema(
     kinds: Annotated[bool, typer.Option("--kinds", help="list every kind that a recipe can use, with its package")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the JSON Schema of a recipe, or with --kinds the kinds of its sections."""
+    """Print the JSON Schema of a recipe. With --kinds, list the kinds of its sections."""
     if kinds:
         from limbeck.pipelines.console.kinds import show
 

@@ -7,7 +7,7 @@ import typer
 
 app = typer.Typer(
     name="ngram",
-    help="Build and query an infini-gram index: exact counts of any phrase, next tokens, search, tracing of texts.",
+    help="Build and query infini-gram indexes: exact counts of any phrase.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -113,7 +113,7 @@ def remove(
     numbers: Annotated[Path | None, typer.Option("--from", help="a file of document numbers; - is standard input")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove documents: they are no longer counted or returned; `compact` deletes them from disk."""
+    """Remove documents from counts and results. `compact` deletes them from disk."""
     from limbeck.infinigram.maintain import remove as take_down
     from limbeck.pipelines.cli import ngram_show
 
@@ -147,7 +147,7 @@ def verify(
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Check every file of an index; the first error is reported in one sentence, with exit code 1."""
+    """Check every file of an index. The first error is reported in one sentence, with exit code 1."""
     from dataclasses import asdict
 
     from limbeck.infinigram.verify import verify as check
@@ -226,7 +226,7 @@ def prob(
     opening: Opening = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Show the probability of a phrase's last token, given the tokens before it."""
+    """Show the probability of a phrase's last token."""
     from limbeck.pipelines.cli import ngram_show
 
     served = ngram_show.opened(index, opening)
@@ -296,7 +296,7 @@ def trace(
     opening: Opening = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Find the spans of a text that occur verbatim, and the documents that contain them."""
+    """Find the spans of a text that occur verbatim, with documents."""
     from limbeck.pipelines.cli import ngram_show
 
     served = ngram_show.opened(index, opening)
@@ -318,7 +318,7 @@ def serve(
     max_requests: Annotated[int, typer.Option(min=1, help="maximum requests in flight per worker")] = 512,
     opening: Opening = [],  # noqa: B006
 ) -> None:
-    """Serve indexes over HTTP: the official API at POST /, typed routes under /v1, a search page at /."""
+    """Serve indexes over HTTP. The official API is at POST /, typed routes are under /v1, a search page is at /."""
     from limbeck.infinigram.service.app import ServiceConfig, keys_of
     from limbeck.infinigram.service.app import serve as run
     from limbeck.infinigram.service.limits import Limits, cores

@@ -260,7 +260,7 @@ def with_sources(candidates: pa.Table, sources: pa.Table) -> pa.Table:
 
 
 def _of_inputs(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, pa.Array]:
-    """`document` and dependent columns; in rows with an input it replaces the document, and `following` and `salient` are empty."""
+    """`document` and dependent columns: an input replaces the document, and `following` and `salient` are then empty."""
     rows = range(len(columns["input"]))
     given = columns["input"].to_pylist()
     document, tokens, following, salient = (
