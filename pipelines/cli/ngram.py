@@ -26,7 +26,7 @@ TextArgument = Annotated[str, typer.Argument(help="the text itself; use --file f
 Memory = Annotated[str | None, typer.Option(help="maximum memory, such as 2GiB [default: half of the free memory]")]
 Threads = Annotated[int | None, typer.Option(min=1, help="[default: all cores]")]
 Shards = Annotated[int, typer.Option(min=1, max=4096, help="new shards; each is one suffix array")]
-Column = Annotated[str, typer.Option(help="the field of JSON, Parquet and datasets that holds the text or the ids")]
+Column = Annotated[str, typer.Option(help="the field of JSON, Parquet and datasets with the text or the token ids")]
 Split = Annotated[str, typer.Option(help="the split of a saved dataset")]
 Opening = Annotated[
     list[str],

@@ -16,7 +16,7 @@ from limbeck.pipelines.runs.select import connect, decide, joined
 
 
 def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
-    """Draw, score and judge candidates for the first `documents` train sources; nothing is written.
+    """Draw, score and filter candidates for the first `documents` train sources; nothing is written.
 
     Calibrated bounds are computed from these few candidates, so they are only a rough indication.
     """

@@ -2,7 +2,7 @@
 
 All calibrated bounds share one level. At level k of n, a minimum is the k-th smallest of n scores and a maximum the k-th largest
 (k counts from 0), so each bound rejects the same number of rows except for ties. The n rows are those that pass every absolute
-bound and have all scores. The chosen level is the strictest at which at least the wanted share of *all* candidates, including
+bound and have all scores. The chosen level is the strictest at which at least the target share of *all* candidates, including
 errors, passes every bound. The number of passing rows falls as the level rises, so the level is unique and needs no search.
 """
 
@@ -29,7 +29,7 @@ def calibrate(table: pa.Table, filters: FilterBounds, pass_rate: float) -> dict[
     A bound given as a false-acceptance rate is computed first, from the scores of mismatched pairs alone.
 
     `table` is a joined table (`runs.select.joined`) of the candidates to calibrate on, in any order. If the absolute bounds
-    alone keep less than the wanted share, the calibrated bounds keep all of those rows, and `note` reports it. Raises
+    alone keep less than the target share, the calibrated bounds keep all of those rows, and `note` reports it. Raises
     LimbeckError if no candidate passes the absolute bounds.
     """
     assert 0 < pass_rate <= 1, pass_rate
