@@ -192,11 +192,11 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        names = [part.name for part in (*self.filters, *self.select)]
+        names = [filter_.name for filter_ in (*self.filters, *self.select)]
         double = sorted({name for name in names if names.count(name) > 1})
         if double:
             raise ValueError(f"two filters are named {double[0]!r}; rename one of them")
-        growing = [part.kind for part in (self.generator, self.later) if part is not None and part.grows]
+        growing = [section.kind for section in (self.generator, self.later) if section is not None and section.grows]
         if growing and (self.target is None or self.target.wave_sources is None):
             raise ValueError(
                 f"generator {growing[0]} uses rows accepted in earlier waves; set target: {{rows: N, wave_sources: W}}"
@@ -218,7 +218,7 @@ class Recipe(Config):
         """The recipe with `auto` engines chosen; a filter without an engine uses the round-0 teacher."""
         teacher = self.teacher.choose(self.cluster.gpus_per_worker)
         gpus = (self.cluster.critics or self.cluster).gpus_per_worker
-        filters = tuple(part.with_engine(part.asks.choose(gpus) if part.asks else teacher) for part in self.filters)
+        filters = tuple(filter_.with_engine(filter_.asks.choose(gpus) if filter_.asks else teacher) for filter_ in self.filters)
         return self.model_copy(update={"teacher": teacher, "filters": filters})
 
 

@@ -51,14 +51,14 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
                 f"teacher.model {recipe.teacher.model} has no chat template; set generator.style: plain, or use an instruct model"
             )
     problems += _generator_problems(recipe)
-    problems += [f"filters.{part.name}: {problem}" for part in recipe.filters for problem in part.problems()]
+    problems += [f"filters.{filter_.name}: {problem}" for filter_ in recipe.filters for problem in filter_.problems()]
     problems += [
-        f"filters.{part.name}: it scores no mismatched pairs, so {part.null_columns[0]} cannot use false_acceptance; "
+        f"filters.{filter_.name}: it scores no mismatched pairs, so {filter_.null_columns[0]} cannot use false_acceptance; "
         "set a number, or calibrated"
-        for part in recipe.filters
-        if part.null_columns and not part.nullable
+        for filter_ in recipe.filters
+        if filter_.null_columns and not filter_.nullable
     ]
-    problems += [f"select.{part.name}: {problem}" for part in recipe.select for problem in part.problems()]
+    problems += [f"select.{filter_.name}: {problem}" for filter_ in recipe.select for problem in filter_.problems()]
     problems += engine_problems(recipe)
     if not missing:  # comparing chat templates needs transformers
         problems += _student_problems(recipe, models)
@@ -70,8 +70,10 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
 def named_models(recipe: Recipe) -> dict[str, str]:
     """Every model in the recipe: key → model; `recipe` may be resolved or not."""
     found = {"teacher.model": recipe.teacher.model}
-    for part in recipe.filters:
-        found |= {f"filters.{part.name}.{key}": model for key, model in part.models.items() if model != recipe.teacher.model}
+    for filter_ in recipe.filters:
+        found |= {
+            f"filters.{filter_.name}.{key}": model for key, model in filter_.models.items() if model != recipe.teacher.model
+        }
     for section, student in recipe.student_sections.items():
         found |= {f"{section}.{key}": model for key, model in student.models.items()}
     return found
@@ -82,7 +84,7 @@ def _described(recipe: Recipe) -> tuple[dict[str, ModelInfo], dict[str, LimbeckE
 
     A model that runs outside the cluster needs no weights here, unless a student starts from them.
     """
-    engines = {"teacher": recipe.teacher, **{f"filters.{part.name}.engine": part.asks for part in recipe.filters}}
+    engines = {"teacher": recipe.teacher, **{f"filters.{filter_.name}.engine": filter_.asks for filter_ in recipe.filters}}
     remote = {f"{key}.model": engine for key, engine in engines.items() if engine is not None and engine.remote}
     if any(student.base_model(recipe.teacher.model) == recipe.teacher.model for student in recipe.students):
         remote.pop("teacher.model", None)
@@ -133,7 +135,7 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     drawn = recipe.rounds * split["train"] * samples + models * split["dev"] * settings.dev_samples
     drawn += models * split["test"] * settings.samples
     judged = drawn + split["test"] * (2 + settings.samples)
-    scored = judged * (length + 3 * new) * sum(part.cost >= Cost.MODEL for part in recipe.filters)
+    scored = judged * (length + 3 * new) * sum(filter_.cost >= Cost.MODEL for filter_ in recipe.filters)
     rows = recipe.calibration.pass_rate * split["train"] * samples
     trained = sum(student.passes for student in recipe.students) * rows * (length + needs.prompt_tokens / 2 + new)
     tokens = {"complete": drawn * new, "logprobs": scored, "train": trained}
@@ -216,12 +218,12 @@ def _disk_problems(recipe: Recipe, models: dict[str, ModelInfo], out: Path) -> l
         return []
     problems = []
     teacher = models.get("teacher.model") or next(iter(models.values()))
-    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    disk = shutil.disk_usage(place).free
+    folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
+    disk = shutil.disk_usage(folder).free
     need_bytes = 20_000_000 + (teacher.parameters * (2 * recipe.rounds + 14) if recipe.students else 0)
     if need_bytes > disk:
         problems.append(
-            f"students and checkpoints need about {need_bytes / 1e9:.2f} GB, but {place} has {disk / 1e9:.2f} GB free; "
+            f"students and checkpoints need about {need_bytes / 1e9:.2f} GB, but {folder} has {disk / 1e9:.2f} GB free; "
             "free some space or choose another --out"
         )
     return problems

@@ -48,12 +48,12 @@ class Context:
     @property
     def filter_bounds(self) -> list[tuple[str, tuple[Bound, ...]]]:
         """Filters in recipe order with their bounds, before calibration."""
-        return [(part.name, part.bounds) for part in self.filters]
+        return [(filter_.name, filter_.bounds) for filter_ in self.filters]
 
     @property
     def filter_names(self) -> list[str]:
         """Names of the filters in recipe order."""
-        return [part.name for part in self.filters]
+        return [filter_.name for filter_ in self.filters]
 
     def known_bounds(self) -> FrozenBounds:
         """The filters' bounds, without calibrated ones until round 0 has been calibrated."""
@@ -86,10 +86,10 @@ class Context:
         upto = list(self.stages)[: list(self.stages).index(stage) + 1]
         return fingerprint([{name: self.stages[name] for name in upto}, *more])
 
-    def finish(self, place: Path, stage: str, *more: object, **counts: object) -> None:
+    def finish(self, folder: Path, stage: str, *more: object, **counts: object) -> None:
         """Write a stage folder's `_done.json`, once, after everything else."""
-        if done(place) is None:
-            mark_done(place, self.fingerprint(stage, *more), **counts)
+        if done(folder) is None:
+            mark_done(folder, self.fingerprint(stage, *more), **counts)
 
 
 def train_lane(context: Context, round_number: int, parts: Sequence[str] | None = None, accepted: Path | None = None) -> "Lane":
@@ -124,7 +124,7 @@ def held_out_lane(context: Context, split: str, subject: str, engine: EngineConf
     """A lane of a held-out split through a model (None: a control, whose candidates exist) and every filter."""
     from limbeck.cluster.workers.pool import Lane
 
-    place = context.folder.evaluation(split, subject)
+    folder = context.folder.evaluation(split, subject)
     jobs: list[PartJob] = []
     if engine is not None:
         settings = context.recipe.evaluation
@@ -133,14 +133,14 @@ def held_out_lane(context: Context, split: str, subject: str, engine: EngineConf
             GenerateJob(
                 stage=f"{split}/candidates",
                 sources=context.held_out(split),
-                out=place / "candidates",
+                out=folder / "candidates",
                 generator=AskingConfig(context.recipe.asked, context.recipe.renderer, samples),
                 run_seed=context.recipe.seed,
                 round=HELD_OUT,
                 engine=context.counted(engine),
             )
         )
-    jobs += score_jobs(context, split, split, place / "candidates", place / "scores")
+    jobs += score_jobs(context, split, split, folder / "candidates", folder / "scores")
     return Lane(jobs, part_names(context.held_out(split)))
 
 

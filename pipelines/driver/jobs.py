@@ -177,7 +177,7 @@ class ScoreJob:
         """`candidate_id`, `error`, `skipped_by` and the filter's columns, one row per candidate, in input order."""
         candidates = read_part(self.candidates, part).slice(start, stop - start)
         skipped_by = self._skipped_by(part, start, stop)
-        wanted = [place for place, name in enumerate(skipped_by) if name is None]
+        wanted = [position for position, name in enumerate(skipped_by) if name is None]
         built = self.filter.build(engines)
         scores = built.score(with_sources(candidates.take(wanted), read_part(self.sources, part)))
         if scores.num_rows != len(wanted):
@@ -186,7 +186,7 @@ class ScoreJob:
             if bound.column not in scores.column_names:
                 raise ValueError(f"filter {built.name!r} returned no column {bound.column!r}, which its bounds need")
         rows = dict(zip(wanted, range(len(wanted)), strict=True))
-        places = pa.array([rows.get(place) for place in range(candidates.num_rows)], pa.int64())  # null: skipped
+        positions = pa.array([rows.get(position) for position in range(candidates.num_rows)], pa.int64())  # null: skipped
         if "skipped_by" in scores.column_names:  # the filter itself skipped its model for these rows
             own = iter(scores["skipped_by"].to_pylist())
             skipped_by = [next(own) if name is None else name for name in skipped_by]
@@ -199,7 +199,7 @@ class ScoreJob:
                 "candidate_id": candidates["candidate_id"],
                 "error": pa.nulls(candidates.num_rows, pa.string()),
                 "skipped_by": pa.array(skipped_by, pa.string()),
-                **{name: _stored(scores[name]).take(places) for name in names},
+                **{name: _stored(scores[name]).take(positions) for name in names},
             }
         )
 
@@ -210,8 +210,8 @@ class ScoreJob:
             scores = read_part(cheaper.scores, part).slice(start, stop - start)
             for bound in cheaper.bounds:
                 known = scores[bound.column].cast(pa.float64()).to_numpy()  # null: NaN
-                for place in np.flatnonzero(bound.mask(known, unscored=False)):  # missing scores are handled by selection
-                    found[place] = found[place] or cheaper.name
+                for position in np.flatnonzero(bound.mask(known, unscored=False)):  # missing scores are handled by selection
+                    found[position] = found[position] or cheaper.name
         return found
 
     def failure(self, part: str, row: int, reason: str) -> pa.Table:

@@ -31,9 +31,9 @@ def select(context: Context, number: int) -> None:
     started, folder = time.monotonic(), context.folder
     parts = part_names(folder.sources("train") if context.recipe.target is None else folder.candidates(number))
     scores = {name: folder.scores(number, name) for name in context.filter_names}
-    for place, stage in [(folder.candidates(number), "candidates"), *((place, "scores") for place in scores.values())]:
-        assert part_names(place) == parts, f"{place} lacks parts"
-        context.finish(place, stage, number, rows=count_rows(place))
+    for path, stage in [(folder.candidates(number), "candidates"), *((path, "scores") for path in scores.values())]:
+        assert part_names(path) == parts, f"{path} lacks parts"
+        context.finish(path, stage, number, rows=count_rows(path))
     if not folder.decisions(number).exists():
         evidence: dict[str, pa.Table] = {}
         found = judged(context, number, None, evidence)
@@ -43,7 +43,7 @@ def select(context: Context, number: int) -> None:
             write_table(folder.choices(number, name), rows_found)
         write_table(folder.decisions(number), found, DECISIONS)
     decisions = read_table(folder.decisions(number))
-    rows = funnel(decisions, [*context.filter_names, *(part.name for part in context.set_filters)])
+    rows = funnel(decisions, [*context.filter_names, *(filter_.name for filter_ in context.set_filters)])
     write_json(folder.round(number) / "rows.json", rows.model_dump())
     with connect_parts(folder.candidates(number), scores) as connection:
         table = joined(connection, context.filter_names, evidence=True)

@@ -92,11 +92,11 @@ class Waves:
         return self._every[taken : taken + _next_wave(self._target.rows, accepted, taken)]
 
     def _of_sources(self, taken: int, sources: int) -> Sequence[str]:
-        place, rows = taken, 0
-        while place < len(self._every) and rows < sources:
-            rows += check_whole(part_path(self._context.folder.sources("train"), self._every[place]))
-            place += 1
-        return self._every[taken:place]
+        end, rows = taken, 0
+        while end < len(self._every) and rows < sources:
+            rows += check_whole(part_path(self._context.folder.sources("train"), self._every[end]))
+            end += 1
+        return self._every[taken:end]
 
     def _accepted(self, decisions: pa.Table | None) -> pa.Table:
         """The kept candidates so far as tasks, by part and row."""

@@ -50,11 +50,11 @@ def calibrate(table: pa.Table, filters: FilterBounds, pass_rate: float) -> dict[
     level = None
     if open_bounds:
         wanted = min(_wanted(pass_rate, table.num_rows), int(pool.sum()))
-        place = _strictest_level([values[pool] for values in scores.values()], wanted)
-        level = place / int(pool.sum())
+        position = _strictest_level([values[pool] for values in scores.values()], wanted)
+        level = position / int(pool.sum())
         for key, values in scores.items():
             sign = 1.0 if key[2] == "minimum" else -1.0
-            limits[key] = sign * float(np.sort(values[pool])[place]) + 0.0  # + 0.0: no -0.0 in the file
+            limits[key] = sign * float(np.sort(values[pool])[position]) + 0.0  # + 0.0: no -0.0 in the file
     calibration = {
         "pass_rate_target": pass_rate,
         "pass_rate": None,

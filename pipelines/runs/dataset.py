@@ -60,10 +60,10 @@ def _rendered(
     """The columns prompt and completion: strings, or lists of {role, content}."""
     scores = kept.select([name for name in kept.column_names if "." in name]).to_pylist() or [{}] * kept.num_rows
     rows = []
-    for place, (source_id, prompt) in enumerate(zip(kept["source_id"].to_pylist(), kept["prompt"].to_pylist(), strict=True)):
-        said = turns(own["messages"][place])
-        question = Question(source_id, prompt, sources[source_id]["document"], own["input"][place], said)
-        rows.append(renderer.row(Answered(question, outputs[place], said, scores[place])))
+    for position, (source_id, prompt) in enumerate(zip(kept["source_id"].to_pylist(), kept["prompt"].to_pylist(), strict=True)):
+        said = turns(own["messages"][position])
+        question = Question(source_id, prompt, sources[source_id]["document"], own["input"][position], said)
+        rows.append(renderer.row(Answered(question, outputs[position], said, scores[position])))
     kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])) if renderer.chat else pa.string()
     return {
         "prompt": pa.array([plain(row.prompt) for row in rows], kind),

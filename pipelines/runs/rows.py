@@ -209,7 +209,7 @@ class ConversationRows(Config):
         turns = answered.messages
         if turns is None:
             return TrainingRow(self.ask(answered.question), (Message("assistant", answered.output),))
-        last = max((place for place, turn in enumerate(turns) if turn.role == "assistant"), default=0)
+        last = max((position for position, turn in enumerate(turns) if turn.role == "assistant"), default=0)
         if last == 0:
             raise LimbeckError(f"the conversation of source {answered.question.source_id} has no assistant turn to train on")
         return TrainingRow(turns[:last], (turns[last],))

@@ -250,7 +250,7 @@ def _text(value: str) -> str:
 def to_target(decisions: pa.Table, order: Sequence[str], target: int) -> pa.Table:
     """Keep the first `target` kept rows, by their position in `order` (candidate ids by part and row); reject the others."""
     kept = set(decisions.filter(decisions["kept"])["candidate_id"].to_pylist())
-    beyond = {id_ for place, id_ in enumerate(id_ for id_ in order if id_ in kept) if place >= target}
+    beyond = {id_ for position, id_ in enumerate(id_ for id_ in order if id_ in kept) if position >= target}
     reason = f"accepted, but the dataset has its {target} rows"
     rows = [
         {**row, "kept": False, "rejected_by": BEYOND_TARGET, "reason": reason} if row["candidate_id"] in beyond else row

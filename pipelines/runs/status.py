@@ -80,7 +80,7 @@ def _stage(event: dict[str, Any]) -> str:
 
 def _round(folder: RunFolder, number: int) -> dict[str, Any]:
     parts = len(part_names(folder.sources("train")))
-    scores = [len(part_names(place)) for place in (folder.round(number) / "scores").glob("*")]
+    scores = [len(part_names(path)) for path in (folder.round(number) / "scores").glob("*")]
     rows = folder.round(number) / "rows.json"
     counts = read_json(rows) if rows.exists() else {"kept": None, "candidates": None}
     return {

@@ -53,7 +53,7 @@ class Selection:
     @property
     def names(self) -> list[str]:
         """Every filter, in the order in which they are applied."""
-        return [part.name for part in (*self.recipe.filters, *self.recipe.select)]
+        return [filter_.name for filter_ in (*self.recipe.filters, *self.recipe.select)]
 
     @property
     def undecided(self) -> int:
@@ -69,7 +69,7 @@ class WhatIf:
         self.folder = existing(run)
         self.number = decided_round(self.folder, number)
         self.recipe = recorded_recipe(self.folder)
-        named = {part.name for part in self.recipe.filters}
+        named = {filter_.name for filter_ in self.recipe.filters}
         others = [name for name in read_json(self.folder.lock_file)["stages"]["scores"] if name not in named]
         if others:
             raise LimbeckError(
@@ -90,19 +90,19 @@ class WhatIf:
                 )
             recipes.apply_override(data, setting)
         recipe = recipes.validate(data, "--set").resolved()
-        scores = {part.name: self._scored(part) for part in recipe.filters}
+        scores = {filter_.name: self._scored(filter_) for filter_ in recipe.filters}
         calibration = self._calibration(recipe, scores)
-        bounds = freeze([(part.name, part.bounds) for part in recipe.filters], calibration)
+        bounds = freeze([(filter_.name, filter_.bounds) for filter_ in recipe.filters], calibration)
         choices: dict[str, pa.Table] = {}
         with self._connect(self.number, scores) as connection:
-            decisions = decide(connection, bounds, [part.build() for part in recipe.select], choices.__setitem__)
+            decisions = decide(connection, bounds, [filter_.build() for filter_ in recipe.select], choices.__setitem__)
         if recipe.target is not None:
             decisions = to_target(decisions, in_order(self.folder.candidates(self.number)), recipe.target.rows)
         return Selection(recipe, calibration, decisions, choices)
 
     def kept_rows(self, selection: Selection) -> pa.Table:
         """The dataset rows of a selection."""
-        scores = {part.name: self._scored(part) for part in selection.recipe.filters}
+        scores = {filter_.name: self._scored(filter_) for filter_ in selection.recipe.filters}
         with self._connect(self.number, scores) as connection:
             table = joined(connection, list(scores), evidence=True)
         assert table["candidate_id"].equals(selection.decisions["candidate_id"]), "both are in order of source and sample"
@@ -127,13 +127,13 @@ class WhatIf:
         before = known.get(filter_.name)
         if before is not None and before.serves(filter_):
             return self.folder.scores(self.number, filter_.name)
-        place = self.folder.selection(self.number, ".scores") / f"{filter_.name}-{fingerprint(filter_.scoring())[:12]}"
-        if done(place) is None:
+        folder = self.folder.selection(self.number, ".scores") / f"{filter_.name}-{fingerprint(filter_.scoring())[:12]}"
+        if done(folder) is None:
             if self._score is None:
                 differs = "is not part of the run" if before is None else "measures something else, or more rows, than in the run"
                 raise LimbeckError(f"filter {filter_.name} {differs}, so its scores must be computed first: add --score")
-            self._score(self.folder, self.number, filter_, place)
-        return place
+            self._score(self.folder, self.number, filter_, folder)
+        return folder
 
     def _calibration(self, recipe: Recipe, scores: Mapping[str, Path]) -> dict[str, Any]:
         """The run's frozen bounds if they cover every calibrated bound, else bounds calibrated again on round 0's candidates."""
@@ -145,7 +145,7 @@ class WhatIf:
             )
         with self._connect(0, {name: self.folder.scores(0, name) for name in scores} if self.number else scores) as connection:
             table = joined(connection, list(scores))
-        return calibrate(table, [(part.name, part.bounds) for part in recipe.filters], recipe.calibration.pass_rate)
+        return calibrate(table, [(filter_.name, filter_.bounds) for filter_ in recipe.filters], recipe.calibration.pass_rate)
 
     def _connect(self, number: int, scores: Mapping[str, Path]) -> "duckdb.DuckDBPyConnection":
         return connect_parts(self.folder.candidates(number), scores, self.folder.sources("train"))
@@ -256,8 +256,8 @@ def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[st
 def _open(recipe: Recipe) -> set[tuple[str, str, str, float | None]]:
     """The calibrated bounds of a recipe."""
     return {
-        (part.name, bound.column, bound.calibrate, bound.false_acceptance)
-        for part in recipe.filters
-        for bound in part.bounds
+        (filter_.name, bound.column, bound.calibrate, bound.false_acceptance)
+        for filter_ in recipe.filters
+        for bound in filter_.bounds
         if bound.calibrate is not None
     }
