@@ -1,8 +1,8 @@
-"""Connected components the naive way, as an oracle."""
+"""A naive oracle for connected components."""
 
 
 def components(rows: int, edges: list[tuple[int, int]]) -> list[int]:
-    """Each row's smallest companion, by spreading."""
+    """The smallest row of each row's component, by label propagation."""
     labels = list(range(rows))
     for _ in range(rows):
         for first, second in edges:

@@ -1,4 +1,4 @@
-"""Tiny random models with a byte tokenizer, and the naive computations that the engine is held to."""
+"""Tiny random models with a byte tokenizer, and the naive computations that engines are tested against."""
 
 import functools
 from pathlib import Path
@@ -44,7 +44,7 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 257,
     "tie_word_embeddings": False,
 }
-torch.set_num_threads(1)  # the models are so small that threads would only wait for one another
+torch.set_num_threads(1)  # the models are so small that more threads would only be slower
 KINDS = ("llama", "qwen2", "gpt2", "mistral")
 
 

@@ -1,4 +1,4 @@
-"""Kinds of installed packages: a whole run made of nothing but a toy package's kinds, and packages that cannot be used."""
+"""Kinds of installed packages: a whole run with only a toy package's kinds, and packages that cannot be used."""
 
 import json
 import shutil

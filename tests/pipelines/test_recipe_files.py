@@ -1,4 +1,4 @@
-"""Shipped recipes by name, override files, and the text that a run folder keeps."""
+"""Shipped recipes by name, override files, and the recipe text stored in a run folder."""
 
 import json
 from pathlib import Path

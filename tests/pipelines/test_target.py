@@ -1,4 +1,4 @@
-"""Exactly N rows: the first accepted ones by part and row, whatever stopped the run in between; short of it, exit code 3."""
+"""Exactly N rows: the first accepted ones by part and row, regardless of interruptions; otherwise exit code 3."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whatever a user can mend ends with one clear sentence and exit code 1, and nothing that was finished is lost."""
+"""Errors that the user can fix are one clear sentence with exit code 1, and completed work is kept."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def one_sentence(done: subprocess.CompletedProcess[str], *words: str) -> str:
-    """The failure's last line, which must hold all of `words`; no traceback, exit code 1."""
+    """The last line of the error, which must contain all of `words`; no traceback, exit code 1."""
     assert done.returncode == 1, (done.returncode, done.stderr[-3000:])
     assert "Traceback" not in done.stderr, done.stderr
     line = done.stderr.strip().splitlines()[-1]
@@ -92,7 +92,7 @@ def test_a_folder_that_is_no_run(home: Path, tmp_path: Path) -> None:
 
 
 def test_one_run_and_what_may_go_wrong_after_it(home: Path, tmp_path: Path, ray_address: str) -> None:
-    """A document that does not fit, another recipe, a cut-off part, a damaged run: one run serves them all."""
+    """A document that does not fit, another recipe, a truncated part, a damaged run; all on one run."""
     documents = write_documents(tmp_path / "documents.jsonl", count=10)
     with documents.open("a") as handle:
         handle.write(json.dumps({"text": "A very long story. " * 600, "summary": "long"}) + "\n")
@@ -120,7 +120,7 @@ def test_one_run_and_what_may_go_wrong_after_it(home: Path, tmp_path: Path, ray_
     assert read_parts(run / "rounds/000/candidates", CANDIDATES).equals(dataset)
 
     again = limbeck("run", path, "--out", run)
-    assert again.returncode == 0, again.stderr  # a finished run is finished
+    assert again.returncode == 0, again.stderr  # a finished run stays finished
 
     part = next((run / "rounds/000/candidates").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-50])
@@ -144,7 +144,7 @@ def test_a_cut_off_part_is_named_and_made_again(home: Path, tmp_path: Path, ray_
 
 def test_ctrl_c_and_stop_and_a_second_driver(home: Path, tmp_path: Path) -> None:
     path, run = write_recipe(home, **NO_STUDENT), tmp_path / "run"
-    gate = Gate(tmp_path, "rounds/000/candidates/part-00001.parquet$")  # a worker waits there: the run does not end by itself
+    gate = Gate(tmp_path, "rounds/000/candidates/part-00001.parquet$")  # a worker waits there, so the run does not end
     driver = start("run", path, "--out", run, faults=gate.plan)
     wait_for(lambda: (run / "events.jsonl").exists(), driver)
     one_sentence(limbeck("run", path, "--out", run), "is being run by process", str(driver.pid), "limbeck stop")

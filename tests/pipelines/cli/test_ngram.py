@@ -40,7 +40,7 @@ def home(tmp_path_factory):
 
 
 def run(*arguments, stdin=None):
-    """Run a command in this process, which is quicker."""
+    """Run a command in this process, which is faster."""
     return CliRunner().invoke(ngram_cli.app, [str(argument) for argument in arguments], input=stdin)
 
 

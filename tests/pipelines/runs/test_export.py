@@ -1,4 +1,4 @@
-"""Datasets and their cards, opened by the libraries that will read them, and exports in each format."""
+"""Datasets and their cards, opened by the libraries that read them, and exports in each format."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A cache of one's own, and no hub."""
+    """A private cache, and no hub."""
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     return tmp_path / "cache"
 
@@ -35,7 +35,7 @@ def table(*rows: dict[str, Any]) -> pa.Table:
 
 
 def facts(kept: int = 1, **changes: Any) -> DatasetFacts:
-    """Facts of a round that kept so many of nine candidates."""
+    """Facts of a round that kept `kept` of nine candidates."""
     rows = Rows(sources=3, candidates=9, kept=kept, rejected_by={"pmi": 9 - kept})
     return DatasetFacts(**({"name": "small", "round": 0, "rows": rows, "teacher": "a teacher", "seed": 0} | changes))
 

@@ -1,4 +1,4 @@
-"""Joined candidates against a join in plain Python, and what a person sees of them."""
+"""Joined candidates against a join in plain Python, and their printed form."""
 
 import io
 import math

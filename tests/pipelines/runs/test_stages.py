@@ -1,4 +1,4 @@
-"""What lock.json records of the stages of a run, read by a version that has more keys, other semantics or other packages."""
+"""The stages of a run in lock.json, read by a version that has more keys, other semantics or other packages."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def stages(found: Recipe) -> Stages:
 
 
 def begun(home: Path, run: Path, found: Recipe, finished: bool = False) -> RunFolder:
-    """A run folder whose every stage has begun."""
+    """A run folder in which every stage has been started."""
     folder = RunFolder(run)
     open_run(folder, stages(found), {}, "")
     for path in ("sources/train/part-0.parquet", "candidates/part-0.parquet", "scores/pmi/part-0.parquet", "student/config.json"):
@@ -78,7 +78,7 @@ def test_keys_that_the_version_of_the_run_did_not_have_refuse_nothing(home: Path
     edit(folder, forget)
     given = tiny(home, select=[{"kind": "duplicates"}], student={"kind": "sft", "base": {"kind": "layers", "layers": 1}})
     data = recipe(home)
-    assert data["sources"]["max_source_tokens"] == 200  # not the default: what was forgotten is a difference
+    assert data["sources"]["max_source_tokens"] == 200  # not the default, so a missing key is a difference
     with pytest.raises(LimbeckError, match=r"stage 'sources' differs \(max_source_tokens: 512 there, 200 here\)"):
         open_run(folder, stages(given), {}, "")
     edit(folder, lambda lock: lock["stages"]["sources"].update(max_source_tokens=200))
@@ -110,7 +110,7 @@ def test_other_semantics_refuse_an_unfinished_run_alone(
     with pytest.raises(LimbeckError, match=f"{words}, and this version has 2"):
         open_run(unfinished, stages(tiny(home)), {}, "")
     open_run(finished, stages(tiny(home)), {}, "")
-    assert "2" not in str(json.loads(finished.lock_file.read_text())["semantics"])  # what made its results stays on record
+    assert "2" not in str(json.loads(finished.lock_file.read_text())["semantics"])  # the old record is kept
 
 
 def test_nothing_is_refused_before_the_stage_has_begun(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

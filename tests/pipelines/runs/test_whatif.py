@@ -1,4 +1,4 @@
-"""What-ifs on one real run of a tiny model, through the command line, against an oracle; nothing of the run is changed."""
+"""What-ifs on one real run of a tiny model, through the command line, against an oracle; the run is not changed."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ def run(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def digest(folder: Path) -> dict[str, str]:
-    """Every file of a run but for its selections."""
+    """Every file of a run except its selections."""
     files = [path for path in folder.rglob("*") if path.is_file() and "selections" not in path.parts]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
