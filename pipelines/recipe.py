@@ -223,7 +223,7 @@ class Recipe(Config):
 
 
 def load(path: Path | str, settings: Sequence[str] = (), overrides: Sequence[Path | str] = ()) -> Recipe:
-    """Read a recipe (a file, or the name of a shipped one) and validate it; raises LimbeckError with all problems.
+    """Read a recipe (a file, or the name of a shipped one) and validate it; raises a LimbeckError that lists all problems.
 
     `overrides` (`--with`) are files or names and are merged in order; then environment variables are substituted; then
     `settings` (`--set`) are applied.

@@ -151,7 +151,7 @@ def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]
     """The longest document with prompt and output must fit in each language model; filters' own models truncate."""
     limit = recipe.sources.max_document_tokens
     if limit is None:
-        return []  # a document that does not fit is rejected, with a reason
+        return []  # a document that does not fit becomes a row with an error
     needs = recipe.generator.needs
     need = limit + needs.prompt_tokens + needs.new_tokens
     return [

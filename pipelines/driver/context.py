@@ -193,7 +193,7 @@ def score_jobs(
                 cheaper=tuple(done_before) if lazy else (),
             )
         )
-        if not filter_.lazy:  # a lazy filter leaves rows without a score, so it cannot reject for others
+        if not filter_.lazy:  # a lazy filter leaves rows without a score, so others cannot rely on it
             done_before.append(Cheaper(filter_.name, out / filter_.name, known[filter_.name]))
     return jobs
 

@@ -171,4 +171,4 @@ def _strictest(table: pa.Table, filters: FilterBounds) -> str:
         for bound in bounds
     ]
     count, name = min(counts)
-    return f"the strictest is {name}, which {count} pass: relax that bound or improve the prompt"
+    return f"the strictest bound, {name}, passes {count}: relax that bound or improve the prompt"
