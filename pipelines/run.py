@@ -157,8 +157,8 @@ def read_documents(context: Context) -> None:
     from limbeck.corpus.sources import read_sources
     from limbeck.corpus.tokenizer import Tokenizer
 
-    folder = context.folder.sources("train").parent
-    found = done(folder)
+    place = context.folder.sources("train").parent
+    found = done(place)
     if found is None:
         table = read_sources(context.recipe.sources, Tokenizer.load(context.teacher_folder), context.recipe.seed)
         counts: dict[str, Any] = {}
@@ -172,8 +172,8 @@ def read_documents(context: Context) -> None:
         rejected = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
         used = sum(counts[split] for split in ("train", "dev", "test"))
         counts = {"used": used, **{split: counts[split] for split in ("train", "dev", "test")}, "rejected": rejected}
-        context.finish(folder, "sources", rows_in=table.num_rows, rows_out=used, **counts)
-        found = done(folder) or {}
+        context.finish(place, "sources", rows_in=table.num_rows, rows_out=used, **counts)
+        found = done(place) or {}
     words = {key: found[key] for key in ("used", "train", "dev", "test")}
     context.events.emit("sources_read", **words, rejected=sum(found["rejected"].values()))
 

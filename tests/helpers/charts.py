@@ -1,4 +1,4 @@
-"""Parse the SVG charts of a page back into numbers."""
+"""Charts read back: what was drawn, as numbers, from the SVG that a page holds."""
 
 import re
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Chart:
         return [part for part in self.root.iter() if set(names) <= set(part.get("class", "").split())]
 
     def texts(self, *names: str) -> list[str]:
-        """The text of elements of these classes, without their tooltips."""
+        """The words of elements of these classes, without their tooltips."""
         return ["".join(words(part)) for part in self.of_class(*names)]
 
     def horizontal(self) -> tuple[float, float]:

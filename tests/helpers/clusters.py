@@ -1,4 +1,4 @@
-"""Ray clusters that tests join by address; they are not discovered otherwise, and exit with the process that started them."""
+"""Ray clusters for tests to join by address; nobody finds them otherwise, and they end with the process that started them."""
 
 import contextlib
 import json

@@ -1,7 +1,7 @@
 """A process that has imported what `limbeck` needs and runs each command in a fork of itself.
 
-Each command still has its own process, environment, working directory and exit code; only the time to import torch, transformers
-and Ray is saved. Standard input carries one order per line; standard output answers each with the process id
+Each command still gets a process, an environment, a working directory and an exit code of its own; only the seconds of importing
+torch, transformers and Ray are saved. Standard input carries one order per line; standard output answers each with the process id
 and then the exit code. The server ends when its standard input does.
 """
 
@@ -14,7 +14,7 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-# the modules that a driver has imported by the end of a run; a command imports others in its fork
+# what a driver has imported by the end of a run; modules that a command imports by itself are imported in its fork
 DRIVER = (
     "limbeck.pipelines.run",
     "limbeck.pipelines.console.panel",

@@ -1,4 +1,4 @@
-"""`limbeck` as a command: forked from a process that has its libraries, or started separately to be signalled or killed."""
+"""`limbeck` as a command: forked from a process that has its libraries, or (to be signalled or killed) started plainly."""
 
 import functools
 import json
@@ -19,19 +19,19 @@ from helpers.paths import SEARCH_PATH, child_environment
 def limbeck(
     *arguments: Any, faults: Path | None = None, timeout: float = 600, folder: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line and wait for it; `faults` is a plan for tests/sitecustomize.py."""
+    """Run the command line to its end; `faults` is a plan for tests/sitecustomize.py."""
     return _forked("", arguments, settings(faults, **environment), timeout, folder)
 
 
 def script(path: Path, *arguments: Any, timeout: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a user script in its folder and wait for it."""
+    """Run a user's script to its end, in its folder."""
     return _forked(str(path), arguments, settings(**environment), timeout, path.parent)
 
 
 def start(
     *arguments: Any, faults: Path | None = None, stdout: int | None = None, stderr: int = subprocess.PIPE, **environment: str
 ) -> subprocess.Popen[str]:
-    """Start the command line in a separate process; Ctrl-C reaches it even if the tests run in the background."""
+    """Start the command line in a process of its own; Ctrl-C reaches it even if these tests run in the background."""
     return subprocess.Popen(
         command(*arguments),
         env=settings(faults, **environment),
@@ -43,7 +43,7 @@ def start(
 
 
 def command(*arguments: Any) -> list[str]:
-    """The command line as a list, for a separate process."""
+    """The command line as a list, for a process of its own."""
     return [sys.executable, "-m", "limbeck", *map(str, arguments)]
 
 
@@ -54,7 +54,7 @@ def settings(faults: Path | None = None, **environment: str) -> dict[str, str]:
 
 
 class _Server:
-    """The client of helpers/command_server.py."""
+    """The other end of helpers/command_server.py."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -96,7 +96,7 @@ class _Server:
 
 @functools.cache
 def _server() -> _Server:
-    """One per test process; it exits with this process."""
+    """One per process of tests; it ends when this process does."""
     return _Server()
 
 

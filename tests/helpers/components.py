@@ -1,8 +1,8 @@
-"""A naive oracle for connected components."""
+"""Connected components the naive way, as an oracle."""
 
 
 def components(rows: int, edges: list[tuple[int, int]]) -> list[int]:
-    """The smallest row of each row's component, by label propagation."""
+    """Each row's smallest companion, by spreading."""
     labels = list(range(rows))
     for _ in range(rows):
         for first, second in edges:

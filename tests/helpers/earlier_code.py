@@ -1,4 +1,4 @@
-"""Limbeck at an earlier commit, unpacked from the history, for tests that compare new code with old code."""
+"""Limbeck as it was at an earlier commit, unpacked from the history, for tests that hold new code to what old code did."""
 
 import io
 import os
@@ -16,7 +16,7 @@ BEFORE_THE_MOVE = "5a636afc6bce5b22803be6a1d7d1811f33fa133d"
 
 
 def unpack(commit: str, folder: Path) -> Path:
-    """Write the tree of a commit to `folder`; skips the test if the history is not available (an sdist, a shallow clone)."""
+    """Write the tree of a commit to `folder`; skips the test where the history is not at hand (an sdist, a shallow clone)."""
     try:
         done = subprocess.run(["git", "-C", str(ROOT), "archive", commit], capture_output=True, check=False)
     except OSError as error:

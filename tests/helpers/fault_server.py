@@ -1,4 +1,4 @@
-"""An OpenAI-compatible HTTP server for tests, in its own thread, with configurable faults; it records all requests.
+"""An OpenAI-compatible HTTP server for tests, on a thread of its own, that fails as it is told and records what it saw.
 
 Its tokens are bytes, its "model" a function of prompt and seed, so every answer can be checked; it counts what it bills.
 """
@@ -50,13 +50,13 @@ def reply_text(prompt: str, seed: int, max_tokens: int) -> str:
 
 
 def logprob_of(place: int, token: int) -> float:
-    """The log-probability of a token at a position of an echoed prompt."""
+    """The log-probability of a token at a place of an echoed prompt."""
     return -((place * 31 + token * 17) % 101) / 10.0
 
 
 @dataclass
 class FaultServer:
-    """`refuse_beyond`: 429 for more concurrent requests; `slots`: further ones wait, as in a batching server's queue."""
+    """`refuse_beyond`: 429 for more requests at once; `slots`: more at once wait their turn, as in a batching server's queue."""
 
     plan: Plan = lambda prompt, before: ""
     seconds: float = 0.0
@@ -223,7 +223,7 @@ _STATUSES: dict[str, tuple[int, dict[str, Any], str | None]] = {
 
 
 def _prompt(path: str, body: dict[str, Any]) -> tuple[str, int]:
-    """The distinctive words of a prompt, and its tokens."""
+    """The words that matter of a prompt, and its tokens."""
     if path == "/v1/chat/completions":
         turns = body["messages"]
         sizes = [4 + len(turn["role"]) + len(turn["content"].encode()) for turn in turns]
@@ -254,7 +254,7 @@ async def _send_bytes(writer: asyncio.StreamWriter, status: int, content: bytes,
 
 
 def scattered(seed: int, poison: set[str], too_long: set[str]) -> Plan:
-    """Random faults of every kind on a row's first three sends; `poison` rows always fail, `too_long` ones are refused."""
+    """Faults of every kind at random on a row's first three sends; `poison` rows fail for ever, `too_long` ones are refused."""
     kinds = "429 429-seconds 429-date 500 503 cut half malformed empty two none slow usage-big usage-none usage-odd".split()
 
     def plan(prompt: str, before: int) -> str:
@@ -272,7 +272,7 @@ def scattered(seed: int, poison: set[str], too_long: set[str]) -> Plan:
 
 @contextlib.contextmanager
 def nothing_listens() -> Iterator[str]:
-    """The URL of a port of this machine that is in use but refuses connections."""
+    """The URL of a port of this machine that is taken, and on which nobody answers the phone."""
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused, and no other process can use it
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused, and nobody else can take it
         yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"

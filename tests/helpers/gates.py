@@ -1,7 +1,7 @@
-"""Gates at which a run waits, so that a test of a run in progress does not depend on timing.
+"""Gates at which a run waits: what a test does to a run that is still going must not depend on how fast either is.
 
-A process that reaches a chosen rename waits there until the test opens the gate. The test waits until the gate is reached,
-then sends a signal, fills the disk or inspects the folder, and opens it.
+A process that comes to a chosen rename waits there until the test opens the gate. The test waits until the gate is reached,
+then sends its signal, fills the disk or looks around, and opens it.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-PATIENCE_SECONDS = 300.0  # for a condition that takes seconds on a quiet machine
+PATIENCE_SECONDS = 300.0  # of a condition that holds after seconds on a quiet machine
 
 
 class Gate:
@@ -25,15 +25,15 @@ class Gate:
 
     @property
     def reached(self) -> bool:
-        """Whether a process has reached the first rename."""
+        """Whether a process has come to the first rename."""
         return Path(f"{self.plan}.0").exists()
 
     def wait(self, process: subprocess.Popen[str]) -> None:
-        """Wait until a process has reached the first rename; `process` is the run."""
+        """Wait until a process has come to the first rename; `process` is the run."""
         wait_for(lambda: self.reached, process)
 
     def open(self, number: int = 0) -> None:
-        """Let every process pass the rename with this number, from now on."""
+        """Let everything through the rename of this number, from now on."""
         self._release(number).touch()
 
     def _release(self, number: int) -> Path:

@@ -1,4 +1,4 @@
-"""An environment without some packages, for child processes: HIDDEN_MODULES lists the modules that they must not find."""
+"""An environment without some packages, for child processes: HIDDEN_MODULES names what they must not find."""
 
 import importlib.machinery
 import os

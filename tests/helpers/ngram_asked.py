@@ -1,4 +1,4 @@
-"""A process that opens indexes and answers queries of every kind, so that a test survives its crash: JSON lines in and out."""
+"""A process that opens indexes and answers every kind of query, so that a test survives what kills it: JSON lines in and out."""
 
 import json
 import sys

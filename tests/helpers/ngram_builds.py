@@ -1,4 +1,4 @@
-"""Shared by the tests of builds: inputs, a naive writer of the format, and ways to crash."""
+"""What the tests of builds share: inputs, a naive writer of the format, and ways to die."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ def large_documents() -> list[list[int]]:
 
 
 def killed_at(moment: int, work: Callable[[Callable[..., None]], object]) -> bool:
-    """Run `work` in a forked process that kills itself at the n-th disk access or report."""
+    """Run `work` in a forked process that kills itself at the so-many-th time it touches the disk or reports."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -86,7 +86,7 @@ def killed_at(moment: int, work: Callable[[Callable[..., None]], object]) -> boo
 
 
 def dies_after(seconds: float, work: Callable[[], object], last: Path) -> None:
-    """Run `work` in a forked process that waits before it publishes `last`, and kill it after a delay."""
+    """Run `work` in a forked process that waits when it would publish `last`, and kill it after so long."""
     pid = os.fork()
     if pid == 0:
         try:

@@ -1,4 +1,4 @@
-"""A naive n-gram engine and a naive writer of index folders: slow, short and obviously correct."""
+"""A naive n-gram engine and a naive writer of index folders: slow, short and obviously right."""
 
 import json
 import struct
@@ -76,7 +76,7 @@ def write_index(
 def write_removed(
     folder: Path, documents: Documents, shards: int, numbers: set[tuple[int, int]], dtype: str, version: int
 ) -> None:
-    """Remove documents (shard, number within it), as construction does."""
+    """Take documents (shard, number within it) down, as construction does."""
     pairs = sorted(numbers)
     (folder / "removed.ig").write_bytes(b"".join(struct.pack("<2Q", *pair) for pair in pairs))
     dealt = deal(documents, shards)
@@ -85,7 +85,7 @@ def write_removed(
 
 @dataclass
 class Oracle:
-    """Answers by scanning. `kept[shard]` are documents, None if removed."""
+    """Answers by scanning. `kept[shard]` are documents, None where one was taken down."""
 
     dtype: str
     version: int

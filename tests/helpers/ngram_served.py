@@ -1,4 +1,4 @@
-"""Shared by the tests of the n-gram service: a corpus with its own tokenizer, servers on loopback, the commands."""
+"""What the tests of the n-gram service share: a corpus with a tokenizer of its own, servers on loopback, the commands."""
 
 import contextlib
 import json

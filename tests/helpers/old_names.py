@@ -1,4 +1,4 @@
-"""Refuse the names under which packages can be imported from the repository's root: each import would load a second copy."""
+"""Refuses the names under which the rooms can be imported from the repository's root: each would be a second copy."""
 
 import importlib.abc
 import sys
@@ -7,7 +7,7 @@ OLD_NAMES = frozenset({"corpus", "infinigram", "generators", "filters", "student
 
 
 class RefuseOldNames(importlib.abc.MetaPathFinder):
-    """An import finder that comes first and raises for old names."""
+    """An import finder that goes first and finds nothing, loudly."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         """Raise for an old name; leave every other to the finders that follow."""

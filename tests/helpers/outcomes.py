@@ -1,4 +1,4 @@
-"""Comparisons for tests of interrupted runs: rows, reports, and how often each part was reported."""
+"""What tests of interrupted runs compare: rows, reports, and how often each part was reported."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ from limbeck.corpus.parts import read_parts, read_table
 from limbeck.corpus.schemas import CANDIDATES
 from limbeck.pipelines.runs.events import read_events
 
-# a run emits these events once, however often it is resumed, and with one worker always in the same order
+# a run says these once, however often it is taken up again, and with one worker always in the same order
 MILESTONES = ("part_done", "calibrated", "selected", "training_started", "trained", "evaluated")
 
 

@@ -1,4 +1,4 @@
-"""A finished run folder, made without a model, for tests of code that reads run folders."""
+"""A finished run folder as a run would leave it, made without any model; for tests of what reads run folders."""
 
 import random
 from pathlib import Path
@@ -55,7 +55,7 @@ def sources(split: str, count: int, seed: int = 0) -> pa.Table:
 
 
 def candidates(table: pa.Table, samples: int, round_number: int, output: str | None = None) -> pa.Table:
-    """`samples` candidates per source; `output` replaces the first row's text."""
+    """`samples` candidates a source; `output` replaces the first row's text."""
     rng = random.Random(round_number)
     rows: list[dict[str, Any]] = []
     for source in table.to_pylist():

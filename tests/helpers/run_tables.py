@@ -1,4 +1,4 @@
-"""All rows of a run folder, column by column, to compare whole runs."""
+"""All rows that a run folder holds, column by column, for comparisons of whole runs."""
 
 import hashlib
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def run_digests(run: Path) -> Columns:
 
 
 def changed_columns(found: Columns, expected: Columns) -> list[str]:
-    """The expected columns that are missing or differ; additional columns are ignored."""
+    """The expected columns that are missing or differ; what is found beyond them is nobody's loss."""
     return [
         f"{table}: {column}"
         for table, columns in expected.items()

@@ -1,4 +1,4 @@
-"""An engine for tests whose answers come from a function: no model, no randomness."""
+"""An engine for tests whose answers a function makes up: no model, no randomness of its own."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,7 +9,7 @@ from limbeck.cluster.engines.protocol import Completion, Pair, Request, Usage
 
 
 class ScriptedEngine:
-    """Answers with `answer(request)` (None: no answer at all) and `measure(pair)`, and records its requests."""
+    """Answers with `answer(request)` (None: no answer at all) and `measure(pair)`, and keeps what it was asked."""
 
     context_tokens = 4096
 

@@ -1,4 +1,4 @@
-"""Classifiers of a few thousand random weights."""
+"""Classifiers of a few thousand random weights, made where a test needs one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +59,7 @@ def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
     pair = "<s> $A </s> </s> $B </s>" if kind == "roberta" else "<s> $A </s> $B:1 </s>:1"
     ends = [("<s>", 0), ("</s>", 2)]
     words.post_processor = processors.TemplateProcessing(single="<s> $A </s>", pair=pair, special_tokens=ends)
-    words.enable_truncation(8)  # as in saved sentence encoders; it must not affect the pairs
+    words.enable_truncation(8)  # as saved sentence encoders have it; it must not reach the pairs
     return PreTrainedTokenizerFast(
         tokenizer_object=words,
         bos_token="<s>",

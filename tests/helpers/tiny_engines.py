@@ -1,4 +1,4 @@
-"""Tiny random models with a byte tokenizer, and the naive computations that engines are tested against."""
+"""Tiny random models with a byte tokenizer, and the naive computations that the engine is held to."""
 
 import functools
 from pathlib import Path
@@ -44,7 +44,7 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 257,
     "tie_word_embeddings": False,
 }
-torch.set_num_threads(1)  # the models are so small that more threads would only be slower
+torch.set_num_threads(1)  # the models are so small that threads would only wait for one another
 KINDS = ("llama", "qwen2", "gpt2", "mistral")
 
 

@@ -18,7 +18,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-torch.set_num_threads(1)  # the models are so small that more threads would only be slower
+torch.set_num_threads(1)  # the models are so small that threads would only wait for one another
 KINDS = ("t5", "bert", "roberta")
 SENTENCES = [
     "Quern reads weather files and draws their curves.",
@@ -97,7 +97,7 @@ def make_model(kind: str, tokenizer: PreTrainedTokenizerFast) -> Any:
 
 
 class Naive:
-    """One text at a time through the plain model, with the whole vocabulary at every position."""
+    """One text at a time through the plain model, with the whole vocabulary at every place."""
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.kind = kind

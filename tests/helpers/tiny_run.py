@@ -1,4 +1,4 @@
-"""Recipes of whole runs with a model of a few thousand weights."""
+"""Recipes of whole runs on a model of a few thousand weights, for tests of the machinery."""
 
 import json
 import random
@@ -16,7 +16,7 @@ WORDS = """
 
 
 def write_documents(path: Path, count: int = 26, seed: int = 0) -> Path:
-    """Dissimilar documents of four sentences, with references."""
+    """Unlike documents of four sentences, with references."""
     rng = random.Random(seed)
     rows = []
     for _ in range(count):
@@ -27,7 +27,7 @@ def write_documents(path: Path, count: int = 26, seed: int = 0) -> Path:
 
 
 def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A recipe for `folder`, whose model and documents are created if missing; `changes` replace whole sections."""
+    """A recipe for `folder`, whose model and documents are made where they are missing; `changes` replace whole sections."""
     model, documents = folder / "model", folder / "documents.jsonl"
     if not model.exists():
         make_model(model, max_position_embeddings=1024)

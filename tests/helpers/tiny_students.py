@@ -1,4 +1,4 @@
-"""A randomly initialised chat model of two layers with its own tokenizer, and datasets for it."""
+"""A randomly initialised chat model of two layers with a tokenizer of its own, and datasets for it."""
 
 from pathlib import Path
 from typing import Any

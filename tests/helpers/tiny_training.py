@@ -14,7 +14,7 @@ def train_config(**changes: Any) -> SftConfig:
 
 
 def train_settings(root: Path, config: SftConfig, **model: Any) -> loop.Settings:
-    """A model and a dataset in `root`, created if missing."""
+    """A model and a dataset in `root`, made where they are not there."""
     if not (root / "model").exists():
         make_model(root / "model", **model)
         make_dataset(root / "dataset")

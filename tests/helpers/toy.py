@@ -1,4 +1,4 @@
-"""Install the toy package on the path of child processes, as pip does: modules beside a dist-info folder."""
+"""The toy package on the path of child processes, as pip would leave it: modules beside a dist-info folder."""
 
 import subprocess
 import tomllib
@@ -32,7 +32,7 @@ def write_distribution(site: Path, name: str, version: str, points: dict[str, st
 
 
 def limbeck(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a separate process, since packages are discovered when Limbeck is imported."""
+    """Run the command line in a process of its own: packages are looked for when Limbeck is imported."""
     return subprocess.run(command(*arguments), env=settings(**environment), capture_output=True, text=True, timeout=600)
 
 

@@ -1,4 +1,4 @@
-"""Waves of a growing task pool: workers, part sizes, execution order and kills do not change any row."""
+"""Waves of a growing task pool: neither workers, part sizes, the way of driving nor kills change a row."""
 
 import hashlib
 import random
@@ -27,11 +27,11 @@ COUNT, WAVE, TARGET = 300, 64, 300
 
 
 class Killed(BaseException):
-    """Simulates kill -9: nothing catches it."""
+    """Stands for kill -9: nothing catches it."""
 
 
 class FiveStepsConfig(GeneratorConfig):
-    """Five steps, of which two read the task pool and one a log-probability."""
+    """Five steps of which two read the task pool and one a log-probability."""
 
     grows: ClassVar[bool] = True
     kind: Literal["five"] = "five"
@@ -66,13 +66,13 @@ class FiveSteps:
 
 
 def said(request: Request) -> Completion:
-    """A text that depends only on prompt and seed."""
+    """A text that depends on prompt and seed alone."""
     digest = hashlib.sha256(f"{request.prompt}|{request.seed}".encode()).hexdigest()
     return completion(request, f"text {digest[:9]} {digest[9:18]} {int(digest[18:24], 16) % 10}")
 
 
 class Engines:
-    """The engines of a worker, with one scripted engine for every config."""
+    """What a worker has, with one scripted engine for every config."""
 
     def __init__(self) -> None:
         self.engine = ScriptedEngine(said, lambda pair: [-(hashlib.sha256(str(pair).encode()).digest()[0] / 10)])
@@ -116,7 +116,7 @@ def context_of(folder: Path, model: Path, rows_per_part: int, across_callers: bo
 
 
 def in_process(workers: int, kill_at: int | None) -> Any:
-    """A fake pool: `workers` take parts in an order that no part may depend on; crashes after `kill_at` files."""
+    """Stands for the pool: parts are taken by `workers` in an order that no part may depend on; dies after `kill_at` files."""
     order, published = random.Random(workers * 1000 + (kill_at or 0)), iter(range(1, 1 << 30))
 
     def stream(context: Context, pool: Any, stage: str, lanes: Sequence[Any], on_report: Any = None) -> None:
