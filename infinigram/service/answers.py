@@ -206,7 +206,7 @@ def flat(served: Served, query: models.BatchQuery, most: int) -> tuple[np.ndarra
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         ids = np.fromiter((token for row in rows for token in row), np.int64, int(offsets[-1]))
     if len(ids) > most or len(offsets) > most + 1:
-        raise BadQuery(f"the batch has {len(offsets) - 1:,} queries with {len(ids):,} tokens; the maximum is {most:,}")
+        raise BadQuery(f"queries in the batch: {len(offsets) - 1:,}, tokens: {len(ids):,}; the maximum of each is {most:,}")
     return ids, offsets
 
 

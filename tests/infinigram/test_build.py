@@ -209,7 +209,7 @@ def test_calls_that_cannot_work_are_refused(tmp_path: Path) -> None:
     (tmp_path / "full" / "thesis.tex").touch()
     (tmp_path / "empty").mkdir()
     for paths, out, chosen, said in (
-        ([tmp_path / "none"], "index", Settings(), "no file or folder"),
+        ([tmp_path / "none"], "index", Settings(), "no such file or folder"),
         ([tmp_path / "empty"], "index", Settings(), "holds no document file"),
         ([], "index", Settings(), "no documents were given"),
         ([source], "full", Settings(tokenizer="bytes"), "not empty"),

@@ -41,7 +41,7 @@ def test_a_file_that_is_missing_or_a_folder(folder, name):
     with pytest.raises(BadIndex, match=name if name != "tokenized.0" else "tokenized"):
         Index.open(folder)
     (folder / name).mkdir()
-    with pytest.raises(BadIndex, match="not a file"):
+    with pytest.raises(BadIndex, match="not a regular file"):
         Index.open(folder)
 
 

@@ -91,7 +91,7 @@ def test_append_adds_shards(tmp_path: Path, version: Any) -> None:
 
 def test_append_keeps_to_the_index(tmp_path: Path) -> None:
     index = made(tmp_path, DOCUMENTS)
-    for chosen, said in ((Settings(dtype="u16"), "has a dtype already"), (Settings(tokenizer="bytes"), "has a tokenizer")):
+    for chosen, said in ((Settings(dtype="u16"), "already has a dtype"), (Settings(tokenizer="bytes"), "already has a tokenizer")):
         with pytest.raises(BadIndex, match=said):
             append(index, [tmp_path / "made.jsonl"], chosen)
     with pytest.raises(BadIndex, match="token id 300"):
@@ -279,7 +279,7 @@ def test_verify_of_a_sample(tmp_path: Path) -> None:
     table.tofile(index / "table.0")
     with pytest.raises(BadIndex, match="comes after a larger suffix"):
         verify(index, samples=100)
-    with pytest.raises(BadIndex, match="leave it out"):
+    with pytest.raises(BadIndex, match="omit it"):
         verify(index, dtype="u16")
 
 

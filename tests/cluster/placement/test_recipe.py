@@ -221,7 +221,7 @@ def test_gpus_are_those_that_nvidia_smi_and_the_environment_leave(tmp_path: Path
     [
         (["cluster.workers=64"], "cluster.workers 64 × cluster.cpus_per_worker 1 = 64 CPUs"),
         (["cluster.gpus_per_worker=4", "teacher.device=cuda"], "cluster.gpus_per_worker is 4"),
-        (["student.workers=128", "student.batch_size=512"], "student.workers 128 want 1 CPU"),
+        (["student.workers=128", "student.batch_size=512"], "student.workers 128 need 1 CPU"),
         (["cluster.critics.workers=64"], "cluster.critics.workers 64"),
     ],
 )

@@ -59,7 +59,7 @@ def here(tmp_path_factory):
         ("score", {"text": "a" * 400_000}, "400,000 characters"),
         ("batch/count", {"ids": [1, 2], "offsets": [0, 3]}, "offsets must ascend"),
         ("batch/count", {"ids": [1, 2]}, "give ids and offsets together"),
-        ("batch/count", {"queries": [[1] * 200_001]}, "at most 200,000"),
+        ("batch/count", {"queries": [[1] * 200_001]}, "the maximum of each is 200,000"),
         ("batch/prob", {"queries": [[]]}, "empty"),
         ("batch/prob", {"queries": [[1]], "tokens": [1, 2]}, "continuation"),
     ],

@@ -96,7 +96,7 @@ def test_ways_of_pooling(tmp_path: Path) -> None:
     with pytest.raises(LimbeckError, match="pools by max_tokens and mean_tokens; use one that pools by mean or cls"):
         pooling(tmp_path)
     (tmp_path / "modules.json").write_text(json.dumps([{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]))
-    with pytest.raises(LimbeckError, match="has a Dense layer"):
+    with pytest.raises(LimbeckError, match="has an unsupported Dense layer"):
         pooling(tmp_path)
     (tmp_path / "modules.json").write_text("[{")
     with pytest.raises(LimbeckError, match="is not valid JSON"):
