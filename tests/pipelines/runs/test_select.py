@@ -416,7 +416,7 @@ def test_each_set_filter_judges_what_the_one_before_left() -> None:
         "id2": ("second", "never"),
         "id4": ("pmi", "x -1 is below 0"),
     }
-    with pytest.raises(LimbeckError, match="filter second drops"):  # rows dropped by the first are not passed to the second
+    with pytest.raises(LimbeckError, match="filter second returned"):  # rows dropped by the first are not passed to the second
         decide(connect(candidates([False] * 5), scores), [("pmi", [])], [first, Dropping("second", {"id1": "no"})])
 
 
