@@ -114,7 +114,9 @@ def test_one_run_and_what_may_go_wrong_after_it(home: Path, tmp_path: Path, ray_
 
     dataset = read_parts(run / "rounds/000/candidates", CANDIDATES)
     line = one_sentence(
-        limbeck("run", path, "--out", run, "--set", "generator.samples=5"), "another recipe", "generator.samples: 3 there, 5 here"
+        limbeck("run", path, "--out", run, "--set", "generator.samples=5"),
+        "another recipe",
+        "generator.samples: 3 in the folder, 5 in this recipe",
     )
     assert "recipe.yaml" in line and "--out" in line
     assert read_parts(run / "rounds/000/candidates", CANDIDATES).equals(dataset)

@@ -79,7 +79,9 @@ def test_keys_that_the_version_of_the_run_did_not_have_refuse_nothing(home: Path
     given = tiny(home, select=[{"kind": "duplicates"}], student={"kind": "sft", "base": {"kind": "layers", "layers": 1}})
     data = recipe(home)
     assert data["sources"]["max_source_tokens"] == 200  # not the default, so a missing key is a difference
-    with pytest.raises(LimbeckError, match=r"stage 'sources' differs \(max_source_tokens: 512 in the folder, 200 in this recipe\)"):
+    with pytest.raises(
+        LimbeckError, match=r"stage 'sources' differs \(max_source_tokens: 512 in the folder, 200 in this recipe\)"
+    ):
         open_run(folder, stages(given), {}, "")
     edit(folder, lambda lock: lock["stages"]["sources"].update(max_source_tokens=200))
     with pytest.raises(LimbeckError, match=r"stage 'evaluation' differs \(dev_samples: 2 in the folder, 1 in this recipe\)"):
@@ -94,7 +96,7 @@ def test_a_difference_is_still_one(home: Path, tmp_path: Path) -> None:
     with pytest.raises(LimbeckError, match=r"stage 'student' differs \(epochs: 1 in the folder, 2 in this recipe\)"):
         open_run(folder, stages(tiny(home, student={**recipe(home)["student"], "epochs": 2})), {}, "")
     edit(folder, lambda lock: lock["stages"]["candidates"]["generator"].pop("samples"))
-    with pytest.raises(LimbeckError, match=r"generator.samples: 4 in the folder, 3 in this recipe"):  # the default of a key that was not written
+    with pytest.raises(LimbeckError, match=r"generator.samples: 4 in the folder, 3 in this recipe"):  # the default
         open_run(folder, stages(tiny(home)), {}, "")
 
 
