@@ -91,7 +91,10 @@ def test_append_adds_shards(tmp_path: Path, version: Any) -> None:
 
 def test_append_keeps_to_the_index(tmp_path: Path) -> None:
     index = made(tmp_path, DOCUMENTS)
-    for chosen, said in ((Settings(dtype="u16"), "already has a dtype"), (Settings(tokenizer="bytes"), "already has a tokenizer")):
+    for chosen, said in (
+        (Settings(dtype="u16"), "already has a dtype"),
+        (Settings(tokenizer="bytes"), "already has a tokenizer"),
+    ):
         with pytest.raises(BadIndex, match=said):
             append(index, [tmp_path / "made.jsonl"], chosen)
     with pytest.raises(BadIndex, match="token id 300"):
