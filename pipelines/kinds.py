@@ -1,4 +1,4 @@
-"""Where kinds come from: Limbeck itself, or installed packages through the entry point group `limbeck.kinds`."""
+"""Kinds of Limbeck and of installed packages, which add them through the entry point group `limbeck.kinds`."""
 
 import inspect
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ class Package:
     version: str
 
     def __str__(self) -> str:
-        """As pip names it."""
+        """Name and version, as printed by pip."""
         return f"{self.name} {self.version}"
 
 
@@ -45,7 +45,7 @@ def add_installed_kinds() -> None:
     """Add the kinds of installed packages to their families.
 
     An entry point's value is `module:class`, the config class of a generator, filter, set filter, engine or student. Raises
-    LimbeckError, naming the package, for one that cannot be imported, is no such class, or has a name that is taken.
+    LimbeckError, naming the package, if one cannot be imported, is not such a class, or has a name that is taken.
     """
     for point in sorted(entry_points(group=GROUP), key=lambda point: (str(point.dist and point.dist.name), point.name)):
         package = Package(point.dist.name, point.dist.version) if point.dist else Package(point.module, "(no version)")
@@ -64,7 +64,7 @@ def _loaded(point: EntryPoint, package: Package) -> type[Kind]:
     where = f"package {package}: its entry point {point.name!r} of {GROUP} ({point.value})"
     try:
         found = point.load()
-    except Exception as error:  # whatever a stranger's module raises while it is imported
+    except Exception as error:  # importing a third-party module may raise anything
         words = " ".join(str(error).split())[:300]
         raise LimbeckError(
             f"{where} cannot be imported ({type(error).__name__}: {words}); upgrade or uninstall the package"
@@ -83,7 +83,7 @@ def origin_of(kind: type[Kind]) -> str:
 
 
 def packages_of(sections: Iterable[Config]) -> dict[str, str]:
-    """Name → version of each installed package whose kinds these sections of a recipe use, Limbeck left out."""
+    """Name → version of each installed package whose kinds these sections of a recipe use, without Limbeck."""
     found = {_PACKAGES[type(kind)] for section in sections for kind in kinds_in(section) if type(kind) in _PACKAGES}
     return {package.name: package.version for package in sorted(found, key=str)}
 

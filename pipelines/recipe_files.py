@@ -1,4 +1,4 @@
-"""Recipe files: the shipped ones by name, override files merged into them, and the text that a run folder keeps."""
+"""Recipe files: shipped recipes by name, override files, and the recipe text stored in a run folder."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ SHIPPED = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class Shipped:
-    """A recipe that is installed with Limbeck; `description` is the first line of its file, a comment."""
+    """A recipe that is installed with Limbeck; `description` is the comment in its first line."""
 
     name: str
     description: str
@@ -26,7 +26,7 @@ class Shipped:
 
 
 def shipped() -> list[Shipped]:
-    """Every shipped recipe, by name."""
+    """All shipped recipes, sorted by name."""
     return [
         Shipped(path.stem, path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# "), path, tuple(_overrides(path)))
         for path in sorted(SHIPPED.glob("*.yaml"))
@@ -34,7 +34,7 @@ def shipped() -> list[Shipped]:
 
 
 def find(recipe: Path | str) -> Path:
-    """The file of a recipe: a path, or the name of a shipped recipe; a file of that name wins.
+    """Path of a recipe, given as a file or as the name of a shipped recipe; an existing file wins.
 
     Raises LimbeckError if it is neither.
     """
@@ -54,9 +54,9 @@ def find(recipe: Path | str) -> Path:
 
 
 def find_override(recipe: Path, override: Path | str) -> Path:
-    """The file of an override: a path, or a name such as `toy`, which is `toy/quickstart.yaml` beside `quickstart.yaml`.
+    """Path of an override, given as a file or as a name: `toy` is `toy/quickstart.yaml` beside `quickstart.yaml`.
 
-    A file of that name wins. Raises LimbeckError if it is neither.
+    An existing file wins. Raises LimbeckError if it is neither.
     """
     path = Path(override)
     if path.is_file():
@@ -76,21 +76,21 @@ def find_override(recipe: Path, override: Path | str) -> Path:
 def read(recipe: Path, overrides: Sequence[Path] = ()) -> dict[str, Any]:
     """The plain data of a recipe file with override files merged into it, in order.
 
-    A file may hold several YAML documents: those after the first are merged into it likewise. Raises LimbeckError for a file that
-    cannot be read, is not YAML, or holds anything but mappings.
+    A file may contain several YAML documents, which are merged in order too. Raises LimbeckError if a file cannot be read, is not
+    YAML, or contains anything but mappings.
     """
     data: dict[str, Any] | None = None
     for document in (document for path in (recipe, *overrides) for document in _documents(path)):
         data = document if data is None else merge(data, document)
     if data is None:
-        raise LimbeckError(f"{recipe} is empty: a recipe has the keys that `limbeck schema` prints")
+        raise LimbeckError(f"{recipe} is empty; `limbeck schema` prints the keys of a recipe")
     return data
 
 
 def merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with `override` on top: mappings are merged key by key, everything else (lists too) is replaced.
+    """Merge `override` into `base`: mappings key by key; everything else, including lists, is replaced.
 
-    A mapping whose `kind` differs from that of the mapping below it replaces that one whole: keys of another kind mean nothing.
+    A mapping with a different `kind` replaces the other one completely, since their keys are unrelated.
     """
     merged = dict(base)
     for key, value in override.items():
@@ -107,9 +107,9 @@ def _differ(kind: Any, other: Any) -> bool:
 
 
 def as_given(recipe: Path, overrides: Sequence[Path] = (), settings: Sequence[str] = ()) -> str:
-    """The text that a run folder keeps: the recipe file, then each override file as a further YAML document.
+    """The text stored in a run folder: the recipe file, then each override file as another YAML document.
 
-    It can be run as it is; `--set` options follow as comments.
+    It is a valid recipe; `--set` options are appended as comments.
     """
     text = _text(recipe)
     for path in overrides:
@@ -122,19 +122,19 @@ def as_given(recipe: Path, overrides: Sequence[Path] = (), settings: Sequence[st
 def copy(name: str, folder: Path) -> list[Path]:
     """Copy a shipped recipe and its overrides into a folder; returns the files written.
 
-    Raises LimbeckError if there is no such recipe, or one of the files exists.
+    Raises LimbeckError if there is no such recipe, or if one of the files already exists.
     """
     known = {recipe.name: recipe for recipe in shipped()}
     if name not in known:
         near = nearest(name, known)
         hint = f"did you mean {near!r}? " if near else ""
-        raise LimbeckError(f"there is no shipped recipe {name!r}; {hint}there are {', '.join(known)}")
+        raise LimbeckError(f"there is no shipped recipe {name!r}; {hint}known recipes: {', '.join(known)}")
     recipe = known[name]
     sources = [recipe.path, *(SHIPPED / override / recipe.path.name for override in recipe.overrides)]
     targets = [folder / source.relative_to(SHIPPED) for source in sources]
     for target in targets:
         if target.exists():
-            raise LimbeckError(f"{target} exists; copy into another folder, or remove it")
+            raise LimbeckError(f"{target} already exists; copy into another folder, or remove it")
     for source, target in zip(sources, targets, strict=True):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def copy(name: str, folder: Path) -> list[Path]:
 
 
 def _overrides(recipe: Path) -> Iterator[str]:
-    """The names of the overrides that are stored beside a recipe."""
+    """Names of the overrides stored beside a recipe."""
     return (path.parent.name for path in sorted(recipe.parent.glob(f"*/{recipe.name}")))
 
 
@@ -156,7 +156,7 @@ def _documents(path: Path) -> list[dict[str, Any]]:
         raise LimbeckError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     for document in documents:
         if not isinstance(document, dict):
-            raise LimbeckError(f"{path} holds no recipe: it must be a mapping with the keys that `limbeck schema` prints")
+            raise LimbeckError(f"{path} is not a recipe: expected a mapping; `limbeck schema` prints its keys")
     return documents
 
 

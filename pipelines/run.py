@@ -1,4 +1,4 @@
-"""A run from its recipe to its report: rounds of teacher → candidates → scores → dataset → student, resumable at every part."""
+"""A run from its recipe to its report: rounds of teacher → candidates → scores → dataset → student, resumable at any part."""
 
 import os
 import platform
@@ -48,11 +48,11 @@ def run(
     recipe_text: str | None = None,
     started: float | None = None,
 ) -> RunFolder:
-    """Run a recipe to its end in the folder `out`, going on where an earlier run of it stopped; returns the folder.
+    """Run a recipe in the folder `out`, or resume an interrupted run there; returns the folder.
 
     `generator` replaces the recipe's. `filters` and `set_filters` are objects that satisfy `Filter` and `SetFilter`
-    (filters/contract.py); they come after the recipe's. Raises LimbeckError with one sentence for whatever a user can fix;
-    finished work is kept.
+    (filters/contract.py); they are applied after the recipe's. Raises LimbeckError for errors that the user can fix; completed
+    work is kept.
     """
     began = started or time.time()
     if generator is not None:
@@ -71,7 +71,7 @@ def run(
             events.emit("run_done", seconds=round(time.time() - began, 1), report=str(report.html))
             return folder
         except (LimbeckError, KeyboardInterrupt) as failure:
-            with suppress(LimbeckError):  # a full disk takes no event either
+            with suppress(LimbeckError):  # on a full disk, this event cannot be written either
                 events.emit("run_failed", words=str(failure) or "interrupted")
             raise
 
@@ -90,7 +90,7 @@ def _rounds(context: Context, driver: str) -> None:
         context.events.emit("cluster", words=words)
         if not session.owned and (differing := differing_nodes(tuple(context.packages))):
             raise LimbeckError("; ".join(differing))
-        # the workers import what they need while the sources are read
+        # workers import their libraries while the sources are read
         pool = WorkerPool(recipe.cluster, folder.workers, driver, context.placement.keep, loads_models(recipe))
         stack.callback(pool.close)
         _done_stage(context, "start/cluster", began)
@@ -125,7 +125,7 @@ def _rounds(context: Context, driver: str) -> None:
 
 
 def draw(context: Context, pool: "WorkerPool", number: int, others: Sequence["Lane"]) -> None:
-    """Draw and score a round's candidates: of every source, or until the target is reached."""
+    """Draw and score a round's candidates, for every source or until the target is reached."""
     if context.recipe.target is None:
         stream(context, pool, f"round-{number}", [train_lane(context, number), *others])
     elif context.folder.decisions(number).exists():
@@ -135,7 +135,7 @@ def draw(context: Context, pool: "WorkerPool", number: int, others: Sequence["La
 
 
 def _final(context: Context, pool: "WorkerPool", held_out: measuring.HeldOut, pending: list[tuple[str, EngineConfig]]) -> None:
-    """Measure the last student on dev, and then, once, every model and control on the test documents."""
+    """Measure the last student on dev, then every model and control once on the test documents."""
     recipe = context.recipe
     lanes = [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
     subjects: list[tuple[str, EngineConfig]] = [(measuring.TEACHER, recipe.teacher)]
@@ -153,7 +153,7 @@ def _final(context: Context, pool: "WorkerPool", held_out: measuring.HeldOut, pe
 
 
 def read_documents(context: Context) -> None:
-    """Read, cut and split the sources into parts, once a run."""
+    """Read, truncate and split the sources and write them as parts, once per run."""
     from limbeck.corpus.sources import read_sources
     from limbeck.corpus.tokenizer import Tokenizer
 
@@ -190,7 +190,7 @@ def _open(
 ) -> Context:
     names = [filter_.name for filter_ in (*filters, *set_filters)]
     if len(set(names)) < len(names):
-        raise LimbeckError(f"two filters have the same name among {', '.join(names)}; rename one")
+        raise LimbeckError(f"filter names must be unique, but they are {', '.join(names)}; rename one")
     teacher_folder, placement = refuse_what_cannot_run(recipe, folder.path)
     stages = stages_of(recipe, filters, set_filters, teacher_folder)
     recorded = recipe.model_dump(mode="json", serialize_as_any=True)
@@ -208,7 +208,7 @@ def _open(
 
 
 def _kind_of(reason: str) -> str:
-    """A reason without its particulars, so that reasons can be counted."""
+    """A reason without its details, for counting."""
     return reason.split(":")[0].split(" as ")[0]
 
 

@@ -1,7 +1,7 @@
-"""What every test runs under: one copy of Limbeck, in this process and in those that tests start; and what tests share.
+"""Session setup: one copy of Limbeck in this process and in those that tests start, and shared fixtures.
 
-`make test` runs files side by side in two processes (pytest-xdist), each file as a whole. What is scoped to the session, such as
-the cluster, is there once per process.
+`make test` distributes whole files over two processes (pytest-xdist). Session fixtures, such as the cluster, exist once per
+process.
 """
 
 import gc
@@ -24,12 +24,12 @@ from helpers.tiny_run import write_recipe
 from limbeck import _infinigram
 
 refuse_old_names()
-# no example is timed; `make test` also fixes which examples are drawn (--hypothesis-profile=ci)
+# examples have no deadline; `make test` also fixes which examples are drawn (--hypothesis-profile=ci)
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 os.environ["PYTHONPATH"] = SEARCH_PATH
 
-# a sanitized build that the ordinary one shadows would test nothing
+# a sanitized build that is shadowed by the ordinary one would test nothing
 expected = os.environ.get("LIMBECK_TEST_EXTENSION")
 assert expected is None or os.path.samefile(os.path.dirname(str(_infinigram.__file__)), expected), _infinigram.__file__
 assert os.path.dirname(str(_infinigram.__file__)) == str(PACKAGE), f"{_infinigram.__file__} is not beside {PACKAGE}"

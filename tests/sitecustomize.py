@@ -1,9 +1,9 @@
-"""Loaded by every Python process that has this folder on PYTHONPATH: refuses old import names, and strikes at chosen renames.
+"""Loaded by every Python process that has this folder on PYTHONPATH: refuses old import names, and injects faults at renames.
 
 FAULTS names a JSON file, a list of faults, each a `rename` (a regular expression on the target), `when` ("before" or "after") and
 one of
 - `victim`: "self" or "driver" gets SIGKILL, once. The driver's process id is read from the run's lock.
-- `hold`: a file. Every process that comes to such a rename waits until that file exists.
+- `hold`: a file. Every process that reaches such a rename waits until that file exists.
 `<plan>.<index>` marks a fault that has struck, or a hold that a process has come to. See helpers/gates.py.
 """
 

@@ -1,4 +1,4 @@
-"""The distribution: what the sdist and the wheel hold, and what the wheel does with the core dependencies alone.
+"""The distribution: the contents of the sdist and the wheel, and the wheel with only the core dependencies.
 
 Child processes do not use this checkout's `limbeck`: they get no PYTHONPATH, so no tests/sitecustomize.py either.
 """
@@ -59,7 +59,7 @@ def call(*command: Any, cwd: Path, **environment: str) -> str:
 
 
 def files_below(folder: Path) -> set[str]:
-    """Every file that is source, relative to the folder; links to folders are not followed."""
+    """Every source file, relative to the folder; links to folders are not followed."""
     found = (path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".pyc", ".so"))
     return {path.relative_to(folder).as_posix() for path in found if "__pycache__" not in path.parts}
 
@@ -74,7 +74,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=NOT_SOURCE)
     for name in FILES:
         shutil.copyfile(ROOT / name, tree / name)
-    (tree / "runs").mkdir()  # nothing of what lies about may get in
+    (tree / "runs").mkdir()  # stray files must not be included
     (tree / "runs/left.py").write_text("")
     call(sys.executable, "-c", BUILD.format(kind="sdist"), out, cwd=tree)
     (archive,) = out.iterdir()
@@ -83,7 +83,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unpacked(sdist: Path) -> Path:
-    """Where the sdist is unpacked."""
+    """The folder with the unpacked sdist."""
     with tarfile.open(sdist) as archive:
         assert not [member.name for member in archive if not (member.isfile() or member.isdir())], "links"
         archive.extractall(sdist.parent.parent / "unpacked", filter="data")
@@ -172,7 +172,7 @@ def empty(folder: Path) -> None:
 
 
 def with_strangers(folder: Path) -> None:
-    """The user's own packages, of names that Limbeck's folders have: an import of one of them fails."""
+    """User packages with the names of Limbeck's folders, which fail when imported."""
     for name in STRANGERS:
         (folder / name).mkdir()
         (folder / name / "__init__.py").write_text(f"raise ImportError('the user\\'s own {name} was imported')\n")
@@ -180,7 +180,7 @@ def with_strangers(folder: Path) -> None:
 
 @pytest.fixture(scope="module", params=[empty, with_strangers])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which a user calls Limbeck."""
+    """The folder in which the user runs Limbeck."""
     folder = tmp_path_factory.mktemp("place")
     request.param(folder)
     return folder
@@ -188,7 +188,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Documents, and the tokenizer of a model whose weights a server has."""
+    """Documents, and the tokenizer of a model whose weights are on a server."""
     folder = tmp_path_factory.mktemp("material")
     byte_tokenizer(folder / "served", context_tokens=1024)
     write_documents(folder / "documents.jsonl")
@@ -227,7 +227,7 @@ def test_every_ngram_command_of_the_core(core: Path, place: Path, material: Path
 
 @contextlib.contextmanager
 def serving(core: Path, place: Path) -> Iterator[str]:
-    """`limbeck ngram serve` for the length of the block; its address."""
+    """Run `limbeck ngram serve` during the block; yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -247,7 +247,7 @@ def serving(core: Path, place: Path) -> Iterator[str]:
 
 
 def recipe(material: Path, url: str) -> dict[str, Any]:
-    """Everything that a run may ask for without an extra."""
+    """Everything that a run can use without an extra."""
     return {
         "name": "remote",
         "sources": {

@@ -1,4 +1,4 @@
-"""The house itself: packages come from this checkout, light imports stay light, recipes that ship are valid."""
+"""Project rules: packages come from this checkout, light imports stay light, shipped recipes are valid."""
 
 import ast
 import importlib
@@ -46,7 +46,7 @@ def test_only_infinigram_imports_its_extension() -> None:
     assert not [path for path in others if "_infinigram" in path.read_text(encoding="utf-8")]
 
 
-# A config is read on the driver and builds the heavy object on a worker, so it imports that object's module when it is asked to.
+# A config is read on the driver and builds the heavy object on a worker, so its build() imports that object's module.
 BUILT_BY_CONFIGS = {
     "limbeck.cluster.engines.endpoint.config": {
         "limbeck.cluster.engines.endpoint.engine",
@@ -70,7 +70,7 @@ def test_files_have_500_lines_at_most_and_functions_60(folder: Path) -> None:
 
 
 def test_no_modules_import_each_other() -> None:
-    """Imports inside functions and for type checkers count too, except those by which a config builds what it describes."""
+    """Imports inside functions and for type checkers count too, except those of a config's build()."""
     graph = import_graph(PACKAGE)
     assert len(graph) > 200
     for config, built in BUILT_BY_CONFIGS.items():
@@ -240,7 +240,7 @@ def test_a_critic_without_an_engine_gets_the_round_0_teacher() -> None:
 
 
 def test_pipelines_ask_no_kind_what_it_has() -> None:
-    """Kinds answer through their contracts. Left: usage errors of typer's own click, and a config's fields."""
+    """Kinds are used through their contracts. Exceptions: usage errors of typer's click, and a config's fields."""
     files = sorted((PACKAGE / "pipelines").resolve().rglob("*.py"))
     asking = [path.name for path in files for line in path.read_text().splitlines() if re.search("hasattr|getattr", line)]
     assert asking == ["main.py", "stages.py"]
@@ -256,5 +256,5 @@ def test_only_engines_know_kinds_of_engines(room: str) -> None:
 def test_two_filters_of_one_name_are_refused() -> None:
     data = yaml.safe_load((PACKAGE / "pipelines/recipes/quickstart.yaml").read_text())
     data["filters"].append({"kind": "length"})
-    with pytest.raises(LimbeckError, match="two filters are called 'length'"):
+    with pytest.raises(LimbeckError, match="two filters are named 'length'"):
         recipes.validate(data, "here")

@@ -1,4 +1,4 @@
-"""The commands `limbeck critic ...`: make a critic's model where none can be had, and measure one."""
+"""The commands `limbeck critic ...`: train an NLI model when none can be downloaded, and measure one."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="critic",
-    help="Make and measure the models of critics.",
+    help="Train and measure models for filters.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -25,7 +25,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print the figures as JSON"
 
 @app.callback()
 def critic() -> None:
-    """Make and measure the models of critics."""
+    """Train and measure models for filters."""
 
 
 @app.command("train-nli")
@@ -34,9 +34,9 @@ def train_nli(
         list[Path] | None,
         typer.Option(help="text, JSON Lines or Parquet: a file, a folder or a glob [default: the installed packages]"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="the model folder [default: where embedded:nli-minilm is looked for]")] = None,
-    text_column: Annotated[str, typer.Option(help="of JSON Lines and Parquet")] = "text",
-    pairs: Annotated[int, typer.Option(min=100, help="how many pairs to make, where the corpus holds as many")] = 12_000,
+    out: Annotated[Path | None, typer.Option(help="the model folder [default: the location of embedded:nli-minilm]")] = None,
+    text_column: Annotated[str, typer.Option(help="the text column of JSON Lines and Parquet")] = "text",
+    pairs: Annotated[int, typer.Option(min=100, help="training pairs to make, if the corpus has enough sentences")] = 12_000,
     epochs: Annotated[int, typer.Option(min=1)] = 2,
     learning_rate: Annotated[float, typer.Option(min=1e-7, max=1e-2)] = 2e-4,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -45,7 +45,7 @@ def train_nli(
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune a small sentence encoder into an NLI critic, on pairs made by rule from any texts; needs no network."""
+    """Train a small NLI model without a network. It is a sentence encoder, fine-tuned on pairs made by rule from any texts."""
     from limbeck.cluster.engines.models import made_root
     from limbeck.corpus.extras import require
     from limbeck.filters.nli_model.card import quality_table
@@ -63,9 +63,7 @@ def train_nli(
         typer.echo(json.dumps(figures | {"folder": str(folder)}))
         return
     typer.echo(quality_table(figures["test"], figures["baseline"]))
-    typer.echo(
-        f"\n{folder} is an NLI model; name it in a recipe under classifier: {{model: ...}}. What it is stands in its README.md"
-    )
+    typer.echo(f"\nwrote the NLI model {folder}; use it in a recipe as classifier: {{model: ...}}. Its README.md describes it")
 
 
 @app.command("measure-nli")
@@ -86,7 +84,7 @@ def measure_nli(
 
 @contextmanager
 def _progress() -> Iterator["Report"]:
-    """A bar on a terminal, a line every ten seconds elsewhere; both on standard error."""
+    """A progress bar on a terminal, otherwise a line every ten seconds; both on stderr."""
     import sys
 
     if not sys.stderr.isatty():

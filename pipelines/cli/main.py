@@ -1,4 +1,4 @@
-"""The command line. Heavy libraries are imported by the command that needs them: `limbeck --help` must answer at once."""
+"""The command line. Each command imports the heavy libraries it needs, so that `limbeck --help` starts fast."""
 
 import json
 import os
@@ -51,12 +51,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value inste
 def run(
     recipe: RecipeArgument,
     out: Annotated[Path | None, typer.Option(help="the run folder [default: runs/<recipe's name>]")] = None,
-    merged: Merged = [],  # noqa: B006 (typer reads the default, nothing changes it)
+    merged: Merged = [],  # noqa: B006 (typer only reads the default)
     overrides: Overrides = [],  # noqa: B006
     panel: Annotated[bool | None, typer.Option("--panel/--no-panel", help="live panel [default: on a terminal]")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a recipe to its end, or go on where an earlier run of it stopped."""
+    """Run a recipe, or resume an interrupted run of it."""
     from limbeck.pipelines import recipe as recipes
     from limbeck.pipelines import recipe_files
     from limbeck.pipelines.console.panel import watching
@@ -84,7 +84,7 @@ def preview(
     sources: Annotated[int, typer.Option("--sources", "-n", min=1, help="number of sources")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Take a few documents through everything but training; print prompts, outputs, scores and verdicts."""
+    """Run a few documents through everything except training. Print prompts, outputs, scores and decisions."""
     from limbeck.pipelines import recipe as recipes
     from limbeck.pipelines.driver.preview import preview as take
     from limbeck.pipelines.driver.preview import show
@@ -101,7 +101,7 @@ def check(
     overrides: Overrides = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Validate without running: models, contexts, memory, disk, cluster; estimate tokens and time."""
+    """Validate a recipe without running it. Check models, context lengths, memory, disk and cluster; estimate tokens and time."""
     from limbeck.pipelines import recipe as recipes
     from limbeck.pipelines.console.check import show
     from limbeck.pipelines.driver.check import check as look
@@ -115,7 +115,7 @@ def check(
 
 @app.command()
 def status(run: RunArgument, as_json: AsJson = False) -> None:
-    """Say whether a run is going, how far it is, and what it kept."""
+    """Show a run's state, its progress and what it kept."""
     from limbeck.pipelines.runs.status import show
     from limbeck.pipelines.runs.status import status as look
 
@@ -125,7 +125,7 @@ def status(run: RunArgument, as_json: AsJson = False) -> None:
 
 @app.command()
 def stop(run: RunArgument) -> None:
-    """Ask a run to stop; nothing that is finished is lost."""
+    """Stop a run; completed work is kept."""
     from limbeck.pipelines.runs.status import stop as end
 
     typer.echo(end(run))
@@ -134,17 +134,17 @@ def stop(run: RunArgument) -> None:
 @app.command()
 def inspect(
     run: RunArgument,
-    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last decided one]")] = None,
-    rejected_by: Annotated[str | None, typer.Option(help="only candidates that this filter rejected")] = None,
+    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last round with decisions]")] = None,
+    rejected_by: Annotated[str | None, typer.Option(help="only candidates rejected by this filter")] = None,
     kept: Annotated[bool | None, typer.Option("--kept/--rejected", help="only kept, or only rejected, candidates")] = None,
     source: Annotated[str | None, typer.Option(help="only candidates of this source_id")] = None,
-    sort: Annotated[str | None, typer.Option(help="a score column, such as saliency")] = None,
-    ascending: Annotated[bool, typer.Option("--ascending", help="lowest first")] = False,
+    sort: Annotated[str | None, typer.Option(help="sort by this column, such as saliency")] = None,
+    ascending: Annotated[bool, typer.Option("--ascending", help="sort in ascending order")] = False,
     limit: Annotated[int, typer.Option(min=1)] = 20,
-    made: Annotated[str | None, typer.Option("--steps", help="show how this candidate was made, step by step")] = None,
+    made: Annotated[str | None, typer.Option("--steps", help="show every request that led to this candidate")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print candidates with their scores and decisions, or with --steps every request that led to one of them."""
+    """Print candidates with their scores and decisions. With --steps, print every request that led to one candidate."""
     if made is not None:
         from limbeck.pipelines.runs import steps
 
@@ -164,15 +164,15 @@ def inspect(
 def filter_run(
     run: RunArgument,
     overrides: Overrides = [],  # noqa: B006
-    sweep: Annotated[str | None, typer.Option(help="a limit over a range: filters.pmi.min_faithfulness=0.1:0.6:0.05")] = None,
-    apply: Annotated[str | None, typer.Option(help="write the new dataset beside the old one, under this name")] = None,
-    score: Annotated[bool, typer.Option("--score", help="compute what was never scored, with the model if need be")] = False,
-    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last decided one]")] = None,
-    examples: Annotated[int, typer.Option(min=0, help="how many rows to show each way")] = 20,
-    plot: Annotated[Path | None, typer.Option(help="write the curve of --sweep as a web page")] = None,
+    sweep: Annotated[str | None, typer.Option(help="try a bound over a range: filters.pmi.min_faithfulness=0.1:0.6:0.05")] = None,
+    apply: Annotated[str | None, typer.Option(help="write the resulting dataset next to the run's own, under this name")] = None,
+    score: Annotated[bool, typer.Option("--score", help="compute missing scores, loading models if needed")] = False,
+    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last round with decisions]")] = None,
+    examples: Annotated[int, typer.Option(min=0, help="number of newly kept, and of newly rejected, rows to show")] = 20,
+    plot: Annotated[Path | None, typer.Option(help="write the curve of --sweep to this HTML file")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What other limits would keep, from the scores that a run has; no model is asked and the run is not changed."""
+    """Show what other bounds would keep, from stored scores. Without --score, no model is loaded; the run is never changed."""
     from limbeck.pipelines.console.whatif import plot_sweep, show, show_sweep
     from limbeck.pipelines.driver.rescore import score_here
     from limbeck.pipelines.runs import whatif as what
@@ -196,7 +196,7 @@ def filter_run(
 
 @app.command()
 def report(run: RunArgument, as_json: AsJson = False) -> None:
-    """Write report.html and report.json again from what the run folder holds."""
+    """Rebuild report.html and report.json from the run folder."""
     from limbeck.pipelines.report.build import write_report
 
     paths = write_report(run)
@@ -206,11 +206,11 @@ def report(run: RunArgument, as_json: AsJson = False) -> None:
 @app.command()
 def export(
     run: RunArgument,
-    out: Annotated[Path, typer.Option(help="where to write", show_default=False)],
+    out: Annotated[Path, typer.Option(help="the output file or folder", show_default=False)],
     format: Annotated[str, typer.Option(help="messages, alpaca or huggingface")] = "messages",
-    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last finished one]")] = None,
+    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last round with a dataset]")] = None,
 ) -> None:
-    """Write a round's dataset for other tools."""
+    """Export a round's dataset for other tools."""
     from limbeck.pipelines.runs.export import export as write
 
     typer.echo(f"wrote {write(run, round_number, format, out)}")
@@ -223,7 +223,7 @@ def shipped_recipes(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the shipped recipes, or copy one to change it."""
+    """List the shipped recipes, or copy one into a folder."""
     from limbeck.pipelines import recipe_files
 
     if copy is not None:
@@ -242,11 +242,11 @@ def shipped_recipes(
 
 @app.command()
 def schema(
-    report: Annotated[bool, typer.Option("--report", help="the schema of report.json instead of the recipe's")] = False,
-    kinds: Annotated[bool, typer.Option("--kinds", help="list every kind that a recipe can name, with its origin")] = False,
+    report: Annotated[bool, typer.Option("--report", help="print the schema of report.json instead")] = False,
+    kinds: Annotated[bool, typer.Option("--kinds", help="list every kind that a recipe can use, with its package")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the JSON Schema of a recipe, or with --kinds the kinds of its sections."""
+    """Print the JSON Schema of a recipe. With --kinds, list the kinds of its sections."""
     if kinds:
         from limbeck.pipelines.console.kinds import show
 
@@ -269,10 +269,10 @@ def root(
 
 
 def main() -> None:
-    """Run the command line: a fault a user can mend is one sentence on standard error and exit code 1 (3: short of
-    the target); Ctrl-C is 130."""
+    """Run the command line. An error that the user can fix is one sentence on stderr and exit code 1 (3: the target
+    was not reached); Ctrl-C is 130."""
     signal.signal(signal.SIGTERM, _interrupt)
-    # a quiet house: no telemetry, and none of the libraries' notices among our lines
+    # disable telemetry and library chatter
     for name, value in {
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -284,7 +284,7 @@ def main() -> None:
     code = _exit_code()
     sys.stdout.flush()
     sys.stderr.flush()
-    # everything is written and closed by now; an orderly teardown would only wait for the libraries and print their complaints
+    # all output is written and closed; a regular teardown would only wait for the libraries and print their warnings
     os._exit(code)
 
 
@@ -300,15 +300,15 @@ def _exit_code() -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except Exception as error:
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error of the command line's own
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # a usage error from typer
             error.show()
             return int(error.exit_code)
-        traceback.print_exc()  # ours to mend, not the user's: show where
+        traceback.print_exc()  # a bug of ours, not a user error: show the traceback
         return 70
 
 
 def _interrupted() -> int:
-    print("limbeck: stopped; nothing finished is lost, run the same command again to go on", file=sys.stderr)
+    print("limbeck: interrupted; completed work is saved, rerun the same command to resume", file=sys.stderr)
     return 130
 
 

@@ -1,4 +1,4 @@
-"""The commands `limbeck ngram ...`: build an n-gram index, keep it, ask it, serve it; their JSON is the service's."""
+"""The commands `limbeck ngram ...`: build, maintain, query and serve an n-gram index. Their JSON equals the service's."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,14 +7,14 @@ import typer
 
 app = typer.Typer(
     name="ngram",
-    help="Count any phrase of a corpus exactly, see what follows it, find and trace texts: an infini-gram index.",
+    help="Build and query infini-gram indexes: exact counts of any phrase.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-# arguments and options that several commands share
+# arguments and options of several commands
 IndexArgument = Annotated[
-    str, typer.Argument(metavar="INDEX", help="an index folder, or several as one: FOLDER,FOLDER", show_default=False)
+    str, typer.Argument(metavar="INDEX", help="an index folder, or several opened as one: FOLDER,FOLDER", show_default=False)
 ]
 FolderArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="an index folder", show_default=False)]
 PathsArgument = Annotated[
@@ -22,21 +22,23 @@ PathsArgument = Annotated[
     typer.Argument(help="files or folders: text, JSON (.gz, .zst), Parquet, saved datasets, ids (.npy)", show_default=False),
 ]
 QueryArgument = Annotated[str, typer.Argument(help="a text, or with --ids token ids", show_default=False)]
-TextArgument = Annotated[str, typer.Argument(help="the text itself; see --file for longer ones", show_default=False)]
-Memory = Annotated[str | None, typer.Option(help="most memory to use, such as 2GiB [default: half of what is free]")]
+TextArgument = Annotated[str, typer.Argument(help="the text itself; use --file for longer texts", show_default=False)]
+Memory = Annotated[str | None, typer.Option(help="maximum memory, such as 2GiB [default: half of the free memory]")]
 Threads = Annotated[int | None, typer.Option(min=1, help="[default: all cores]")]
 Shards = Annotated[int, typer.Option(min=1, max=4096, help="new shards; each is one suffix array")]
-Column = Annotated[str, typer.Option(help="the field of JSON, Parquet and datasets that holds the text or the ids")]
+Column = Annotated[str, typer.Option(help="the field of JSON, Parquet and datasets with the text or the token ids")]
 Split = Annotated[str, typer.Option(help="the split of a saved dataset")]
 Opening = Annotated[
     list[str],
-    typer.Option("--set", help="what an official folder leaves out: dtype=u8, version=5, eos=2, tokenizer=NAME; or load=ram"),
+    typer.Option(
+        "--set", help="what an official folder does not record: dtype=u8, version=5, eos=2, tokenizer=NAME; or load=ram"
+    ),
 ]
 Ids = Annotated[bool, typer.Option("--ids", help="the query is token ids: 12 7 9")]
-Word = Annotated[bool, typer.Option("--word/--as-is", help="the text begins a word, or is cut into tokens as it stands")]
-Clauses = Annotated[bool, typer.Option("--cnf", help="the query is phrases joined by AND and OR, near one another")]
+Word = Annotated[bool, typer.Option("--word/--as-is", help="the text begins at a word boundary, or is tokenised as is")]
+Clauses = Annotated[bool, typer.Option("--cnf", help="the query is phrases joined by AND and OR, which occur close together")]
 Infgram = Annotated[bool, typer.Option("--infgram", help="use the longest suffix of the prompt that occurs")]
-File = Annotated[Path | None, typer.Option(help="read the text from a file, or from standard input: -")]
+File = Annotated[Path | None, typer.Option(help="read the text from a file; - is standard input")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value instead of text")]
 
 
@@ -45,9 +47,10 @@ def build(
     paths: PathsArgument,
     out: Annotated[Path, typer.Option(help="the index folder", show_default=False)],
     tokenizer: Annotated[
-        str | None, typer.Option(help="bytes, tiktoken:NAME, a model folder or tokenizer.json; none for documents of ids")
+        str | None,
+        typer.Option(help="bytes, tiktoken:NAME, a model folder or tokenizer.json; leave out for documents of token ids"),
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="u8, u16 or u32 [default: by the vocabulary]")] = None,
+    dtype: Annotated[str | None, typer.Option(help="u8, u16 or u32 [default: from the vocabulary size]")] = None,
     version: Annotated[int, typer.Option(min=4, max=5, help="4, or 5 for reversed documents")] = 4,
     shards: Shards = 1,
     metadata: Annotated[bool, typer.Option("--metadata/--no-metadata", help="keep the documents' other fields")] = True,
@@ -57,7 +60,7 @@ def build(
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build an index, or go on where a killed build stopped."""
+    """Build an index, or resume an interrupted build."""
     from limbeck.infinigram.build import build as make
     from limbeck.pipelines.cli import ngram_show
 
@@ -104,23 +107,29 @@ def append(
 @app.command()
 def remove(
     index: FolderArgument,
-    documents: Annotated[list[int] | None, typer.Argument(help="their numbers, as search shows them", show_default=False)] = None,
-    numbers: Annotated[Path | None, typer.Option("--from", help="a file of document numbers, or standard input: -")] = None,
+    documents: Annotated[
+        list[int] | None, typer.Argument(help="document numbers, as printed by search", show_default=False)
+    ] = None,
+    numbers: Annotated[Path | None, typer.Option("--from", help="a file of document numbers; - is standard input")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take documents down: from then on they are never counted or shown; `compact` deletes them."""
+    """Remove documents from counts and results. `compact` deletes them from disk."""
     from limbeck.infinigram.maintain import remove as take_down
     from limbeck.pipelines.cli import ngram_show
 
     chosen = [*(documents or ()), *ngram_show.read_numbers(numbers)]
     with ngram_show.progress() as report:
         down = take_down(index, chosen, report)
-    ngram_show.say({"documents_down": down}, f"{down:,} documents are down; compact the index to delete them", as_json)
+    ngram_show.say(
+        {"documents_down": down},
+        f"{ngram_show.counted(down, 'document')} removed so far; compact the index to free the disk space",
+        as_json,
+    )
 
 
 @app.command()
 def compact(index: FolderArgument, memory: Memory = None, threads: Threads = None, as_json: AsJson = False) -> None:
-    """Delete what was taken down, by rebuilding the shards that held it."""
+    """Delete removed documents from disk, by rebuilding their shards."""
     from limbeck.infinigram.maintain import compact as rebuild
     from limbeck.pipelines.cli import ngram_show
 
@@ -132,11 +141,13 @@ def compact(index: FolderArgument, memory: Memory = None, threads: Threads = Non
 @app.command()
 def verify(
     index: FolderArgument,
-    dtype: Annotated[str | None, typer.Option(help="of an official folder: u8, u16 or u32 [default: u16]")] = None,
-    sample: Annotated[int, typer.Option(min=0, help="compare only so many places of each table, without checksums")] = 0,
+    dtype: Annotated[str | None, typer.Option(help="for an official folder: u8, u16 or u32 [default: u16]")] = None,
+    sample: Annotated[
+        int, typer.Option(min=0, help="compare only this many positions of each table, without checksums; 0: everything")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Check every file of an index; exit code 1 and one sentence name the first fault."""
+    """Check every file of an index. The first error is reported in one sentence, with exit code 1."""
     from dataclasses import asdict
 
     from limbeck.infinigram.verify import verify as check
@@ -145,20 +156,23 @@ def verify(
     with ngram_show.progress() as report:
         found = check(index, dtype, sample, report)
     sums = "checksums match" if found.checksums else "no checksums to compare with"
-    words = f"whole: {found.shards} shards, {found.documents:,} documents, {found.tokens:,} tokens; {sums}"
+    sizes = [(found.shards, "shard"), (found.documents, "document"), (found.tokens, "token")]
+    words = f"intact: {', '.join(ngram_show.counted(*size) for size in sizes)}; {sums}"
     ngram_show.say(asdict(found), words, as_json)
 
 
 @app.command()
 def info(index: IndexArgument, opening: Opening = [], as_json: AsJson = False) -> None:  # noqa: B006
-    """Say what an index holds."""
+    """Show the size and format of an index."""
     from limbeck.infinigram.service import answers
     from limbeck.pipelines.cli import ngram_show
 
     served = ngram_show.opened(index, opening)
     found = answers.index(served)
-    kind = f"{found.shards} shards, {found.dtype}, version {found.version}"
-    words = f"{found.tokens:,} tokens in {found.documents:,} documents; {kind}; {ngram_show.tokenizer_words(served)}"
+    counted = ngram_show.counted
+    kind = f"{counted(found.shards, 'shard')}, {found.dtype}, version {found.version}"
+    sizes = f"{counted(found.tokens, 'token')} in {counted(found.documents, 'document')}"
+    words = f"{sizes}; {kind}; {ngram_show.tokenizer_words(served)}"
     ngram_show.answer(found, words, as_json)
 
 
@@ -188,7 +202,9 @@ def next_tokens(
     ids: Ids = False,
     word: Word = True,
     infgram: Infgram = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="tokens, the most frequent first")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=10_000, help="maximum number of tokens, most frequent first")
+    ] = 20,
     opening: Opening = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
@@ -210,13 +226,14 @@ def prob(
     opening: Opening = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Show how probable the last token of a phrase is after those before it."""
+    """Show the probability of a phrase's last token."""
     from limbeck.pipelines.cli import ngram_show
 
     served = ngram_show.opened(index, opening)
     found = ngram_show.prob(served, ngram_show.query_of(served, query, ids, word, False), infgram)
     share = "unknown: the prompt never occurs" if found.probability is None else f"{found.probability:.6g}"
-    words = f"{share} ({found.continuation_count:,} of {found.prompt_count:,}, after {found.suffix_tokens} tokens)"
+    after = ngram_show.counted(found.suffix_tokens, "token")
+    words = f"{share} ({found.continuation_count:,} of {found.prompt_count:,}, after {after})"
     ngram_show.answer(found, words, as_json)
 
 
@@ -227,10 +244,10 @@ def search(
     ids: Ids = False,
     word: Word = True,
     clauses: Clauses = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="documents")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="the order in which occurrences are drawn")] = 0,
-    cursor: Annotated[str | None, typer.Option(help="next_cursor of the page before")] = None,
-    distinct: Annotated[bool, typer.Option("--distinct", help="each document once")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="maximum number of documents")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the order in which occurrences are drawn")] = 0,
+    cursor: Annotated[str | None, typer.Option(help="next_cursor of the previous page")] = None,
+    distinct: Annotated[bool, typer.Option("--distinct", help="return each document once")] = False,
     max_tokens: Annotated[int, typer.Option(min=1, max=10_000, help="tokens shown around the match")] = 100,
     opening: Opening = [],  # noqa: B006
     as_json: AsJson = False,
@@ -273,13 +290,13 @@ def trace(
     text: TextArgument = "",
     file: File = None,
     ids: Ids = False,
-    max_count: Annotated[int, typer.Option(min=1, help="leave out spans that occur more often")] = 10,
-    min_tokens: Annotated[int, typer.Option(min=1, help="shortest span")] = 3,
-    all_spans: Annotated[bool, typer.Option("--all", help="all spans, not only the rarest")] = False,
+    max_count: Annotated[int, typer.Option(min=1, help="omit spans that occur more often")] = 10,
+    min_tokens: Annotated[int, typer.Option(min=1, help="minimum length of a span")] = 3,
+    all_spans: Annotated[bool, typer.Option("--all", help="return all spans, not only the rarest")] = False,
     opening: Opening = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Find the spans of a text that occur word for word, and the documents that hold them."""
+    """Find the spans of a text that occur verbatim, with documents."""
     from limbeck.pipelines.cli import ngram_show
 
     served = ngram_show.opened(index, opening)
@@ -294,14 +311,14 @@ def serve(
     indexes: Annotated[list[str], typer.Argument(help="index folders: FOLDER or NAME=FOLDER[,FOLDER...]", show_default=False)],
     host: Annotated[str, typer.Option(help="the address to listen on; 0.0.0.0 for all")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="processes; they share the memory of mapped files")] = 1,
-    keys: Annotated[Path | None, typer.Option(help="a file of bearer keys, one a line (also: LIMBECK_NGRAM_KEYS)")] = None,
-    deadline: Annotated[float, typer.Option(min=0.1, help="seconds that one query may take")] = 30.0,
-    max_body: Annotated[str, typer.Option(help="largest request")] = "1MiB",
-    max_requests: Annotated[int, typer.Option(min=1, help="requests in flight in one worker")] = 512,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="worker processes; they share the memory of mapped files")] = 1,
+    keys: Annotated[Path | None, typer.Option(help="a file of bearer keys, one per line (also: LIMBECK_NGRAM_KEYS)")] = None,
+    deadline: Annotated[float, typer.Option(min=0.1, help="maximum seconds per query")] = 30.0,
+    max_body: Annotated[str, typer.Option(help="maximum size of a request")] = "1MiB",
+    max_requests: Annotated[int, typer.Option(min=1, help="maximum requests in flight per worker")] = 512,
     opening: Opening = [],  # noqa: B006
 ) -> None:
-    """Serve indexes: the official web API at POST /, typed routes under /v1, a search page at /."""
+    """Serve indexes over HTTP. The official API is at POST /, typed routes are under /v1, a search page is at /."""
     from limbeck.infinigram.service.app import ServiceConfig, keys_of
     from limbeck.infinigram.service.app import serve as run
     from limbeck.infinigram.service.limits import Limits, cores

@@ -1,4 +1,4 @@
-"""What the commands `limbeck ngram ...` share: reading arguments, asking, progress bars, words for people."""
+"""Shared by the commands `limbeck ngram ...`: arguments, queries, text output, progress bars."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ _PLAIN_SECONDS = 10.0
 
 
 def size(text: str) -> int:
-    """Bytes of a size such as 400MiB, 2G or 1.5GB (GiB and G are 2^30, GB is 10^9); raises LimbeckError."""
+    """Parse a size such as 400MiB, 2G or 1.5GB (GiB and G are 2^30, GB is 10^9) into bytes; raises LimbeckError."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(ib|b)?\s*", text.lower())
     if match is None or float(match[1]) == 0:
         raise LimbeckError(f"{text!r} is not a size; write something like 400MiB or 2GiB")
@@ -39,12 +39,12 @@ def size(text: str) -> int:
 
 
 def settings(memory: str | None, **options: Any) -> Settings:
-    """How to build, with the memory in words."""
+    """Build settings, with the memory given as a size such as 2GiB."""
     return Settings(memory_bytes=size(memory) if memory is not None else None, **options)
 
 
 def spec(index: str, opening: Sequence[str]) -> IndexSpec:
-    """What [NAME=]FOLDER[,FOLDER...] and --set name; the name is the first folder's unless given."""
+    """Parse [NAME=]FOLDER[,FOLDER...] and --set; NAME defaults to the first folder's name."""
     name, separator, folders = index.partition("=")
     if not separator or "/" in name:
         folders = index
@@ -53,18 +53,20 @@ def spec(index: str, opening: Sequence[str]) -> IndexSpec:
     for setting in opening:
         key, separator, value = setting.partition("=")
         if not separator or key not in ("dtype", "version", "eos", "tokenizer", "load"):
-            raise LimbeckError(f"--set {setting}: it sets dtype, version, eos, tokenizer or load, such as --set dtype=u8")
+            raise LimbeckError(
+                f"--set {setting}: expected dtype, version, eos, tokenizer or load with a value, as in --set dtype=u8"
+            )
         given[key] = int(value) if key in ("version", "eos") and value.isdigit() else value
     return _checked(IndexSpec, given)
 
 
 def opened(index: str, opening: Sequence[str]) -> Served:
-    """Open an index to ask it."""
+    """Open an index for queries."""
     return open_served(spec(index, opening))
 
 
 def query_of(served: Served, query: str, ids: bool, word: bool, clauses: bool) -> dict[str, Any]:
-    """A query as the typed routes take it."""
+    """A query in the form of the typed routes."""
 
     def term(text: str) -> str | list[int]:
         if not ids:
@@ -72,7 +74,7 @@ def query_of(served: Served, query: str, ids: bool, word: bool, clauses: bool) -
         try:
             return [int(number) for number in re.split(r"[\s,]+", text.strip()) if number]
         except ValueError as error:
-            raise LimbeckError(f"{text[:60]!r} is no list of token ids; write them as 12 7 9, or leave out --ids") from error
+            raise LimbeckError(f"{text[:60]!r} is not a list of token ids; write them as 12 7 9, or omit --ids") from error
 
     if clauses:
         return {"clauses": [[term(text) for text in clause.split(" OR ")] for clause in query.split(" AND ")]}
@@ -80,20 +82,20 @@ def query_of(served: Served, query: str, ids: bool, word: bool, clauses: bool) -
 
 
 def read_text(text: str, file: Path | None) -> str:
-    """The text itself, or a file's; raises LimbeckError where there is none, or both."""
+    """The given text, or the file's; raises LimbeckError unless exactly one is given."""
     if (file is None) == (not text):
         raise LimbeckError("give either a text or --file")
     return text if file is None else _read(file)
 
 
 def read_numbers(file: Path | None) -> list[int]:
-    """The whole numbers of a file; [] where none is named."""
+    """The integers in a file; [] without a file."""
     if file is None:
         return []
     try:
         return [int(number) for number in _read(file).split()]
     except ValueError as error:
-        raise LimbeckError(f"{file} is no list of document numbers ({error})") from error
+        raise LimbeckError(f"{file} is not a list of document numbers ({error})") from error
 
 
 def _read(file: Path) -> str:
@@ -113,11 +115,11 @@ def _checked(model: type[Model], given: dict[str, Any]) -> Model:
         raise LimbeckError(f"{where}: {words}" if where else words) from error
 
 
-# --- questions ---
+# --- queries ---
 
 
 def count(served: Served, query: dict[str, Any]) -> models.CountAnswer:
-    """How often a query occurs."""
+    """Count the occurrences of a query."""
     asked = _checked(models.ClauseQuery, query)
     if asked.clauses is not None:
         return answers.count_clauses(served, asked, LIMITS)
@@ -125,70 +127,77 @@ def count(served: Served, query: dict[str, Any]) -> models.CountAnswer:
 
 
 def next_tokens(served: Served, query: dict[str, Any], infgram: bool, limit: int) -> models.NextAnswer:
-    """Which tokens follow a prompt."""
+    """Count the tokens that follow a prompt."""
     asked = _checked(models.NextQuery, {**query, "limit": limit})
     ask = served.index.infgram_next_tokens if infgram else served.index.next_tokens
     return answers.next_page(served, ask(served.ids(asked.text, asked.ids, _MOST)), asked)
 
 
 def prob(served: Served, query: dict[str, Any], infgram: bool) -> models.ProbAnswer:
-    """How probable a query's last token is."""
+    """Probability of a query's last token, given the tokens before it."""
     asked = _checked(models.Query, query)
     ids = served.ids(asked.text, asked.ids, _MOST)
     if not ids:
-        raise LimbeckError("the query is empty; it needs at least the token whose probability is wanted")
+        raise LimbeckError("the query is empty; give at least one token")
     ask = served.index.infgram_prob if infgram else served.index.prob
     return answers.prob(ask(ids[:-1], ids[-1]))
 
 
 def search(served: Served, query: dict[str, Any], options: dict[str, Any]) -> models.SearchAnswer:
-    """Documents that hold a query."""
+    """Find documents that contain a query."""
     return answers.search(served, _checked(models.SearchQuery, {**query, **options}), LIMITS)
 
 
 def score(served: Served, query: dict[str, Any]) -> models.ScoreAnswer:
-    """A text's tokens and their probabilities."""
+    """Probability of every token of a text."""
     asked = _checked(models.Query, query)
     return answers.score(served, served.ids(asked.text, asked.ids, _MOST))
 
 
 def trace(served: Served, query: dict[str, Any], options: dict[str, Any]) -> models.TraceAnswer:
-    """A text's spans that occur."""
+    """Find the spans of a text that occur in the index."""
     return answers.trace(served, _checked(models.TraceQuery, {**query, **options}), LIMITS)
 
 
-# --- words ---
+# --- text output ---
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: 1 token, 2,000 tokens."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def say(value: dict[str, Any], words: str, as_json: bool) -> None:
-    """Print JSON, or words."""
+    """Print JSON, or text."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else words)
 
 
 def answer(value: BaseModel, words: str, as_json: bool) -> None:
-    """Print an answer as JSON, or words."""
+    """Print an answer as JSON, or text."""
     typer.echo(value.model_dump_json(indent=2) if as_json else words)
 
 
 def built(manifest: dict[str, Any], folder: Path, as_json: bool) -> None:
-    """Say what an index holds now."""
+    """Print the size and format of an index."""
     shards = manifest["shards"]
     tokens, documents = (sum(shard[name] for shard in shards) for name in ("tokens", "documents"))
     size_bytes = sum(file["bytes"] for shard in shards for file in shard["files"].values())
-    words = f"{folder}: {tokens:,} tokens, {documents:,} documents, {len(shards)} shards, {size_bytes / 1e6:,.1f} MB"
+    sizes = f"{counted(tokens, 'token')}, {counted(documents, 'document')}, {counted(len(shards), 'shard')}"
+    words = f"{folder}: {sizes}, {size_bytes / 1e6:,.1f} MB"
     facts = {"folder": str(folder), "tokens": tokens, "documents": documents, "shards": len(shards), "bytes": size_bytes}
     say(facts | {"dtype": manifest["dtype"], "version": manifest["version"]}, words, as_json)
 
 
 def tokenizer_words(served: Served) -> str:
-    """Which tokenizer an index knows."""
+    """The tokenizer of an index, for people."""
     tokenizer = served.index.tokenizer
-    return "no tokenizer: ask with --ids" if tokenizer is None else f"tokenizer: {tokenizer.spec['kind']}"
+    return "no tokenizer: query with --ids" if tokenizer is None else f"tokenizer: {tokenizer.spec['kind']}"
 
 
 def next_words(found: models.NextAnswer) -> str:
-    """The tokens that follow, one a line, with bars."""
-    lines = [f"{found.distinct:,} different tokens follow {found.prompt_count:,} occurrences of {found.suffix_tokens} tokens"]
+    """Next tokens, one per line, with bars."""
+    prompts = f"{counted(found.prompt_count, 'occurrence')} of {counted(found.suffix_tokens, 'token')}"
+    lines = [f"{counted(found.distinct, 'distinct token')} after {prompts}"]
     for token in found.tokens:
         bar = "█" * round(20 * token.probability)
         lines.append(
@@ -198,9 +207,9 @@ def next_words(found: models.NextAnswer) -> str:
 
 
 def search_words(found: models.SearchAnswer) -> str:
-    """Documents, the match in brackets."""
+    """Documents, with the match in brackets."""
     about = "about " if found.approximate else ""
-    parts = [f"{about}{found.count:,} occurrences"]
+    parts = [f"{about}{counted(found.count, 'occurrence')}"]
     for one in found.documents:
         text = "".join(piece if clause is None else f"[{piece}]" for piece, clause in one.spans) or " ".join(map(str, one.ids))
         parts.append(f"document {one.number}, tokens {one.begin:,} to {one.begin + len(one.ids):,} of {one.tokens:,}\n{text}")
@@ -210,7 +219,7 @@ def search_words(found: models.SearchAnswer) -> str:
 
 
 def score_words(found: models.ScoreAnswer) -> str:
-    """One token a line."""
+    """Probabilities, one token per line."""
     lines = ["probability  continued      prompt  suffix  token"]
     counts = zip(found.continuation_counts, found.prompt_counts, found.suffix_tokens, strict=True)
     rows = zip(found.probabilities, counts, found.tokens, found.ids, strict=True)
@@ -222,12 +231,12 @@ def score_words(found: models.ScoreAnswer) -> str:
 
 
 def trace_words(found: models.TraceAnswer) -> str:
-    """Every span with its documents."""
-    lines = [f"{len(found.spans)} spans of {len(found.ids)} tokens occur in the index"]
+    """Spans, each with its documents."""
+    lines = [f"{counted(len(found.spans), 'matching span')} in {counted(len(found.ids), 'token')}"]
     for span in found.spans:
         numbers = ", ".join(str(one.document.number) for one in span.documents)
         text = json.dumps(span.text, ensure_ascii=False) if span.text else " ".join(map(str, found.ids[span.begin : span.end]))
-        lines.append(f"tokens {span.begin} to {span.end}, {span.count:,} times, documents {numbers}: {text}")
+        lines.append(f"tokens {span.begin} to {span.end}, {counted(span.count, 'time')}, documents {numbers}: {text}")
     return "\n".join(lines)
 
 
@@ -236,7 +245,7 @@ def trace_words(found: models.TraceAnswer) -> str:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Report]:
-    """Yield a callback (step, done, total, unit): bars with rate and ETA on a terminal, else a line now and then."""
+    """Yield a callback (step, done, total, unit): progress bars on a terminal, otherwise log lines."""
     if not sys.stderr.isatty():
         yield _PlainLines()
         return
@@ -258,7 +267,7 @@ def progress() -> Iterator[Report]:
 
 
 def rate_words(done: int, seconds: float, unit: str) -> str:
-    """A rate with a fitting prefix, such as 6.5 Mtokens/s; nothing at the start."""
+    """A rate with its prefix, such as 6.5 Mtokens/s; empty at the start."""
     if done <= 0 or seconds < 0.2:
         return ""
     rate = done / seconds
@@ -269,7 +278,7 @@ def rate_words(done: int, seconds: float, unit: str) -> str:
 
 
 class _PlainLines:
-    """Progress for a log: a line when a step begins, and every ten seconds."""
+    """Progress as log lines: one when a step begins, then one every ten seconds."""
 
     def __init__(self) -> None:
         self._steps: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Find out before the hours are spent: models, contexts, memory, disk, cluster; and what the run will cost."""
+"""Validate a recipe before it runs: models, context lengths, memory, disk, cluster; and estimate the cost of the run."""
 
 import os
 import shutil
@@ -23,14 +23,14 @@ from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.dataset import COLUMNS
 from limbeck.pipelines.runs.events import read_events
 
-# what two CPU cores did with a 135M model in bfloat16: a scale for the estimate, nothing depends on it
+# measured on two CPU cores with a 135M model in bfloat16; used only for the estimate
 REFERENCE_PARAMETERS = 135e6
 TOKENS_PER_SECOND = {"complete": 200.0, "logprobs": 1200.0, "train": 250.0}
 REFERENCE_CORES = 2
 
 
 def refuse_what_cannot_run(recipe: Recipe, out: Path) -> tuple[Path, Plan]:
-    """Raise LimbeckError for whatever would stop the run; returns where the round-0 teacher lies, and the placement plan."""
+    """Raise LimbeckError with every problem found; returns the round-0 teacher's folder and the placement plan."""
     problems = find_problems(recipe, out)
     plan = None if problems else plan_for(recipe)
     if plan is None or plan.problems:
@@ -39,10 +39,10 @@ def refuse_what_cannot_run(recipe: Recipe, out: Path) -> tuple[Path, Plan]:
 
 
 def find_problems(recipe: Recipe, out: Path) -> list[str]:
-    """Every reason why the recipe cannot run, but for those of placement, in one sentence each."""
+    """Every reason why the recipe cannot run, except placement, in one sentence each."""
     missing = missing_extras(recipe)
     models, faults = _described(recipe)
-    # a model that cannot be unpacked for lack of the same extra is not a second problem
+    # a model that cannot be unpacked because of the same missing extra is not a second problem
     problems = missing + [str(fault) for fault in faults.values() if not (missing and isinstance(fault, MissingExtra))]
     if "teacher.model" in models:
         problems += _context_problems(recipe, models)
@@ -51,14 +51,14 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
                 f"teacher.model {recipe.teacher.model} has no chat template; set generator.style: plain, or use an instruct model"
             )
     problems += _generator_problems(recipe)
-    problems += [f"filters.{part.name}: {problem}" for part in recipe.filters for problem in part.problems()]
+    problems += [f"filters.{filter_.name}: {problem}" for filter_ in recipe.filters for problem in filter_.problems()]
     problems += [
-        f"filters.{part.name}: it scores no mismatched pairs, so {part.null_columns[0]} cannot be limited by false_acceptance; "
-        "state a number, or calibrated"
-        for part in recipe.filters
-        if part.null_columns and not part.nullable
+        f"filters.{filter_.name}: it scores no mismatched pairs, so {filter_.null_columns[0]} cannot use false_acceptance; "
+        "set a number, or calibrated"
+        for filter_ in recipe.filters
+        if filter_.null_columns and not filter_.nullable
     ]
-    problems += [f"select.{part.name}: {problem}" for part in recipe.select for problem in part.problems()]
+    problems += [f"select.{filter_.name}: {problem}" for filter_ in recipe.select for problem in filter_.problems()]
     problems += engine_problems(recipe)
     if not missing:  # comparing chat templates needs transformers
         problems += _student_problems(recipe, models)
@@ -68,21 +68,23 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
 
 
 def named_models(recipe: Recipe) -> dict[str, str]:
-    """Every model that the recipe names, by its key; `recipe` may be resolved or not."""
+    """Every model in the recipe: key → model; `recipe` may be resolved or not."""
     found = {"teacher.model": recipe.teacher.model}
-    for part in recipe.filters:
-        found |= {f"filters.{part.name}.{key}": model for key, model in part.models.items() if model != recipe.teacher.model}
+    for filter_ in recipe.filters:
+        found |= {
+            f"filters.{filter_.name}.{key}": model for key, model in filter_.models.items() if model != recipe.teacher.model
+        }
     for section, student in recipe.student_sections.items():
         found |= {f"{section}.{key}": model for key, model in student.models.items()}
     return found
 
 
 def _described(recipe: Recipe) -> tuple[dict[str, ModelInfo], dict[str, LimbeckError]]:
-    """What is known of every model that the recipe names, and why the others cannot be found; both by key.
+    """Facts of every model in the recipe that can be found, and errors for the others; both by key.
 
-    Outside the cluster a model needs no weights here, unless a student starts from them.
+    A model that runs outside the cluster needs no weights here, unless a student starts from them.
     """
-    engines = {"teacher": recipe.teacher, **{f"filters.{part.name}.engine": part.asks for part in recipe.filters}}
+    engines = {"teacher": recipe.teacher, **{f"filters.{filter_.name}.engine": filter_.asks for filter_ in recipe.filters}}
     remote = {f"{key}.model": engine for key, engine in engines.items() if engine is not None and engine.remote}
     if any(student.base_model(recipe.teacher.model) == recipe.teacher.model for student in recipe.students):
         remote.pop("teacher.model", None)
@@ -121,9 +123,9 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
 
 
 def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict[str, Any]:
-    """Tokens and seconds of the whole run, from counts alone: right within a factor of about two on CPUs, high on GPUs.
+    """Estimate tokens and seconds of the run from counts: within a factor of about two on CPUs, too high on GPUs.
 
-    Without `parameters` (the teacher is behind a server) the seconds are left out.
+    Without `parameters` (the teacher is on a server), seconds are omitted.
     """
     split = {name: documents[name] for name in ("train", "dev", "test")}
     length = documents["document_tokens"] / max(1, documents["used"])
@@ -133,7 +135,7 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     drawn = recipe.rounds * split["train"] * samples + models * split["dev"] * settings.dev_samples
     drawn += models * split["test"] * settings.samples
     judged = drawn + split["test"] * (2 + settings.samples)
-    scored = judged * (length + 3 * new) * sum(part.cost >= Cost.MODEL for part in recipe.filters)
+    scored = judged * (length + 3 * new) * sum(filter_.cost >= Cost.MODEL for filter_ in recipe.filters)
     rows = recipe.calibration.pass_rate * split["train"] * samples
     trained = sum(student.passes for student in recipe.students) * rows * (length + needs.prompt_tokens / 2 + new)
     tokens = {"complete": drawn * new, "logprobs": scored, "train": trained}
@@ -146,14 +148,14 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
 
 
 def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
-    """A language model must hold the longest document with prompt and output; critics' own models cut what is too long."""
+    """The longest document with prompt and output must fit in each language model; filters' own models truncate."""
     limit = recipe.sources.max_document_tokens
     if limit is None:
-        return []  # a document that does not fit becomes a row with a reason
+        return []  # a document that does not fit becomes a row with an error
     needs = recipe.generator.needs
     need = limit + needs.prompt_tokens + needs.new_tokens
     return [
-        f"{where} {named_models(recipe)[where]} has a context of {info.context_tokens} tokens, and documents of {limit} with "
+        f"{where} {named_models(recipe)[where]} has a context of {info.context_tokens} tokens, but documents of {limit} with "
         f"prompt and output need {need}; lower sources.max_source_tokens or use a model with a longer context"
         for where, info in models.items()
         if info.context_tokens < need and (where == "teacher.model" or where.endswith(".engine.model"))
@@ -161,7 +163,7 @@ def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]
 
 
 def _generator_problems(recipe: Recipe) -> list[str]:
-    """Prompts must render with what sources draw."""
+    """Prompts must render with the values that sources draw."""
     try:
         drawn = example(recipe.sources.vary)
     except LimbeckError as error:
@@ -171,7 +173,7 @@ def _generator_problems(recipe: Recipe) -> list[str]:
 
 
 def engine_problems(recipe: Recipe) -> list[str]:
-    """What the engines themselves report: a server that does not answer, a library that is not installed. Each is asked once."""
+    """Problems reported by the engines, such as a server that does not respond; each engine is checked once."""
     named: list[tuple[str, EngineConfig]] = [(TEACHER, recipe.teacher)]
     named += [(f"generator.{name}", engine) for name, engine in recipe.generator.engines.items()]
     named += [(f"filters.{filter_.name}.engine", filter_.asks) for filter_ in recipe.filters if filter_.asks is not None]
@@ -187,7 +189,7 @@ def _student_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]
             problems += student.problems(section, models["teacher.model"].folder, recipe.renderer.chat)
         missing = [column for column in student.columns if column not in COLUMNS and column not in _score_columns(recipe)]
         if missing:
-            problems.append(f"{section} trains on the column {missing[0]!r}, which no dataset has; choose another student")
+            problems.append(f"{section} trains on the column {missing[0]!r}, which is not in the dataset; choose another student")
     return problems
 
 
@@ -197,7 +199,7 @@ def _score_columns(recipe: Recipe) -> set[str]:
 
 
 def _score_problems(recipe: Recipe) -> list[str]:
-    """A set-wise filter must rank by, or read, a column that some filter scores; written `filter.column`."""
+    """A set-wise filter may only use columns that some filter scores, named `filter.column`."""
     known = _score_columns(recipe)
     unknown = tuple(f"{filter_.name}." for filter_ in recipe.filters if filter_.columns is None)
     problems = []
@@ -206,22 +208,22 @@ def _score_problems(recipe: Recipe) -> list[str]:
             if column not in known and not column.startswith(unknown):
                 hint = nearest(column, known)
                 near = f"; did you mean {hint!r}?" if hint else ""
-                problems.append(f"select {filter_.name}: no filter scores {column!r}, which {key} names{near}")
+                problems.append(f"select {filter_.name}: no filter scores {column!r}, which {key} requires{near}")
     return problems
 
 
 def _disk_problems(recipe: Recipe, models: dict[str, ModelInfo], out: Path) -> list[str]:
-    """Disk for checkpoints and students."""
+    """Check the disk space for checkpoints and students."""
     if not models:
         return []
     problems = []
     teacher = models.get("teacher.model") or next(iter(models.values()))
-    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    disk = shutil.disk_usage(place).free
+    folder = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
+    disk = shutil.disk_usage(folder).free
     need_bytes = 20_000_000 + (teacher.parameters * (2 * recipe.rounds + 14) if recipe.students else 0)
     if need_bytes > disk:
         problems.append(
-            f"students and checkpoints need about {need_bytes / 1e9:.2f} GB and {place} has {disk / 1e9:.2f} GB free; "
+            f"students and checkpoints need about {need_bytes / 1e9:.2f} GB, but {folder} has {disk / 1e9:.2f} GB free; "
             "free some space or choose another --out"
         )
     return problems
@@ -243,5 +245,5 @@ def _cluster(recipe: Recipe) -> str:
 
 
 def _code_problems(recipe: Recipe) -> list[str]:
-    """Every node of a cluster that is joined must have the same Limbeck, and the same packages that bring kinds."""
+    """Every node of a joined cluster must have the same Limbeck and the same packages that provide kinds."""
     return foreign_nodes(recipe.cluster, tuple(packages_of([recipe])))

@@ -1,4 +1,4 @@
-"""What every stage of a run needs to know, and the lanes of work that a stage hands to the pool."""
+"""The context of a run, and the lanes of work that its stages submit to the pool."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from limbeck.cluster.workers.pool import Lane, WorkerPool
     from limbeck.cluster.workers.worker import PartJob, PartReport
 
-INPUTS = -2  # the "round" from which seeds of held-out inputs derive
-HELD_OUT = -1  # the "round" from which seeds of held-out samples derive: every model is measured with the same ones
+INPUTS = -2  # the "round" used to derive the seeds of held-out inputs
+HELD_OUT = -1  # the "round" used to derive the seeds of held-out samples, the same for every model
 
 
 @dataclass(frozen=True)
 class Context:
-    """A run under way. `filters` and `set_filters` are the recipe's, then those that a user passed as objects."""
+    """A run in progress. `filters` and `set_filters` are the recipe's, then those passed as objects."""
 
     recipe: Recipe  # resolved
     folder: RunFolder
@@ -40,23 +40,23 @@ class Context:
     set_filters: tuple[SetFilterConfig, ...]
     events: Events
     stages: Mapping[str, Any]  # stage → the plain data that determines it
-    teacher_folder: Path  # where the round-0 teacher lies on this machine
+    teacher_folder: Path  # the round-0 teacher on this machine
     placement: Plan
-    packages: Mapping[str, str]  # name → version of those that kinds of the recipe come from
-    loaded: list[Step] = field(default_factory=list)  # what the workers hold of the plan's steps
+    packages: Mapping[str, str]  # name → version of the packages that provide kinds of the recipe
+    loaded: list[Step] = field(default_factory=list)  # steps of the plan that are loaded on the workers
 
     @property
     def filter_bounds(self) -> list[tuple[str, tuple[Bound, ...]]]:
-        """Filters in recipe order with their bounds, calibrated ones still open."""
-        return [(part.name, part.bounds) for part in self.filters]
+        """Filters in recipe order with their bounds, before calibration."""
+        return [(filter_.name, filter_.bounds) for filter_ in self.filters]
 
     @property
     def filter_names(self) -> list[str]:
-        """Filters in recipe order."""
-        return [part.name for part in self.filters]
+        """Names of the filters in recipe order."""
+        return [filter_.name for filter_ in self.filters]
 
     def known_bounds(self) -> FrozenBounds:
-        """The filters' bounds without limits that are still to be calibrated: in round 0 those are open."""
+        """The filters' bounds, without calibrated ones until round 0 has been calibrated."""
         if self.folder.calibration.exists():
             return freeze(self.filter_bounds, read_json(self.folder.calibration))
         return absolute(self.filter_bounds)
@@ -68,7 +68,7 @@ class Context:
         return self.student(round_number - 1)
 
     def counted(self, engine: EngineConfig) -> EngineConfig:
-        """The engine with its budget counted in the run folder: all workers and all resumes spend from the same one."""
+        """The engine with its budget recorded in the run folder, shared by all workers and resumes."""
         return engine.counted(self.folder.path)
 
     def student(self, round_number: int) -> EngineConfig:
@@ -77,23 +77,23 @@ class Context:
         return self.recipe.teacher.for_student(folder)
 
     def held_out(self, split: str) -> Path:
-        """The sources that evaluation asks about: the split's own, or those with the questions that were drawn for them."""
+        """The sources used by evaluation: those of the split, or the same with inputs that were drawn for them."""
         own = self.folder.sources(split)
         return self.folder.evaluation(split, "inputs") / "sources" if self.recipe.asked.invents_inputs else own
 
     def fingerprint(self, stage: str, *more: object) -> str:
-        """Of everything that determines a stage: its inputs, those of the stages before it, and `more`."""
+        """Fingerprint of everything that determines a stage: its data, that of earlier stages, and `more`."""
         upto = list(self.stages)[: list(self.stages).index(stage) + 1]
         return fingerprint([{name: self.stages[name] for name in upto}, *more])
 
-    def finish(self, place: Path, stage: str, *more: object, **counts: object) -> None:
-        """Write a stage folder's `_done.json`, last, once."""
-        if done(place) is None:
-            mark_done(place, self.fingerprint(stage, *more), **counts)
+    def finish(self, folder: Path, stage: str, *more: object, **counts: object) -> None:
+        """Write a stage folder's `_done.json`, once, after everything else."""
+        if done(folder) is None:
+            mark_done(folder, self.fingerprint(stage, *more), **counts)
 
 
 def train_lane(context: Context, round_number: int, parts: Sequence[str] | None = None, accepted: Path | None = None) -> "Lane":
-    """Train parts (None: all) through generation and every filter; `accepted`: the task pool that this wave sees."""
+    """A lane of train parts (None: all) through generation and every filter; `accepted`: the task pool of this wave."""
     from limbeck.cluster.workers.pool import Lane
 
     folder = context.folder
@@ -121,10 +121,10 @@ def train_lane(context: Context, round_number: int, parts: Sequence[str] | None 
 
 
 def held_out_lane(context: Context, split: str, subject: str, engine: EngineConfig | None) -> "Lane":
-    """Every part of a held-out split through a model (None: a control, whose candidates are there) and every filter."""
+    """A lane of a held-out split through a model (None: a control, whose candidates exist) and every filter."""
     from limbeck.cluster.workers.pool import Lane
 
-    place = context.folder.evaluation(split, subject)
+    folder = context.folder.evaluation(split, subject)
     jobs: list[PartJob] = []
     if engine is not None:
         settings = context.recipe.evaluation
@@ -133,19 +133,19 @@ def held_out_lane(context: Context, split: str, subject: str, engine: EngineConf
             GenerateJob(
                 stage=f"{split}/candidates",
                 sources=context.held_out(split),
-                out=place / "candidates",
+                out=folder / "candidates",
                 generator=AskingConfig(context.recipe.asked, context.recipe.renderer, samples),
                 run_seed=context.recipe.seed,
                 round=HELD_OUT,
                 engine=context.counted(engine),
             )
         )
-    jobs += score_jobs(context, split, split, place / "candidates", place / "scores")
+    jobs += score_jobs(context, split, split, folder / "candidates", folder / "scores")
     return Lane(jobs, part_names(context.held_out(split)))
 
 
 def inputs_lane(context: Context, split: str) -> "Lane":
-    """A held-out split through the task's generator: its drafts are what every model is asked, once `freeze_inputs` ran."""
+    """A lane of a held-out split through the task's generator; after `freeze_inputs`, its drafts are every model's inputs."""
     from limbeck.cluster.workers.pool import Lane
 
     job = GenerateJob(
@@ -161,7 +161,7 @@ def inputs_lane(context: Context, split: str) -> "Lane":
 
 
 def earlier_index(context: Context, round_number: int) -> str | None:
-    """An n-gram index of what the rounds before kept, where a filter asks for it; None in round 0. Built once."""
+    """The n-gram index of what earlier rounds kept, if a filter reads it; None in round 0. Built once."""
     if not round_number or not any(filter_.reads_earlier for filter_ in context.filters):
         return None
     folder = context.folder
@@ -173,10 +173,10 @@ def earlier_index(context: Context, round_number: int) -> str | None:
 def score_jobs(
     context: Context, stage: str, split: str, candidates: Path, out: Path, earlier: str | None = None
 ) -> list[ScoreJob]:
-    """One job a filter, the cheap ones first; only on train candidates does a `lazy` filter skip what those reject.
+    """One job per filter, cheap ones first; a `lazy` filter skips rows that those reject, on train candidates only.
 
-    Held-out candidates are all scored, since their measures are means over every row. `earlier` is the index that stands for the
-    rounds before; without it (round 0, held-out candidates) nothing is found there.
+    All held-out candidates are scored, since their measures are means over every row. `earlier` is the index of earlier rounds;
+    without it (round 0, held-out candidates) nothing is found there.
     """
     sources = context.folder.sources(split) if split == "train" else context.held_out(split)
     done_before, jobs = list[Cheaper](), list[ScoreJob]()
@@ -193,13 +193,13 @@ def score_jobs(
                 cheaper=tuple(done_before) if lazy else (),
             )
         )
-        if not filter_.lazy:  # a lazy one leaves rows without a score: it cannot tell for them
+        if not filter_.lazy:  # a lazy filter leaves rows without a score, so others cannot rely on it
             done_before.append(Cheaper(filter_.name, out / filter_.name, known[filter_.name]))
     return jobs
 
 
 def _for_run(context: Context, filter_: FilterConfig, earlier: str | None) -> FilterConfig:
-    """A filter's config with what only the run knows: the index of earlier rounds, where its endpoint's budget is counted."""
+    """A filter's config with data of the run: the index of earlier rounds, and the ledger of its endpoint's budget."""
     here = filter_.against(earlier)
     return here if here.asks is None else here.with_engine(context.counted(here.asks))
 
@@ -211,11 +211,11 @@ def stream(
     lanes: Sequence["Lane"],
     on_report: Callable[["PartReport"], None] | None = None,
 ) -> None:
-    """Drive lanes through the pool, with an event for each part and, at the end, one for each stage's seconds.
+    """Run lanes on the pool and emit an event for each part and, at the end, one with the seconds of each stage.
 
-    `on_report` is told of each part once it is done; what it raises ends the stream.
+    `on_report` is called for each finished part; an exception that it raises ends the stream.
 
-    What the wall clock shows beyond the jobs themselves is the stage's own line: the framework's overhead.
+    Wall-clock time beyond that of the jobs is reported as the stage's `streaming`: the overhead of the framework.
     """
     jobs = sum(len(lane.jobs) * len(lane.parts) for lane in lanes)
     context.events.emit("stage_started", stage=stage, parts=jobs)
@@ -226,7 +226,8 @@ def stream(
             facts = {key: value for key, value in vars(report).items() if key != "stage"}
             context.events.emit("part_done", stage=report.stage, **facts)
             if report.deaths:
-                words = f"{report.stage} {report.part}: its worker died {len(report.deaths)} times and was started again"
+                times = "once" if len(report.deaths) == 1 else f"{len(report.deaths)} times"
+                words = f"{report.stage} {report.part}: its worker died and was restarted {times}"
                 context.events.emit("note", words=f"{words}: {'; '.join(dict.fromkeys(report.deaths))}")
             for reason in report.failed_rows:
                 context.events.emit("note", words=f"{report.stage}: {reason}")
@@ -237,9 +238,9 @@ def stream(
             total = totals.setdefault(report.stage, {"seconds": 0.0, "model_seconds": 0.0, "load_seconds": 0.0, "rows": 0})
             for key in total:
                 total[key] += vars(report)[key]
-    workers = context.recipe.cluster.all_workers  # side by side: a second of each is a second of the run
+    workers = context.recipe.cluster.all_workers  # workers run in parallel, so their seconds are divided
     for name, total in totals.items():
-        total["model_seconds"] = min(total["model_seconds"], total["seconds"])  # engines that worked side by side
+        total["model_seconds"] = min(total["model_seconds"], total["seconds"])  # engines may run in parallel
         shares = {key: round(value / workers if key != "rows" else value, 3) for key, value in total.items()}
         spent += shares["seconds"]
         context.events.emit("stage_done", stage=name, **shares)

@@ -1,4 +1,4 @@
-"""The two jobs of a part: draw candidates, and score them with one filter. Both are carried to workers by pickle."""
+"""The two jobs of a part: draw candidates, and score them with one filter. Both are pickled and sent to workers."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GenerateJob:
-    """Sources of a part → its candidates, and beside them the steps that made them."""
+    """Draw the candidates of a part's sources, and record the steps that made them."""
 
     stage: str
     sources: Path
@@ -39,25 +39,25 @@ class GenerateJob:
     run_seed: int
     round: int
     engine: "EngineConfig"
-    accepted: Path | None = None  # the task pool of this wave, beside the generator's seeds
+    accepted: Path | None = None  # the task pool of this wave, in addition to the generator's seeds
     pool: ClassVar[PoolName] = "teachers"
 
     @property
     def engines(self) -> Mapping[str, "EngineConfig"]:
-        """Every engine that the script may name."""
+        """Every engine that the script may use: name → config."""
         return {TEACHER: self.engine, **self.generator.engines}
 
     @property
     def concurrent(self) -> bool:
-        """Whether it may run beside other jobs of its process."""
+        """Whether it may run concurrently with other jobs of its process."""
         return all(engine.batches_across_callers for engine in self.engines.values())
 
     def finished(self, part: str) -> bool:
-        """Whether the candidates are published."""
+        """Whether the part's candidates are published."""
         return part_path(self.out, part).exists()
 
     def rows(self, part: str) -> int:
-        """Sources of the part."""
+        """The number of sources in the part."""
         return check_whole(part_path(self.sources, part))
 
     def warm(self, engines: "Engines") -> None:
@@ -66,19 +66,19 @@ class GenerateJob:
             engines.get(config)
 
     def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
-        """Candidates of some sources with a column `steps`; at least one row per source."""
+        """The candidates of rows `start` to `stop`, with a column `steps`; at least one row per source."""
         sources = read_part(self.sources, part)
         asked = {name: self._asked(engines.get(config), config, part) for name, config in self.engines.items()}
         runner = self._runner(whole=start == 0 and stop == sources.num_rows)
         return runner.run(sources.slice(start, stop - start), asked)
 
     def failure(self, part: str, row: int, reason: str) -> pa.Table:
-        """The candidates of a source that cannot be worked on: rows with an error."""
+        """Rows with an error for a source that cannot be processed."""
         failing = {name: FailingEngine(reason) for name in self.engines}
         return self._runner(whole=False).run(read_part(self.sources, part).slice(row, 1), failing)
 
     def publish(self, part: str, table: pa.Table) -> int:
-        """Write the steps, then the candidates, whose file says that the part is finished."""
+        """Write the steps, then the candidates, whose file marks the part as finished."""
         write_part(self.out.parent / "steps", part, _steps(table), STEPS)
         write_part(self.out, part, table, CANDIDATES)
         self._journal(part).unlink(missing_ok=True)
@@ -96,7 +96,7 @@ class GenerateJob:
 
 
 def read_pool(path: Path) -> tuple[Task, ...]:
-    """The tasks of a published pool, in order."""
+    """The tasks of a published task pool, in order."""
     return tuple(
         Task(row["prompt"], row["output"], row["input"], json.loads(row["facts"]) if row["facts"] else {})
         for row in read_table(path).to_pylist()
@@ -104,7 +104,7 @@ def read_pool(path: Path) -> tuple[Task, ...]:
 
 
 def _steps(table: pa.Table) -> pa.Table:
-    """The steps of a part, taken out of the rows that carry them."""
+    """The steps of a part, extracted from its rows."""
     rows = [step for steps in table["steps"].to_pylist() for step in steps or ()]
     return pa.Table.from_pylist(rows, schema=STEPS)
 
@@ -115,7 +115,7 @@ class FailingEngine:
     context_tokens = 0
 
     def __init__(self, reason: str) -> None:
-        """Answer with `reason`."""
+        """Fail every request with `reason`."""
         self._reason = reason
         self.usage = Usage()
 
@@ -124,17 +124,17 @@ class FailingEngine:
         return (Completion(request.request_id, "", (), "error", 0, self._reason) for request in requests)
 
     def logprobs(self, pairs: Sequence[Pair]) -> list[npt.NDArray[np.float32]]:
-        """Return not-a-number for each pair."""
+        """Return NaN for each pair."""
         return [np.array([np.nan], np.float32) for _ in pairs]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return 0 for each text: there is none."""
+        """Return 0 for each text."""
         return [0] * len(texts)
 
 
 @dataclass(frozen=True)
 class Cheaper:
-    """A filter that was computed before: where its scores lie, and its bounds as far as they are known."""
+    """A filter that is scored earlier: the folder of its scores, and its bounds that are known so far."""
 
     name: str
     scores: Path
@@ -143,9 +143,9 @@ class Cheaper:
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """Candidates of a part → one filter's scores of them.
+    """Score the candidates of a part with one filter.
 
-    Rows that one of `cheaper` rejects are not scored: null, and `skipped_by` names that filter.
+    Rows that one of `cheaper` rejects are not scored: their scores are null, and `skipped_by` names that filter.
     """
 
     stage: str
@@ -158,26 +158,26 @@ class ScoreJob:
 
     @property
     def concurrent(self) -> bool:
-        """Whether it may run beside other jobs of its process: a filter that only asks an engine."""
+        """Whether it may run concurrently with other jobs of its process: true if the filter only calls an engine."""
         return self.filter.asks is not None and self.filter.asks.batches_across_callers
 
     def finished(self, part: str) -> bool:
-        """Whether the scores are published."""
+        """Whether the part's scores are published."""
         return part_path(self.out, part).exists()
 
     def rows(self, part: str) -> int:
-        """Candidates of the part."""
+        """The number of candidates in the part."""
         return check_whole(part_path(self.candidates, part))
 
     def warm(self, engines: "Engines") -> None:
-        """Build the filter, with the models that it asks."""
+        """Build the filter and load its models."""
         self.filter.build(engines)
 
     def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
-        """`candidate_id`, `error`, `skipped_by` and the filter's own columns, one row a candidate, in order."""
+        """`candidate_id`, `error`, `skipped_by` and the filter's columns, one row per candidate, in input order."""
         candidates = read_part(self.candidates, part).slice(start, stop - start)
         skipped_by = self._skipped_by(part, start, stop)
-        wanted = [place for place, name in enumerate(skipped_by) if name is None]
+        wanted = [position for position, name in enumerate(skipped_by) if name is None]
         built = self.filter.build(engines)
         scores = built.score(with_sources(candidates.take(wanted), read_part(self.sources, part)))
         if scores.num_rows != len(wanted):
@@ -186,12 +186,12 @@ class ScoreJob:
             if bound.column not in scores.column_names:
                 raise ValueError(f"filter {built.name!r} returned no column {bound.column!r}, which its bounds need")
         rows = dict(zip(wanted, range(len(wanted)), strict=True))
-        places = pa.array([rows.get(place) for place in range(candidates.num_rows)], pa.int64())  # null: skipped
-        if "skipped_by" in scores.column_names:  # the filter itself found a cheap reason not to ask its model
+        positions = pa.array([rows.get(position) for position in range(candidates.num_rows)], pa.int64())  # null: skipped
+        if "skipped_by" in scores.column_names:  # the filter itself skipped its model for these rows
             own = iter(scores["skipped_by"].to_pylist())
             skipped_by = [next(own) if name is None else name for name in skipped_by]
         names = [name for name in scores.column_names if name not in ("candidate_id", "error", "skipped_by")]
-        if self.filter.columns is not None:  # what `check` holds recipes to
+        if self.filter.columns is not None:  # `check` validates recipes against these columns
             known = {name for column in self.filter.columns for name in (column, f"{column}_null")}
             assert known.issuperset(names), f"{self.filter.kind} does not declare {sorted(set(names) - known)}"
         return pa.table(
@@ -199,7 +199,7 @@ class ScoreJob:
                 "candidate_id": candidates["candidate_id"],
                 "error": pa.nulls(candidates.num_rows, pa.string()),
                 "skipped_by": pa.array(skipped_by, pa.string()),
-                **{name: _stored(scores[name]).take(places) for name in names},
+                **{name: _stored(scores[name]).take(positions) for name in names},
             }
         )
 
@@ -210,12 +210,12 @@ class ScoreJob:
             scores = read_part(cheaper.scores, part).slice(start, stop - start)
             for bound in cheaper.bounds:
                 known = scores[bound.column].cast(pa.float64()).to_numpy()  # null: NaN
-                for place in np.flatnonzero(bound.mask(known, unscored=False)):  # what is missing is left for selection
-                    found[place] = found[place] or cheaper.name
+                for position in np.flatnonzero(bound.mask(known, unscored=False)):  # missing scores are handled by selection
+                    found[position] = found[position] or cheaper.name
         return found
 
     def failure(self, part: str, row: int, reason: str) -> pa.Table:
-        """A candidate that cannot be scored: no score at all, and the reason."""
+        """A row without scores, with the reason why the candidate cannot be scored."""
         candidate = read_part(self.candidates, part).slice(row, 1)
         missing = {bound.column: pa.nulls(1, pa.float64()) for bound in self.filter.bounds}
         return pa.table({"candidate_id": candidate["candidate_id"], "error": [reason], **missing})
@@ -227,16 +227,16 @@ class ScoreJob:
 
 
 def _stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A score as float64; evidence as it is."""
+    """Scores as float64; evidence unchanged."""
     kind = column.type
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
     return column.cast(pa.float64()) if is_number else column
 
 
 def with_sources(candidates: pa.Table, sources: pa.Table) -> pa.Table:
-    """What a filter is handed (`SCORED_INPUT`): each candidate with its document, reference and salient spans, in order.
+    """The input of a filter (`SCORED_INPUT`): each candidate with its document, reference and salient spans, in order.
 
-    A candidate's own `input` and `reference` take the place of its source's.
+    A candidate's own `input` and `reference` replace those of its source.
     """
     for name in CANDIDATES.names:
         if name not in candidates.column_names:  # nullable columns that older versions did not write
@@ -246,7 +246,9 @@ def with_sources(candidates: pa.Table, sources: pa.Table) -> pa.Table:
     of_source = [name for name in SCORED_INPUT.names if name in SOURCES.names and name not in ("source_id", "reference")]
     missing = [name for name in of_source if name not in sources.column_names]
     if missing:
-        raise LimbeckError(f"the sources have no column {missing[0]!r}: an older version made this run; choose another --out")
+        raise LimbeckError(
+            f"the sources have no column {missing[0]!r}, since an older version made this run; choose another --out"
+        )
     positions = {source_id: i for i, source_id in enumerate(sources["source_id"].to_pylist())}
     indices = pa.array([positions[source_id] for source_id in candidates["source_id"].to_pylist()], pa.int64())
     columns = {name: candidates[name] for name in CANDIDATES.names}
@@ -258,7 +260,7 @@ def with_sources(candidates: pa.Table, sources: pa.Table) -> pa.Table:
 
 
 def _of_inputs(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, pa.Array]:
-    """`document` and what depends on it, for rows with an input: nothing follows it, and its salient words are unknown."""
+    """`document` and dependent columns: an input replaces the document, and `following` and `salient` are then empty."""
     rows = range(len(columns["input"]))
     given = columns["input"].to_pylist()
     document, tokens, following, salient = (

@@ -1,4 +1,4 @@
-"""From a recipe to what it demands of a cluster, and from the plan to the turns in which a stream of parts is done."""
+"""Derive the demand on the cluster from a recipe, and run a stream of parts in the turns of the placement plan."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 def plan_for(recipe: Recipe, nodes: Sequence[Node] | None = None) -> Plan:
-    """The plan of a resolved recipe on these nodes; None: on those that a run would compute on.
+    """The placement plan of a resolved recipe on these nodes; None: the nodes that a run would use.
 
-    Raises LimbeckError where a model cannot be resolved, or the cluster does not answer.
+    Raises LimbeckError if a model cannot be resolved, or if the cluster does not respond.
     """
     nodes = list(nodes) if nodes is not None else cluster_nodes(recipe.cluster)
     return make_plan(demand(recipe, gpus=any(node.gpus for node in nodes)), nodes)
 
 
 def demand(recipe: Recipe, gpus: bool) -> Demand:
-    """What a resolved recipe asks for; `gpus`: whether the cluster has some."""
+    """The resources that a resolved recipe needs; `gpus`: whether the cluster has GPUs."""
     cluster = recipe.cluster
     pools = [Pool("teachers", "cluster", cluster.workers, cluster.cpus_per_worker, cluster.gpus_per_worker)]
     if cluster.critics is not None:
@@ -49,10 +49,10 @@ def demand(recipe: Recipe, gpus: bool) -> Demand:
 
 
 def missing_extras(recipe: Recipe) -> list[str]:
-    """The one sentence that names every extra which the recipe needs and this environment lacks, if any."""
+    """One sentence that names every extra which the recipe needs and is not installed; empty if none is missing."""
     resolved, subjects = recipe.resolved(), dict[tuple[str, str], str]()
     for key, config in _loaded(resolved).items():
-        if config.extra is not None:  # what several sections share is named once
+        if config.extra is not None:  # a config shared by several sections is named once
             kind = f" (kind {config.kind})" if isinstance(config, EngineConfig) else ""
             subjects.setdefault((config.extra, config.model_dump_json()), f"{key}{kind}")
     needs = [(subject, extra) for (extra, _), subject in subjects.items()]
@@ -63,13 +63,13 @@ def missing_extras(recipe: Recipe) -> list[str]:
 
 
 def loads_models(recipe: Recipe) -> bool:
-    """Whether workers load models into their processes, or into processes beside them; `recipe` is resolved."""
+    """Whether workers load models, in their own or in child processes; `recipe` is resolved."""
     held = _loaded(recipe).values()
     return bool(recipe.students) or not all(isinstance(config, EngineConfig) and config.remote for config in held)
 
 
 def _loaded(recipe: Recipe) -> dict[str, EngineConfig | ScoringModelConfig]:
-    """Everything that workers load or connect to, but for students: key → config."""
+    """Everything that workers load or connect to, except students: key → config."""
     found: dict[str, EngineConfig | ScoringModelConfig] = {TEACHER: recipe.teacher}
     for generator in (recipe.generator, recipe.later, recipe.task):
         found |= {f"generator.{name}": engine for name, engine in generator.engines.items()} if generator else {}
@@ -79,10 +79,10 @@ def _loaded(recipe: Recipe) -> dict[str, EngineConfig | ScoringModelConfig]:
 
 
 def in_turns(plan: Plan, loaded: list[Step], pool: "WorkerPool", lanes: Sequence["Lane"]) -> Generator["PartReport"]:
-    """Stream lanes through the pool; where their models do not fit together, all parts through one turn's jobs, then the next's.
+    """Stream lanes through the pool; if their models do not fit together, all parts go through one turn's jobs at a time.
 
-    `loaded` remembers what the workers hold. They are ended where the next turn's models do not fit beside it: an ended process
-    gives back all its memory, which a process that goes on does not.
+    `loaded` records what the workers have loaded. Workers are stopped if the next turn's models do not fit in addition: a process
+    that exits frees all its memory, one that continues does not.
     """
     from limbeck.cluster.workers.pool import Lane
 
@@ -100,7 +100,7 @@ def in_turns(plan: Plan, loaded: list[Step], pool: "WorkerPool", lanes: Sequence
 
 
 def step_of(job: "PartJob", plan: Plan) -> Step:
-    """The step of a job: what it loads, and on whose workers."""
+    """The step of a job: the models it loads, and the worker pool."""
     pool = job.pool if job.pool in plan.rooms else "teachers"
     if isinstance(job, GenerateJob):
         return Step("sample", pool, (job.engine.footprint(TEACHER), *_beside(job.generator)))
@@ -113,26 +113,26 @@ def _filter_step(recipe: Recipe, filter_: FilterConfig) -> Step:
 
 
 def _held(filter_: FilterConfig) -> tuple[Model, ...]:
-    """What a filter's workers load."""
+    """The models that a filter's workers load."""
     return tuple(config.footprint(f"filters.{filter_.name}.{key}") for key, config in filter_.held.items())
 
 
 def _beside(generator: GeneratorConfig | AskingConfig) -> tuple[Model, ...]:
-    """The engines beside the teacher that a generator's scripts name."""
+    """The engines other than the teacher that a generator's scripts use."""
     return tuple(engine.footprint(f"generator.{name}") for name, engine in generator.engines.items())
 
 
 def _student(recipe: Recipe, number: int) -> Model:
-    """A round's student as workers will load it: with the teacher's engine, but behind no server."""
+    """A round's student as workers will load it: with the teacher's engine, or a local one if that is a server."""
     student = recipe.students[number]
     engine = recipe.teacher.for_student(student.base_model(recipe.teacher.model))
-    like = engine.footprint(TEACHER if engine.kind == recipe.teacher.kind else "student")  # whose section says how it is loaded
+    like = engine.footprint(TEACHER if engine.kind == recipe.teacher.kind else "student")  # the section with the loading options
     weights = int(like.weights_bytes * student.weights_share(recipe.teacher.model))
     return replace(like, name=f"the student of round {number}", identity=f"student {number}", weights_bytes=weights)
 
 
 def _trainer(recipe: Recipe, gpus: bool) -> Trainer | None:
-    """The training processes of the round that needs most of each resource; rounds train one after another."""
+    """The maximum of each resource over the rounds' trainers, which run one after another."""
     found = [student.trainer(recipe.teacher.model, gpus) for student in recipe.students]
     every = [trainer for trainer in found if trainer is not None]
     if not every:

@@ -1,4 +1,4 @@
-"""A few documents through everything but training, in this process and in memory: what would the run do?"""
+"""Run a few documents through everything except training, in this process and in memory."""
 
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from limbeck.pipelines.runs.select import connect, decide, joined
 
 
 def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
-    """Draw, score and judge candidates for the first `documents` train sources; nothing is written.
+    """Draw, score and filter candidates for the first `documents` train sources; nothing is written.
 
-    Bounds that the recipe leaves to calibration are calibrated on these few candidates: an impression, no more.
+    Calibrated bounds are computed from these few candidates, so they are only a rough indication.
     """
     from limbeck.cluster.engines.model_cache import Engines
     from limbeck.corpus.sources import read_sources
@@ -41,15 +41,15 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
     candidates = runner.run(sources, {TEACHER: engines.get(recipe.teacher)}).drop_columns(["steps"])
     seen = with_sources(candidates, sources)
     scores = {}
-    for part in recipe.filters:
-        scored = part.build(engines).score(seen)
+    for filter_ in recipe.filters:
+        scored = filter_.build(engines).score(seen)
         names = [name for name in scored.column_names if name != "candidate_id"]
-        scores[part.name] = pa.table({"candidate_id": candidates["candidate_id"], **{name: scored[name] for name in names}})
+        scores[filter_.name] = pa.table({"candidate_id": candidates["candidate_id"], **{name: scored[name] for name in names}})
     connection = connect(candidates, scores, sources)
-    bounds = [(part.name, part.bounds) for part in recipe.filters]
-    rows = joined(connection, [part.name for part in recipe.filters])
+    bounds = [(filter_.name, filter_.bounds) for filter_ in recipe.filters]
+    rows = joined(connection, [filter_.name for filter_ in recipe.filters])
     calibration = calibrate(rows, bounds, recipe.calibration.pass_rate)
-    decisions = decide(connection, freeze(bounds, calibration), [part.build() for part in recipe.select])
+    decisions = decide(connection, freeze(bounds, calibration), [filter_.build() for filter_ in recipe.select])
     texts = {row["source_id"]: row for row in sources.to_pylist()}
     shown = [
         {
@@ -69,7 +69,7 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print a preview for a person."""
+    """Print a preview as text."""
     from rich.console import Console
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""Scores that a what-if needs and the run does not have, computed in this process and kept."""
+"""Compute and store the scores that a what-if needs and the run does not have, in this process."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""One round after its candidates are scored: calibrate once, decide, publish the dataset, train the student."""
+"""The end of a round, after its candidates are scored: calibrate once, decide, publish the dataset, train the student."""
 
 import time
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 
 def select(context: Context, number: int) -> None:
-    """From scores to `decisions.parquet`, `rows.json` and `dataset/`; in round 0 the bounds are calibrated first.
+    """Write `decisions.parquet`, `rows.json` and `dataset/` from the scores; round 0 calibrates the bounds first.
 
-    Raises LimbeckError where nothing was kept, with what rejected most.
+    Raises LimbeckError if no candidate was kept, naming the filter that rejected most.
     """
     started, folder = time.monotonic(), context.folder
     parts = part_names(folder.sources("train") if context.recipe.target is None else folder.candidates(number))
     scores = {name: folder.scores(number, name) for name in context.filter_names}
-    for place, stage in [(folder.candidates(number), "candidates"), *((place, "scores") for place in scores.values())]:
-        assert part_names(place) == parts, f"{place} lacks parts"
-        context.finish(place, stage, number, rows=count_rows(place))
+    for path, stage in [(folder.candidates(number), "candidates"), *((path, "scores") for path in scores.values())]:
+        assert part_names(path) == parts, f"{path} lacks parts"
+        context.finish(path, stage, number, rows=count_rows(path))
     if not folder.decisions(number).exists():
         evidence: dict[str, pa.Table] = {}
         found = judged(context, number, None, evidence)
@@ -43,19 +43,19 @@ def select(context: Context, number: int) -> None:
             write_table(folder.choices(number, name), rows_found)
         write_table(folder.decisions(number), found, DECISIONS)
     decisions = read_table(folder.decisions(number))
-    rows = funnel(decisions, [*context.filter_names, *(part.name for part in context.set_filters)])
+    rows = funnel(decisions, [*context.filter_names, *(filter_.name for filter_ in context.set_filters)])
     write_json(folder.round(number) / "rows.json", rows.model_dump())
     with connect_parts(folder.candidates(number), scores) as connection:
         table = joined(connection, context.filter_names, evidence=True)
     kept = table.filter(pa.array(decisions["kept"].to_pylist(), pa.bool_()))
-    assert table["candidate_id"].equals(decisions["candidate_id"]), "decisions and candidates are in the same order"
+    assert table["candidate_id"].equals(decisions["candidate_id"]), "decisions and candidates must be in the same order"
     context.events.emit("selected", round=number, **rows.model_dump())
     if not rows.kept:
         most = max(rows.rejected_by, key=lambda name: rows.rejected_by[name], default="nothing")
         raise LimbeckError(
-            f"round {number} kept none of {rows.candidates} candidates ({most} rejected {rows.rejected_by.get(most, 0)}); look "
-            f"with `limbeck inspect {folder.path} --round {number} --rejected-by {most}`, and loosen that filter or better the "
-            "prompt in a new run"
+            f"round {number} kept 0 of {rows.candidates} candidates ({most} rejected {rows.rejected_by.get(most, 0)}); see "
+            f"`limbeck inspect {folder.path} --round {number} --rejected-by {most}`, then relax that filter or improve the "
+            "prompt, in a new run"
         )
     facts = dataset_facts(context.recipe, number, rows, read_json(folder.calibration))
     write_dataset(folder.dataset(number), dataset_rows(folder, context.recipe, kept), facts)
@@ -67,9 +67,9 @@ def select(context: Context, number: int) -> None:
 def judged(
     context: Context, number: int, parts: Sequence[str] | None = None, evidence: dict[str, pa.Table] | None = None
 ) -> pa.Table:
-    """Decisions on a round's candidates of these parts (None: all), by limits that are calibrated where they are still open.
+    """Decide on a round's candidates in these parts (None: all), after calibrating bounds that are not calibrated yet.
 
-    What set-wise filters found out goes into `evidence`.
+    Evidence of set-wise filters is added to `evidence`.
     """
     folder = context.folder
     scores = {name: folder.scores(number, name) for name in context.filter_names}
@@ -80,7 +80,7 @@ def judged(
 
 
 def calibration(context: Context, round_0: pa.Table) -> dict[str, Any]:
-    """The frozen bounds: those on disk, else found now on the train candidates of round 0."""
+    """The frozen bounds: read from disk, or computed now from the train candidates of round 0."""
     path = context.folder.calibration
     if not path.exists():
         found = calibrate(round_0, context.filter_bounds, context.recipe.calibration.pass_rate)
@@ -92,7 +92,7 @@ def calibration(context: Context, round_0: pa.Table) -> dict[str, Any]:
 
 
 def train_student(context: Context, number: int, student: StudentConfig, placement: "Placement") -> None:
-    """Train the round's student on its dataset; a student that is published already is left as it is."""
+    """Train the round's student on its dataset, unless it is already published."""
     folder, recipe = context.folder, context.recipe
     if folder.student(number).exists():
         return

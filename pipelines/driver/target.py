@@ -1,7 +1,7 @@
-"""Exactly N rows: parts are drawn and judged in waves, in order, until the dataset is full or a budget is spent.
+"""Draw exactly N rows: parts are drawn and decided in waves, in order, until the dataset is full or a budget is spent.
 
-Every wave is sized by what the waves before it kept, never by how fast they were, so an interrupted run ends with the same parts
-and the same rows. The dataset is the first N accepted rows in the order of parts and rows.
+The size of a wave depends on the acceptance of earlier waves and never on their speed, so an interrupted run ends with the same
+parts and rows. The dataset is the first N accepted rows in the order of parts and rows.
 """
 
 import math
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from limbeck.cluster.workers.pool import Lane, WorkerPool
     from limbeck.cluster.workers.worker import PartReport
 
-MARGIN = 1.1  # drawn beyond what the acceptance so far foretells, so that few waves are needed
-LARGEST_GROWTH = 8  # of all parts so far: a rate from few rows may be far off
+MARGIN = 1.1  # oversampling margin over the observed acceptance rate, so that few waves are needed
+LARGEST_GROWTH = 8  # maximum size of a wave, as a multiple of all parts so far: a rate from few rows is unreliable
 Decide = Callable[[Sequence[str]], pa.Table]
-"""Decisions on the candidates of these parts."""
+"""Decides on the candidates of these parts."""
 
 
 class ShortOfTarget(LimbeckError):
-    """The run ended before the dataset was full: its budget or its sources are spent."""
+    """The budget or the sources are exhausted before the dataset is full."""
 
     exit_code = 3
 
@@ -37,7 +37,7 @@ class ShortOfTarget(LimbeckError):
 def reach(context: Context, pool: "WorkerPool", number: int, others: Sequence["Lane"], decide: Decide) -> None:
     """Stream parts of a round until its accepted rows reach the recipe's target; `others` are streamed with the first wave.
 
-    Raises ShortOfTarget where the budget or the sources end first, saying how far it came.
+    Raises ShortOfTarget, with the progress so far, if the budget or the sources are exhausted first.
     """
     target, every = context.recipe.target, part_names(context.folder.sources("train"))
     assert target is not None
@@ -59,12 +59,13 @@ def reach(context: Context, pool: "WorkerPool", number: int, others: Sequence["L
             return
         if len(taken) == len(every):
             raise ShortOfTarget(
-                f"the sources are spent: {_so_far(facts)}; add documents, raise generator.samples or loosen a limit, in a new run"
+                f"the sources are exhausted: {_so_far(facts)}; add documents, raise generator.samples "
+                "or relax a bound, in a new run"
             )
 
 
 class Waves:
-    """Which parts a round draws between two looks at its target, and the task pool that each wave sees."""
+    """The parts that a round draws in each wave, and the task pool of each wave."""
 
     def __init__(self, context: Context, number: int, every: Sequence[str]) -> None:
         """`every`: all train parts, in order."""
@@ -74,14 +75,14 @@ class Waves:
         self.pool: Path | None = None
 
     def next(self, taken: int, decisions: pa.Table | None) -> Sequence[str]:
-        """The parts of the next wave, after `taken` parts with these decisions; publishes the task pool that it sees.
+        """The parts of the next wave, after `taken` parts with these decisions; publishes the wave's task pool.
 
-        With `wave_sources` a wave holds that many sources whatever the size of a part; else its size follows from acceptance.
+        With `wave_sources`, a wave has that many sources regardless of part size; otherwise its size depends on acceptance.
         """
         self._wave += 1
         if self._context.recipe.generator_of(self._number).grows:
             self.pool = self._context.folder.round(self._number) / "pool" / f"wave-{self._wave:05d}.parquet"
-            if not self.pool.exists():  # what an earlier process published stays, whatever set-wise filters decide by now
+            if not self.pool.exists():  # keep what an earlier process published, even if set-wise filters now decide differently
                 write_table(self.pool, self._accepted(decisions), POOL)
         if self._target.wave_sources is not None:
             return self._of_sources(taken, self._target.wave_sources)
@@ -91,11 +92,11 @@ class Waves:
         return self._every[taken : taken + _next_wave(self._target.rows, accepted, taken)]
 
     def _of_sources(self, taken: int, sources: int) -> Sequence[str]:
-        place, rows = taken, 0
-        while place < len(self._every) and rows < sources:
-            rows += check_whole(part_path(self._context.folder.sources("train"), self._every[place]))
-            place += 1
-        return self._every[taken:place]
+        end, rows = taken, 0
+        while end < len(self._every) and rows < sources:
+            rows += check_whole(part_path(self._context.folder.sources("train"), self._every[end]))
+            end += 1
+        return self._every[taken:end]
 
     def _accepted(self, decisions: pa.Table | None) -> pa.Table:
         """The kept candidates so far as tasks, by part and row."""
@@ -109,38 +110,38 @@ class Waves:
 
 
 class Allowance:
-    """What the recipe's budget leaves of a round, over all sittings."""
+    """The remaining budget of a round, over all resumes."""
 
     def __init__(self, context: Context, number: int) -> None:
-        """Count what was spent before."""
+        """Count what earlier processes spent."""
         self._context, self._number = context, number
         self._tokens, seconds = spent(context, number)
         self._seconds = defaultdict(float, seconds)
 
     def take(self, report: "PartReport") -> None:
-        """Count what a part took; raises ShortOfTarget where that spends the budget. The part itself is kept."""
+        """Count the cost of a part; raises ShortOfTarget if the budget is spent. The part itself is kept."""
         if report.stage.startswith(f"round-{self._number}/"):
             self._tokens += report.output_tokens
             self._seconds[report.pool] += report.seconds
             self.check()
 
     def check(self) -> None:
-        """Raise ShortOfTarget where the budget is spent."""
+        """Raise ShortOfTarget if the budget is spent."""
         budget = self._context.recipe.budget
         seconds = _elapsed(self._context, self._seconds)
         for name, used, limit in (("tokens", self._tokens, budget.tokens), ("seconds", seconds, budget.seconds)):
             if limit is not None and used >= limit:
                 said = [event for event in read_events(self._context.folder.events) if event["event"] == "acceptance"]
-                so_far = _so_far(said[-1]) if said else "no part is whole yet"
+                so_far = _so_far(said[-1]) if said else "no part is complete yet"
                 raise ShortOfTarget(
-                    f"budget.{name} is spent ({used:.0f} of {limit:g}): {so_far}; raise it and run again to go on"
+                    f"budget.{name} is spent ({used:.0f} of {limit:g}): {so_far}; raise it and rerun the same command to resume"
                 )
 
 
 def acceptance(context: Context, number: int, parts: Sequence[str], decisions: pa.Table) -> dict[str, Any]:
-    """How far a round is: {round, parts, candidates, accepted, target, rate, tokens, tokens_per_accepted, seconds_left}.
+    """The progress of a round: {round, parts, candidates, accepted, target, rate, tokens, tokens_per_accepted, seconds_left}.
 
-    `tokens` are those written by the teacher. `seconds_left` follows from the seconds of work so far.
+    `tokens` are those generated by the teacher. `seconds_left` is extrapolated from the seconds so far.
     """
     accepted = sum(decisions["kept"].to_pylist())
     target = context.recipe.target.rows if context.recipe.target else 0
@@ -160,7 +161,7 @@ def acceptance(context: Context, number: int, parts: Sequence[str], decisions: p
 
 
 def spent(context: Context, number: int) -> tuple[int, dict[str, float]]:
-    """Tokens that the teacher wrote and each pool's seconds of work on the round's train parts, in all sittings."""
+    """Teacher tokens and each pool's seconds of work on the round's train parts, summed over all resumes."""
     seconds, tokens = dict[str, float](), 0
     for event in read_events(context.folder.events):
         if event["event"] == "part_done" and event["stage"].startswith(f"round-{number}/"):
@@ -171,14 +172,14 @@ def spent(context: Context, number: int) -> tuple[int, dict[str, float]]:
 
 
 def _elapsed(context: Context, seconds: Mapping[str, float]) -> float:
-    """Seconds on the clock that the pools' work takes: workers of a pool side by side, and the pools beside each other."""
+    """Wall-clock seconds of the pools' work: workers of a pool run in parallel, and so do the pools."""
     cluster = context.recipe.cluster
     workers = {"teachers": cluster.workers, "critics": cluster.critics.workers if cluster.critics else 1}
     return max((spent / workers[pool] for pool, spent in seconds.items()), default=0.0)
 
 
 def _next_wave(target: int, accepted: int, parts: int) -> int:
-    """How many parts to take next: what the acceptance so far foretells, within bounds."""
+    """Number of parts to draw next, predicted from the acceptance so far, within bounds."""
     foretold = math.ceil(MARGIN * (target - accepted) * parts / accepted) if accepted else parts
     return max(1, min(foretold, LARGEST_GROWTH * parts))
 

@@ -1,10 +1,9 @@
-"""Calibration: the limits that a recipe leaves open, found once on the train candidates of round 0 and then frozen.
+"""Calibration: the bounds that a recipe sets to `calibrated`, computed once on the train candidates of round 0, then frozen.
 
-The rule. All calibrated bounds share one level: at level k of n, a minimum is the k-th smallest of the n scores that it could
-judge (a maximum the k-th largest; k counts from 0), so each rejects the same number of rows but for ties. The n rows are those
-that every absolute bound lets through and that have all scores. The level chosen is the strictest at which still at least the
-wanted share of *all* candidates, errors included, passes every bound together. The joint pass count falls as the level rises, so
-that level is unique, and it is found without a search.
+All calibrated bounds share one level. At level k of n, a minimum is the k-th smallest of n scores and a maximum the k-th largest
+(k counts from 0), so each bound rejects the same number of rows except for ties. The n rows are those that pass every absolute
+bound and have all scores. The chosen level is the strictest at which at least the target share of *all* candidates, including
+errors, passes every bound. The number of passing rows falls as the level rises, so the level is unique and needs no search.
 """
 
 import math
@@ -25,13 +24,13 @@ FrozenBounds = tuple[tuple[str, tuple[Bound, ...]], ...]
 
 
 def calibrate(table: pa.Table, filters: FilterBounds, pass_rate: float) -> dict[str, Any]:
-    """Return what `calibration.json` holds: limits at which the share `pass_rate` of candidates passes all bounds together.
+    """Return the content of `calibration.json`: bounds at which the share `pass_rate` of candidates passes all bounds.
 
-    A limit stated as a false-acceptance rate is found first, from the scores of mismatched pairs alone.
+    A bound given as a false-acceptance rate is computed first, from the scores of mismatched pairs alone.
 
-    `table` is a joined table (`runs.select.joined`) of the candidates to calibrate on, in any order. Where the absolute
-    bounds alone keep less than the wanted share, the calibrated limits keep all that those let through, and `note` says so.
-    Raises LimbeckError where they let nothing through, so that no limit can be found.
+    `table` is a joined table (`runs.select.joined`) of the candidates to calibrate on, in any order. If the absolute bounds
+    alone keep less than the target share, the calibrated bounds keep all of those rows, and `note` reports it. Raises
+    LimbeckError if no candidate passes the absolute bounds.
     """
     assert 0 < pass_rate <= 1, pass_rate
     recipe_filters, filters = filters, _with_false_acceptance(table, filters)
@@ -44,18 +43,18 @@ def calibrate(table: pa.Table, filters: FilterBounds, pass_rate: float) -> dict[
     pool &= np.logical_and.reduce([np.isfinite(values) for values in scores.values()], initial=True)
     if open_bounds and not pool.any():
         raise LimbeckError(
-            f"none of the {table.num_rows} candidates passes the absolute bounds, so nothing can be calibrated; "
+            f"0 of {table.num_rows} candidates pass the absolute bounds, so no bound can be calibrated; "
             + _strictest(table, filters)
         )
     limits: dict[tuple[str, str, Side], float] = {}
     level = None
     if open_bounds:
         wanted = min(_wanted(pass_rate, table.num_rows), int(pool.sum()))
-        place = _strictest_level([values[pool] for values in scores.values()], wanted)
-        level = place / int(pool.sum())
+        position = _strictest_level([values[pool] for values in scores.values()], wanted)
+        level = position / int(pool.sum())
         for key, values in scores.items():
             sign = 1.0 if key[2] == "minimum" else -1.0
-            limits[key] = sign * float(np.sort(values[pool])[place]) + 0.0  # + 0.0: no -0.0 in the file
+            limits[key] = sign * float(np.sort(values[pool])[position]) + 0.0  # + 0.0: no -0.0 in the file
     calibration = {
         "pass_rate_target": pass_rate,
         "pass_rate": None,
@@ -69,9 +68,9 @@ def calibrate(table: pa.Table, filters: FilterBounds, pass_rate: float) -> dict[
 
 
 def freeze(filters: FilterBounds, calibration: dict[str, Any]) -> FrozenBounds:
-    """Return the recipe's bounds with the open limits filled in from what `calibration.json` holds.
+    """Return the recipe's bounds, with calibrated ones filled in from the content of `calibration.json`.
 
-    Raises LimbeckError where a calibrated bound is not among them: the recipe has changed since.
+    Raises LimbeckError if a calibrated bound is missing there, because the recipe has changed.
     """
     return tuple((name, tuple(_frozen(name, bound, calibration["bounds"]) for bound in bounds)) for name, bounds in filters)
 
@@ -90,7 +89,7 @@ def _frozen(name: str, bound: Bound, limits: dict[str, Any]) -> Bound:
 
 
 def _with_false_acceptance(table: pa.Table, filters: FilterBounds) -> FrozenBounds:
-    """The bounds with those found that are stated as a share of mismatched pairs."""
+    """Compute the bounds that are given as a false-acceptance rate."""
     return tuple(
         (name, tuple(_at_rate(table, name, bound) if bound.false_acceptance is not None else bound for bound in bounds))
         for name, bounds in filters
@@ -98,15 +97,15 @@ def _with_false_acceptance(table: pa.Table, filters: FilterBounds) -> FrozenBoun
 
 
 def _at_rate(table: pa.Table, name: str, bound: Bound) -> Bound:
-    """The loosest limit that at most the share `false_acceptance` of the scores in `<column>_null` passes."""
+    """The loosest bound that at most the share `false_acceptance` of the scores in `<column>_null` passes."""
     assert bound.false_acceptance is not None
     sign = 1.0 if bound.calibrate == "minimum" else -1.0
     null = sign * scores_of(table, name, f"{bound.column}_null")
     null = np.sort(null[np.isfinite(null)])[::-1]
     if not len(null):
         raise LimbeckError(
-            f"{name}.{bound.column} is to let {bound.false_acceptance:g} of mismatched pairs pass, but none could be scored: a "
-            "part needs documents of at least two sources; state the limit as a number"
+            f"{name}.{bound.column} has false_acceptance {bound.false_acceptance:g}, but no mismatched pairs could be scored: a "
+            "part needs documents of at least two sources; set the bound to a number"
         )
     limit = sign * float(np.nextafter(null[math.floor(bound.false_acceptance * len(null))], np.inf))
     found = replace(bound, calibrate=None, false_acceptance=None)
@@ -114,14 +113,14 @@ def _at_rate(table: pa.Table, name: str, bound: Bound) -> Bound:
 
 
 def _strictest_level(scores: list[npt.NDArray[np.float64]], wanted: int) -> int:
-    """The highest level at which at least `wanted` rows reach every column's limit. `scores`: one array a column.  # [pool]"""
-    # a row passes level k in a column where its value is at least the k-th smallest: where more than k values are no greater
+    """The highest level at which at least `wanted` rows pass in every column. `scores`: one array per column.  # [pool]"""
+    # a row passes level k in a column if its value is at least the k-th smallest, so if more than k values are no greater
     highest = np.minimum.reduce([np.searchsorted(np.sort(values), values, side="right") - 1 for values in scores])
     return int(np.sort(highest)[len(highest) - wanted])
 
 
 def _wanted(pass_rate: float, candidates: int) -> int:
-    return max(1, math.ceil(round(pass_rate * candidates, 9)))  # rounded: 0.07 * 100 is a hair above 7
+    return max(1, math.ceil(round(pass_rate * candidates, 9)))  # rounded, since 0.07 * 100 is slightly above 7
 
 
 def _open(filters: FilterBounds) -> Iterator[tuple[str, str, Side]]:
@@ -130,7 +129,7 @@ def _open(filters: FilterBounds) -> Iterator[tuple[str, str, Side]]:
 
 
 def absolute(filters: FilterBounds) -> FrozenBounds:
-    """The bounds without the limits that are to be calibrated; what a bound is on must be a number all the same."""
+    """The bounds without their calibrated sides; a bounded score must still be a number."""
     return tuple((name, tuple(_without_open(bound) for bound in bounds)) for name, bounds in filters)
 
 
@@ -141,7 +140,7 @@ def _without_open(bound: Bound) -> Bound:
 
 
 def _as_json(filters: FilterBounds, limits: dict[tuple[str, str, Side], float]) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Every bound as it will be applied: filter → column → its limits."""
+    """Every bound as it will be applied: filter → column → {minimum, maximum}."""
     entries: dict[str, dict[str, dict[str, float | None]]] = {name: {} for name, _ in filters}
     for name, bounds in filters:
         for bound in bounds:
@@ -165,11 +164,11 @@ def _note(pass_rate: float, candidates: int, pool: int) -> str:
 
 
 def _strictest(table: pa.Table, filters: FilterBounds) -> str:
-    """Which absolute bound passes the fewest rows, as advice."""
+    """Advice that names the absolute bound with the fewest passing rows."""
     counts = [
         (int(passing(table, [(name, [bound])]).sum()), f"{name}.{bound.column}")
         for name, bounds in absolute(filters)
         for bound in bounds
     ]
     count, name = min(counts)
-    return f"{name} alone lets {count} through: loosen it, or better the prompt"
+    return f"the strictest bound, {name}, passes {count}: relax that bound or improve the prompt"

@@ -1,4 +1,4 @@
-"""From decisions to a dataset: how many rows each filter rejected, and what a kept candidate becomes."""
+"""Build a dataset's rows from kept candidates, and the facts of its card."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,23 +16,23 @@ from limbeck.pipelines.runs.rows import Answered, RowsConfig, plain, turns
 
 COLUMNS = (
     *("candidate_id", "source_id", "prompt", "completion", "document", "output", "reference"),
-    *("input", "messages", "facts"),  # if any candidate fills them
+    *("input", "messages", "facts"),  # if any candidate has them
 )
-"""The columns of a dataset, before those of scores."""
+"""The columns of a dataset; the score columns follow."""
 
 
 def dataset_rows(folder: RunFolder, recipe: Recipe, kept: pa.Table) -> pa.Table:
-    """Kept candidates as training rows with document, reference and scores, in order of source and sample.
+    """Training rows of kept candidates with document, reference and scores, ordered by source and sample.
 
-    `kept` is a joined table with its evidence. The recipe's renderer writes prompt and completion. Where a privacy filter
-    redacts, its text is the row's output. Columns that no candidate fills (input, messages, facts) are left out.
+    `kept` is a joined table with its evidence. The recipe's renderer writes prompt and completion. If a privacy filter redacts,
+    its text replaces the output. The columns input, messages and facts are omitted if every row is null.
     """
     sources = {row["source_id"]: row for row in read_parts(folder.sources("train"), SOURCES).to_pylist()}
     ids = kept["source_id"].to_pylist()
     redacting = next((filter_.name for filter_ in recipe.filters if filter_.redacts), None)
     outputs = kept["output"].to_pylist()
     if redacting is not None:
-        clean = kept[f"{redacting}.redacted"].to_pylist()  # null where there was nothing to take out
+        clean = kept[f"{redacting}.redacted"].to_pylist()  # null if nothing was redacted
         outputs = [output if text is None else text for output, text in zip(outputs, clean, strict=True)]
     own = {name: _column(kept, name) for name in ("input", "reference", "messages", "facts")}
     references = [sources[i]["reference"] if mine is None else mine for i, mine in zip(ids, own["reference"], strict=True)]
@@ -60,10 +60,10 @@ def _rendered(
     """The columns prompt and completion: strings, or lists of {role, content}."""
     scores = kept.select([name for name in kept.column_names if "." in name]).to_pylist() or [{}] * kept.num_rows
     rows = []
-    for place, (source_id, prompt) in enumerate(zip(kept["source_id"].to_pylist(), kept["prompt"].to_pylist(), strict=True)):
-        said = turns(own["messages"][place])
-        question = Question(source_id, prompt, sources[source_id]["document"], own["input"][place], said)
-        rows.append(renderer.row(Answered(question, outputs[place], said, scores[place])))
+    for position, (source_id, prompt) in enumerate(zip(kept["source_id"].to_pylist(), kept["prompt"].to_pylist(), strict=True)):
+        said = turns(own["messages"][position])
+        question = Question(source_id, prompt, sources[source_id]["document"], own["input"][position], said)
+        rows.append(renderer.row(Answered(question, outputs[position], said, scores[position])))
     kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])) if renderer.chat else pa.string()
     return {
         "prompt": pa.array([plain(row.prompt) for row in rows], kind),
@@ -72,12 +72,12 @@ def _rendered(
 
 
 def _column(kept: pa.Table, name: str) -> list[Any]:
-    """A nullable column of the candidates; older versions did not write it."""
+    """A nullable column of the candidates, which older versions did not write."""
     return list(kept[name].to_pylist()) if name in kept.column_names else [None] * int(kept.num_rows)
 
 
 def dataset_facts(recipe: Recipe, number: int, rows: Rows, calibration: Mapping[str, Any]) -> DatasetFacts:
-    """What the dataset's card says of a round."""
+    """The facts of a round for its dataset card."""
     student = number > 0 and recipe.next_teacher == "student"
     return DatasetFacts(
         name=recipe.name,

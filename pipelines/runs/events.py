@@ -1,4 +1,4 @@
-"""What happened in a run, one JSON line an event, and whoever listens."""
+"""The event log of a run: one JSON line per event, each also passed to a listener."""
 
 import json
 import time
@@ -12,28 +12,28 @@ Listener = Callable[[dict[str, Any]], None]
 
 
 class Events:
-    """Appends events to `events.jsonl` and hands each to a listener (the live panel, or plain lines)."""
+    """Append events to `events.jsonl` and pass each to a listener (the live panel, or plain lines)."""
 
     def __init__(self, path: Path, listener: Listener | None = None) -> None:
         self._path, self._listener = path, listener
         self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def emit(self, event: str, **facts: Any) -> None:
-        """Record one event with the time of day in seconds."""
+        """Record one event with its Unix time."""
         line = {"time": round(time.time(), 3), "event": event, **facts}
         try:
             with open(self._path, "a", encoding="utf-8") as handle:
                 handle.write(json.dumps(line, ensure_ascii=False) + "\n")
         except OSError as error:
             raise LimbeckError(
-                f"cannot write {self._path}: {error.strerror}; free some space and run the same command again"
+                f"cannot write {self._path}: {error.strerror}; free some space and rerun the same command"
             ) from error
         if self._listener:
             self._listener(line)
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of an events file; a last line that a crash cut off is left out."""
+    """All events of a file; a line truncated by a crash is skipped."""
     events = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -47,8 +47,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 def seconds_by_stage(events: list[dict[str, Any]]) -> dict[str, Any]:
     """Sum `seconds` and `model_seconds` of finished stages: {"total", "model", "by_stage": {stage: {"total", "model"}}}.
 
-    `total` is the time between the start and the end of each of the run's processes, added up, so that a resumed run counts the
-    time in which it ran and not the night in between.
+    `total` sums the time between the first and last event of each process, so that pauses before a resume are not counted.
     """
     stages: dict[str, dict[str, float]] = {}
     total, opened, last = 0.0, None, None
@@ -66,9 +65,9 @@ def seconds_by_stage(events: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def acceptance_words(facts: Mapping[str, Any]) -> str:
-    """How far a round with a target is, in words."""
+    """The progress of a round with a target, as text."""
     words = f"{facts['accepted']} of {facts['target']} rows accepted, {facts['rate']:.1%} of {facts['candidates']} candidates"
     if not facts["accepted"]:
         return words
     left = f", about {facts['seconds_left'] / 60:.0f} min left" if facts["accepted"] < facts["target"] else ""
-    return f"{words}, {facts['tokens_per_accepted']:.0f} tokens a row{left}"
+    return f"{words}, {facts['tokens_per_accepted']:.0f} tokens per row{left}"

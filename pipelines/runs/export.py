@@ -1,4 +1,4 @@
-"""A round's dataset in the formats that trainers read: messages, Alpaca, or a Hugging Face folder."""
+"""Export a round's dataset in a format that trainers read: messages, Alpaca, or a Hugging Face folder."""
 
 import json
 import shutil
@@ -19,26 +19,26 @@ FORMATS = ("messages", "alpaca", "huggingface")
 
 
 def export(run: Path, round: int | None, format: str, out: Path) -> Path:
-    """Write the dataset of a round (None: the last finished one) and return where it lies.
+    """Write the dataset of a round (None: the last that has one) and return its path.
 
-    messages: `out` is a JSONL file, one {"messages": [{role, content}, ...]} a row, which chat trainers take. alpaca: `out` is a
-    folder with dataset.json (instruction, input, output, and system where there is one) and the dataset_info.json that
-    LLaMA-Factory looks for. huggingface: `out` is a copy of the folder that `datasets.load_dataset` opens. Raises LimbeckError
-    where the round has no dataset, or `out` exists.
+    messages: `out` is a JSONL file with one {"messages": [{role, content}, ...]} per row, for chat trainers. alpaca: `out` is a
+    folder with dataset.json (instruction, input, output and optional system) and the dataset_info.json that LLaMA-Factory reads.
+    huggingface: `out` is a copy of the folder that `datasets.load_dataset` opens. Raises LimbeckError if the round has no
+    dataset, or if `out` exists.
     """
     if format not in FORMATS:
         near = nearest(format, FORMATS)
         raise LimbeckError(
-            f"there is no format {format!r}; {f'did you mean {near}?' if near else 'known are ' + ', '.join(FORMATS)}"
+            f"unknown format {format!r}; {f'did you mean {near}?' if near else 'known formats: ' + ', '.join(FORMATS)}"
         )
     folder = existing(run)
     number = last_round(folder, f"dataset/{DONE}") if round is None else round
     if number is None or not (folder.dataset(number) / DONE).exists():
         last = last_round(folder, f"dataset/{DONE}")
-        which = "no round" if last is None else f"only rounds up to {last}"
-        raise LimbeckError(f"{run}: {which} has a finished dataset; run the same command again to go on with it")
+        which = "no round has" if last is None else f"only rounds up to {last} have"
+        raise LimbeckError(f"{run}: {which} a finished dataset; resume the run with `limbeck run`")
     if out.exists():
-        raise LimbeckError(f"{out} exists already; export to another name, or remove it first")
+        raise LimbeckError(f"{out} already exists; export to another path, or remove it first")
     dataset = folder.dataset(number)
     with publishing(out) as temporary:
         if format == "huggingface":
@@ -72,9 +72,11 @@ def _write_alpaca(folder: Path, name: str, table: pa.Table) -> None:
 
 
 def _alpaca(candidate_id: str, prompt: Turns, completion: Turns) -> dict[str, str]:
-    """One Alpaca row; a conversation of several turns does not fit this format, and dropping turns would falsify it."""
+    """One Alpaca row; raises LimbeckError for several turns, which the format cannot represent."""
     by_role = {message["role"]: message["content"] for message in prompt}
     if len(by_role) != len(prompt) or set(by_role) - {"system", "user"} or len(completion) != 1:
-        raise LimbeckError(f"candidate {candidate_id} has several turns, which Alpaca cannot hold; export it as messages")
+        raise LimbeckError(
+            f"candidate {candidate_id} has several turns, which the Alpaca format cannot represent; export as messages"
+        )
     said, answered = by_role.get("user", ""), completion[0]["content"]
     return {"instruction": said, "input": "", "output": answered, "system": by_role.get("system", "")}

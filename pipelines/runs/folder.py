@@ -1,4 +1,4 @@
-"""The run folder: where everything lies, what made it, and who may write to it."""
+"""The run folder: its paths, the record of what produced it, and the lock that allows one driver to write."""
 
 import contextlib
 import hashlib
@@ -24,52 +24,52 @@ STALE_SECONDS = 5.0  # heartbeats come every second
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run. Stage folders of round 7 lie under `rounds/007`."""
+    """Paths of a run. Stage folders of round 7 are in `rounds/007`."""
 
     path: Path
 
     def sources(self, split: str) -> Path:
-        """Parts of one split; sources are read once and serve every round."""
+        """Parts of one split; sources are read once for all rounds."""
         return self.path / "rounds" / "000" / "sources" / split
 
     def round(self, number: int) -> Path:
-        """Everything of one round."""
+        """The folder of one round."""
         return self.path / "rounds" / f"{number:03d}"
 
     def candidates(self, number: int) -> Path:
-        """The round's candidates for the train sources."""
+        """Candidates of a round for the train sources."""
         return self.round(number) / "candidates"
 
     def steps(self, number: int) -> Path:
-        """Every request of the scripts that made the round's candidates."""
+        """Every request of the scripts that made the candidates of a round."""
         return self.round(number) / "steps"
 
     def scores(self, number: int, filter_name: str) -> Path:
-        """One filter's scores of the round's candidates."""
+        """Scores of a round's candidates by one filter."""
         return self.round(number) / "scores" / filter_name
 
     def decisions(self, number: int) -> Path:
-        """The round's decisions, one row a candidate."""
+        """Decisions of a round, one row per candidate."""
         return self.round(number) / "decisions.parquet"
 
     def choices(self, number: int, filter_name: str) -> Path:
-        """What a set-wise filter found out about the round's survivors, beside its reasons."""
+        """Evidence of a set-wise filter about the survivors of a round."""
         return self.round(number) / "choices" / f"{filter_name}.parquet"
 
     def dataset(self, number: int) -> Path:
-        """What the round kept, with a card."""
+        """The dataset of a round, with its card."""
         return self.round(number) / "dataset"
 
     def selection(self, number: int, name: str) -> Path:
-        """What other limits would have kept of the round."""
+        """What other bounds would keep of a round (`limbeck filter --apply`)."""
         return self.round(number) / "selections" / name
 
     def student(self, number: int) -> Path:
-        """The round's student, a Hugging Face model folder."""
+        """The student of a round, a Hugging Face model folder."""
         return self.round(number) / "student"
 
     def training(self, number: int) -> Path:
-        """The metrics of the student's training."""
+        """The training metrics of a student."""
         return self.student(number) / "training.json"
 
     def evaluation(self, split: str, subject: str) -> Path:
@@ -83,7 +83,7 @@ class RunFolder:
 
     @property
     def lock_file(self) -> Path:
-        """What the recipe resolved to."""
+        """The resolved recipe and what determines each stage."""
         return self.path / "lock.json"
 
     @property
@@ -93,12 +93,12 @@ class RunFolder:
 
     @property
     def events(self) -> Path:
-        """One JSON line an event."""
+        """One JSON line per event."""
         return self.path / "events.jsonl"
 
     @property
     def run_lock(self) -> Path:
-        """Which driver holds the run."""
+        """The driver that holds the run."""
         return self.path / "run.lock"
 
     @property
@@ -108,7 +108,7 @@ class RunFolder:
 
 
 def existing(path: Path | str) -> RunFolder:
-    """A run folder that is there; raises LimbeckError where it is not one."""
+    """Open a run folder; raises LimbeckError if it is not one."""
     folder = RunFolder(Path(path).resolve())
     if not folder.lock_file.exists():
         raise LimbeckError(f"{path} is not a run folder (it has no lock.json); name the folder given to `limbeck run --out`")
@@ -122,22 +122,22 @@ def fingerprint(value: Any) -> str:
 
 
 def open_run(folder: RunFolder, stages: "Stages", facts: Mapping[str, Any], recipe_text: str) -> None:
-    """Begin a run folder, or resume one that the same recipe made.
+    """Start a run folder, or resume one of the same recipe.
 
-    A folder where a stage that has begun was made by other data is refused, with the stage, the first key that differs, and the
-    two ways out. An unfinished run is also refused if a kind's semantics or the version of its package changed since it began.
+    Raises LimbeckError if the data that determine a started stage have changed, naming the stage and the first different key. An
+    unfinished run is also refused if a kind's semantics or the version of its package has changed since it was started.
     """
     lock = {"stages": stages.data, "semantics": stages.semantics, "packages": stages.packages, **facts}
     lock = json.loads(json.dumps(lock, default=str))
     if not folder.lock_file.exists():
         if folder.path.exists() and any(p.name not in ("run.lock", "workers", "logs") for p in folder.path.iterdir()):
-            raise LimbeckError(f"{folder.path} holds files but no lock.json, so it is no run folder; choose another --out")
+            raise LimbeckError(f"{folder.path} is not empty and is not a run folder (no lock.json); choose another --out")
         write_text(folder.recipe_file, recipe_text, replace=True)
         write_json(folder.lock_file, lock)
         return
     before = read_json(folder.lock_file)
     begun = [name for name in lock["stages"] if _begun(folder, name)]
-    if done(folder.path / "evaluation") is not None:  # nothing is computed any more: what made the results stays on record
+    if done(folder.path / "evaluation") is not None:  # nothing is computed any more: keep the record of what produced the results
         lock |= {key: before.get(key, {}) for key in ("semantics", "packages")}
     else:
         _refuse_other_versions(folder, before, lock, begun)
@@ -147,7 +147,7 @@ def open_run(folder: RunFolder, stages: "Stages", facts: Mapping[str, Any], reci
         if inputs != recorded.get(name):
             difference = _first_difference(recorded.get(name, {}), inputs)
             raise LimbeckError(
-                f"{folder.path} was made by another recipe: stage {name!r} differs ({difference}); run with the recipe in "
+                f"{folder.path} belongs to another recipe: stage {name!r} differs ({difference}); use the recipe in "
                 f"{folder.recipe_file}, or choose another --out for this one"
             )
     write_text(folder.recipe_file, recipe_text, replace=True)
@@ -155,20 +155,20 @@ def open_run(folder: RunFolder, stages: "Stages", facts: Mapping[str, Any], reci
 
 
 def _refuse_other_versions(folder: RunFolder, before: Mapping[str, Any], lock: Mapping[str, Any], begun: Sequence[str]) -> None:
-    """Raise LimbeckError if finished stages were made with another semantics, or another version of a package, than today's."""
+    """Raise LimbeckError if started stages used other semantics, or another version of a package, than the current ones."""
     for stage in begun:
         recorded = before.get("semantics", {}).get(stage, {})
         for kind, number in lock["semantics"][stage].items():
             if number != recorded.get(kind, 1):
                 raise LimbeckError(
-                    f"{folder.path} was begun when {kind} had semantics {recorded.get(kind, 1)}, and this version has {number}: "
-                    "its results differ; finish the run with the version that began it, or choose another --out"
+                    f"{folder.path} was started when {kind} had semantics {recorded.get(kind, 1)}, and this version has "
+                    f"{number}, so results differ; finish the run with the version that started it, or choose another --out"
                 )
     for package, version in before.get("packages", {}).items() if begun else ():
         now = lock["packages"].get(package, version)
         if now != version:
             raise LimbeckError(
-                f"{folder.path} was begun with {package} {version}, and {now} is installed; install {package}=={version}, "
+                f"{folder.path} was started with {package} {version}, but {now} is installed; install {package}=={version}, "
                 "or choose another --out"
             )
 
@@ -194,27 +194,27 @@ def _first_difference(old: Any, new: Any, where: str = "") -> str:
         for index, (left, right) in enumerate(zip(old, new, strict=True)):
             if left != right:
                 return _first_difference(left, right, f"{where}.{index}")
-    return f"{where}: {json.dumps(old)} there, {json.dumps(new)} here"
+    return f"{where}: {json.dumps(old)} in the folder, {json.dumps(new)} in this recipe"
 
 
 @contextlib.contextmanager
 def driving(folder: RunFolder) -> Iterator[str]:
-    """Hold the run for this process; yields its driver id. Refuses a run that another live driver holds.
+    """Lock the run for this process and yield its driver id; raises LimbeckError if another live driver holds it.
 
-    Where an earlier driver was killed, waits until the last of its workers has fallen silent: until then they may still write.
+    If an earlier driver was killed, wait until the heartbeats of its workers have stopped: until then they may still write.
     """
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LimbeckError(f"cannot make the run folder {folder.path}: {error.strerror}; choose another --out") from error
+        raise LimbeckError(f"cannot create the run folder {folder.path}: {error.strerror}; choose another --out") from error
     driver = uuid.uuid4().hex[:12]
     while not _take_lock(folder, driver):
         holder = lock_holder(folder)
         if holder is None:
-            folder.run_lock.unlink(missing_ok=True)  # its driver is dead, or it was cut off while written
+            folder.run_lock.unlink(missing_ok=True)  # its driver is dead, or the file is truncated
             continue
         raise LimbeckError(
-            f"{folder.path} is being run by process {holder['process']} on {holder['host']}; wait for it, or end it with "
+            f"{folder.path} is being run by process {holder['process']} on {holder['host']}; wait for it, or stop it with "
             f"`limbeck stop {folder.path}`"
         )
     _wait_for_orphans(folder)
@@ -230,7 +230,7 @@ def driving(folder: RunFolder) -> Iterator[str]:
 
 
 def lock_holder(folder: RunFolder) -> dict[str, Any] | None:
-    """Who drives the run now ({driver, process, host}), or None where nobody that lives does."""
+    """The live driver of the run ({driver, process, host}), or None."""
     try:
         holder: dict[str, Any] = json.loads(folder.run_lock.read_text())
         age = time.time() - folder.run_lock.stat().st_mtime
@@ -246,7 +246,7 @@ def _take_lock(folder: RunFolder, driver: str) -> bool:
     temporary = folder.run_lock.with_name(f".run.lock.{driver}.tmp")
     temporary.write_text(json.dumps(mine))
     try:
-        os.link(temporary, folder.run_lock)  # fails where the lock exists: of two drivers one wins
+        os.link(temporary, folder.run_lock)  # fails if the lock exists, so only one of two drivers succeeds
         return True
     except FileExistsError:
         return False
@@ -279,7 +279,7 @@ def _alive(process: int, started: float) -> bool:
 
 
 def _started(process: int) -> float:
-    """The process's start time in clock ticks since boot (0 where there is none): a process id alone may be used again."""
+    """Start time of a process in clock ticks since boot (0 if there is none), since process ids are reused."""
     try:
         return float(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
     except OSError:

@@ -1,4 +1,4 @@
-"""How many candidates came in, were kept, and were rejected by which filter."""
+"""Counts of candidates, of kept ones, and of those rejected by each filter."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from limbeck.pipelines.runs.select import BEYOND_TARGET, GENERATOR, UNDECIDED
 
 
 def funnel(decisions: pa.Table, names: Sequence[str] | None = None, *, zeros: bool = True) -> Rows:
-    """How many candidates came in, were kept, and were rejected by which filter.
+    """Count candidates, kept ones, and those rejected by each filter.
 
-    `names`: the filters in recipe order; None: those that rejected something, in order of appearance. `zeros`: with the filters
+    `names`: the filters in recipe order; None: those that rejected something, in order of appearance. `zeros`: include filters
     that rejected nothing.
     """
     rejected = Counter(decisions["rejected_by"].drop_null().to_pylist())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import duckdb
     from rich.console import Console
 
-# What is not a score, in the order in which it is shown; scores stand between them and `prompt`.
+# Columns that are not scores, in display order; the scores come between these and `prompt`.
 FACTS = ("candidate_id", "source_id", "sample", "kept", "rejected_by", "reason", "output", "document", "reference", "origin")
 LONGEST_LIST_SHOWN = 8
 AFTER_SCORES = ("prompt", "finish_reason", "output_tokens")
@@ -36,9 +36,9 @@ def candidates(
 ) -> pa.Table:
     """Return candidates joined with scores, decision and source: `FACTS`, then each score, then `AFTER_SCORES`.
 
-    `round` None: the last one with decisions. `source` is a source_id or its beginning. Rows come in the order of source_id and
-    sample, or by the column `sort`, those without a value last. A score whose name is taken is called `filter.column`. Raises
-    LimbeckError for a name that the run does not have, with the nearest one it has.
+    `round` None: the last one with decisions. `source` is a source_id or a prefix of one. Rows are sorted by source_id and
+    sample, or by the column `sort` with missing values last. A score whose name is taken is named `filter.column`. Raises
+    LimbeckError for an unknown name, with the nearest known one.
     """
     folder = existing(run)
     number = decided_round(folder, round)
@@ -64,7 +64,7 @@ def candidates(
         end = "" if limit is None else f"limit {int(limit)}"
         found: pa.Table = connection.sql(f"select * from joined {where} order by {order} {end}", params=values).to_arrow_table()
     if source is not None and not found.num_rows and rejected_by is None and kept is None:
-        raise LimbeckError(f"round {number} of {run} has no candidate of source {source!r}; give the beginning of a source_id")
+        raise LimbeckError(f"round {number} of {run} has no candidate of source {source!r}; give a source_id or a prefix of one")
     return found
 
 
@@ -74,7 +74,7 @@ def score_columns(table: pa.Table) -> list[str]:
 
 
 def show(table: pa.Table, console: Console | None = None) -> None:
-    """Print candidates, one panel each: verdict, output, the document's beginning, scores; text of models is never markup."""
+    """Print candidates, one panel each: decision, output, start of the document, scores; model text is never parsed as markup."""
     from rich.console import Console
     from rich.panel import Panel
     from rich.text import Text
@@ -90,22 +90,22 @@ def show(table: pa.Table, console: Console | None = None) -> None:
             "  ".join(f"{name} {_figure(row[name])}" for name in scores),
         )  # fmt: skip
         console.print(Panel(body, title=Text(f"{row['source_id']} · sample {row['sample']}"), title_align="left"))
-    console.print(Text(f"{table.num_rows} candidates"))
+    console.print(Text(f"{table.num_rows} candidate{'' if table.num_rows == 1 else 's'}"))
 
 
 def last_round(folder: RunFolder, made: str) -> int | None:
-    """The last round that has `made` (a path below the round's folder), or None."""
+    """The last round whose folder contains the path `made`, or None."""
     numbers = [int(path.name) for path in (folder.path / "rounds").glob("[0-9]*") if (path / made).exists()]
     return max(numbers, default=None)
 
 
 def decided_round(folder: RunFolder, wanted: int | None) -> int:
-    """The round that is meant (None: the last with decisions); raises LimbeckError where it has none."""
+    """The round to read (None: the last with decisions); raises LimbeckError if it has none."""
     last = last_round(folder, "decisions.parquet")
     if last is None:
-        raise LimbeckError(f"{folder.path} has no decisions yet; run the same command again to go on with it")
+        raise LimbeckError(f"{folder.path} has no decisions yet; resume the run with `limbeck run`")
     if wanted is not None and not folder.decisions(wanted).exists():
-        raise LimbeckError(f"round {wanted} of {folder.path} has no decisions; the last round that has is {last}")
+        raise LimbeckError(f"round {wanted} of {folder.path} has no decisions; the last round with decisions is {last}")
     return last if wanted is None else wanted
 
 

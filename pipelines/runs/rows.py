@@ -1,6 +1,6 @@
-"""The recipe's `rows:` section: how a kept candidate becomes a training row, and how every model is asked in evaluation.
+"""The recipe's `rows:` section: the format of training rows and of evaluation prompts.
 
-One renderer does both, so that a student is asked the way it was trained, and the round-0 teacher is asked the same way.
+One renderer writes both, so that a student is evaluated on prompts like those it was trained on, and the teacher on the same.
 """
 
 import re
@@ -23,7 +23,7 @@ BUCKETS: Mapping[Attribute, int] = {"length": len(LENGTHS), "extractiveness": le
 
 @dataclass(frozen=True)
 class Answered:
-    """A kept candidate as a renderer sees it; `scores` by `filter.column`."""
+    """A kept candidate, the input of a renderer; `scores` are keyed by `filter.column`."""
 
     question: Question
     output: str
@@ -33,7 +33,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """What a trainer reads: two conversations, or two strings of which the second continues the first."""
+    """A training example: two conversations, or two strings of which the second continues the first."""
 
     prompt: Prompt
     completion: Prompt
@@ -54,12 +54,12 @@ class ChatRows(Config):
         return (Message("user", _with_input(question)),)
 
     def row(self, answered: Answered) -> TrainingRow:
-        """The question and its answer."""
+        """The prompt and the output."""
         return TrainingRow(self.ask(answered.question), (Message("assistant", answered.output),))
 
 
 class PlainRows(Config):
-    """Text that continues: the prompt, the candidate's input, if any, and the output after a space."""
+    """Plain text: the prompt, the candidate's input, if any, and the output after a space."""
 
     kind: Literal["plain"] = "plain"
 
@@ -73,7 +73,7 @@ class PlainRows(Config):
         return _with_input(question)
 
     def row(self, answered: Answered) -> TrainingRow:
-        """The question and its answer."""
+        """The prompt and the output."""
         return TrainingRow(self.ask(answered.question), f" {answered.output}")
 
 
@@ -125,7 +125,7 @@ _FIELD = re.compile(r"(\w+):")
 class SelfInstructRows(Config):
     """The 13 templates of Self-Instruct (Wang et al., 2022), drawn by source; half of the inputs are simplified, as published.
 
-    Simplified: if the input has exactly one `name:`, the name is dropped; blank lines become line ends.
+    Simplified: if the input has exactly one `name:`, the name is removed; blank lines are removed.
     """
 
     kind: Literal["self-instruct"] = "self-instruct"
@@ -136,7 +136,7 @@ class SelfInstructRows(Config):
         return False
 
     def ask(self, question: Question) -> Prompt:
-        """The text that a model continues: the same for every candidate of a source."""
+        """The text that a model continues, the same for every candidate of a source."""
         drawn = derive_seed("rows", "self-instruct", question.source_id)
         given = question.input or ""
         if given and derive_seed("rows", "simplify", question.source_id) % 2:
@@ -152,10 +152,10 @@ class SelfInstructRows(Config):
 
 
 class ControlCodeRows(Config):
-    """A document with a control code in words, and its summary (InfoSumm's form: "Length: short | Extractiveness: low").
+    """A document with a control code in words, and its summary (as in InfoSumm: "Length: short | Extractiveness: low").
 
-    A training row carries the buckets that the filter of kind `attributes` measured on its output; in evaluation each source is
-    asked for buckets drawn by source, the same for every model.
+    A training row has the buckets that the filter of kind `attributes` measured on its output. In evaluation, buckets are drawn
+    for each source, the same for every model.
     """
 
     kind: Literal["control_codes"] = "control_codes"
@@ -168,15 +168,15 @@ class ControlCodeRows(Config):
         return False
 
     def asked(self, source_id: str) -> Attributes:
-        """The buckets that evaluation asks a source for."""
+        """The buckets requested for a source in evaluation."""
         return _attributes({name: derive_seed("rows", name, source_id) % BUCKETS[name] for name in self.attributes})
 
     def ask(self, question: Question) -> Prompt:
-        """The document and the buckets asked for."""
+        """The document and the requested buckets."""
         return attribute_prompt(question.document, self.asked(question.source_id))
 
     def row(self, answered: Answered) -> TrainingRow:
-        """The document, the buckets of this output, and the output. Raises LimbeckError if they were not measured."""
+        """The document, the buckets of this output, and the output. Raises LimbeckError if no filter measures them."""
         buckets: dict[Attribute, int | None] = {}
         for name in self.attributes:
             column = f"{self.filter}.{name}_bucket"
@@ -205,13 +205,13 @@ class ConversationRows(Config):
         return question.messages or (Message("user", _with_input(question)),)
 
     def row(self, answered: Answered) -> TrainingRow:
-        """The conversation, ending in an assistant turn; a candidate of one turn is a conversation of two."""
+        """The conversation up to its last assistant turn; a candidate without stored turns has two."""
         turns = answered.messages
         if turns is None:
             return TrainingRow(self.ask(answered.question), (Message("assistant", answered.output),))
-        last = max((place for place, turn in enumerate(turns) if turn.role == "assistant"), default=0)
+        last = max((position for position, turn in enumerate(turns) if turn.role == "assistant"), default=0)
         if last == 0:
-            raise LimbeckError(f"the conversation of source {answered.question.source_id} has no assistant turn to learn from")
+            raise LimbeckError(f"the conversation of source {answered.question.source_id} has no assistant turn to train on")
         return TrainingRow(turns[:last], (turns[last],))
 
 
@@ -221,7 +221,7 @@ RowsConfig = Annotated[
 
 
 def default_rows(chat: bool) -> RowsConfig:
-    """The form of a recipe without `rows:`: the generator's own way of asking."""
+    """The default format: conversations if the generator uses chat, else plain text."""
     return ChatRows() if chat else PlainRows()
 
 
@@ -244,7 +244,7 @@ def _with_input(question: Question) -> str:
 
 
 def _simplified(text: str) -> str:
-    """Self-Instruct's encoding of an input, applied to half of them: a single field name goes, blank lines become line ends."""
+    """Self-Instruct's simplification of an input: a single field name and blank lines are removed."""
     names = set(_FIELD.findall(text))
     if len(names) == 1:
         text = re.sub(rf"{re.escape(names.pop())}:\s*", "", text)

@@ -1,7 +1,7 @@
-"""Selection: from scores and bounds to one decision a candidate, in SQL over relations, without any model.
+"""Selection: one decision per candidate, from scores and bounds, in SQL and without a model.
 
-It works on a DuckDB connection that knows the views `candidates` and `sources`, and `scores.NAME` for each filter: over parts
-(`connect_parts`) or over tables (`connect`). A joined table names its scores `filter.column`.
+It works on a DuckDB connection with the views `candidates` and `sources`, and `scores.NAME` for each filter, over parts
+(`connect_parts`) or tables (`connect`). In a joined table, scores are named `filter.column`.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -20,13 +20,13 @@ from limbeck.filters.contract import Bound, SetFilter
 CANDIDATES_VIEW = "candidates"
 SOURCES_VIEW = "sources"
 GENERATOR = "generator"
-"""What rejects a candidate that the engine could not make."""
+"""`rejected_by` of a candidate that the generator could not make."""
 
 UNDECIDED = "undecided"
-"""What stands for a filter where a score that a bound needs was never computed, so that nobody can tell."""
+"""`rejected_by` of a row that cannot be decided, because a score needed by a bound was never computed."""
 
 BEYOND_TARGET = "target"
-"""What stands for a filter where an accepted row has no room in a dataset of exactly N rows."""
+"""`rejected_by` of an accepted row beyond the target's N rows."""
 
 NOT_SCORES = ("candidate_id", "error", "skipped_by")
 """Columns of a score part that are neither scores nor evidence."""
@@ -35,11 +35,11 @@ _NUMBERS = {"DOUBLE", "FLOAT", "BOOLEAN", *(f"{sign}{size}INT" for sign in ("", 
 _NUMBERS |= {"INTEGER", "UINTEGER", "HUGEINT", '"NULL"'}
 
 FilterBounds = Sequence[tuple[str, Sequence[Bound]]]
-"""Filters in recipe order, each as its name and its bounds in the order in which they are tried."""
+"""Filters in recipe order, each with its name and its bounds in the order in which they are applied."""
 
 
 def scores_view(name: str) -> str:
-    """The view that holds a filter's scores."""
+    """The name of the view with a filter's scores."""
     return f"scores.{name}"
 
 
@@ -57,7 +57,7 @@ def connect(candidates: pa.Table, scores: Mapping[str, pa.Table], sources: pa.Ta
 def connect_parts(
     candidates: Path, scores: Mapping[str, Path], sources: Path | None = None, parts: Sequence[str] | None = None
 ) -> duckdb.DuckDBPyConnection:
-    """Return a connection whose views are the parts in these folders (None: all); raises LimbeckError for one that is cut off."""
+    """Return a connection whose views are the parts in these folders (None: all); raises LimbeckError for a truncated one."""
     connection = duckdb.connect()
     register(connection, CANDIDATES_VIEW, candidates, parts)
     if sources is not None:
@@ -70,8 +70,7 @@ def connect_parts(
 def joined(connection: duckdb.DuckDBPyConnection, names: Sequence[str], *, evidence: bool = False) -> pa.Table:
     """Return the candidates with every score of the named filters as `filter.column`, sorted by (source_id, sample).
 
-    `evidence`: with the columns that are no numbers too (what a filter found, vectors, graphs), and with the `document` where the
-    connection knows the sources.
+    `evidence`: include non-numeric columns (findings, vectors, graphs), and `document` if the connection has the sources.
     """
     columns, source = ["c.*"], _from(names)
     if evidence and connection.execute(f"select 1 from duckdb_views() where view_name = '{SOURCES_VIEW}'").fetchall():
@@ -86,7 +85,7 @@ def joined(connection: duckdb.DuckDBPyConnection, names: Sequence[str], *, evide
 
 
 def passing(table: pa.Table, filters: FilterBounds) -> npt.NDArray[np.bool_]:
-    """Return which rows of a joined table every bound lets through; a generator's error passes nothing.  # [candidates]"""
+    """Return which rows of a joined table pass every bound; rows with a generator error do not.  # [candidates]"""
     passed = np.array([reason != "error" for reason in table["finish_reason"].to_pylist()], dtype=bool)
     for name, bounds in filters:
         for bound in bounds:
@@ -95,7 +94,7 @@ def passing(table: pa.Table, filters: FilterBounds) -> npt.NDArray[np.bool_]:
 
 
 def scores_of(table: pa.Table, name: str, column: str) -> npt.NDArray[np.float64]:
-    """Return a score column of a joined table, NaN where null; raises LimbeckError where there is none.  # [candidates]"""
+    """Return a score column of a joined table, null as NaN; raises LimbeckError if it is missing.  # [candidates]"""
     if f"{name}.{column}" not in table.column_names:
         known = [known.removeprefix(f"{name}.") for known in table.column_names if known.startswith(f"{name}.")]
         raise LimbeckError(_no_column(name, column, known))
@@ -109,13 +108,13 @@ def decide(
     set_filters: Sequence[SetFilter] = (),
     on_evidence: Callable[[str, pa.Table], None] | None = None,
 ) -> pa.Table:
-    """Return `limbeck.corpus.schemas.DECISIONS`: exactly one row a candidate, sorted by (source_id, sample).
+    """Return `limbeck.corpus.schemas.DECISIONS`: exactly one row per candidate, sorted by (source_id, sample).
 
-    A row is rejected by the first filter in recipe order that rejects it, for the first of that filter's bounds; then the
-    set-wise filters judge the survivors, each what the one before left. A score that is missing or no finite number rejects where
-    it is bound, but for one that was skipped because another filter rejects the row: that one decides, and where it no longer
-    does, the row is `UNDECIDED`. `on_evidence` is given what a set-wise filter found, beside its reasons. Raises LimbeckError
-    where a bound names no score column, or a set-wise filter drops what it was not given.
+    A row is rejected by the first filter in recipe order that rejects it, with the first of its bounds that fails; then each
+    set-wise filter selects from the survivors of the previous one. A bounded score that is missing or not finite rejects the
+    row, unless it was skipped because another filter rejects the row: then that filter decides, and if it no longer rejects, the
+    row is `UNDECIDED`. `on_evidence` receives the evidence of each set-wise filter. Raises LimbeckError if a bound names an
+    unknown score column, or if a set-wise filter returns a duplicate or unknown candidate.
     """
     for name, bounds in filters:
         known, _ = _columns(connection, name)
@@ -149,14 +148,14 @@ def _set_wise_drops(
     set_filters: Sequence[SetFilter],
     on_evidence: Callable[[str, pa.Table], None] | None,
 ) -> dict[str, tuple[str, str]]:
-    """Candidate → (who, reason) of every row of the joined table that is `kept` so far and that a set-wise filter drops."""
+    """Candidate → (filter, reason) for every row of the joined table in `kept` that a set-wise filter drops."""
     drops: dict[str, tuple[str, str]] = {}
     for filter_ in set_filters:
         table = table.filter(pa.array([id_ in kept for id_ in table["candidate_id"].to_pylist()], pa.bool_()))
         judged = filter_.select(table)
         ids = judged["candidate_id"].to_pylist()
         if len(set(ids)) != len(ids) or not kept.issuperset(ids):
-            raise LimbeckError(f"filter {filter_.name} drops a candidate twice, or one that it was not given; mend its select()")
+            raise LimbeckError(f"filter {filter_.name} returned a duplicate or unknown candidate_id; fix its select()")
         unclear = judged["undecided"].to_pylist() if "undecided" in judged.column_names else [False] * len(ids)
         for id_, reason, undecided in zip(ids, judged["reason"].to_pylist(), unclear, strict=True):
             if undecided:
@@ -183,9 +182,9 @@ def _decision_query(filters: FilterBounds, columns: Mapping[str, Collection[str]
 
 
 def _tests(filters: FilterBounds, columns: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str, str]]:
-    """Yield (filter, SQL condition that rejects, SQL text of the reason), in the order in which they are tried.
+    """Yield (filter, SQL condition that rejects, SQL text of the reason), in the order in which they are applied.
 
-    `columns`: what the scores of each filter have; `error` says why a row has none, `skipped_by` who made it needless.
+    `columns`: the score columns of each filter, with `error` (why a row has no score) and `skipped_by` (a filter).
     """
     for name, bounds in filters:
         for bound in bounds:
@@ -224,7 +223,7 @@ def _score(name: str, column: str) -> str:
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[list[str], list[str]]:
-    """A filter's scores (its numbers), and its evidence (its other columns)."""
+    """A filter's score columns (numbers) and evidence columns (all others)."""
     relation = connection.sql(f"select * from {_quoted(scores_view(name))} limit 0")
     types = {column: str(type_) for column, type_ in zip(relation.columns, relation.types, strict=True)}
     found = [column for column in types if column not in NOT_SCORES]
@@ -233,7 +232,7 @@ def _columns(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[list[str
 
 
 def _no_column(name: str, column: str, known: Sequence[str]) -> str:
-    return f"filter {name} has a bound on {column!r} but scores only {', '.join(known) or 'nothing'}; mend one of them"
+    return f"filter {name} has a bound on {column!r}, but its columns are {', '.join(known) or 'none'}"
 
 
 def _arrow(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
@@ -249,9 +248,9 @@ def _text(value: str) -> str:
 
 
 def to_target(decisions: pa.Table, order: Sequence[str], target: int) -> pa.Table:
-    """Keep the first `target` of the kept rows, by their place in `order` (candidate ids by part and row); reject the others."""
+    """Keep the first `target` kept rows, by their position in `order` (candidate ids by part and row); reject the others."""
     kept = set(decisions.filter(decisions["kept"])["candidate_id"].to_pylist())
-    beyond = {id_ for place, id_ in enumerate(id_ for id_ in order if id_ in kept) if place >= target}
+    beyond = {id_ for position, id_ in enumerate(id_ for id_ in order if id_ in kept) if position >= target}
     reason = f"accepted, but the dataset has its {target} rows"
     rows = [
         {**row, "kept": False, "rejected_by": BEYOND_TARGET, "reason": reason} if row["candidate_id"] in beyond else row
@@ -261,5 +260,5 @@ def to_target(decisions: pa.Table, order: Sequence[str], target: int) -> pa.Tabl
 
 
 def in_order(candidates: Path) -> list[str]:
-    """The candidates of a round, by part and row."""
+    """The candidate ids of a round, by part and row."""
     return [id_ for part in part_names(candidates) for id_ in read_part(candidates, part)["candidate_id"].to_pylist()]

@@ -1,4 +1,4 @@
-"""What determines each stage of a run, as lock.json records it, and how a record of an older version is read."""
+"""The data that determine each stage of a run, as recorded in lock.json, and how records of older versions are read."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ _BOUND_DEFAULTS = {field.name: field.default for field in fields(Bound) if field
 
 @dataclass(frozen=True)
 class Stages:
-    """Stages in order. `data`: the plain data that determines the output of each.
+    """Stages in order; `data` is the plain data that determines the output of each.
 
-    `sections`: the section of the recipe that a place of the data was written from. `semantics`: the numbers of the kinds whose
-    results a stage holds. `packages`: name → version of the packages that those kinds come from, Limbeck left out.
+    `sections`: path in the data → recipe section written there. `semantics`: stage → semantics number of each kind in it.
+    `packages`: name → version of the packages that provide those kinds, without Limbeck.
     """
 
     data: Mapping[str, Mapping[str, Any]]
@@ -33,7 +33,7 @@ class Stages:
     packages: Mapping[str, str]
 
     def with_defaults(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
-        """Recorded data with today's defaults in keys that did not exist when it was written."""
+        """Recorded data, with current defaults for keys that did not exist when it was written."""
         filled: dict[str, Any] = json.loads(json.dumps(recorded))
         for where, section in self.sections.items():
             there, here = _at(filled, where), _at(self.data, where)
@@ -47,7 +47,7 @@ class Stages:
 def stages_of(
     recipe: Recipe, filters: Sequence[FilterConfig], set_filters: Sequence[SetFilterConfig], teacher_folder: Path
 ) -> Stages:
-    """The stages of a run of a resolved recipe; `filters` and `set_filters` are the recipe's and those that a user passed."""
+    """The stages of a run of a resolved recipe; `filters` and `set_filters` are the recipe's and those passed as objects."""
     from limbeck.pipelines.kinds import packages_of
 
     optional = {"later": recipe.later, "rows": recipe.rows, "task": recipe.task}  # keys of newer versions: absent if unset
@@ -96,7 +96,7 @@ def stages_of(
 
 
 def target_facts(target: TargetConfig | None) -> int | dict[str, Any] | None:
-    """The target as stage data: a number if nothing but rows is asked for."""
+    """The target as stage data: a number if only `rows` is set."""
     if target is None:
         return None
     return target.rows if target.wave_sources is None else target.model_dump(mode="json")
@@ -110,7 +110,7 @@ def _student(recipe: Recipe) -> dict[str, Any]:
 
 
 def _layout(recipe: Recipe) -> dict[str, Any]:
-    """What decides where parts begin."""
+    """Settings that determine part boundaries."""
     waves = recipe.target.wave_sources if recipe.target else None
     return {"rows_per_part": recipe.cluster.rows_per_part, **({"wave_sources": waves} if waves else {})}
 
@@ -126,7 +126,7 @@ def _at(data: Any, where: Where) -> Any:
 
 
 def _fill(there: dict[str, Any], here: Mapping[str, Any], section: Config) -> None:
-    """Put the defaults of a section's fields in place of keys that are missing `there` and present `here`."""
+    """Add the section's defaults to `there` for keys that are missing there and present `here`."""
     for key, field in type(section).model_fields.items():
         if key not in here:
             continue

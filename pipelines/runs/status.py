@@ -1,4 +1,4 @@
-"""How far a run is, from its folder alone; and how to end it."""
+"""Show the progress of a run from its folder, and stop it."""
 
 import os
 import signal
@@ -37,14 +37,14 @@ def status(run: Path) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print a status for a person."""
+    """Print a status as text."""
     driver = found["driver"]
     where = f" (process {driver['process']} on {driver['host']})" if driver else ""
     print(f"{found['run']}: {found['state']}{where}, {found['seconds']['total']:.0f} s of work")
     if found["state"] == "running":
-        print(f"stage: {found['stage']}, last sign of life {found['seconds_since_last_event']:.0f} s ago")
+        print(f"stage: {found['stage']}, last event {found['seconds_since_last_event']:.0f} s ago")
     if found["state"] == "stopped":
-        print(f"stopped at {found['stage']}: {found['last_words'] or found['last_event']}; the same `limbeck run` goes on")
+        print(f"stopped at {found['stage']}: {found['last_words'] or found['last_event']}; rerun `limbeck run` to resume")
     if found["acceptance"]:
         print(f"round {found['acceptance']['round']}: {acceptance_words(found['acceptance'])}")
     for row in found["rounds"]:
@@ -54,22 +54,20 @@ def show(found: dict[str, Any]) -> None:
 
 
 def stop(run: Path, timeout_seconds: float = 60.0) -> str:
-    """End a run on this host as Ctrl-C would; returns what happened in one sentence."""
+    """Interrupt a run on this host, as Ctrl-C does; returns the result as a sentence."""
     folder = existing(run)
     holder = lock_holder(folder)
     if holder is None:
         return f"{run} is not running"
     if holder["host"] != socket.gethostname():
-        raise LimbeckError(f"{run} is run by process {holder['process']} on {holder['host']}; run `limbeck stop` there")
+        raise LimbeckError(f"{run} is being run by process {holder['process']} on {holder['host']}; run `limbeck stop` there")
     os.kill(holder["process"], signal.SIGTERM)
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         if lock_holder(folder) is None:
-            return f"{run} stopped; the same `limbeck run` goes on from here"
+            return f"{run} stopped; rerun `limbeck run` to resume"
         time.sleep(0.2)
-    raise LimbeckError(
-        f"process {holder['process']} was asked to stop and has not in {timeout_seconds:.0f} s; end it with kill -9"
-    )
+    raise LimbeckError(f"process {holder['process']} did not stop within {timeout_seconds:.0f} s; end it with kill -9")
 
 
 def _facts(event: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +80,7 @@ def _stage(event: dict[str, Any]) -> str:
 
 def _round(folder: RunFolder, number: int) -> dict[str, Any]:
     parts = len(part_names(folder.sources("train")))
-    scores = [len(part_names(place)) for place in (folder.round(number) / "scores").glob("*")]
+    scores = [len(part_names(path)) for path in (folder.round(number) / "scores").glob("*")]
     rows = folder.round(number) / "rows.json"
     counts = read_json(rows) if rows.exists() else {"kept": None, "candidates": None}
     return {

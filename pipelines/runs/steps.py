@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def steps(run: Path, candidate_id: str, round: int | None = None) -> dict[str, Any]:
     """Return {candidate, steps}: a candidate's row and its source's steps; `used` marks the completion it was made from.
 
-    `candidate_id` may be the beginning of one. `round` None: the last round with candidates. Raises LimbeckError if no
-    candidate or more than one has that beginning, or if the run was made before steps were stored.
+    `candidate_id` may be a prefix. `round` None: the last round with candidates. Raises LimbeckError unless exactly
+    one candidate has that prefix, or if the run was made before steps were stored.
     """
     folder = existing(run)
     number = last_round(folder, "candidates") if round is None else round
@@ -42,7 +42,7 @@ def steps(run: Path, candidate_id: str, round: int | None = None) -> dict[str, A
 
 
 def show(found: dict[str, Any], console: Console | None = None) -> None:
-    """Print the steps of a candidate, one panel per request; text of models is never markup."""
+    """Print the steps of a candidate, one panel per request; model text is never parsed as markup."""
     from rich.console import Console
     from rich.panel import Panel
     from rich.text import Text
@@ -51,7 +51,7 @@ def show(found: dict[str, Any], console: Console | None = None) -> None:
     previous = None
     for row in found["steps"]:
         body = Text()
-        if row["prompt"] != previous:  # several completions of one prompt show it once
+        if row["prompt"] != previous:  # a prompt with several completions is shown once
             body.append(_conversation(row["prompt"]) + "\n", "dim")
         previous = row["prompt"]
         if row["error"]:
@@ -67,7 +67,7 @@ def show(found: dict[str, Any], console: Console | None = None) -> None:
 
 
 def _conversation(prompt: str) -> str:
-    """A stored prompt for a person: a conversation as `role: text` lines."""
+    """A stored prompt as text: a conversation as `role: text` lines."""
     try:
         turns = json.loads(prompt)
     except ValueError:

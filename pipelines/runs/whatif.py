@@ -1,6 +1,6 @@
-"""What other limits would keep: a round decided again from the scores that it has, without any model, in seconds.
+"""What-if: decide a round again with other bounds, from its stored scores, without a model, in seconds.
 
-Nothing of the run is changed. What is applied lies beside its dataset, under `rounds/NNN/selections/NAME/`.
+The run is not changed. An applied selection is written to `rounds/NNN/selections/NAME/`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ Score = Callable[[RunFolder, int, FilterConfig, Path], None]
 
 @dataclass(frozen=True)
 class Sweep:
-    """A limit and the values to try for it."""
+    """A bound and the values to try."""
 
     key: str
     values: tuple[float, ...]
@@ -43,7 +43,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Selection:
-    """A round decided with a recipe's limits."""
+    """The decisions of a round by a recipe's bounds."""
 
     recipe: Recipe
     calibration: dict[str, Any]
@@ -52,62 +52,64 @@ class Selection:
 
     @property
     def names(self) -> list[str]:
-        """Every filter, in the order in which they reject."""
-        return [part.name for part in (*self.recipe.filters, *self.recipe.select)]
+        """Every filter, in the order in which they are applied."""
+        return [filter_.name for filter_ in (*self.recipe.filters, *self.recipe.select)]
 
     @property
     def undecided(self) -> int:
-        """Rows that nobody can tell, since a score that they need was never computed."""
+        """Rows that cannot be decided, because a score that they need was never computed."""
         return int(self.decisions["rejected_by"].to_pylist().count(UNDECIDED))
 
 
 class WhatIf:
-    """A round of a run that can be decided with other limits."""
+    """A round of a run, to be decided with other bounds."""
 
     def __init__(self, run: Path, number: int | None = None, score: Score | None = None) -> None:
-        """Open a decided round (None: the last); `score` computes what was never scored, where the caller allows it."""
+        """Open a decided round (None: the last); `score`, if given, computes missing scores."""
         self.folder = existing(run)
         self.number = decided_round(self.folder, number)
         self.recipe = recorded_recipe(self.folder)
-        named = {part.name for part in self.recipe.filters}
+        named = {filter_.name for filter_ in self.recipe.filters}
         others = [name for name in read_json(self.folder.lock_file)["stages"]["scores"] if name not in named]
         if others:
             raise LimbeckError(
-                f"{run} was made with filters that no recipe names ({', '.join(others)}), so it cannot be decided again"
+                f"{run} uses filters that are not in its recipe ({', '.join(others)}), so it cannot be decided again"
             )
         self._score = score
         recorded = read_table(self.folder.decisions(self.number))
         self.before = Selection(self.recipe, read_json(self.folder.calibration), recorded)
 
     def decide(self, settings: Sequence[str]) -> Selection:
-        """Decide the round with `--set` overrides of its recipe; raises LimbeckError for one that needs scores it has not."""
+        """Decide the round with `--set` overrides of its recipe; raises LimbeckError if one needs missing scores."""
         data = self.recipe.model_dump(mode="json")
         for setting in settings:
             section = setting.partition(".")[0].partition("=")[0]
             if section not in ("filters", "select", "calibration"):
-                raise LimbeckError(f"--set {setting}: only filters, select and calibration can be tried on drawn candidates")
+                raise LimbeckError(
+                    f"--set {setting}: only filters, select and calibration can be changed for existing candidates"
+                )
             recipes.apply_override(data, setting)
         recipe = recipes.validate(data, "--set").resolved()
-        scores = {part.name: self._scored(part) for part in recipe.filters}
+        scores = {filter_.name: self._scored(filter_) for filter_ in recipe.filters}
         calibration = self._calibration(recipe, scores)
-        bounds = freeze([(part.name, part.bounds) for part in recipe.filters], calibration)
+        bounds = freeze([(filter_.name, filter_.bounds) for filter_ in recipe.filters], calibration)
         choices: dict[str, pa.Table] = {}
         with self._connect(self.number, scores) as connection:
-            decisions = decide(connection, bounds, [part.build() for part in recipe.select], choices.__setitem__)
+            decisions = decide(connection, bounds, [filter_.build() for filter_ in recipe.select], choices.__setitem__)
         if recipe.target is not None:
             decisions = to_target(decisions, in_order(self.folder.candidates(self.number)), recipe.target.rows)
         return Selection(recipe, calibration, decisions, choices)
 
     def kept_rows(self, selection: Selection) -> pa.Table:
-        """What a selection keeps, as the dataset's rows."""
-        scores = {part.name: self._scored(part) for part in selection.recipe.filters}
+        """The dataset rows of a selection."""
+        scores = {filter_.name: self._scored(filter_) for filter_ in selection.recipe.filters}
         with self._connect(self.number, scores) as connection:
             table = joined(connection, list(scores), evidence=True)
         assert table["candidate_id"].equals(selection.decisions["candidate_id"]), "both are in order of source and sample"
         return dataset_rows(self.folder, selection.recipe, table.filter(selection.decisions["kept"]))
 
     def texts(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Candidate → {output, document}, of these candidates."""
+        """Candidate → {output, document} for these candidates."""
         if not ids:
             return {}
         with self._connect(self.number, {}) as connection:
@@ -116,52 +118,52 @@ class WhatIf:
         return {id_: {"output": output, "document": document} for id_, output, document in rows}
 
     def _scored(self, filter_: FilterConfig) -> Path:
-        """The folder with a filter's scores of the round: the run's own, or those of an earlier what-if, or computed now.
+        """The folder with a filter's scores of the round: the run's own, those of an earlier what-if, or computed now.
 
-        Scores serve as long as the filter measures the same; its limits do not matter. Raises LimbeckError where there are none
-        and the caller does not allow computing them.
+        Scores are reused if the filter measures the same; its bounds do not matter. Raises LimbeckError if there are none and
+        the caller does not allow computing them.
         """
         known = {before.name: before for before in self.recipe.filters}
         before = known.get(filter_.name)
         if before is not None and before.serves(filter_):
             return self.folder.scores(self.number, filter_.name)
-        place = self.folder.selection(self.number, ".scores") / f"{filter_.name}-{fingerprint(filter_.scoring())[:12]}"
-        if done(place) is None:
+        folder = self.folder.selection(self.number, ".scores") / f"{filter_.name}-{fingerprint(filter_.scoring())[:12]}"
+        if done(folder) is None:
             if self._score is None:
-                differs = "is not one of the run's" if before is None else "would measure something else, or more rows"
+                differs = "is not part of the run" if before is None else "measures something else, or more rows, than in the run"
                 raise LimbeckError(f"filter {filter_.name} {differs}, so its scores must be computed first: add --score")
-            self._score(self.folder, self.number, filter_, place)
-        return place
+            self._score(self.folder, self.number, filter_, folder)
+        return folder
 
     def _calibration(self, recipe: Recipe, scores: Mapping[str, Path]) -> dict[str, Any]:
-        """The run's frozen limits, where they serve every limit that is still open; else found again on round 0's candidates."""
+        """The run's frozen bounds if they cover every calibrated bound, else bounds calibrated again on round 0's candidates."""
         if recipe.calibration == self.recipe.calibration and _open(recipe) <= _open(self.recipe):
             return self.before.calibration
         if self.number and any("selections" in folder.parts for folder in scores.values()):
             raise LimbeckError(
-                "a limit that is to be calibrated needs scores of round 0, and this changes what is scored; state it as a number"
+                "a calibrated bound needs scores of round 0, and this changes what is scored; set the bound to a number"
             )
         with self._connect(0, {name: self.folder.scores(0, name) for name in scores} if self.number else scores) as connection:
             table = joined(connection, list(scores))
-        return calibrate(table, [(part.name, part.bounds) for part in recipe.filters], recipe.calibration.pass_rate)
+        return calibrate(table, [(filter_.name, filter_.bounds) for filter_ in recipe.filters], recipe.calibration.pass_rate)
 
     def _connect(self, number: int, scores: Mapping[str, Path]) -> "duckdb.DuckDBPyConnection":
         return connect_parts(self.folder.candidates(number), scores, self.folder.sources("train"))
 
 
 def recorded_recipe(folder: RunFolder) -> Recipe:
-    """The recipe that a run was made by, resolved, with its `--set`."""
+    """The resolved recipe of a run, with its `--set` options."""
     lock = read_json(folder.lock_file)
     if "recipe" not in lock:
         return recipes.load(folder.recipe_file).resolved()
     data, known = dict(lock["recipe"]), GeneratorConfig.kinds
-    if data["generator"]["kind"] not in known:  # a user's object, which nothing but drawing needs: `rows` is recorded
+    if data["generator"]["kind"] not in known:  # a user-defined object, which only drawing needs: `rows` is recorded
         data["generator"] = {"kind": GeneratorConfig.default_kind}
     return recipes.validate(data, str(folder.lock_file))
 
 
 def compare(whatif: WhatIf, after: Selection, examples: int) -> dict[str, Any]:
-    """What changes: counts, and up to `examples` rows that enter and that leave, each with its texts and reason."""
+    """The changes: counts, and up to `examples` newly kept and newly rejected rows, with texts and reasons."""
     before = whatif.before
     olds = {row["candidate_id"]: row for row in before.decisions.to_pylist()}
     rows = after.decisions.to_pylist()
@@ -193,7 +195,7 @@ def counts(selection: Selection) -> dict[str, Any]:
 
 
 def sweep(whatif: WhatIf, settings: Sequence[str], swept: Sweep) -> Iterator[dict[str, Any]]:
-    """Yield for each value {value, kept, sources_kept, undecided, share}, the other settings as given."""
+    """Yield {value, kept, sources_kept, undecided, share} for each value, with the other settings fixed."""
     for value in swept.values:
         found = whatif.decide([*settings, f"{swept.key}={value!r}"])
         said = counts(found)
@@ -208,7 +210,7 @@ def sweep(whatif: WhatIf, settings: Sequence[str], swept: Sweep) -> Iterator[dic
 
 
 def parse_sweep(text: str) -> Sweep:
-    """Read `filters.pmi.min_faithfulness=0.1:0.6:0.05` (the last value included); raises LimbeckError where it is not that."""
+    """Parse `filters.pmi.min_faithfulness=0.1:0.6:0.05` (the last value included); raises LimbeckError if it is malformed."""
     key, equals, span = text.partition("=")
     try:
         low, high, step = (float(number) for number in span.split(":"))
@@ -217,28 +219,28 @@ def parse_sweep(text: str) -> Sweep:
     number = int((high - low) / step + 1e-9) + 1 if step > 0 else 0
     if not key or not equals or not 1 <= number <= MOST_SWEPT:
         raise LimbeckError(
-            f"--sweep {text}: expected a limit and low:high:step with at most {MOST_SWEPT} values, as in "
+            f"--sweep {text}: expected a bound, '=' and low:high:step with at most {MOST_SWEPT} values, as in "
             "filters.pmi.min_faithfulness=0.1:0.6:0.05"
         )
     return Sweep(key, tuple(round(low + index * step, 12) for index in range(number)))
 
 
 def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[str]) -> Path:
-    """Write a selection's decisions and dataset beside the run's own; returns the folder.
+    """Write a selection's decisions and dataset next to the run's own; returns the folder.
 
-    Raises LimbeckError where rows are undecided, nothing is kept, or another selection has that name.
+    Raises LimbeckError if rows are undecided, nothing is kept, or another selection has that name.
     """
     if selection.undecided:
         raise LimbeckError(
-            f"{selection.undecided} rows cannot be decided, since a score that they need was skipped; nothing was written: keep "
-            "the limits that skipped them, or score every row: --set filters.NAME.lazy=false --score"
+            f"cannot decide {selection.undecided} row{'' if selection.undecided == 1 else 's'}, since a needed score was "
+            "skipped; nothing was written. Keep the bounds that skipped it, or score all: --set filters.NAME.lazy=false --score"
         )
     folder = whatif.folder.selection(whatif.number, name)
     if folder.exists():
-        raise LimbeckError(f"{folder} is there already; choose another name, or remove it")
+        raise LimbeckError(f"{folder} already exists; choose another name, or remove it")
     rows = funnel(selection.decisions, selection.names)
     if not rows.kept:
-        raise LimbeckError("nothing passes these limits, so there is no dataset to write")
+        raise LimbeckError("no candidate passes these bounds, so there is no dataset to write")
     with publishing(folder) as temporary:
         write_table(temporary / "decisions.parquet", selection.decisions, DECISIONS)
         for filter_name, table in selection.choices.items():
@@ -252,10 +254,10 @@ def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[st
 
 
 def _open(recipe: Recipe) -> set[tuple[str, str, str, float | None]]:
-    """The limits that a recipe leaves to calibration."""
+    """The calibrated bounds of a recipe."""
     return {
-        (part.name, bound.column, bound.calibrate, bound.false_acceptance)
-        for part in recipe.filters
-        for bound in part.bounds
+        (filter_.name, bound.column, bound.calibrate, bound.false_acceptance)
+        for filter_ in recipe.filters
+        for bound in filter_.bounds
         if bound.calibrate is not None
     }

@@ -1,4 +1,4 @@
-"""kill -9 anywhere: the same command goes on, and the dataset is the uninterrupted run's, row for row."""
+"""kill -9 anywhere: the same command resumes the run, and the dataset equals the uninterrupted run's, row for row."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from helpers.tiny_run import write_recipe
 from limbeck.corpus.parts import read_parts, read_table
 from limbeck.corpus.schemas import CANDIDATES
 
-# every stage's last act is a rename; "before" leaves only a temporary file, "after" a published one that nobody was told of
+# every stage's last act is a rename; "before" leaves only a temporary file, "after" a published one that was not reported
 DRIVER_FAULTS = [
     ("sources/train/part-00001", "before"),
     ("sources/_done.json", "before"),
@@ -46,7 +46,7 @@ def plan(path: Path, faults: list[tuple[str, str]], victim: str) -> Path:
 
 
 def missed(plan: Path, faults: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The faults that have not struck yet."""
+    """The faults that have not been triggered yet."""
     return [fault for index, fault in enumerate(faults) if not Path(f"{plan}.{index}").exists()]
 
 
@@ -79,7 +79,7 @@ def test_a_driver_killed_in_every_stage(home: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_workers_and_trainers_killed_in_every_stage(home: Path) -> None:
-    recipe, reference = uninterrupted(home, "reference")  # the run of the test before, where it is there
+    recipe, reference = uninterrupted(home, "reference")  # the run of the previous test, if it exists
     faults, run = plan(home / "worker.json", WORKER_FAULTS, "self"), home / "worker-killed"
     done = limbeck("run", recipe, "--out", run, faults=faults)
     assert done.returncode == 0, done.stderr
@@ -89,7 +89,7 @@ def test_workers_and_trainers_killed_in_every_stage(home: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_driver_and_a_worker_killed_while_candidates_are_drawn(tmp_path: Path, plain_run: Path) -> None:
-    """The representative of the two long ones: one round, no student."""
+    """A short version of the two long tests: one round, no student."""
     recipe, faults, run = plain_run.parent / "recipe.yaml", tmp_path / "faults.json", tmp_path / "killed"
     faults.write_text(
         json.dumps(
@@ -143,7 +143,7 @@ if __name__ == "__main__":
 def run_with_fatal_filter(
     folder: Path, recipe: Path, ray_address: str, victim: str, fault: str = "kill", filter: str = "Fatal"
 ) -> subprocess.CompletedProcess[str]:
-    """A user's script whose filter ends its worker by a fault on one candidate; victim "": on every one."""
+    """Run a user script whose filter crashes its worker on one candidate; victim "": on every candidate."""
     mine = folder / "mine.py"
     mine.write_text(FATAL_FILTER.format(victim=victim, recipe=str(recipe), run=str(folder / "run"), fault=fault, filter=filter))
     return script(mine, RAY_ADDRESS=ray_address)
@@ -175,7 +175,7 @@ def test_a_row_that_always_ends_its_worker_becomes_a_reason(
     others = [row for candidate, row in scores.items() if candidate != victim]
     assert len(others) == len(theirs) - 1 and all(row["length"] is not None for row in others)
     notes = [line for line in (tmp_path / "run/events.jsonl").read_text().splitlines() if '"note"' in line]
-    assert any("its worker died" in note and words in note for note in notes), "the last words are kept"
+    assert any("its worker died" in note and words in note for note in notes), "the exit message is kept"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Rows at the end of a call that fail for ever: a server that answers a trial is not dead, and nobody is asked twice for it."""
+"""Rows that always fail at the end of a call: a server that answers a probe is not dead, and the probe is sent only once."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from limbeck.cluster.engines.protocol import EngineDied, Message, Request, Sampl
 from limbeck.corpus.errors import LimbeckError
 
 POISON = [f"row {number}" for number in range(30, 36)]
-TRIAL = "Hello|None"  # of no row
+TRIAL = "Hello|None"  # the probe, which is not a row
 
 
 def ask(count: int = 36) -> list[Request]:
@@ -48,7 +48,7 @@ def test_a_server_that_fails_the_trial_too_is_dead(tmp_path: Path) -> None:
 
 
 def test_a_trial_is_paid_from_the_budget(tmp_path: Path) -> None:
-    """Nor is it sent where the budget has no room for it: without it the server counts as dead."""
+    """The probe is not sent if it exceeds the budget; without it, the server counts as dead."""
     with FaultServer(plan=lambda prompt, before: "500" if prompt in POISON else "") as server:
         room = sum(19 + len(f"row {n}") + 24 + 16 for n in range(36))
         engine = build(config(tmp_path, server, budget=EndpointBudget(tokens=room)))

@@ -15,13 +15,13 @@ from limbeck.corpus.schemas import CANDIDATES
 
 ROWS = 10_000
 LENGTH = [{"kind": "length", "min_output_tokens": 0, "max_compression": None}]
-TRIAL = "Hello|None"  # of no row: whether a server lives that answers none of the rows that are left
+TRIAL = "Hello|None"  # the probe of a server that answers none of the remaining rows; not a row
 SERVED = ({"id": "tiny", "max_model_len": 1024},)
 ALL_TRAIN = {"train": 1.0, "dev": 0.0, "test": 0.0}
 
 
 def write_notes(path: Path, count: int) -> list[str]:
-    """Short documents that are unlike one another, so that none is grouped with another."""
+    """Short documents that are not near-duplicates of each other."""
     rng = random.Random(0)
     texts = [f"Note {number}: " + " ".join(f"w{rng.randrange(10**6)}" for _ in range(4)) + "." for number in range(count)]
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -29,7 +29,7 @@ def write_notes(path: Path, count: int) -> list[str]:
 
 
 def served_recipe(folder: Path, server: FaultServer, notes: int, workers: int, rows_per_part: int) -> Path:
-    """Four samples of each of so many notes, drawn by the server; the prompt is the note itself."""
+    """A run with four samples per note, drawn by the server; the prompt is the note itself."""
     write_notes(folder / "notes.jsonl", notes)
     model = Path(recipe(folder)["teacher"]["model"])
     config = (model / "config.json").read_text()
@@ -118,7 +118,7 @@ def test_a_server_that_breaks_in_the_middle_of_a_run_stops_it_and_is_asked_on_on
         first = limbeck("run", path, "--out", tmp_path / "run", "--no-panel", RAY_ADDRESS=ray_address)
         assert first.returncode == 1 and "Traceback" not in first.stderr, first.stderr
         assert "started 3 times" in first.stderr.splitlines()[-1]
-        assert "answered no request for" in first.stderr.splitlines()[-1], "the last words are kept"
+        assert "answered no request for" in first.stderr.splitlines()[-1], "the exit message is kept"
         kept = read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows
         broken["after"] = 10**6
         server.sent_again.clear()

@@ -1,4 +1,4 @@
-"""Out of memory is a death like any other: the worker is started again, three times at most while it loads; rows are halved."""
+"""Out of memory is handled like any crash: the worker is restarted, at most three times while it loads; rows are halved."""
 
 import subprocess
 from pathlib import Path
@@ -51,7 +51,7 @@ FAULTS = {
 
 
 def run_greedy(folder: Path, ray_address: str, fault: str, failures: int, fits: int = 10**6) -> subprocess.CompletedProcess[str]:
-    """A user's script whose critic runs out of memory: at its first `failures` loads, and on more than `fits` rows together."""
+    """A user script whose filter runs out of memory in its first `failures` loads, and on more than `fits` rows at once."""
     recipe = write_recipe(folder, rounds=1, student=None, cluster={"rows_per_part": 12})
     names = {"recipe": str(recipe), "run": str(folder / "run"), "starts": str(folder / "starts")}
     (folder / "mine.py").write_text(SCRIPT.format(fault=FAULTS[fault], failures=failures, fits=fits, **names))
@@ -65,18 +65,18 @@ def test_a_load_that_never_fits_stops_the_run_after_three_starts(tmp_path: Path,
     done = run_greedy(tmp_path, ray_address, fault, failures=99)
     assert done.returncode != 0
     assert "died 3 times while it loaded its models, last with: its engine exited: out of memory" in done.stderr, done.stderr
-    assert (tmp_path / "starts").read_text().count("\n") == 4  # the first, and three more
+    assert (tmp_path / "starts").read_text().count("\n") == 4  # the first start and three restarts
     assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 36, "the stage before is kept"
 
 
 @pytest.mark.timeout(400)
 def test_a_load_that_does_not_fit_once_is_tried_again(tmp_path: Path, ray_address: str) -> None:
-    """And rows that do not fit together are scored by halves: none of them is at fault, so none gets a reason."""
+    """Rows that do not fit together are scored in halves: none of them is at fault, so none gets a reason."""
     done = run_greedy(tmp_path, ray_address, "torch", failures=1, fits=20)
     assert done.returncode == 0, done.stderr
     scores = read_parts(tmp_path / "run/rounds/000/scores/greedy")
     assert scores.num_rows == 36 and scores["length"].null_count == 0
-    assert "out of memory" in (tmp_path / "run/events.jsonl").read_text(), "the last words are kept"
+    assert "out of memory" in (tmp_path / "run/events.jsonl").read_text(), "the exit message is kept"
 
 
 def test_what_running_out_of_memory_looks_like() -> None:

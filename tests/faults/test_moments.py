@@ -1,7 +1,7 @@
 """kill -9 of the driver, and of a process that Ray started, at random moments of a run with training: nothing lost or done twice.
 
-Moments lie all over the time that an uninterrupted run takes, and are kept as "so long after that event", so that they mean the
-same on a slower machine. LIMBECK_SEED draws other ones.
+Moments are spread over the duration of an uninterrupted run and stored relative to an event, so that they are comparable on a
+slower machine. LIMBECK_SEED draws different ones.
 """
 
 import os
@@ -38,7 +38,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Moment:
-    """So long after the n-th milestone (0: after the cluster stood)."""
+    """A time after the n-th milestone (0: after the cluster was started)."""
 
     milestones: int
     seconds: float
@@ -56,7 +56,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 
 
 def moment(reference: Reference, number: int, victim: str) -> Moment:
-    """The moment of this number: in the number's fifth of the run, so that five moments lie all over it."""
+    """A moment in the given fifth of the run, so that five moments cover the run."""
     fifth = reference.seconds[-1] / 5
     at = fifth * (number + random.Random(f"{SEED} {victim} {number}").random())
     before = sum(seconds <= at for seconds in reference.seconds) - 1
@@ -64,7 +64,7 @@ def moment(reference: Reference, number: int, victim: str) -> Moment:
 
 
 def started(reference: Reference, out: Path, when: Moment) -> tuple[subprocess.Popen[str], Gate]:
-    """A run that has come to the moment, or waits at the gate before its end because it was faster than the reference."""
+    """A run that has reached the moment, or waits at the gate before its end because it was faster than the reference."""
     gate = Gate(out.parent, "evaluation/test.json$")
     driver = start("run", reference.recipe, "--out", out, faults=gate.plan)
     wait_for(lambda: (stands(out) and len(milestones(out)) >= when.milestones) or gate.reached, driver, seconds=600)
@@ -78,7 +78,7 @@ def stands(out: Path) -> bool:
 
 
 def published(out: Path) -> dict[str, tuple[int, int]]:
-    """Every published part and stage: which file it is, and when it was written."""
+    """Every published part and stage, with its inode and modification time."""
     files = [
         path for path in out.glob("*/*/**/*") if path.suffix in (".parquet", ".safetensors") and "checkpoints" not in path.parts
     ]
@@ -86,7 +86,7 @@ def published(out: Path) -> dict[str, tuple[int, int]]:
 
 
 def assert_nothing_twice(out: Path, reference: Reference, before: dict[str, tuple[int, int]]) -> None:
-    """No part is reported more often than in the uninterrupted run, and what was published at the kill is still the same file."""
+    """No part is reported more often than in the uninterrupted run, and files published before the kill are unchanged."""
     assert parts_done(out) <= parts_done(reference.run), parts_done(out) - parts_done(reference.run)
     after = published(out)
     assert {path: after.get(path) for path in before} == before
@@ -115,7 +115,7 @@ def test_a_driver_killed_at_a_random_moment(reference: Reference, tmp_path: Path
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", MOMENTS)
 def test_a_ray_worker_killed_at_a_random_moment(reference: Reference, tmp_path: Path, number: int) -> None:
-    """Whichever it is: one that holds models, one that hands out parts, the training's controller or its worker."""
+    """Any of them: a process that holds models or dispatches parts, the training controller or its worker."""
     when, out = moment(reference, number, "worker"), tmp_path / "run"
     driver, gate = started(reference, out, when)
     wait_for(lambda: ray_workers(driver.pid), driver)

@@ -23,7 +23,7 @@ CLUSTER = {"rows_per_part": 1, "cpus_per_worker": 1.0, "threads_per_worker": 1}
 
 @pytest.fixture(scope="module")
 def reference(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same rows by one worker that nothing happens to."""
+    """The same rows, computed by one undisturbed worker."""
     home = tmp_path_factory.mktemp("nodes")
     recipe = write_recipe(home, **TINY, cluster={**CLUSTER, "workers": 1})
     done = limbeck("run", recipe, "--out", home / "run", RAY_ADDRESS=ray_address)
@@ -36,7 +36,7 @@ def reference(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.mark.parametrize("another_comes", [False, True], ids=["no-room-elsewhere", "another-node-comes"])
 def test_a_node_that_dies_in_the_middle_of_a_run(reference: Path, tmp_path: Path, another_comes: bool) -> None:
     recipe, out = write_recipe(tmp_path, **TINY, cluster={**CLUSTER, "workers": 2}), tmp_path / "run"
-    gate = Gate(tmp_path, "rounds/000/candidates/part-000(0[4-9]|1[01]).parquet$")  # so that the run is not over before the kill
+    gate = Gate(tmp_path, "rounds/000/candidates/part-000(0[4-9]|1[01]).parquet$")  # so that the run does not end before the kill
     with ray_cluster({"num_cpus": 1}, {"num_cpus": 1}, FAULTS=str(gate.plan)) as cluster:
         raylet = cluster.raylets[1]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -62,13 +62,13 @@ def test_a_node_that_dies_in_the_middle_of_a_run(reference: Path, tmp_path: Path
 
 
 def worked(out: Path, raylet: int) -> bool:
-    """Whether a worker on the node has computed anything: the number that its heartbeat holds."""
+    """Whether a worker on the node has computed anything, according to its heartbeat."""
     told = [beat for process in psutil.Process(raylet).children() for beat in (out / "workers").glob(f"*-{process.pid}")]
     return any(float(beat.read_text() or 0) > 0 for beat in told)
 
 
 def test_a_process_ends_once_what_started_it_is_gone(tmp_path: Path) -> None:
-    """Ray takes it for dead by then, and it would keep its memory."""
+    """Ray considers it dead by then, but it would still hold its memory."""
     (tmp_path / "run.lock").write_text(json.dumps({"driver": "me"}))
     beats = str(tmp_path / "workers")
     child = (

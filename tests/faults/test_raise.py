@@ -1,4 +1,4 @@
-"""An error that a job raises costs the row that raises it; one that every row raises is the job's own, and stops the run."""
+"""An exception costs the row that raises it; if every row raises it, the job is at fault and the run stops."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the core does without its extras, in this checkout with their packages hidden (tests/test_distribution.py installs it)."""
+"""The core without extras, in this checkout with their packages hidden (tests/test_distribution.py installs it)."""
 
 import json
 import subprocess
@@ -44,14 +44,14 @@ if __name__ == "__main__":
 
 
 def core(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command line where no extra is installed, in a process of its own."""
+    """Run the command line without any extra, in a separate process."""
     return subprocess.run(
         command(*arguments), capture_output=True, text=True, timeout=600, env=settings(HIDDEN_MODULES=LOCAL_MODELS, **environment)
     )
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
-    """The one sentence with which a command ended."""
+    """The one-sentence error of a command."""
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     (line,) = done.stderr.strip().splitlines()
     return line.removeprefix("limbeck: ")
@@ -60,7 +60,7 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("core")
-    byte_tokenizer(home / "served", context_tokens=1024)  # no weights: those are the server's
+    byte_tokenizer(home / "served", context_tokens=1024)  # no weights: they are on the server
     write_documents(home / "documents.jsonl")
     make_model(home / "model", max_position_embeddings=1024)
     return home
@@ -79,7 +79,7 @@ def test_a_run_behind_an_endpoint_loads_no_torch_in_driver_or_worker(home: Path,
         env = settings(RAY_ADDRESS=ray_address)
         done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=env, timeout=600)
     assert done.returncode == 0, done.stderr
-    (driver,) = done.stdout.split()[-1:]  # torch would stand behind it
+    (driver,) = done.stdout.split()[-1:]  # torch would be imported through it
     scores = read_parts(home / "asked/rounds/000/scores/loaded")
     assert scores.num_rows == 36 and set(scores["others"].to_pylist()) == {0.0}
     assert float(driver) not in scores["process"].to_pylist()
@@ -144,7 +144,7 @@ def test_check_and_run_name_the_missing_extra_before_anything_is_spent(
 
 def test_the_shipped_recipe_names_what_it_needs(tmp_path: Path) -> None:
     done = core("check", "quickstart", "--json", LIMBECK_CACHE=str(tmp_path))
-    (problem,) = json.loads(done.stdout)["problems"]  # that the embedded teacher cannot be unpacked is not a second one
+    (problem,) = json.loads(done.stdout)["problems"]  # not also that the embedded teacher cannot be unpacked
     assert problem.endswith("pip install 'limbeck[local,train]'")
 
 

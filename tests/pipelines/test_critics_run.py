@@ -1,4 +1,4 @@
-"""Every critic in one real run of tiny models: each scores every candidate, and the n-gram critic knows earlier rounds."""
+"""All filters in one real run of tiny models: each scores every candidate, and `ngrams` reads earlier rounds."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Kinds of installed packages: a whole run made of nothing but a toy package's kinds, and packages that cannot be used."""
+"""Kinds of installed packages: a whole run with only a toy package's kinds, and packages that cannot be used."""
 
 import json
 import shutil
@@ -103,7 +103,7 @@ def test_the_lock_names_the_package_and_another_version_refuses_an_unfinished_ru
     (unfinished / "evaluation/_done.json").unlink()
     done = limbeck("run", home / "recipe.yaml", "--out", unfinished, "--no-panel", **newer)
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert "begun with limbeck-toy 0.1.0, and 0.2.0 is installed; install limbeck-toy==0.1.0" in done.stderr
+    assert "started with limbeck-toy 0.1.0, but 0.2.0 is installed; install limbeck-toy==0.1.0" in done.stderr
     for verb in ("report", "inspect"):
         assert limbeck(verb, unfinished, **newer).returncode == 0
 
@@ -165,7 +165,7 @@ def test_two_packages_of_one_kind(tmp_path: Path) -> None:
     [
         ({"kind": "sft", "epochs": "x"}, "student.epochs: Input should be a valid integer"),
         ([{"kind": "sft"}, {"kind": "sft", "epochs": "x"}], "student.1.epochs: Input should be a valid integer"),
-        ([{"kind": "sft"}], "student is a list of 1 and rounds is 2; give one per round, or one section"),
+        ([{"kind": "sft"}], "student is a list of length 1, but rounds is 2; give one per round, or one for all"),
         ({"kind": "sft", "base": {"kind": "layers", "layers": 0}}, "student.base.layers: Input should be greater than"),
         ({"kind": "copy"}, "student: unknown student kind 'copy'; known are sft"),  # without the toy package
     ],

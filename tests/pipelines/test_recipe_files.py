@@ -1,4 +1,4 @@
-"""Shipped recipes by name, override files, and the text that a run folder keeps."""
+"""Shipped recipes by name, override files, and the recipe text stored in a run folder."""
 
 import json
 from pathlib import Path
@@ -132,7 +132,7 @@ def test_what_a_run_keeps_is_the_text_as_given_and_gives_the_same_recipe(tmp_pat
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just words", "a: 1\n---\n- b\n"])
 def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(LimbeckError, match="holds no recipe"):
+    with pytest.raises(LimbeckError, match="is not a recipe"):
         read(write(tmp_path / "broken.yaml", text))
 
 

@@ -1,6 +1,6 @@
-"""Runs of the last commit before the packages moved under one import name: what they wrote is taken up, and comes out the same.
+"""Runs of the last commit before the packages moved under one import name: they are resumed, with the same results.
 
-The slow tests unpack that commit and run its code. The fast one compares a run with digests that the earlier code gave: its
+The slow tests unpack that commit and run its code. The fast one compares a run with digests recorded with the earlier code: its
 teacher is a server whose answers are computed from the prompt, so that no float of a model, whose last digits depend on the
 processor, can change a row. A change that is meant to alter rows or a stage's data records new digests and moves `EARLIER` on.
 """
@@ -22,7 +22,7 @@ from helpers.tiny_run import recipe
 from helpers.tiny_students import make_model
 
 RECORDED = Path(__file__).with_name("earlier_run.json")
-AFTER_THE_LAST_SCORES = [{"rename": "evaluation/test.json$", "when": "after", "victim": "driver"}]  # all but the report
+AFTER_THE_LAST_SCORES = [{"rename": "evaluation/test.json$", "when": "after", "victim": "driver"}]  # everything except the report
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe of one round and a student, its model and its documents."""
+    """A folder with a recipe of one round and a student, a model and documents."""
     home = tmp_path_factory.mktemp("trained")
     content = yaml.safe_dump(recipe(home, rounds=1))
     (home / "recipe.yaml").write_text(content.replace(f"{home}/", ""))  # relative to the folder that commands run in
@@ -42,14 +42,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reference(earlier: Path, trained: Path) -> Path:
-    """The recipe's run by the earlier code, but for the report."""
+    """Run the recipe with the earlier code, without the report."""
     return killed(earlier, trained, "reference", AFTER_THE_LAST_SCORES)
 
 
 @pytest.fixture
 def asked(tmp_path: Path) -> Iterator[Path]:
-    """A folder with a recipe of two rounds, whose teacher is served and whose other filters need no model."""
-    model = make_model(tmp_path / "model", max_position_embeddings=1024)  # never loaded: the teacher is asked instead
+    """A folder with a recipe of two rounds, with a teacher on a server and other filters that need no model."""
+    model = make_model(tmp_path / "model", max_position_embeddings=1024)  # never loaded: the server responds instead
     config = (model / "config.json").read_text()
     byte_tokenizer(model)  # the server's tokens are bytes
     (model / "config.json").write_text(config)
@@ -73,7 +73,7 @@ def asked(tmp_path: Path) -> Iterator[Path]:
 
 
 def killed(earlier: Path, home: Path, out: str, faults: list[dict[str, str]]) -> Path:
-    """A run of the recipe by the earlier code, whose driver was killed at a fault."""
+    """A run of the recipe by the earlier code, with its driver killed at a fault."""
     plan = home / f"{out}.faults"
     plan.write_text(json.dumps(faults))
     done = run_earlier(earlier, home, "run", "recipe.yaml", "--out", out, faults=plan)
@@ -82,7 +82,7 @@ def killed(earlier: Path, home: Path, out: str, faults: list[dict[str, str]]) ->
 
 
 def stages(run: Path) -> dict[str, Any]:
-    """The data that decides whether a run is resumed, without the folder and the server's port."""
+    """The data that determine whether a run is resumed, without the folder and the server's port."""
     text = (run / "lock.json").read_text().replace(f"{run.parent}/", "")
     url = json.loads(text)["stages"]["candidates"]["teacher"].get("base_url", "none")
     return dict(json.loads(text.replace(url, "http://server/v1"))["stages"])
@@ -102,7 +102,7 @@ def recordable(run: Path) -> dict[str, Any]:
 
 
 def published(run: Path) -> dict[str, tuple[int, int]]:
-    """Every finished file of the run's rounds and evaluations, with what tells it from a copy written anew."""
+    """Every finished file of the run's rounds and evaluations, with its inode and modification time."""
     files = [file for part in ("rounds", "evaluation") for file in (run / part).rglob("*") if file.is_file()]
     finished = [file for file in files if not any(step.startswith(".") for step in file.relative_to(run).parts)]
     return {str(file.relative_to(run)): (file.stat().st_ino, file.stat().st_mtime_ns) for file in finished}
@@ -146,7 +146,7 @@ def test_a_run_that_the_earlier_code_began_is_resumed(trained: Path, reference: 
     assert changed_keys(stages(run), before) == []
     after = published(run)
     gone = finished.keys() - after.keys()
-    assert all("/training/" in name for name in gone), f"deleted: {gone}"  # of checkpoints only the last few are kept
+    assert all("/training/" in name for name in gone), f"deleted: {gone}"  # only the last few checkpoints are kept
     assert [name for name in finished.keys() - gone if after[name] != finished[name]] == [], "written again"
     assert_equal_runs(run, reference)
 

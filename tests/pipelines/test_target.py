@@ -1,4 +1,4 @@
-"""Exactly N rows: the first accepted ones by part and row, whatever stopped the run in between; short of it, exit code 3."""
+"""Exactly N rows: the first accepted ones by part and row, regardless of interruptions; otherwise exit code 3."""
 
 import json
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_spent_sources_end_the_run_short(home: Path, ray_address: str) -> None:
     done = limbeck(
         "run", write_recipe(home, **settings(target=1000)), "--out", home / "all", "--no-panel", RAY_ADDRESS=ray_address
     )
-    assert done.returncode == 3 and "the sources are spent" in done.stderr and "of 1000 rows accepted" in done.stderr
+    assert done.returncode == 3 and "the sources are exhausted" in done.stderr and "of 1000 rows accepted" in done.stderr
 
 
 def test_a_budget_without_a_target_is_refused(home: Path) -> None:

@@ -118,7 +118,7 @@ def test_check_estimates_and_finds(run: Path) -> None:
 
 
 def test_the_readme_s_filter_runs(run: Path, ray_address: str, tmp_path: Path) -> None:
-    """The script in the README, word for word, on the tiny recipe."""
+    """The script in the README, verbatim, on the tiny recipe."""
     readme = (ROOT / "README.md").read_text()
     script = next(block.split("```")[0] for block in readme.split("```python\n")[1:] if "class Numbers" in block)
     assert sum(bool(line.strip()) for line in script.splitlines()) <= 20

@@ -1,4 +1,4 @@
-"""Whatever a user can mend ends with one clear sentence and exit code 1, and nothing that was finished is lost."""
+"""Errors that the user can fix are one clear sentence with exit code 1, and completed work is kept."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def one_sentence(done: subprocess.CompletedProcess[str], *words: str) -> str:
-    """The failure's last line, which must hold all of `words`; no traceback, exit code 1."""
+    """The last line of the error, which must contain all of `words`; no traceback, exit code 1."""
     assert done.returncode == 1, (done.returncode, done.stderr[-3000:])
     assert "Traceback" not in done.stderr, done.stderr
     line = done.stderr.strip().splitlines()[-1]
@@ -42,11 +42,11 @@ def one_sentence(done: subprocess.CompletedProcess[str], *words: str) -> str:
         ("generator.sample=3", ["generator", "'sample'", "did you mean 'samples'"]),
         ("filters.2.min_faithfulnes=0.1", ["filters.2", "did you mean 'min_faithfulness'"]),
         ("filters.pmi.min_faithfulnes=0.1", ["filters.2", "did you mean 'min_faithfulness'"]),
-        ("filters.pni.min_faithfulness=0.1", ["no filter is called 'pni'", "heuristics, length, pmi"]),
+        ("filters.pni.min_faithfulness=0.1", ["no filter is named 'pni'", "heuristics, length, pmi"]),
         ("rounds=two", ["rounds", "integer", "'two'"]),
         ("generator.temperature=-1", ["generator.temperature", "greater than or equal to 0"]),
         ("filters.0.kind=heuristic", ["filters.0", "'heuristic'", "heuristics"]),
-        ("filters.9.kind=pmi", ["'9'", "positions 0 to 2"]),
+        ("filters.9.kind=pmi", ["'9'", "position from 0 to 2"]),
         ("teacher.model=no/such/model", ["teacher.model", "no/such/model"]),
         ("teacher.model=nobody/nothing", ["teacher.model", "nobody/nothing"]),
         ("teacher.model=embedded:nothing", ["teacher.model", "embedded:"]),
@@ -85,14 +85,14 @@ def test_no_documents(home: Path, tmp_path: Path, ray_address: str) -> None:
 
 def test_a_folder_that_is_no_run(home: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
-    one_sentence(limbeck("run", write_recipe(home, **NO_STUDENT), "--out", tmp_path), "no run folder", "--out")
+    one_sentence(limbeck("run", write_recipe(home, **NO_STUDENT), "--out", tmp_path), "not a run folder", "--out")
     assert (tmp_path / "letter.txt").read_text() == "mine"
     for verb in ("status", "stop", "report", "inspect"):
         one_sentence(limbeck(verb, tmp_path), str(tmp_path))
 
 
 def test_one_run_and_what_may_go_wrong_after_it(home: Path, tmp_path: Path, ray_address: str) -> None:
-    """A document that does not fit, another recipe, a cut-off part, a damaged run: one run serves them all."""
+    """A document that does not fit, another recipe, a truncated part, a damaged run; all on one run."""
     documents = write_documents(tmp_path / "documents.jsonl", count=10)
     with documents.open("a") as handle:
         handle.write(json.dumps({"text": "A very long story. " * 600, "summary": "long"}) + "\n")
@@ -114,13 +114,15 @@ def test_one_run_and_what_may_go_wrong_after_it(home: Path, tmp_path: Path, ray_
 
     dataset = read_parts(run / "rounds/000/candidates", CANDIDATES)
     line = one_sentence(
-        limbeck("run", path, "--out", run, "--set", "generator.samples=5"), "another recipe", "generator.samples: 3 there, 5 here"
+        limbeck("run", path, "--out", run, "--set", "generator.samples=5"),
+        "another recipe",
+        "generator.samples: 3 in the folder, 5 in this recipe",
     )
     assert "recipe.yaml" in line and "--out" in line
     assert read_parts(run / "rounds/000/candidates", CANDIDATES).equals(dataset)
 
     again = limbeck("run", path, "--out", run)
-    assert again.returncode == 0, again.stderr  # a finished run is finished
+    assert again.returncode == 0, again.stderr  # a finished run stays finished
 
     part = next((run / "rounds/000/candidates").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:-50])
@@ -145,7 +147,7 @@ def test_a_cut_off_part_is_named_and_made_again(home: Path, tmp_path: Path, ray_
 
 def test_ctrl_c_and_stop_and_a_second_driver(home: Path, tmp_path: Path) -> None:
     path, run = write_recipe(home, **NO_STUDENT), tmp_path / "run"
-    gate = Gate(tmp_path, "rounds/000/candidates/part-00001.parquet$")  # a worker waits there: the run does not end by itself
+    gate = Gate(tmp_path, "rounds/000/candidates/part-00001.parquet$")  # a worker waits there, so the run does not end
     driver = start("run", path, "--out", run, faults=gate.plan)
     wait_for(lambda: (run / "events.jsonl").exists(), driver)
     one_sentence(limbeck("run", path, "--out", run), "is being run by process", str(driver.pid), "limbeck stop")
@@ -155,14 +157,14 @@ def test_ctrl_c_and_stop_and_a_second_driver(home: Path, tmp_path: Path) -> None
     assert part_names(run / "rounds/000/candidates") == ["part-00000"]
     driver.send_signal(signal.SIGINT)
     _, words = driver.communicate(timeout=PATIENCE_SECONDS)
-    assert driver.returncode == 130 and "nothing finished is lost" in words.splitlines()[-1], words
+    assert driver.returncode == 130 and "completed work is saved" in words.splitlines()[-1], words
     assert "Traceback" not in words
     assert not (run / "run.lock").exists()
     driver = start("run", path, "--out", run, faults=gate.plan)
     wait_for(lambda: (run / "events.jsonl").read_text().count('"event": "cluster"') == 2, driver)
-    assert "stopped; the same" in limbeck("stop", run).stdout
+    assert "stopped; rerun" in limbeck("stop", run).stdout
     _, words = driver.communicate(timeout=PATIENCE_SECONDS)
-    assert driver.returncode == 130 and "nothing finished is lost" in words.splitlines()[-1], words
+    assert driver.returncode == 130 and "completed work is saved" in words.splitlines()[-1], words
     done = limbeck("run", path, "--out", run)
     assert done.returncode == 0, done.stderr
     assert "not running" in limbeck("stop", run).stdout

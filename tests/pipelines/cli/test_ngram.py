@@ -40,7 +40,7 @@ def home(tmp_path_factory):
 
 
 def run(*arguments, stdin=None):
-    """Run a command in this process, which is quicker."""
+    """Run a command in this process, which is faster."""
     return CliRunner().invoke(ngram_cli.app, [str(argument) for argument in arguments], input=stdin)
 
 
@@ -90,7 +90,7 @@ def test_words_for_people(home):
     where = home / "index"
     assert words_of("count", where, "quicksilver") == "1\n"
     assert '" lamp"' in words_of("next", where, "quicksilver")
-    assert words_of("prob", where, "quicksilver lamp") == "1 (1 of 1, after 1 tokens)\n"
+    assert words_of("prob", where, "quicksilver lamp") == "1 (1 of 1, after 1 token)\n"
     assert "[ quicksilver]" in words_of("search", where, "quicksilver")
     assert words_of("score", where, " the still").splitlines()[2].split()[-1] == 'still"'
     assert "quicksilver" in words_of("trace", where, " A quicksilver lamp burns")

@@ -1,4 +1,4 @@
-"""Calibration: the target is met within one candidate, the level is common, and what it finds is stable."""
+"""Calibration: the target is met within one candidate, all bounds share one level, and the result is stable."""
 
 import json
 import math
@@ -110,7 +110,7 @@ def test_absolute_bounds_that_keep_too_little_are_named_in_the_note() -> None:
 
 
 def test_nothing_to_calibrate_on_says_what_to_loosen() -> None:
-    with pytest.raises(LimbeckError, match=r"none of the 2 candidates .* length\.tokens alone lets 0 through"):
+    with pytest.raises(LimbeckError, match=r"0 of 2 candidates .* length\.tokens, passes 0"):
         calibrate(table([0.1, 0.2], [0.0, 0.0], tokens=[3.0, 3.0]), FILTERS, 0.5)
 
 
@@ -142,14 +142,14 @@ def test_a_false_acceptance_rate_is_kept_and_is_no_stricter_than_need_be(seed: i
     passes = (lambda value: value >= limit) if side == "minimum" else (lambda value: value <= limit)
     assert sum(passes(value) for value in null) <= math.floor(rate * rows)
     refused = [value for value in null if not passes(value)]
-    nearest = max(refused) if side == "minimum" else min(refused)  # were the limit there, too many would pass
+    nearest = max(refused) if side == "minimum" else min(refused)  # with that bound, too many would pass
     assert sum((value >= nearest) if side == "minimum" else (value <= nearest) for value in null) > math.floor(rate * rows)
 
 
 def test_mismatched_pairs_without_a_score_leave_no_limit() -> None:
     scores = table([0.1], [0.0]).append_column("pmi.faithfulness_null", pa.array([math.nan]))
     with pytest.raises(
-        LimbeckError, match=r"pmi\.faithfulness is to let 0\.01 of mismatched pairs pass, but none could be scored"
+        LimbeckError, match=r"pmi\.faithfulness has false_acceptance 0\.01, but no mismatched pairs could be scored"
     ):
         calibrate(scores, [("pmi", [Bound("faithfulness", calibrate="minimum", false_acceptance=0.01)])], 0.5)
 
@@ -202,7 +202,7 @@ def test_a_false_acceptance_limit_of_a_maximum_is_frozen_as_a_plain_bound() -> N
 
 
 def test_both_sides_of_one_column_are_calibrated_beside_absolute_bounds() -> None:
-    """Two bounds on one column, one side each: 9 scores, of which the middle seven are to pass."""
+    """Two bounds on one column, one side each: 9 scores, of which the middle seven should pass."""
     filters = [
         ("pmi", [Bound("faithfulness", calibrate="minimum"), Bound("faithfulness", calibrate="maximum")]),
         ("length", [Bound("tokens", minimum=5.0), Bound("tokens", maximum=40.0)]),
@@ -218,13 +218,13 @@ def test_both_sides_of_one_column_are_calibrated_beside_absolute_bounds() -> Non
 def test_of_absolute_bounds_the_strictest_is_advised_on() -> None:
     filters = [("length", [Bound("tokens", minimum=15.0)]), ("pmi", [Bound("risk", maximum=-1.0, calibrate="minimum")])]
     scores = table([0.0] * 4, [-2.0, 0.0, 0.0, 0.0], tokens=[10.0, 20.0, 20.0, 20.0])
-    with pytest.raises(LimbeckError, match=r"none of the 4 candidates .* pmi\.risk alone lets 1 through"):
+    with pytest.raises(LimbeckError, match=r"0 of 4 candidates .* pmi\.risk, passes 1"):
         calibrate(scores, filters, 0.5)
 
 
 @pytest.mark.parametrize(("pass_rate", "rows", "wanted"), [(0.07, 100, 7), (0.071, 100, 8), (0.001, 10, 1), (1.0, 3, 3)])
 def test_the_wanted_share_is_rounded_up_but_for_noise(pass_rate: float, rows: int, wanted: int) -> None:
-    """0.07 × 100 is a hair above 7 in floating point, and no share is so small that no row is wanted."""
+    """0.07 × 100 is slightly above 7 in floating point, and at least one row is always wanted."""
     found = calibrate(table([float(n) for n in range(rows)], [0.0] * rows), FILTERS, pass_rate)
     assert found["pass_rate"] == pytest.approx(wanted / rows)
 
@@ -241,7 +241,7 @@ def test_a_note_is_due_exactly_where_absolute_bounds_leave_less_than_wanted() ->
 
 @pytest.mark.parametrize("side", ["minimum", "maximum"])
 def test_what_an_open_bound_says_on_its_other_side_holds(side: str) -> None:
-    """A bound whose minimum is calibrated may state a maximum: that one is absolute and rejects first."""
+    """A bound with a calibrated minimum may have a maximum, which is absolute and rejects first."""
     sign = 1.0 if side == "minimum" else -1.0
     other = "maximum" if side == "minimum" else "minimum"
     bound = Bound("faithfulness", calibrate=side, **{other: sign * 3.5})  # type: ignore[arg-type]
@@ -252,7 +252,7 @@ def test_what_an_open_bound_says_on_its_other_side_holds(side: str) -> None:
 
 
 def test_absolute_bounds_are_what_can_be_applied_before_anything_is_calibrated() -> None:
-    """Open sides are left out, whatever stands there; the rest of the bound holds, and that the score is a number."""
+    """Calibrated sides are dropped; the rest of the bound applies, and the score must be a number."""
     open_ = [
         Bound("a", minimum=0.9, maximum=2.0, calibrate="minimum", reason="low"),
         Bound("a", minimum=0.1, maximum=0.2, calibrate="maximum", reason="high"),

@@ -1,4 +1,4 @@
-"""Datasets and their cards, opened by the libraries that will read them, and exports in each format."""
+"""Datasets and their cards, opened by the libraries that read them, and exports in each format."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A cache of one's own, and no hub."""
+    """A private cache, and no hub."""
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     return tmp_path / "cache"
 
@@ -35,7 +35,7 @@ def table(*rows: dict[str, Any]) -> pa.Table:
 
 
 def facts(kept: int = 1, **changes: Any) -> DatasetFacts:
-    """Facts of a round that kept so many of nine candidates."""
+    """Facts of a round that kept `kept` of nine candidates."""
     rows = Rows(sources=3, candidates=9, kept=kept, rejected_by={"pmi": 9 - kept})
     return DatasetFacts(**({"name": "small", "round": 0, "rows": rows, "teacher": "a teacher", "seed": 0} | changes))
 
@@ -132,11 +132,11 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(run: Path, tmp_pa
         export(small_run(tmp_path / "run", TURNS), 0, "alpaca", out)
     with pytest.raises(LimbeckError, match="did you mean alpaca"):
         export(run, 0, "alpacca", out)
-    with pytest.raises(LimbeckError, match="has a finished dataset"):
+    with pytest.raises(LimbeckError, match="a finished dataset"):
         export(run, 7, "messages", out)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     out.write_text("mine")
-    with pytest.raises(LimbeckError, match="exists already"):
+    with pytest.raises(LimbeckError, match="already exists"):
         export(run, 0, "messages", out)
     assert out.read_text() == "mine"
 

@@ -1,4 +1,4 @@
-"""The run folder: of several drivers one holds the run, a dead one holds nothing, and another recipe's folder is refused."""
+"""The run folder: only one of several drivers holds the lock, a dead driver does not, and another recipe's folder is refused."""
 
 import contextlib
 import json
@@ -34,12 +34,12 @@ with driving(RunFolder(Path(sys.argv[1]))) as driver:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    return RunFolder(tmp_path / "runs" / "one")  # the parent is not there either
+    return RunFolder(tmp_path / "runs" / "one")  # the parent does not exist either
 
 
 @contextlib.contextmanager
 def another_driver(folder: RunFolder) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A process that holds the run until its standard input ends, with its driver id."""
+    """A process that holds the lock until its standard input ends, with its driver id."""
     command = [sys.executable, "-c", HOLD, str(folder.path)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, env=child_environment(), **pipes) as process:
@@ -51,7 +51,7 @@ def another_driver(folder: RunFolder) -> Iterator[tuple[subprocess.Popen[str], s
 
 
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait for a condition; fail if it does not come true."""
+    """Wait for a condition; fail after a timeout."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -59,7 +59,7 @@ def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def write_lock(folder: RunFolder, *, seconds_ago: float = 0.0, **changes: Any) -> None:
-    """A lock as this process would write it, but for what is changed."""
+    """A lock as this process would write it, with the given changes."""
     with driving(folder):
         holder = json.loads(folder.run_lock.read_text())
     folder.run_lock.write_text(json.dumps({**holder, **changes}))
@@ -115,7 +115,7 @@ def test_a_killed_driver_holds_nothing(folder: RunFolder) -> None:
 
 
 def test_of_many_drivers_that_start_at_once_one_wins(folder: RunFolder) -> None:
-    """All try at once, and the winner holds the run until every other was refused."""
+    """All try at once, and the winner holds the lock until all others were refused."""
     start, refused = threading.Barrier(8), threading.Semaphore(0)
     won: list[str] = []
     lost: list[str] = []
@@ -140,7 +140,7 @@ def test_of_many_drivers_that_start_at_once_one_wins(folder: RunFolder) -> None:
 
 
 def test_a_process_id_that_is_used_again_does_not_hold_the_run(folder: RunFolder) -> None:
-    """The dead driver's process id now belongs to this process, which was started at another time."""
+    """The dead driver's process id now belongs to this process, which has another start time."""
     with another_driver(folder) as (process, _):
         started = json.loads(folder.run_lock.read_text())["started"]
         process.kill()
@@ -152,7 +152,7 @@ def test_a_process_id_that_is_used_again_does_not_hold_the_run(folder: RunFolder
 
 
 def test_the_start_of_a_process_is_that_of_the_operating_system(folder: RunFolder) -> None:
-    """Two processes' start times differ in the lock as much as psutil says, which computes them from the same clock ticks."""
+    """The start times of two processes differ in the lock as in psutil, which computes them from the same clock ticks."""
     with another_driver(folder) as (process, _):
         theirs, theirs_by_psutil = json.loads(folder.run_lock.read_text())["started"], psutil.Process(process.pid).create_time()
         process.kill()
@@ -173,7 +173,7 @@ def test_a_lock_that_was_cut_off_is_taken_over(folder: RunFolder, content: str) 
 
 
 def test_a_driver_on_another_machine_holds_the_run_for_as_long_as_its_lock_is_fresh(folder: RunFolder) -> None:
-    """Its process cannot be asked; clocks differ and file servers lag, so several heartbeats may be missing."""
+    """Its process cannot be checked; clocks differ and file servers lag, so several heartbeats may be missing."""
     write_lock(folder, host="elsewhere", process=1, started=0.0, seconds_ago=9 * STALE_SECONDS)
     holder = lock_holder(folder)
     assert holder is not None and holder["host"] == "elsewhere"
@@ -187,7 +187,7 @@ def test_a_driver_on_another_machine_holds_the_run_for_as_long_as_its_lock_is_fr
 
 def test_the_age_of_a_lock_does_not_matter_on_the_machine_where_its_driver_lives(folder: RunFolder) -> None:
     write_lock(folder, seconds_ago=1000 * STALE_SECONDS)
-    assert lock_holder(folder) is not None  # a driver that was stopped, or a laptop that slept
+    assert lock_holder(folder) is not None  # a suspended driver, or a laptop that was asleep
 
 
 def test_heartbeats_keep_the_lock_fresh_and_survive_one_that_cannot_be_written(folder: RunFolder) -> None:
@@ -210,7 +210,7 @@ def test_workers_of_a_killed_driver_are_waited_for_until_they_fall_silent(folder
     for beat in (silent, beating, slow):
         beat.touch()
     set_age(silent, STALE_SECONDS + 1)
-    set_age(beating, -3600)  # in the future: it cannot fall silent by itself
+    set_age(beating, -3600)  # in the future, so that it does not expire by itself
     set_age(slow, -3600)
     entered, leave = threading.Event(), threading.Event()
 
@@ -222,7 +222,7 @@ def test_workers_of_a_killed_driver_are_waited_for_until_they_fall_silent(folder
     thread = threading.Thread(target=drive)
     thread.start()
     until(lambda: not silent.exists())
-    assert folder.run_lock.exists() and beating.exists()  # the lock is taken first: no third driver comes in between
+    assert folder.run_lock.exists() and beating.exists()  # the lock is taken first, so that no third driver can start in between
     set_age(beating, STALE_SECONDS + 1)
     until(lambda: not beating.exists())
     assert not entered.wait(0.6) and slow.exists()

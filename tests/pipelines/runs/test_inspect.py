@@ -1,4 +1,4 @@
-"""Joined candidates against a join in plain Python, and what a person sees of them."""
+"""Joined candidates against a join in plain Python, and their printed form."""
 
 import io
 import math
@@ -81,7 +81,7 @@ def test_every_score_has_a_name_of_its_own(run: Path) -> None:
         ({"rejected_by": "zzz"}, "known are generator, heuristics, length, pmi"),
         ({"sort": "salency"}, "did you mean 'saliency'"),
         ({"source": "nowhere"}, "no candidate of source 'nowhere'"),
-        ({"round": 9}, "the last round that has is 1"),
+        ({"round": 9}, "the last round with decisions is 1"),
     ],
 )
 def test_a_name_that_is_not_there_is_answered_with_one_that_is(run: Path, asked: dict[str, Any], words: str) -> None:

@@ -1,4 +1,4 @@
-"""Training rows: each form as published, and evaluation asks with the very prompt that rows are trained on."""
+"""Training rows: each format as published, and evaluation uses the prompts of the training rows."""
 
 import math
 

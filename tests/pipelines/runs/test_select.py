@@ -1,4 +1,4 @@
-"""Selection against a plain-Python oracle, and its promises: one row each, the first rejecting filter, never a silent loss."""
+"""Selection against a plain-Python oracle, and its guarantees: one decision per candidate, by the first rejecting filter."""
 
 import dataclasses
 import math
@@ -59,7 +59,7 @@ def situations(draw):
 
 
 def first_rejection(failed, row_scores, filters) -> tuple[str, str] | None:
-    """(who, which column) rejects first, as a person would write it."""
+    """The first rejecting (filter, column), computed naively."""
     if failed:
         return "generator", "it's broken"
     for name, bounds in filters:
@@ -155,7 +155,7 @@ def test_a_candidate_scored_twice_is_our_fault() -> None:
 
 def test_a_bound_on_a_column_that_is_not_there_names_those_that_are() -> None:
     connection = connect(candidates([False]), {"pmi": score_table({"faithfulness": [1.0]}, 1)})
-    with pytest.raises(LimbeckError, match="filter pmi has a bound on 'faith' but scores only faithfulness"):
+    with pytest.raises(LimbeckError, match="filter pmi has a bound on 'faith', but its columns are faithfulness"):
         decide(connection, [("pmi", [Bound("faith", minimum=0.0)])])
 
 
@@ -230,12 +230,12 @@ def test_a_set_filter_that_drops_what_it_was_not_given_is_refused(ids: list[str]
             return pa.table({"candidate_id": ids, "reason": ["?"] * len(ids)})
 
     connection = connect(candidates([False]), {})
-    with pytest.raises(LimbeckError, match=r"filter careless drops .* mend its select"):
+    with pytest.raises(LimbeckError, match=r"filter careless returned a duplicate .* fix its select"):
         decide(connection, [], [Careless()])
 
 
 class Judging:
-    """A set-wise filter that drops one row, cannot judge another, and keeps what it found out."""
+    """A set-wise filter that drops one row, cannot judge another, and returns evidence."""
 
     name = "judging"
 
@@ -296,7 +296,7 @@ def test_a_generator_s_error_comes_first_and_has_words_in_any_case() -> None:
 
 
 def test_a_row_skipped_by_a_filter_without_bounds_is_kept() -> None:
-    """Nothing is asked of a score that no bound is on."""
+    """A score without a bound has no effect."""
     scores = score_table({"x": [None]}, 1).append_column("skipped_by", pa.array(["cheap"]))
     connection = connect(candidates([False]), {"pmi": scores})
     assert decide(connection, [("pmi", [])])["kept"].to_pylist() == [True]
@@ -324,7 +324,7 @@ def test_every_type_of_number_is_a_score(type_: pa.DataType) -> None:
 def test_what_is_no_number_is_evidence_and_no_score(values: pa.Array) -> None:
     found = pa.table({"candidate_id": ["id0"], "error": ["e"], "skipped_by": ["s"], "x": values, "y": [1.0]})
     connection = connect(candidates([False]), {"pmi": found})
-    with pytest.raises(LimbeckError, match="a bound on 'x' but scores only y;"):
+    with pytest.raises(LimbeckError, match="a bound on 'x', but its columns are y"):
         decide(connection, [("pmi", [Bound("x", minimum=0.0)])])
     plain, with_evidence = (joined(connection, ["pmi"], evidence=evidence) for evidence in (False, True))
     assert [name for name in plain.column_names if "." in name] == ["pmi.y"]
@@ -342,17 +342,17 @@ def test_a_filter_that_scores_nothing_and_an_unknown_score_are_named() -> None:
     connection = connect(
         candidates([False]), {"pmi": pa.table({"candidate_id": ["id0"]}), "length": score_table({"t": [1.0]}, 1)}
     )
-    with pytest.raises(LimbeckError, match="filter pmi has a bound on 'x' but scores only nothing;"):
+    with pytest.raises(LimbeckError, match="filter pmi has a bound on 'x', but its columns are none"):
         decide(connection, [("pmi", [Bound("x", minimum=0.0)])])
     table = joined(connection, ["pmi", "length"])
     assert scores_of(table, "length", "t").tolist() == [1.0]
-    with pytest.raises(LimbeckError, match="filter length has a bound on 'u' but scores only t;"):
+    with pytest.raises(LimbeckError, match="filter length has a bound on 'u', but its columns are t"):
         scores_of(table, "length", "u")
 
 
 def test_documents_are_joined_where_evidence_is_asked_for_and_sources_are_known() -> None:
     table = candidates([False] * 4)
-    sources = pa.table({"source_id": ["s0", "s1"], "document": ["zero", "one"]})  # that of s2 is lost, its candidate is not
+    sources = pa.table({"source_id": ["s0", "s1"], "document": ["zero", "one"]})  # s2 has no document; its candidate stays
     found = joined(connect(table, {}, sources), [], evidence=True)
     assert found["document"].to_pylist() == ["zero", "zero", "one", None]
     assert found["candidate_id"].to_pylist() == ["id0", "id3", "id1", "id2"]  # by (source_id, sample)
@@ -416,7 +416,7 @@ def test_each_set_filter_judges_what_the_one_before_left() -> None:
         "id2": ("second", "never"),
         "id4": ("pmi", "x -1 is below 0"),
     }
-    with pytest.raises(LimbeckError, match="filter second drops"):  # what the first has dropped is not the second's to judge
+    with pytest.raises(LimbeckError, match="filter second returned"):  # rows dropped by the first are not passed to the second
         decide(connect(candidates([False] * 5), scores), [("pmi", [])], [first, Dropping("second", {"id1": "no"})])
 
 
@@ -437,13 +437,13 @@ def test_evidence_of_set_filters_is_handed_on_where_there_is_some() -> None:
     connection = connect(candidates([False] * 2), {})
     decide(connection, [], [plain, extra], found.__setitem__)
     assert {name: table.to_pydict() for name, table in found.items()} == {"extra": {"candidate_id": ["id1"], "group": [7]}}
-    assert decide(connection, [], [extra])["kept"].to_pylist() == [True, True]  # nobody asks for it
+    assert decide(connection, [], [extra])["kept"].to_pylist() == [True, True]  # not requested
 
 
 @given(st.lists(st.booleans(), max_size=12), st.integers(0, 12), st.randoms())
 @settings(max_examples=40, deadline=None)
 def test_a_target_keeps_the_first_accepted_rows_of_the_order(kept: list[bool], target: int, random: Any) -> None:
-    """The oracle: walk through the order and count; what was rejected before keeps its reason."""
+    """The oracle: walk through the order and count; rows rejected before keep their reason."""
     rows = [
         {"candidate_id": f"id{n}", "source_id": "s", "sample": n, "kept": passes, "rejected_by": None if passes else "pmi"}
         | {"reason": None if passes else "x 0 is below 0.5"}

@@ -1,4 +1,4 @@
-"""What lock.json records of the stages of a run, read by a version that has more keys, other semantics or other packages."""
+"""The stages of a run in lock.json, read by a version that has more keys, other semantics or other packages."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def stages(found: Recipe) -> Stages:
 
 
 def begun(home: Path, run: Path, found: Recipe, finished: bool = False) -> RunFolder:
-    """A run folder whose every stage has begun."""
+    """A run folder in which every stage has been started."""
     folder = RunFolder(run)
     open_run(folder, stages(found), {}, "")
     for path in ("sources/train/part-0.parquet", "candidates/part-0.parquet", "scores/pmi/part-0.parquet", "student/config.json"):
@@ -78,11 +78,13 @@ def test_keys_that_the_version_of_the_run_did_not_have_refuse_nothing(home: Path
     edit(folder, forget)
     given = tiny(home, select=[{"kind": "duplicates"}], student={"kind": "sft", "base": {"kind": "layers", "layers": 1}})
     data = recipe(home)
-    assert data["sources"]["max_source_tokens"] == 200  # not the default: what was forgotten is a difference
-    with pytest.raises(LimbeckError, match=r"stage 'sources' differs \(max_source_tokens: 512 there, 200 here\)"):
+    assert data["sources"]["max_source_tokens"] == 200  # not the default, so a missing key is a difference
+    with pytest.raises(
+        LimbeckError, match=r"stage 'sources' differs \(max_source_tokens: 512 in the folder, 200 in this recipe\)"
+    ):
         open_run(folder, stages(given), {}, "")
     edit(folder, lambda lock: lock["stages"]["sources"].update(max_source_tokens=200))
-    with pytest.raises(LimbeckError, match=r"stage 'evaluation' differs \(dev_samples: 2 there, 1 here\)"):
+    with pytest.raises(LimbeckError, match=r"stage 'evaluation' differs \(dev_samples: 2 in the folder, 1 in this recipe\)"):
         open_run(folder, stages(given), {}, "")
     edit(folder, lambda lock: lock["stages"]["evaluation"].update(dev_samples=1))
     open_run(folder, stages(given), {}, "")
@@ -91,10 +93,10 @@ def test_keys_that_the_version_of_the_run_did_not_have_refuse_nothing(home: Path
 
 def test_a_difference_is_still_one(home: Path, tmp_path: Path) -> None:
     folder = begun(home, tmp_path, tiny(home))
-    with pytest.raises(LimbeckError, match=r"stage 'student' differs \(epochs: 1 there, 2 here\)"):
+    with pytest.raises(LimbeckError, match=r"stage 'student' differs \(epochs: 1 in the folder, 2 in this recipe\)"):
         open_run(folder, stages(tiny(home, student={**recipe(home)["student"], "epochs": 2})), {}, "")
     edit(folder, lambda lock: lock["stages"]["candidates"]["generator"].pop("samples"))
-    with pytest.raises(LimbeckError, match=r"generator.samples: 4 there, 3 here"):  # the default of a key that was not written
+    with pytest.raises(LimbeckError, match=r"generator.samples: 4 in the folder, 3 in this recipe"):  # the default
         open_run(folder, stages(tiny(home)), {}, "")
 
 
@@ -110,7 +112,7 @@ def test_other_semantics_refuse_an_unfinished_run_alone(
     with pytest.raises(LimbeckError, match=f"{words}, and this version has 2"):
         open_run(unfinished, stages(tiny(home)), {}, "")
     open_run(finished, stages(tiny(home)), {}, "")
-    assert "2" not in str(json.loads(finished.lock_file.read_text())["semantics"])  # what made its results stays on record
+    assert "2" not in str(json.loads(finished.lock_file.read_text())["semantics"])  # the old record is kept
 
 
 def test_nothing_is_refused_before_the_stage_has_begun(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +128,7 @@ def test_a_student_per_round_is_recorded_by_round(home: Path, tmp_path: Path) ->
     folder = begun(home, tmp_path, tiny(home, student=both))
     edit(folder, lambda lock: lock["stages"]["student"]["1"].pop("scheduler"))
     open_run(folder, stages(tiny(home, student=both)), {}, "")
-    with pytest.raises(LimbeckError, match=r"stage 'student' differs \(1.epochs: 2 there, 3 here\)"):
+    with pytest.raises(LimbeckError, match=r"stage 'student' differs \(1.epochs: 2 in the folder, 3 in this recipe\)"):
         open_run(folder, stages(tiny(home, student=[both[0], {"kind": "sft", "epochs": 3}])), {}, "")
 
 

@@ -1,4 +1,4 @@
-"""What-ifs on one real run of a tiny model, through the command line, against an oracle; nothing of the run is changed."""
+"""What-ifs on one real run of a tiny model, through the command line, against an oracle; the run is not changed."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ def run(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def digest(folder: Path) -> dict[str, str]:
-    """Every file of a run but for its selections."""
+    """Every file of a run except its selections."""
     files = [path for path in folder.rglob("*") if path.is_file() and "selections" not in path.parts]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -80,11 +80,7 @@ def test_a_row_whose_score_was_skipped_is_undecided_once_its_rejecter_lets_it_go
     skipped = sum(row["skipped_by"] == "length" for row in scores(run, "pmi").values())
     assert found["undecided"] == skipped > 0
     refused = limbeck("filter", run, "--set", "filters.length.min_output_tokens=1", "--apply", "looser")
-    assert (
-        refused.returncode == 1
-        and f"{skipped} rows cannot be decided" in refused.stderr
-        and "lazy=false --score" in refused.stderr
-    )
+    assert refused.returncode == 1 and f"cannot decide {skipped} row" in refused.stderr and "lazy=false --score" in refused.stderr
     assert digest(run) == before and not (run / "rounds/000/selections/looser").exists()
 
 
@@ -102,7 +98,7 @@ def test_what_was_skipped_is_scored_on_request_and_applied_beside_the_dataset(ru
     assert json.loads((folder / "selection.json").read_text())["settings"] == settings[1::2]
     assert digest(run) == before
     again = limbeck("filter", run, *settings, "--score", "--apply", "looser")
-    assert again.returncode == 1 and "is there already" in again.stderr
+    assert again.returncode == 1 and "already exists" in again.stderr
     assert WhatIf(run, score=None).decide(settings[1::2]).undecided == 0, "scores that were computed once are kept"
 
 
@@ -155,9 +151,11 @@ def test_calibration_can_be_tried_with_another_rate(run: Path) -> None:
 
 def test_another_model_or_filter_needs_scores(run: Path) -> None:
     trial = WhatIf(run)
-    with pytest.raises(LimbeckError, match="would measure something else, or more rows, so its scores must be computed first"):
+    with pytest.raises(
+        LimbeckError, match="measures something else, or more rows, than in the run, so its scores must be computed first"
+    ):
         trial.decide(["filters.pmi.engine.dtype=bfloat16"])
-    with pytest.raises(LimbeckError, match="filter second is not one of the run's"):
+    with pytest.raises(LimbeckError, match="filter second is not part of the run"):
         trial.decide(['filters=[{"kind": "length", "name": "second"}]'])
     settings = ['filters=[{"kind": "length", "name": "second", "min_output_tokens": 12}]', "select=[]"]
     found = counts(WhatIf(run, score=score_here).decide(settings))
@@ -169,11 +167,11 @@ def test_another_model_or_filter_needs_scores(run: Path) -> None:
     ("arguments", "words"),
     [
         (["--set", "teacher.model=x"], "only filters, select and calibration"),
-        (["--set", "filters.pni.min_saliency=1"], "no filter is called 'pni'; here are pmi, heuristics, length"),
+        (["--set", "filters.pni.min_saliency=1"], "no filter is named 'pni'; known filters: pmi, heuristics, length"),
         (["--set", "filters.pmi.min_salienci=1"], "did you mean 'min_saliency'"),
         (["--sweep", "filters.pmi.min_saliency=1:0:0.1"], "low:high:step"),
         (["--sweep", "filters.pmi.min_saliency"], "low:high:step"),
-        (["--set", "filters.pmi.min_faithfulness=2.0", "--apply", "none"], "nothing passes these limits"),
+        (["--set", "filters.pmi.min_faithfulness=2.0", "--apply", "none"], "no candidate passes these bounds"),
         (["--round", "7"], "round 7"),
     ],
 )
