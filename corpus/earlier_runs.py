@@ -10,7 +10,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.readers import RawRow, text_row
 from limbeck.corpus.tables import parquet_rows
 
-KEPT = ("prompt", "completion", "messages", "input", "output", "document", "reference", "facts")
+KEPT = ("prompt", "completion", "messages", "instruction", "input", "output", "document", "reference", "facts")
 """The columns of a dataset that go into the record; ids and scores belong to the earlier run."""
 
 

@@ -57,7 +57,7 @@ def select(context: Context, number: int) -> None:
             f"`limbeck inspect {folder.path} --round {number} --rejected-by {most}`, then relax that filter or improve the "
             "prompt, in a new run"
         )
-    facts = dataset_facts(context.recipe, number, rows, read_json(folder.calibration))
+    facts = dataset_facts(folder, context.recipe, number, rows, read_json(folder.calibration))
     write_dataset(folder.dataset(number), dataset_rows(folder, context.recipe, kept), facts)
     context.finish(folder.dataset(number), "decisions", number, rows_in=rows.candidates, rows_out=rows.kept)
     seconds = round(time.monotonic() - started, 3)

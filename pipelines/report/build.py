@@ -13,7 +13,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import DONE, done, read_json, read_table, write_json, write_text
 from limbeck.pipelines.runs.events import read_events, seconds_by_stage
 from limbeck.pipelines.runs.folder import RunFolder, existing
-from limbeck.pipelines.runs.funnel import funnel
+from limbeck.pipelines.runs.funnel import funnel, source_counts
 from limbeck.pipelines.runs.report_model import Bounds, Report, RoundReport, Seconds, Sources
 from limbeck.students.evaluation.measures import EvaluationRow
 from limbeck.students.evaluation.statistics import beaten_by
@@ -122,11 +122,8 @@ def _rounds(folder: RunFolder) -> list[RoundReport]:
 
 
 def _sources(folder: RunFolder) -> Sources | None:
-    """The counts recorded when the sources were read; None until then."""
-    place = folder.sources("train").parent
-    found = done(place)
-    known = {key: found[key] for key in Sources.model_fields if key in found} if found else None
-    return None if known is None else _validated(Sources, known, place / DONE)
+    counts = source_counts(folder)
+    return None if counts is None else _validated(Sources, counts, folder.sources("train").parent / DONE)
 
 
 def _name(folder: RunFolder) -> str:

@@ -11,12 +11,13 @@ from limbeck.generators.contract import Question
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.card import DatasetFacts
 from limbeck.pipelines.runs.folder import RunFolder
-from limbeck.pipelines.runs.report_model import Bounds, Rows
+from limbeck.pipelines.runs.funnel import source_counts
+from limbeck.pipelines.runs.report_model import Bounds, Rows, Sources
 from limbeck.pipelines.runs.rows import Answered, RowsConfig, plain, turns
 
 COLUMNS = (
     *("candidate_id", "source_id", "prompt", "completion", "document", "output", "reference"),
-    *("input", "messages", "facts"),  # if any candidate has them
+    *("instruction", "input", "messages", "facts"),  # if any row has them
 )
 """The columns of a dataset; the score columns follow."""
 
@@ -25,7 +26,8 @@ def dataset_rows(folder: RunFolder, recipe: Recipe, kept: pa.Table) -> pa.Table:
     """Training rows of kept candidates with document, reference and scores, ordered by source and sample.
 
     `kept` is a joined table with its evidence. The recipe's renderer writes prompt and completion. If a privacy filter redacts,
-    its text replaces the output. The columns input, messages and facts are omitted if every row is null.
+    its text replaces the output. The columns input, messages and facts are omitted if every row is null. `instruction` is the
+    generator's prompt, if the rows are text in which a template surrounds it.
     """
     sources = {row["source_id"]: row for row in read_parts(folder.sources("train"), SOURCES).to_pylist()}
     ids = kept["source_id"].to_pylist()
@@ -36,13 +38,16 @@ def dataset_rows(folder: RunFolder, recipe: Recipe, kept: pa.Table) -> pa.Table:
         outputs = [output if text is None else text for output, text in zip(outputs, clean, strict=True)]
     own = {name: _column(kept, name) for name in ("input", "reference", "messages", "facts")}
     references = [sources[i]["reference"] if mine is None else mine for i, mine in zip(ids, own["reference"], strict=True)]
+    rendered = _rendered(recipe.renderer, kept, sources, outputs, own)
+    framed = not recipe.renderer.chat and not rendered["prompt"].equals(pa.array(kept["prompt"].to_pylist(), pa.string()))
     columns = {
         "candidate_id": kept["candidate_id"],
         "source_id": kept["source_id"],
-        **_rendered(recipe.renderer, kept, sources, outputs, own),
+        **rendered,
         "document": pa.array([sources[i]["document"] for i in ids], pa.string()),
         "output": pa.array(outputs, pa.string()),
         "reference": pa.array(references, pa.string()),
+        **({"instruction": kept["prompt"]} if framed else {}),
         **{
             name: pa.array(own[name], CANDIDATES.field(name).type)
             for name in ("input", "messages", "facts")
@@ -76,7 +81,7 @@ def _column(kept: pa.Table, name: str) -> list[Any]:
     return list(kept[name].to_pylist()) if name in kept.column_names else [None] * int(kept.num_rows)
 
 
-def dataset_facts(recipe: Recipe, number: int, rows: Rows, calibration: Mapping[str, Any]) -> DatasetFacts:
+def dataset_facts(folder: RunFolder, recipe: Recipe, number: int, rows: Rows, calibration: Mapping[str, Any]) -> DatasetFacts:
     """The facts of a round for its dataset card."""
     student = number > 0 and recipe.next_teacher == "student"
     return DatasetFacts(
@@ -86,4 +91,5 @@ def dataset_facts(recipe: Recipe, number: int, rows: Rows, calibration: Mapping[
         teacher=f"the student of round {number - 1}" if student else recipe.teacher.model,
         seed=recipe.seed,
         bounds=Bounds.model_validate(calibration),
+        sources=Sources.model_validate(source_counts(folder)),
     )

@@ -64,11 +64,19 @@ def _turns(role: str, said: Any) -> Turns:
 
 
 def _write_alpaca(folder: Path, name: str, table: pa.Table) -> None:
-    rows = [_alpaca(*row) for row in _conversations(table)]
+    rows = _instructions(table) if "instruction" in table.column_names else [_alpaca(*row) for row in _conversations(table)]
     columns = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
     described = {name: {"file_name": "dataset.json", "formatting": "alpaca", "columns": columns}}
     (folder / "dataset.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "dataset_info.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def _instructions(table: pa.Table) -> list[dict[str, str]]:
+    """Instruction and input of rows whose prompt is made of them by a template."""
+    return [
+        {"instruction": row["instruction"], "input": row.get("input") or "", "output": row["output"], "system": ""}
+        for row in table.to_pylist()
+    ]
 
 
 def _alpaca(candidate_id: str, prompt: Turns, completion: Turns) -> dict[str, str]:

@@ -1,11 +1,14 @@
-"""Counts of candidates, of kept ones, and of those rejected by each filter."""
+"""Counts of sources, of candidates, of kept ones, and of those rejected by each filter."""
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
-from limbeck.pipelines.runs.report_model import Rows
+from limbeck.corpus.parts import done
+from limbeck.pipelines.runs.folder import RunFolder
+from limbeck.pipelines.runs.report_model import Rows, Sources
 from limbeck.pipelines.runs.select import BEYOND_TARGET, GENERATOR, UNDECIDED
 
 
@@ -23,3 +26,9 @@ def funnel(decisions: pa.Table, names: Sequence[str] | None = None, *, zeros: bo
         kept=sum(decisions["kept"].to_pylist()),
         rejected_by={name: rejected[name] for name in order if rejected[name] or (zeros and name in (names or ()))},
     )
+
+
+def source_counts(folder: RunFolder) -> dict[str, Any] | None:
+    """The fields of `Sources` recorded when the sources were read; None until then."""
+    found = done(folder.sources("train").parent)
+    return None if found is None else {key: found[key] for key in Sources.model_fields if key in found}

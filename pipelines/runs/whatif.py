@@ -245,7 +245,7 @@ def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[st
         write_table(temporary / "decisions.parquet", selection.decisions, DECISIONS)
         for filter_name, table in selection.choices.items():
             write_table(temporary / "choices" / f"{filter_name}.parquet", table)
-        facts = dataset_facts(selection.recipe, whatif.number, rows, selection.calibration)
+        facts = dataset_facts(whatif.folder, selection.recipe, whatif.number, rows, selection.calibration)
         write_dataset(temporary / "dataset", whatif.kept_rows(selection), facts)
         recipe = selection.recipe.model_dump(mode="json")
         chosen = {"settings": list(settings), "rows": rows.model_dump(), "filters": recipe["filters"], "select": recipe["select"]}

@@ -118,6 +118,15 @@ def test_formats_keep_every_character(
     assert info["file_name"] == "dataset.json" and set(info["columns"].values()) == set(written[0])
 
 
+def test_rows_made_by_a_template_are_exported_without_it(tmp_path: Path) -> None:
+    given = {**PLAIN, "instruction": "Shorten.", "input": "A document.", "output": "A summary."}
+    run = small_run(tmp_path / "run", given, {**given, "input": None})
+    folder = export(run, 0, "alpaca", tmp_path / "a")
+    rows = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    assert [row["instruction"] for row in rows] == ["Shorten."] * 2 and [row["input"] for row in rows] == ["A document.", ""]
+    assert all(row["output"] == "A summary." and row["system"] == "" for row in rows)
+
+
 def test_a_hugging_face_folder_is_the_dataset_without_the_runs_mark(run: Path, tmp_path: Path, offline: Path) -> None:
     out = export(run, 0, "huggingface", tmp_path / "out")
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "data"]
