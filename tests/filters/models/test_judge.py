@@ -257,8 +257,8 @@ def test_config_and_limits() -> None:
     with pytest.raises(LimbeckError, match="filter judge has no engine"):
         JudgeConfig().build(Provider())  # type: ignore[arg-type]
     for wrong, message in [
-        ({"min_preference": 0.5}, "no such score without compare"),
-        ({"compare": "lead", "min_score": 3.0}, "no such score with compare"),
+        ({"min_preference": 0.5}, "this score does not exist without compare"),
+        ({"compare": "lead", "min_score": 3.0}, "this score does not exist with compare"),
         ({"compare": "lead", "scale": {"highest": 3}}, "without grades"),
         ({"scale": {"lowest": 5, "highest": 5}}, "must be below"),
     ]:
