@@ -1,4 +1,4 @@
-"""Time and memory of both indexers: a helper of benchmarks/ngram.py, and the test of a build in little memory.
+"""Time and memory of both indexers: a helper of benchmarks/ngram.py, and a test of builds in little memory.
 
     python -m benchmarks.ngram_builds CORPUS INDEX --memory 400MiB --same-as OTHER_INDEX
 

@@ -1,4 +1,4 @@
-"""Runs the scripts of a part: batches their requests, stores every step, and limits the effect of a failed source to that source.
+"""Runs the scripts of a part: batches their requests, stores every step, and keeps a failed source from affecting others.
 
 The only module of generators/ that calls an engine. Engines that batch one call get the requests of all waiting scripts at once;
 engines that batch across callers get one thread per source, so that a finished source never waits for another.
