@@ -45,19 +45,19 @@ def main() -> None:
     print(f"{len(texts):,} rows of {np.mean([len(one) for one in ids]):.1f} tokens on average; {index.tokens:,} tokens indexed")
     for file in Path(arguments.index).glob("t*"):  # texts and tables into the page cache
         file.read_bytes()
-    sides: dict[str, list[float]] = {"the critic": [], "our index, row by row": []}
+    sides: dict[str, list[float]] = {"the filter": [], "our index, row by row": []}
     sample = [one.tolist() for one in ids[:: max(1, len(ids) // SAMPLE_ROWS)]][:SAMPLE_ROWS]
     critic(arguments.index, texts[:PART_ROWS])
     answers = critic(arguments.index, texts[:: max(1, len(ids) // SAMPLE_ROWS)][:SAMPLE_ROWS])[1]
     for _ in range(arguments.runs):
-        sides["the critic"].append(len(texts) / critic(arguments.index, texts)[0])
+        sides["the filter"].append(len(texts) / critic(arguments.index, texts)[0])
         sides["our index, row by row"].append(len(sample) / ours_by_row(index, sample))
         if arguments.peer_python:
             seconds, found = official(arguments.peer_python, arguments.index, sample)
             sides.setdefault("official engine", []).append(len(sample) / seconds)
             assert np.allclose(found, answers, atol=1e-9), "the two sides' scores differ"
     for name, rates in sides.items():
-        ratios = np.array(sides["the critic"]) / np.array(rates)
+        ratios = np.array(sides["the filter"]) / np.array(rates)
         print(
             f"{name}: {np.mean(rates):,.0f} rows/s ({min(rates):,.0f} to {max(rates):,.0f});"
             f" the filter is {np.mean(ratios):,.1f} times as fast ({min(ratios):,.1f} to {max(ratios):,.1f})"

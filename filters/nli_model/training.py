@@ -154,8 +154,8 @@ def _measures(folder: Path, pairs: Sequence[NliPair], held: Sequence[NliPair], s
 def _load(encoder: Path, seed: int) -> tuple[Any, Any]:
     """The encoder with a new head of three named classes, in float32, and its tokenizer without truncation or padding.
 
-    Word embeddings are frozen and dropout is disabled: each would nearly double the time of a step on a CPU, and words that no
-    pair contains stay consistent with the others.
+    Word embeddings are frozen and dropout is disabled: training the former, or the latter, would nearly double the time of a
+    step on a CPU. Frozen embeddings also keep words that no pair contains consistent with the others.
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
