@@ -259,7 +259,7 @@ def test_config_and_limits() -> None:
     for wrong, message in [
         ({"min_preference": 0.5}, "this score does not exist without compare"),
         ({"compare": "lead", "min_score": 3.0}, "this score does not exist with compare"),
-        ({"compare": "lead", "scale": {"highest": 3}}, "without grades"),
+        ({"compare": "lead", "scale": {"highest": 3}}, "a comparison has no grades"),
         ({"scale": {"lowest": 5, "highest": 5}}, "must be below"),
     ]:
         with pytest.raises(ValidationError, match=message):
