@@ -1,4 +1,4 @@
-"""Ways to spoil a summary whose document stays the same. Deterministic; a row that cannot be spoilt that way is left out."""
+"""Ways to corrupt a summary of an unchanged document. Deterministic; rows that a corruption does not apply to are left out."""
 
 import random
 import re
@@ -28,7 +28,7 @@ def mismatched(outputs: Sequence[str], sources: Sequence[str], place: int) -> st
 
 
 def swapped(outputs: Sequence[str], sources: Sequence[str], place: int) -> str | None:
-    """One name or number exchanged for one of another source's output."""
+    """One name or number exchanged for one from another source's output."""
     own = list(_ENTITY.finditer(outputs[place]))
     if not own:
         return None
@@ -48,7 +48,7 @@ def swapped(outputs: Sequence[str], sources: Sequence[str], place: int) -> str |
 
 
 def negated(outputs: Sequence[str], sources: Sequence[str], place: int) -> str | None:
-    """The first verb that can be negated by rule, negated."""
+    """The first verb that a rule can negate, negated."""
     for pattern, replacement in _NEGATIONS:
         said, count = pattern.subn(replacement, outputs[place], count=1)
         if count:
@@ -57,13 +57,13 @@ def negated(outputs: Sequence[str], sources: Sequence[str], place: int) -> str |
 
 
 def truncated(outputs: Sequence[str], sources: Sequence[str], place: int) -> str | None:
-    """The first half of its words."""
+    """The first half of the words."""
     words = outputs[place].split()
     return " ".join(words[: len(words) // 2]) if len(words) >= 4 else None
 
 
 def shuffled(outputs: Sequence[str], sources: Sequence[str], place: int) -> str | None:
-    """Its words in another order."""
+    """The words in random order."""
     words = outputs[place].split()
     random.Random(f"shuffle {place}").shuffle(words)
     return " ".join(words) if len(set(words)) >= 4 else None
@@ -79,7 +79,7 @@ CORRUPTIONS: dict[str, Callable[[Sequence[str], Sequence[str], int], str | None]
 
 
 def spoil(kept: pa.Table, name: str, count_tokens: Callable[[list[str]], list[int]]) -> pa.Table:
-    """The rows of `kept` (as filters are handed them) with their outputs spoilt."""
+    """The rows of `kept` (as passed to filters) with corrupted outputs."""
     outputs, sources = kept["output"].to_pylist(), kept["source_id"].to_pylist()
     rows: list[dict[str, Any]] = []
     for place, row in enumerate(kept.to_pylist()):

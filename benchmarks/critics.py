@@ -1,13 +1,14 @@
-"""How well each critic tells what a run kept from the same outputs spoilt: AUROC for every corruption, and a plot a critic.
+"""How well each filter separates a run's kept outputs from corrupted versions: AUROC per corruption, and a plot per filter.
 
     limbeck run pipelines/recipes/packages.yaml --set rounds=1 --set student=null --out runs/critics
     python -m benchmarks.critics runs/critics [--plots docs/filters/plots] [--nli MODEL] [--masked MODEL] [--only nli pmi ...]
 
-takes the kept candidates of the run's first round and five ways to spoil each: the output of another document (mismatched), an
-entity or number exchanged for another output's (swapped), the opposite said (negated), cut off half-way (truncated), and words in
-another order (shuffled). 0.5 is chance, 1.0 tells every spoilt pair from every kept one, below 0.5 the critic prefers the spoilt;
-n counts the pairs that a corruption could be made of. The run chose what it kept by heuristics, length and PMI, so those three
-look better here than they are. A critic of repeats (novelty, duplicates) sees the kept outputs first: a spoilt one repeats one.
+takes the kept candidates of the run's first round and corrupts each in five ways: the output of another document (mismatched), an
+entity or number exchanged for another output's (swapped), the statement negated (negated), cut off half-way (truncated), and
+words in random order (shuffled). 0.5 is chance, 1.0 separates all corrupted pairs from all kept ones, below 0.5 the filter
+prefers the corrupted ones; n counts the pairs that a corruption applies to. The run selected by heuristics, length and PMI, so
+the figures of these three are optimistic. Filters of repeats (novelty, duplicates) get the kept outputs first: a corrupted output
+repeats one.
 """
 
 import argparse
@@ -38,9 +39,9 @@ from limbeck.pipelines.recipe import FilterConfig
 from limbeck.pipelines.runs.folder import existing
 from limbeck.pipelines.runs.whatif import recorded_recipe
 
-Scores = dict[str, npt.NDArray[np.float64]]  # column → one value a pair
+Scores = dict[str, npt.NDArray[np.float64]]  # column → one value per pair
 
-# critic → (its section of a recipe, {column: +1 where higher is better, -1 where lower is})
+# filter → (its section of a recipe, {column: +1 if higher is better, -1 if lower is})
 CRITICS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "heuristics": ({"kind": "heuristics"}, {"cut_off": -1, "copied": -1, "repeated": -1}),
     "length": ({"kind": "length"}, {"output_tokens": 1, "compression": -1}),
@@ -62,16 +63,16 @@ CRITICS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "judge": ({"kind": "judge"}, {"score": 1}),
 }
 SET_WISE = {"novelty": {"rouge_l": -1}, "duplicates": {"jaccard": -1}, "diversity": {"entails_or_entailed": 1}}
-UNWANTED = "stupid*\nidiot*\ndamn*\ncrap*\nmoron*\n"  # a word list must be named, and any will do here
+UNWANTED = "stupid*\nidiot*\ndamn*\ncrap*\nmoron*\n"  # a word list is required, and any will do here
 
 
 def main() -> None:
-    """Score kept and spoilt pairs with every critic; print the table, write the plots."""
+    """Score kept and corrupted pairs with every filter; print the table, write the plots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--plots", type=Path)
     parser.add_argument("--nli", default="embedded:nli-minilm", help="the NLI model: an id, a folder or an embedded name")
-    parser.add_argument("--masked", help="a masked language model for masked_pmi, which is left out without one")
+    parser.add_argument("--masked", help="a masked language model for masked_pmi, which is skipped without one")
     parser.add_argument("--only", nargs="*", choices=sorted({*CRITICS, *SET_WISE}))
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -94,10 +95,10 @@ def main() -> None:
 
 
 class Asking:
-    """What the critics' configs take from this machine and run: models, a word list, an index of the run's own documents."""
+    """What the filter configs need from this machine and run: models, a word list, an index of the run's documents."""
 
     def __init__(self, run: Path, folder: Path, nli: str, masked: str | None) -> None:
-        """Make the word list and the index in a folder of their own."""
+        """Write the word list and build the index in `folder`."""
         recipe = recorded_recipe(existing(run))
         self.teacher = recipe.teacher.model_dump(mode="json")
         self.nli, self.masked = {"model": nli}, {"model": masked}
@@ -108,7 +109,7 @@ class Asking:
         build([folder / "documents.jsonl"], self.index, Settings(tokenizer=str(resolve(recipe.teacher.model))))
 
     def config(self, section: Mapping[str, Any]) -> Any:
-        """A critic's config with what it needs filled in."""
+        """A filter's config with its missing fields filled in."""
         adapter: TypeAdapter[Any] = TypeAdapter(FilterConfig)
         needs = {
             "toxicity": {"words": str(self.words)},
@@ -122,7 +123,7 @@ class Asking:
 
 
 def pairs(run: Path) -> dict[str, pa.Table]:
-    """What the first round kept, and each way of spoiling it, as filters are handed them."""
+    """The kept candidates of the first round, and each corruption of them, as passed to filters."""
     folder = existing(run)
     candidates, decisions = read_parts(folder.candidates(0), CANDIDATES), read_table(folder.decisions(0))
     kept_ids = pa.array(decisions.filter(decisions["kept"])["candidate_id"].to_pylist())
@@ -133,7 +134,7 @@ def pairs(run: Path) -> dict[str, pa.Table]:
 
 
 def by_row(name: str, tables: Mapping[str, pa.Table], asking: Asking, engines: Engines) -> dict[str, Scores]:
-    """The scores of a critic that looks at one pair at a time."""
+    """The scores of a filter that scores one pair at a time."""
     section, columns = CRITICS[name]
     critic = asking.config(section).build(engines)
     scored = {kind: critic.score(table) for kind, table in tables.items()}
@@ -141,7 +142,7 @@ def by_row(name: str, tables: Mapping[str, pa.Table], asking: Asking, engines: E
 
 
 def set_wise(name: str, tables: Mapping[str, pa.Table], asking: Asking, engines: Engines) -> dict[str, Scores]:
-    """What a critic of repeats makes of each output, beside the kept outputs of all (kept: of all other) candidates."""
+    """The scores of a filter of repeats: each output against the kept outputs of all (kept ones: of all other) candidates."""
     kept = tables["kept"]["output"].to_pylist()
     ids = {f"{id_}-{kind}": place for place, id_ in enumerate(tables["kept"]["candidate_id"].to_pylist()) for kind in CORRUPTIONS}
     found: dict[str, Scores] = {}
@@ -170,23 +171,23 @@ def set_wise(name: str, tables: Mapping[str, pa.Table], asking: Asking, engines:
 
 
 def shingles(text: str) -> set[tuple[str, ...]]:
-    """Pairs of neighbouring words, as the duplicates critic cuts them by default."""
+    """Pairs of adjacent words, the default shingles of the duplicates filter."""
     words = "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
     return set(zip(words, words[1:], strict=False)) or {tuple(words)}
 
 
 def jaccard(a: set[Any], b: set[Any]) -> float:
-    """The share of what either has that both have."""
+    """The Jaccard similarity of two sets."""
     return len(a & b) / len(a | b)
 
 
 def numbers(table: pa.Table, column: str) -> npt.NDArray[np.float64]:
-    """A column as float64, NaN where null."""
+    """A column as float64, NaN for null."""
     return np.array(table[column].cast(pa.float64()).to_pandas(), dtype=np.float64)
 
 
 def auroc(good: npt.NDArray[np.float64], bad: npt.NDArray[np.float64]) -> float:
-    """The probability that a good pair scores higher than a bad one, ties counting half; what has no score counts as lowest."""
+    """The probability that a good pair scores higher than a bad one, ties counting half; missing scores rank lowest."""
     from scipy.stats import rankdata
 
     good, bad = np.nan_to_num(good, nan=-np.inf), np.nan_to_num(bad, nan=-np.inf)
@@ -199,7 +200,7 @@ def auroc(good: npt.NDArray[np.float64], bad: npt.NDArray[np.float64]) -> float:
 def markdown(counts: Mapping[str, int], rows: list[dict[str, Any]]) -> str:
     """The table as Markdown."""
     head = " | ".join(f"{name} (n={counts[name]})" for name in CORRUPTIONS)
-    lines = [f"{counts['kept']} kept pairs", "", f"| critic | column | {head} |", "|---|---|" + "---|" * len(CORRUPTIONS)]
+    lines = [f"{counts['kept']} kept pairs", "", f"| filter | column | {head} |", "|---|---|" + "---|" * len(CORRUPTIONS)]
     for row in rows:
         lines.append(f"| {row['critic']} | {row['column']} | " + " | ".join(f"{row[name]:.2f}" for name in CORRUPTIONS) + " |")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A critic's scores of kept and spoilt pairs as one SVG: a panel a column, a row of points and a box for each kind of pair."""
+"""A filter's scores of kept and corrupted pairs as one SVG: a panel per column, a row of points and a box per kind of pair."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ COLOURS = ("#4f9d69", "#c8553d", "#d98b3a", "#a77bb5", "#7a8b99", "#c9a227")
 
 
 def plot(columns: Mapping[str, Mapping[str, npt.NDArray[np.float64]]], file: Path) -> None:
-    """Write the figure; `columns`: column → kind of pair → scores. Scores that are no number are counted in the label."""
+    """Write the figure; `columns`: column → kind of pair → scores. Scores that are NaN are counted in the label."""
     import matplotlib
 
     matplotlib.use("svg")

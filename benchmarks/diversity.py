@@ -1,10 +1,10 @@
-"""What the equivalence critic saves, against the plain ways in one run: questions to the classifier, and time for tree distances.
+"""Savings of the equivalence filter over the naive methods in one run: classifier questions, and time of tree distances.
 
 Questions: groups of candidates with planted equivalents, made from real sentences of installed packages' descriptions, and an
-oracle in place of the classifier, so that what is counted is only what is asked. The plain way asks every ordered pair. Each way
-must find the components that the transitive closure of all answers gives.
+oracle in place of the classifier, so that only questions are counted. The naive method asks every ordered pair. Each method must
+find the components of the transitive closure of all answers.
 
-Distances: dependency trees of the same sentences, against the packages zss and apted, which must find the same numbers.
+Distances: dependency trees of the same sentences, against the packages zss and apted, which must give the same numbers.
 
     python benchmarks/diversity.py [--sources 40] [--candidates 16] [--equivalents 2 4 8 16] [--classifier FOLDER] [--json]
 
@@ -35,9 +35,9 @@ def main() -> None:
     """Measure, compare and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sources", type=int, default=40)
-    parser.add_argument("--candidates", type=int, default=16, help="of each source")
-    parser.add_argument("--equivalents", type=int, nargs="+", default=[2, 4, 8, 16], help="mean candidates that say the same")
-    parser.add_argument("--agreement", type=float, default=0.9, help="how often the oracle sees what two texts have in common")
+    parser.add_argument("--candidates", type=int, default=16, help="per source")
+    parser.add_argument("--equivalents", type=int, nargs="+", default=[2, 4, 8, 16], help="mean number of equivalent candidates")
+    parser.add_argument("--agreement", type=float, default=0.9, help="how often the oracle recognises equivalent texts")
     parser.add_argument("--classifier", help="a model for natural-language inference, in place of the oracle")
     parser.add_argument("--trees", type=int, default=200, help="pairs of sentences")
     parser.add_argument("--json", action="store_true")
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def questions(arguments: argparse.Namespace, equivalents: int) -> dict[str, Any]:
-    """Ask for the graphs of all sources the plain way, with all edges, and with what the components need."""
+    """Build the graphs of all sources with the naive method, with all edges, and with only what the components need."""
     nodes, says = planted(arguments, equivalents)
     asked: list[Question] = []
     model = loaded(arguments.classifier) if arguments.classifier else oracle(says, arguments.agreement)
@@ -84,7 +84,7 @@ def questions(arguments: argparse.Namespace, equivalents: int) -> dict[str, Any]
 
 
 def planted(arguments: argparse.Namespace, equivalents: int) -> tuple[list[Node], dict[str, tuple[int, int]]]:
-    """Candidates made of real sentences with some words left out, and which sentence of which source each text says."""
+    """Candidates made of real sentences with some words left out, and the (source, sentence) that each text states."""
     rng = random.Random(0)
     sentences = real_sentences()
     nodes: list[Node] = []
@@ -102,7 +102,7 @@ def planted(arguments: argparse.Namespace, equivalents: int) -> tuple[list[Node]
 
 
 def real_sentences() -> list[str]:
-    """Sentences of 8 to 30 words from the descriptions of what is installed here."""
+    """Sentences of 8 to 30 words from the descriptions of the installed packages."""
     found: set[str] = set()
     for distribution in distributions():
         for line in str(distribution.metadata.get_payload() or "").split("\n"):
@@ -112,7 +112,7 @@ def real_sentences() -> list[str]:
 
 
 def oracle(says: dict[str, tuple[int, int]], agreement: float) -> Answer:
-    """Answers with yes for a share `agreement` of the ordered pairs of texts that say the same sentence, always alike."""
+    """Answers yes for a share `agreement` of the ordered pairs of texts that state the same sentence, deterministically."""
 
     def answer(asked: Sequence[Question]) -> list[float]:
         return [0.9 if says[a] == says[b] and random.Random(f"{a}\0{b}").random() < agreement else 0.1 for a, b in asked]
@@ -127,13 +127,13 @@ def loaded(model: str) -> Answer:
 
 
 def components(nodes: Sequence[Node], ask: Answer, config: GraphConfig) -> set[frozenset[str]]:
-    """The components of the graph as the critic asks for it."""
+    """The components of the graph as the filter builds it."""
     links = entailment_graph(nodes, ask, config)
     return closure([node.candidate_id for node in nodes], {(id_, other) for id_, of in links.items() for other in of.entails})
 
 
 def plain_components(nodes: Sequence[Node], ask: Answer) -> set[frozenset[str]]:
-    """The components by asking every ordered pair of every source."""
+    """The components from asking every ordered pair of every source."""
     by_source: dict[str, list[Node]] = {}
     for node in nodes:
         by_source.setdefault(node.source_id, []).append(node)
@@ -144,7 +144,7 @@ def plain_components(nodes: Sequence[Node], ask: Answer) -> set[frozenset[str]]:
 
 
 def closure(ids: Sequence[str], edges: set[tuple[str, str]]) -> set[frozenset[str]]:
-    """The connected components by walking from every node."""
+    """The connected components by traversal from every node."""
     neighbours: dict[str, set[str]] = {id_: set() for id_ in ids}
     for a, b in edges:
         neighbours[a].add(b)
@@ -160,7 +160,7 @@ def closure(ids: Sequence[str], edges: set[tuple[str, str]]) -> set[frozenset[st
 
 
 def distances(pairs: int) -> dict[str, Any]:
-    """Time tree edit distances in turns with two published packages, on the same trees."""
+    """Time tree edit distances, alternating with two published packages on the same trees."""
     rng = random.Random(0)
     sentences = real_sentences()
     parser = ParserConfig().load()
@@ -201,7 +201,7 @@ def nested(tree: Tree) -> tuple[str, list[Any]]:
 
 
 def zss_distance(a: Tree, b: Tree) -> int:
-    """What the package zss finds (building its trees included, which is little)."""
+    """The result of the package zss (including building its trees, which is little)."""
     import zss
 
     def node(tree: tuple[str, list[Any]]) -> Any:
@@ -211,7 +211,7 @@ def zss_distance(a: Tree, b: Tree) -> int:
 
 
 def apted_distance(a: Tree, b: Tree) -> int:
-    """What the package apted finds (building its trees included, which is little)."""
+    """The result of the package apted (including building its trees, which is little)."""
     from apted import APTED
     from apted.helpers import Tree as AptedTree
 

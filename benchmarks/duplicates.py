@@ -1,9 +1,9 @@
-"""Near duplicates at scale: seconds, peak memory, recall and precision against planted copies, and datasketch in the same run.
+"""Near-duplicates at scale: seconds, peak memory, recall and precision on planted copies, and datasketch in the same run.
 
-The pool is made to a fixed recipe: 7 in 10 rows are originals (sentences of 6 to 24 Zipf-distributed words, or the sentences of a
-folder of .jsonl files with a `text` field), 3 in 10 are copies of one with a share of words replaced, dropped or doubled that is
-drawn from 0 to 20 %; the rows are then shuffled. What the copies' exact similarity is, is worked out by sets in plain Python.
-Shingles are word pairs and the threshold is 0.7, the filter's defaults.
+The pool is generated: 7 in 10 rows are originals (sentences of 6 to 24 Zipf-distributed words, or the sentences of a folder of
+.jsonl files with a `text` field), 3 in 10 are copies of one with a share of words, drawn from 0 to 20 %, replaced, dropped or
+doubled; the rows are then shuffled. The copies' exact similarity is computed with sets in plain Python. Shingles are word pairs
+and the threshold is 0.7, the filter's defaults.
 
     python benchmarks/duplicates.py pool [--rows 1000000] [--corpus FOLDER]   MinHash, against datasketch on a sample
     python benchmarks/duplicates.py vectors [--rows 100000]                   cosines, against plain blocked products
@@ -40,8 +40,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["pool", "vectors", "encoder"])
     parser.add_argument("--rows", type=int)
-    parser.add_argument("--corpus", type=Path, help="a folder of .jsonl files; else Zipf words")
-    parser.add_argument("--sample", type=int, default=10_000, help="rows that datasketch works on")
+    parser.add_argument("--corpus", type=Path, help="a folder of .jsonl files; default: Zipf words")
+    parser.add_argument("--sample", type=int, default=10_000, help="number of rows for datasketch")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
     compare = {"pool": compare_pool, "vectors": compare_vectors, "encoder": compare_encoder}[arguments.what]
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def compare_pool(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The whole pool in a process of its own, then the sample by both in turns."""
+    """The whole pool in its own process, then the sample with both, alternating."""
     rows = arguments.rows or 1_000_000
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pool.parquet"
@@ -65,7 +65,7 @@ def compare_pool(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_pool(path: Path, rows: int, corpus: Path | None) -> None:
-    """Originals and copies, shuffled in blocks of families so that any slice holds whole families."""
+    """Originals and copies, shuffled in blocks of families so that any slice has whole families."""
     rng = np.random.default_rng(1)
     originals = round(rows * (1 - COPIES))
     found = real_sentences(corpus, originals) if corpus else zipf_sentences(rng, originals)
@@ -97,7 +97,7 @@ def zipf_sentences(rng: np.random.Generator, count: int) -> list[str]:
 
 
 def real_sentences(folder: Path, count: int) -> list[str]:
-    """The first distinct sentences of 5 to 40 words of the folder's documents, files in turns."""
+    """The first distinct sentences of 5 to 40 words of the folder's documents, alternating between files."""
     seen: dict[str, None] = {}
     readers = [read_sentences(file) for file in sorted(folder.glob("*.jsonl"))]
     while readers and len(seen) < count:
@@ -134,7 +134,7 @@ def edited(text: str, rng: np.random.Generator) -> str:
 
 
 def measure_pool(path: Path) -> dict[str, Any]:
-    """Seconds and peak memory of the filter on the pool, and how its groups compare with what was planted."""
+    """Seconds and peak memory of the filter on the pool, and a comparison of its groups with the planted ones."""
     table = pq.read_table(path)
     before = peak_mib()
     clock = time.perf_counter()
@@ -150,7 +150,7 @@ def measure_pool(path: Path) -> dict[str, Any]:
     found = recall(table, kept_for, range(0, table.num_rows))
     return {
         "rows": table.num_rows,
-        "characters a row": round(sum(map(len, table["output"].to_pylist())) / table.num_rows, 1),
+        "characters per row": round(sum(map(len, table["output"].to_pylist())) / table.num_rows, 1),
         "seconds": round(seconds, 1),
         "peak MiB (of that before: interpreter and table)": f"{peak:.0f} ({before:.0f})",
         "rows dropped": len(dropped),
@@ -163,7 +163,7 @@ def measure_pool(path: Path) -> dict[str, Any]:
 
 
 def recall(table: pa.Table, groups: np.ndarray, places: range) -> tuple[int, int]:
-    """How many of the planted pairs (a copy and the first row of its family) at or above the threshold are in one group."""
+    """The number of planted pairs (a copy and the first row of its family) at or above the threshold that are in one group."""
     families = table["family"].to_numpy()
     texts = table["output"].to_pylist()
     firsts: dict[int, tuple[int, set[tuple[str, ...]]]] = {}
@@ -183,7 +183,7 @@ def shingles(text: str) -> set[tuple[str, ...]]:
 
 
 def compare_sample(sample: pa.Table, runs: int) -> dict[str, Any]:
-    """The filter and datasketch on the same rows, in turns; datasketch's pairs are not checked, which is in its favour."""
+    """The filter and datasketch on the same rows, alternating; datasketch's pairs are not verified, which favours it."""
     theirs, ours = [], []
     for _ in range(runs):
         seconds, groups = timed(lambda: datasketch_groups(sample["output"].to_pylist()))
@@ -222,7 +222,7 @@ def datasketch_groups(texts: list[str]) -> np.ndarray:
 
 
 def compare_vectors(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Vectors of 384 dimensions about as spread as sentences', one in five near another; cosine at least 0.9."""
+    """Vectors of 384 dimensions with about the spread of sentence vectors, one in five near another; cosine at least 0.9."""
     rows = arguments.rows or 100_000
     rng = np.random.default_rng(2)
     spread = np.exp(-np.arange(384) / 120)
@@ -244,7 +244,7 @@ def compare_vectors(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def plain_products(vectors: np.ndarray, rows: int) -> int:
-    """How many pairs of the first rows reach the cosine, by products of whole blocks."""
+    """The number of pairs of the first rows that reach the cosine, by products of whole blocks."""
     count = 0
     for start in range(0, rows, 2048):
         for other in range(start, rows, 2048):
@@ -253,7 +253,7 @@ def plain_products(vectors: np.ndarray, rows: int) -> int:
 
 
 def compare_encoder(arguments: argparse.Namespace) -> dict[str, Any]:
-    """all-MiniLM-L6-v2 in float32 on the CPU, both with their own batching, in turns."""
+    """all-MiniLM-L6-v2 in float32 on the CPU, both with their own batching, alternating."""
     from sentence_transformers import SentenceTransformer
 
     from limbeck.cluster.engines.models import resolve
@@ -273,8 +273,8 @@ def compare_encoder(arguments: argparse.Namespace) -> dict[str, Any]:
     ratios = [their / our for their, our in zip(theirs, ours, strict=True)]
     return {
         "texts": rows,
-        "texts a second": round(rows / float(np.mean(ours))),
-        "sentence-transformers, texts a second": round(rows / float(np.mean(theirs))),
+        "texts per second": round(rows / float(np.mean(ours))),
+        "sentence-transformers, texts per second": round(rows / float(np.mean(theirs))),
         "ratio, mean and range": f"{np.mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
         "largest difference of a coordinate": f"{worst:.1e}",
     }

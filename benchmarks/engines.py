@@ -4,10 +4,10 @@
 
 The same prompts (descriptions of installed packages), model, dtype and sampling. Plain transformers is measured at the best of
 several batch sizes, for completion as in benchmarks/generate.py; its log-probabilities are a forward pass over padded batches,
-a log-softmax over the vocabulary, and a gather. vLLM is asked through our own engine of kind vllm, with prefix caching on, eager
-and, with --compiled, compiled as well. All pairs are those of the PMI critic; every contender is credited with the tokens of
-all pairs, whether it forwards or shares them. The contenders take turns; vLLM's processes are stopped while it is not theirs, as
-they would take a core by waiting. Where vLLM is not installed, its rows are left out.
+a log-softmax over the vocabulary, and a gather. vLLM runs through our own engine of kind vllm, with prefix caching on, eager
+and, with --compiled, also compiled. All pairs are those of the PMI filter; every contender is credited with the tokens of
+all pairs, whether it forwards or shares them. The contenders alternate; vLLM's processes are stopped meanwhile, because they
+would use a core while waiting. If vLLM is not installed, its rows are left out.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def plain_score(engine: TransformersEngine, pairs: Sequence[Pair], tokens: int, 
 
 
 def critic_pairs(engine: TransformersEngine, texts: Sequence[str]) -> list[Pair]:
-    """What the PMI critic asks about sentences of the documents: each as a summary of its own, and alone."""
+    """The PMI filter's pairs for sentences of the documents: each as a summary of its document, and alone."""
     from limbeck.corpus.sentences import split_sentences
 
     pairs = []
@@ -74,7 +74,7 @@ def critic_pairs(engine: TransformersEngine, texts: Sequence[str]) -> list[Pair]
 
 
 class Vllm:
-    """Our engine of kind vllm, whose processes run only while it is asked."""
+    """Our engine of kind vllm, whose processes run only during its turn."""
 
     def __init__(self, model: str, dtype: Any, eager: bool) -> None:
         """Start vLLM and stop its processes."""
@@ -87,7 +87,7 @@ class Vllm:
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[Engine]:
-        """The engine, running for the length of the block."""
+        """The engine, running for the duration of the block."""
         self._signal(signal.SIGCONT)
         try:
             yield self.engine
@@ -95,7 +95,7 @@ class Vllm:
             self._signal(signal.SIGSTOP)
 
     def close(self) -> None:
-        """End it."""
+        """Shut it down."""
         self._signal(signal.SIGCONT)
         self.engine.close()
 
@@ -157,7 +157,7 @@ def awake(vllm: Vllm, contender: Callable[[Engine], Run]) -> Run:
 
 
 def vllm_kinds(compiled: bool) -> list[tuple[str, bool]]:
-    """(name, eager) of each vLLM to measure; none where it is not installed."""
+    """(name, eager) of each vLLM to measure; empty if it is not installed."""
     if importlib.util.find_spec("vllm") is None:
         return []
     return [("vLLM, eager", True), *([("vLLM, compiled", False)] if compiled else [])]

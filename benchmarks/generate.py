@@ -3,7 +3,7 @@
     python benchmarks/generate.py --prompts 64 --samples 4 --threads 2
 
 Prompts, dtype, sampling and stop rule are the same; documents are installed packages' descriptions. Tokens are counted up
-to the first end token; the runs alternate, so that a busy machine slows both; the ratio is that of the medians.
+to the first end token; the runs alternate, so that load on the machine affects both; the ratio is that of the medians.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class Run:
 
 
 def documents(engine: TransformersEngine, count: int, tokens: int) -> list[str]:
-    """Return the descriptions of installed packages, without markup, cut to `tokens` tokens each."""
+    """Return the descriptions of installed packages, without markup, truncated to `tokens` tokens each."""
     found: list[str] = []
     for distribution in sorted(importlib.metadata.distributions(), key=lambda d: d.name):
         text = str(distribution.metadata.json.get("description", ""))
@@ -95,7 +95,7 @@ def plain(engine: TransformersEngine, prompts: Sequence[str], samples: int, samp
 
 
 def alternate(contenders: dict[str, Callable[[], Run]], repeats: int) -> dict[str, list[Run]]:
-    """Run every contender `repeats` times, in turns."""
+    """Run every contender `repeats` times, alternating."""
     runs: dict[str, list[Run]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, contender in contenders.items():
@@ -111,8 +111,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--document-tokens", type=int, default=150)
     parser.add_argument("--new-tokens", type=int, default=48)
-    parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64, 128], help="of plain generate, to try")
-    parser.add_argument("--probe-prompts", type=int, default=16, help="prompts with which the best batch size is found")
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64, 128], help="batch sizes of plain generate to try")
+    parser.add_argument("--probe-prompts", type=int, default=16, help="number of prompts for finding the best batch size")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="bfloat16")
@@ -143,13 +143,13 @@ def main() -> None:
         every = {name: [round(run.tokens_per_second, 1) for run in done] for name, done in runs.items()}
         print(json.dumps({"ratio": round(ratio, 2), "best_batch": best, "tried": tried, "tokens_per_second": every}))
         return
-    print(f"{arguments.prompts} prompts x {arguments.samples} samples, at most {arguments.new_tokens} tokens, {arguments.dtype}")
+    print(f"{arguments.prompts} prompts x {arguments.samples} samples, up to {arguments.new_tokens} tokens, {arguments.dtype}")
     for batch, speed in tried.items():
         print(f"  plain generate, {batch:4d} sequences, {len(probe)} prompts {speed:8.1f} tokens/s")
     for name, done in runs.items():
         speeds = [run.tokens_per_second for run in done]
         tokens = statistics.median(run.tokens for run in done)
-        print(f"  {name:15s} {medians[name]:8.1f} tokens/s ({min(speeds):.1f} to {max(speeds):.1f}), {tokens:.0f} tokens a run")
+        print(f"  {name:15s} {medians[name]:8.1f} tokens/s ({min(speeds):.1f} to {max(speeds):.1f}), {tokens:.0f} tokens per run")
     print(f"ratio {ratio:.2f} (plain generate at {best} sequences)")
 
 

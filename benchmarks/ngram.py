@@ -2,11 +2,11 @@
 
     python -m benchmarks.ngram WORK [--quick] [--runs 5] [--peer-python PYTHON] [--only queries]
 
-makes in the folder WORK what is missing of: a corpus (benchmarks/ngram_corpus.py, or --corpus with folders of JSON lines), an
-environment with the official engine (unless --peer-python names one that has infini-gram 2.6.0 and transformers), both indexes,
-and ours again in 16 shards, which both engines read. Then both answer the same queries, each in a process of its own, in turns.
-The official engine runs as quick as it can: prefetch depths 0, the quick form of the tokenizer. Times are of single calls from
-Python unless a row says batch; a ratio is official mean by our mean, with its range over the runs.
+creates in the folder WORK whatever is missing of: a corpus (benchmarks/ngram_corpus.py, or --corpus with folders of JSON lines),
+an environment with the official engine (unless --peer-python names one that has infini-gram 2.6.0 and transformers), both
+indexes, and ours again in 16 shards, which both engines read. Then both answer the same queries, each in its own process,
+alternating. The official engine runs with its fastest settings: prefetch depths 0, the fast tokenizer. Times are of single calls
+from Python unless a row says batch; a ratio is official mean by our mean, with its range over the runs.
 """
 
 import argparse
@@ -31,7 +31,7 @@ STEPS = ("ours", "our_table", "official")
 PEER = ("infini-gram==2.6.0", "transformers==5.23.0", "flask")
 SHARDS = 16
 SEPARATOR = 65535
-# Each row of ours, the official row it is compared with, and the ratio that is asked for.
+# Each row of ours, the official row it is compared with, and the target ratio.
 ROWS = {
     **{
         f"count n={n} {form}": (f"count n={n} list", least)
@@ -68,8 +68,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="40 MB of text")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--peer-python", type=Path)
-    parser.add_argument("--only", choices=[*STEPS, "queries"], help="one build, where it is missing, or the queries")
-    parser.add_argument("--under", default="", help="a command that every measured process runs under (flock, nice, taskset)")
+    parser.add_argument("--only", choices=[*STEPS, "queries"], help="only one build, if it is missing, or only the queries")
+    parser.add_argument("--under", default="", help="a command that wraps every measured process (flock, nice, taskset)")
     arguments = parser.parse_args()
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def machine() -> str:
-    """What it runs on, and how busy that is."""
+    """The hardware and its current load."""
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
     ]
@@ -117,7 +117,7 @@ def _peer(folder: Path) -> Path:
 
 
 def _built(work: Path, corpus: Path, tokenizer: str, peer_python: Path, only: str | None) -> dict[str, Any]:
-    """Build the indexes that are missing (or only one); what it took is kept beside them."""
+    """Build the missing indexes (or only one); the measurements are stored beside them."""
     record = work / "builds.json"
     figures: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
     cores = len(os.sched_getaffinity(0))
@@ -135,7 +135,7 @@ def _built(work: Path, corpus: Path, tokenizer: str, peer_python: Path, only: st
 
 
 def builds_table(figures: dict[str, Any]) -> str:
-    """The rows of the builds."""
+    """The table of the builds."""
     ours, table, official = figures["ours"], figures["our_table"], figures["official"]
     tokens = table["tokens"]
     whole = official["seconds"] / ours["seconds"]
@@ -144,19 +144,19 @@ def builds_table(figures: dict[str, Any]) -> str:
     bytes_a_token = [official["peak_sorting_bytes"] / tokens, table["peak_resident_bytes"] / tokens]
     return "\n".join(
         [
-            f"{tokens:,} tokens, separators included",
-            "| | official | ours | ratio | asked |",
+            f"{tokens:,} tokens, including separators",
+            "| | official | ours | ratio | target |",
             "|---|---|---|---|---|",
-            f"| build, tokenisation included | {official['seconds']:.0f} s | {ours['seconds']:.0f} s | {whole:.1f} | 4 |",
-            f"| the same, seconds of cores | {official['cpu_seconds']:.0f} s | {ours['cpu_seconds']:.0f} s | {cores:.1f} | |",
+            f"| build, including tokenisation | {official['seconds']:.0f} s | {ours['seconds']:.0f} s | {whole:.1f} | 4 |",
+            f"| the same, CPU seconds | {official['cpu_seconds']:.0f} s | {ours['cpu_seconds']:.0f} s | {cores:.1f} | |",
             f"| suffix array | {official['table_seconds']:.1f} s | {table['seconds']:.1f} s | {sort:.1f} | 5 |",
-            f"| its peak memory, bytes a token | {bytes_a_token[0]:.1f} | {bytes_a_token[1]:.1f} | | 10 |",
+            f"| its peak memory, bytes per token | {bytes_a_token[0]:.1f} | {bytes_a_token[1]:.1f} | | 10 |",
         ]
     )
 
 
 def make_workload(index: Path, held_out: Path, tokenizer: Tokenizer, quick: bool) -> dict[str, Any]:
-    """The queries: half of them pieces of the corpus, half of held-out documents; prompts of next tokens from the corpus."""
+    """The queries: half from the corpus, half from held-out documents; next-token prompts from the corpus."""
     draw = np.random.default_rng(0)
     corpus = np.memmap(index / "tokenized.0", dtype="<u2", mode="r")
     with open(held_out, encoding="utf-8") as lines:
@@ -207,11 +207,11 @@ def run_queries(work: Path, workload: Path, peer_python: Path, runs: int, under:
 
 
 def queries_table(results: list[dict[str, Any]]) -> str:
-    """The rows of the queries: microseconds, means and medians over the runs, and ratios of means with their range."""
+    """The table of the queries: microseconds, means and medians over the runs, and ratios of means with their range."""
     loads = ", ".join(f"{result['load']:.1f}" for result in results)
     lines = [
         f"{len(results)} runs, load before each: {loads}; the same answers in every row of counts",
-        "| microseconds | official mean (median) | ours mean (median) | ratio of means (range) | of medians | asked |",
+        "| microseconds | official mean (median) | ours mean (median) | ratio of means (range) | of medians | target |",
         "|---|---|---|---|---|---|",
     ]
     for name, (against, least) in ROWS.items():
@@ -226,7 +226,7 @@ def queries_table(results: list[dict[str, Any]]) -> str:
     score = [result["ours"]["score array"]["seconds"] for result in results]
     scored = results[0]["official"]["score array"]
     lines.append(
-        f"Scoring is time a token; 1M tokens took us {np.mean(score):.2f} s. The official figure is extrapolated from "
+        f"Scoring is time per token; 1M tokens took us {np.mean(score):.2f} s. The official figure is extrapolated from "
         f"{scored['calls']:,} tokens with at most 500 tokens before each; ours has no such bound."
     )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""How long both indexers take and how much memory: a helper of benchmarks/ngram.py, and the check of a build in little memory.
+"""Time and memory of both indexers: a helper of benchmarks/ngram.py, and a test of builds in little memory.
 
     python -m benchmarks.ngram_builds CORPUS INDEX --memory 400MiB --same-as OTHER_INDEX
 
@@ -68,10 +68,10 @@ print(json.dumps({"seconds": time.perf_counter() - begin}))
 
 
 def ours(corpus: Path, index: Path, tokenizer: str, memory_bytes: int | None = None) -> dict[str, Any]:
-    """Build our index of a corpus (a folder of JSON lines): seconds (clock and cores), steps, the peak of memory.
+    """Build our index of a corpus (a folder of JSON lines): seconds (wall and CPU), steps, peak memory.
 
-    With `memory_bytes` the build is told so much, and the kernel refuses it more: by a memory cgroup where one may be made, which
-    counts the page cache too, else by `ulimit -d`.
+    `memory_bytes` sets the build's memory budget, enforced by the kernel: with a memory cgroup if one can be created, which
+    includes the page cache, else with `ulimit -d`.
     """
     given = json.dumps([str(corpus), str(index), tokenizer, memory_bytes])
     figures = _watched([sys.executable, "-c", _OURS, given])
@@ -84,7 +84,7 @@ def ours(corpus: Path, index: Path, tokenizer: str, memory_bytes: int | None = N
 
 
 def our_table(index: Path, scratch: Path, width_bytes: int, threads: int) -> dict[str, Any]:
-    """Sort the tokens of an index again, all at once: seconds and the peak of memory of the suffix-array step alone."""
+    """Sort the tokens of an index again, all at once: seconds and peak memory of the suffix-array step alone."""
     text = index / "tokenized.0"
     table = scratch / "table.0"
     given = json.dumps([str(text), str(table), width_bytes, 64 << 30, threads])
@@ -96,7 +96,7 @@ def our_table(index: Path, scratch: Path, width_bytes: int, threads: int) -> dic
 
 
 def official(corpus: Path, index: Path, tokenizer: str, peer_python: Path, memory_gib: int, cores: int) -> dict[str, Any]:
-    """Build the official index with the same tokenizer (a local folder, in its quick form, put in the place of a hub's)."""
+    """Build the official index with the same tokenizer (a local folder, fast form, in place of a hub id)."""
     command = [
         str(peer_python),
         "-c",
@@ -115,7 +115,7 @@ def official(corpus: Path, index: Path, tokenizer: str, peer_python: Path, memor
 
 
 def dealt(index: Path, folder: Path, shards: int) -> None:
-    """Build our index of one shard again in many, from its token ids."""
+    """Rebuild our single-shard index with many shards, from its token ids."""
     tokens = np.fromfile(index / "tokenized.0", dtype="<u2")
     begins = np.fromfile(index / "offset.0", dtype="<u8").astype(np.int64) // 2
     ids = folder.with_name("ids.npy")
@@ -125,15 +125,15 @@ def dealt(index: Path, folder: Path, shards: int) -> None:
 
 
 def same_bytes(a: Path, b: Path) -> bool:
-    """Whether two files hold the same."""
+    """Whether two files have the same content."""
     with open(a, "rb") as one, open(b, "rb") as other:
         return hashlib.file_digest(one, "sha256").digest() == hashlib.file_digest(other, "sha256").digest()
 
 
 def _watched(command: list[str]) -> dict[str, Any]:
-    """Run a command; its seconds, its JSON (last line), and the largest memory of its processes together, in bytes.
+    """Run a command; return its seconds, its JSON (last line), and the peak total memory of its processes, in bytes.
 
-    "sorting" counts the processes of the official indexer that sort and merge, without the Python beside them.
+    "sorting" counts the official indexer's sorting and merging processes, without the parent Python process.
     """
     begin = time.perf_counter()
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "true" if command[0] == sys.executable else "false"}
@@ -145,7 +145,7 @@ def _watched(command: list[str]) -> dict[str, Any]:
         output, _ = process.communicate()
         watcher.join()
     if process.returncode != 0:
-        raise SystemExit(f"{command[0]} failed with status {process.returncode}; its words are above")
+        raise SystemExit(f"{command[0]} failed with status {process.returncode}; see its output above")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_seconds = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
     figures: dict[str, Any] = {"seconds": time.perf_counter() - begin, "cpu_seconds": cpu_seconds, "output": output}

@@ -1,9 +1,9 @@
-"""What a query costs where the index is not in memory: disk reads (major page faults) and time of counts on cold files.
+"""The cost of a query on an index that is not in memory: disk reads (major page faults) and time of counts on cold files.
 
     python -m benchmarks.ngram_cold WORK [--queries 300]
 
-WORK is a folder that benchmarks/ngram.py made. Before each row the text and the table are put out of the page cache
-(POSIX_FADV_DONTNEED); the sampled keys are read on opening, as a service would. The official figures are of the same files.
+WORK is a folder made by benchmarks/ngram.py. Before each row the text and the table are evicted from the page cache
+(POSIX_FADV_DONTNEED); the sampled keys are read on opening, as in a service. The official figures are of the same files.
 """
 
 import argparse
@@ -22,7 +22,7 @@ SIZES = (2, 5, 10)
 
 
 def main() -> None:
-    """Measure each engine in a process of its own and print."""
+    """Measure each engine in its own process and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--queries", type=int, default=300)
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def measure(work: Path, engine: str, queries: int) -> dict[str, Any]:
-    """Faults and microseconds a query, by the tokens of the query."""
+    """Faults and microseconds per query, by the query's length in tokens."""
     workload = np.load(work / "workload.npz")
     figures: dict[str, Any] = {}
     for size in SIZES:
@@ -66,7 +66,7 @@ def measure(work: Path, engine: str, queries: int) -> dict[str, Any]:
 
 
 def evict(folder: Path) -> None:
-    """Put the text and the table out of the page cache, as far as no process has them mapped."""
+    """Evict the text and the table from the page cache, as far as no process has them mapped."""
     for name in ("tokenized.0", "table.0"):
         descriptor = os.open(folder / name, os.O_RDONLY)
         os.fsync(descriptor)

@@ -1,11 +1,11 @@
-"""A text corpus for the n-gram benchmarks: the prose of Debian documentation packages by name, or of a folder.
+"""A text corpus for the n-gram benchmarks: the prose of named Debian documentation packages, or of a folder.
 
-Markup is taken out, exact duplicates are dropped, and one document in 64 (by its hash) is held out:
+Markup is removed, exact duplicates are dropped, and one document in 64 (by its hash) is held out:
 
     python -m benchmarks.ngram_corpus OUT [--megabytes 350] [--folder FOLDER]
 
-writes OUT/train/NAME.jsonl ({"text": ..., "source": ...}) and OUT/held_out.jsonl, and prints what it made. Packages are fetched
-with `apt-get download` and read without being installed or unpacked.
+writes OUT/train/NAME.jsonl ({"text": ..., "source": ...}) and OUT/held_out.jsonl, and prints a summary. Packages are fetched
+with `apt-get download` and read without installing or unpacking them.
 """
 
 import argparse
@@ -46,7 +46,7 @@ PACKAGES = (
 )
 _HELD_OUT_IN = 64
 _LEAST_CHARACTERS = 200
-_MOST_CHARACTERS = 1 << 20  # a dictionary is cut into documents of this size
+_MOST_CHARACTERS = 1 << 20  # a dictionary is split into documents of this size
 _MARKUP = (".html", ".htm", ".xhtml")
 _TEXT = (".txt", ".rst", ".md", ".dict.dz", ".pod", ".tex")
 _SKIPPED = re.compile(r"/(_sources|_static|_modules)/|searchindex|/copyright$|changelog")
@@ -59,19 +59,19 @@ _LINES = re.compile(r" ?\n\s*\n\s*")
 
 
 def main() -> None:
-    """Make the corpus and print what it holds."""
+    """Make the corpus and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--folder", type=Path, help="take the .html, .txt, .rst, .md and manual pages in it instead of packages")
-    parser.add_argument("--megabytes", type=int, default=350, help="stop after so much text (0.5 GB are there)")
-    parser.add_argument("--cache", type=Path, help="where packages are kept (OUT/packages)")
+    parser.add_argument("--folder", type=Path, help="use the .html, .txt, .rst, .md and manual pages in it instead of packages")
+    parser.add_argument("--megabytes", type=int, default=350, help="stop after this much text (0.5 GB are available)")
+    parser.add_argument("--cache", type=Path, help="where packages are stored (OUT/packages)")
     arguments = parser.parse_args()
     cache = arguments.cache or arguments.out / "packages"
     print(json.dumps(make_corpus(arguments.out, arguments.folder, arguments.megabytes * 1_000_000, cache), indent=1))
 
 
 def make_corpus(out: Path, folder: Path | None, most_bytes: int, cache: Path) -> dict[str, object]:
-    """Write the corpus unless it is there, and return its figures."""
+    """Write the corpus unless it exists, and return its figures."""
     record = out / "corpus.json"
     if record.exists():
         return dict(json.loads(record.read_text(encoding="utf-8")))
@@ -128,7 +128,7 @@ def _fetched(name: str, cache: Path) -> Path:
 
 
 def _members(package: Path) -> Iterator[tuple[str, bytes]]:
-    """The files of a package that hold text, in the package's order."""
+    """The text files of a package, in the package's order."""
     with (
         subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as unpacker,
         tarfile.open(fileobj=io.BufferedReader(unpacker.stdout), mode="r|") as archive,  # type: ignore[type-var, arg-type]

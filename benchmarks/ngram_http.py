@@ -2,9 +2,9 @@
 
     python -m benchmarks.ngram_http WORK --peer-python PYTHON [--runs 5] [--seconds 8] [--load-seconds 60]
 
-WORK is a folder that benchmarks/ngram.py made. 64 clients ask without a pause, each request on a new connection, the mix of
-benchmarks/ngram_load.py by token ids, `POST /` of both. The services run in turns; the clients are one process
-beside them, whose cost is a part of both figures. The load run is ours alone, while others send garbage, 10 MB, or hang up.
+WORK is a folder made by benchmarks/ngram.py. 64 clients send requests without a pause, each on a new connection, the mix of
+benchmarks/ngram_load.py by token ids, `POST /` of both. The services alternate; the clients are one process on the same machine,
+whose cost is part of both figures. The load run is ours alone, while other clients send garbage, 10 MB, or disconnect.
 """
 
 import argparse
@@ -55,7 +55,7 @@ if __name__ == "__main__":
 
 
 def main() -> None:
-    """Measure in turns and print."""
+    """Measure alternately and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--peer-python", type=Path, required=True)
@@ -82,18 +82,18 @@ def main() -> None:
     print(f"ratio of rates {np.mean(rates['ours']) / np.mean(rates['official']):.1f} ({ratios.min():.1f} to {ratios.max():.1f})")
     with served([*servers["ours"], str(arguments.port)], arguments.port):
         _, words = asyncio.run(clients(requests, arguments.port, arguments.load_seconds, nuisances=4))
-    print(f"{arguments.load_seconds:.0f} s beside 4 clients that misbehave: {words}")
+    print(f"{arguments.load_seconds:.0f} s with 4 misbehaving clients: {words}")
 
 
 def _script(work: Path) -> Path:
-    path = work / "serve_ours.py"  # workers are spawned, which wants a file
+    path = work / "serve_ours.py"  # workers are spawned, which needs a file
     path.write_text(_OURS)
     return path
 
 
 @contextlib.contextmanager
 def served(command: list[str], port: int) -> Iterator[None]:
-    """A service in a process of its own, up when it answers and stopped after."""
+    """A service in its own process, yielded when it responds and stopped afterwards."""
     search_path = os.pathsep.join(filter(None, sys.path)) if command[0] == sys.executable else ""
     environment = {**os.environ, "PYTHONPATH": search_path}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -116,11 +116,11 @@ async def _until_up(port: int, process: "subprocess.Popen[bytes]") -> None:
         if process.poll() is not None:
             break
         await asyncio.sleep(0.1)
-    raise SystemExit("the service did not come up; its words are above")
+    raise SystemExit("the service did not start; see its output above")
 
 
 async def clients(requests: list[Any], port: int, seconds: float, nuisances: int = 0) -> tuple[float, str]:
-    """64 clients that ask without a pause, and so many that misbehave: answers per second, and the figures in words."""
+    """64 clients without a pause, and `nuisances` misbehaving ones: responses per second, and the figures as text."""
     troubling = [asyncio.create_task(_nuisance(number, port)) for number in range(nuisances)]
     found, errors, wall = await ngram_load.load(("127.0.0.1", port), requests, CLIENTS, seconds)
     for task in troubling:

@@ -1,12 +1,12 @@
-"""Load an n-gram service as 64 people would, new connections, mixed queries; print requests/s, p50, p99 and errors.
+"""Load an n-gram service like 64 concurrent users, new connections, mixed queries; print requests/s, p50, p99 and errors.
 
     limbeck ngram serve NAME=FOLDER --workers 2 &
     python benchmarks/ngram_load.py http://127.0.0.1:8000 --index NAME
 
 The mix is 40 % count (1 to 10 tokens), 20 % prob (5), 20 % ∞-gram prob (64), 10 % next tokens (after 1 to 3), 10 % search.
-Queries are cut from documents of the index, one token in ten of the longer ones exchanged, so that some do not occur.
-`--api official` asks
-`POST /`, which any server of the official web API answers too (`--queries FILE` takes the token ids from a saved file then).
+Queries are cut from documents of the index, with one token in ten of the longer ones replaced, so that some do not occur.
+`--api official` sends
+`POST /`, which any server of the official web API supports (`--queries FILE` then reads the token ids from a saved file).
 """
 
 import argparse
@@ -21,11 +21,11 @@ from urllib.parse import urlsplit
 
 MIX = {"count": 40, "prob": 20, "infgram_prob": 20, "next": 10, "search": 10}
 OFFICIAL = {"count": "count", "prob": "prob", "infgram_prob": "infgram_prob", "next": "ntd", "search": "search_docs"}
-KINDS = 4000  # different requests, prepared before the clock starts
+KINDS = 4000  # different requests, prepared before timing starts
 
 
 def texts_of(url, index, seed):
-    """Token ids of windows of documents, drawn at random."""
+    """Token ids of random windows of documents."""
     body = json.dumps({"ids": [], "limit": 100, "max_tokens": 400, "seed": seed}).encode()
     request = urllib.request.Request(f"{url}/v1/{index}/search", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:

@@ -2,11 +2,11 @@
 
     python -m benchmarks.ngram_perplexity WORK [--tokens 40000]
 
-WORK is a folder that benchmarks/ngram.py made: the index of the corpus is WORK/ours, the documents WORK/corpus/held_out.jsonl,
-every second one for validation (λ is fitted there), the others for the test. Decontaminated is the same index with every document
-taken down of whose 13-grams at least 80 % occur in the documents measured, the rule of Liu et al. (2024) for the Pile. That rule
-leaves what large documents quote, so both are measured on all held-out documents and on the novel ones, of whose own 13-grams
-less than half occur in the whole corpus.
+WORK is a folder made by benchmarks/ngram.py: the index of the corpus is WORK/ours, the documents WORK/corpus/held_out.jsonl,
+every second one for validation (λ is fitted on it), the others for the test. Decontaminated is the same index without the
+documents of whose 13-grams at least 80 % occur in the evaluated documents, the rule of Liu et al. (2024) for the Pile. That rule
+keeps large documents that contain quotations, so both are evaluated on all held-out documents and on the novel ones, of whose own
+13-grams less than half occur in the whole corpus.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from limbeck.infinigram.index import Index
 from limbeck.infinigram.maintain import remove
 from limbeck.infinigram.model import contaminated, contaminated_share, fit, perplexity, relative_improvement, sparse_flags
 
-_CHARACTERS = 3000  # of each document: within the model's context
+_CHARACTERS = 3000  # of each document, to fit the model's context
 _SPLITS = ("validation", "test")
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--held-out", type=Path, help="WORK/corpus/held_out.jsonl")
     parser.add_argument("--model", default="embedded:smollm2-135m-instruct", help="its tokenizer is the index's")
-    parser.add_argument("--tokens", type=int, default=40_000, help="of each split, about")
+    parser.add_argument("--tokens", type=int, default=40_000, help="approximate number per split")
     arguments = parser.parse_args()
     work: Path = arguments.work
     index = Index.open(work / "ours")
@@ -53,7 +53,7 @@ def main() -> None:
         "| reference data | held out | test tokens | λ sparse, other | sparse positions | neural | with ∞-gram | improvement |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, folder in (("all", "ours"), (f"decontaminated ({number_down:,} documents less)", "decontaminated")):
+    for name, folder in (("all", "ours"), (f"decontaminated ({number_down:,} documents removed)", "decontaminated")):
         scored = infinite(Index.open(work / folder), ids)
         for measured, kept in (("all", every), ("novel", novel)):
             lines.append(f"| {name} | {measured} | {_row(scored, neural, kept)}")
@@ -61,12 +61,12 @@ def main() -> None:
 
 
 def _is_novel(index: Index, document: Any) -> Any:
-    """Whether less than half of a document's 13-grams occur in an index, for each of its tokens."""
+    """Whether less than half of a document's 13-grams occur in an index, repeated for each of its tokens."""
     return np.full(len(document), contaminated_share(index, document) < 0.5)
 
 
 def chosen(held_out: Path, index: Index, tokens: int) -> dict[str, list[str]]:
-    """The beginnings of held-out documents, in turns for validation and test, about so many tokens each."""
+    """The beginnings of held-out documents, alternately for validation and test, about `tokens` tokens each."""
     texts: dict[str, list[str]] = {split: [] for split in _SPLITS}
     left = dict.fromkeys(_SPLITS, tokens)
     with open(held_out, encoding="utf-8") as lines:
@@ -81,7 +81,7 @@ def chosen(held_out: Path, index: Index, tokens: int) -> dict[str, list[str]]:
 
 
 def _neural(cache: Path, texts: dict[str, list[str]], ids: dict[str, list[Any]], engine: Engine) -> Arrays:
-    """Natural log-probabilities of every token, [tokens] a split; kept in a file, since they take minutes."""
+    """Natural log-probabilities of every token, [tokens] per split; cached in a file, because they take minutes."""
     wanted = {split: sum(map(len, ids[split])) for split in _SPLITS}
     if cache.exists():
         kept = dict(np.load(cache))
@@ -90,13 +90,13 @@ def _neural(cache: Path, texts: dict[str, list[str]], ids: dict[str, list[Any]],
     found = {
         split: np.concatenate(engine.logprobs([Pair("", text) for text in texts[split]])).astype(np.float64) for split in _SPLITS
     }
-    assert {split: len(found[split]) for split in _SPLITS} == wanted, "one log-probability a token"
+    assert {split: len(found[split]) for split in _SPLITS} == wanted, "not one log-probability per token"
     np.savez(cache, **found)  # type: ignore[arg-type]
     return found
 
 
 def infinite(index: Index, ids: dict[str, list[Any]]) -> dict[str, tuple[Any, Any]]:
-    """∞-gram probabilities and sparse flags of every token, [tokens] a split."""
+    """∞-gram probabilities and sparse flags of every token, [tokens] per split."""
     found = {}
     for split in _SPLITS:
         scores = [index.score(document) for document in ids[split]]
@@ -106,7 +106,7 @@ def infinite(index: Index, ids: dict[str, list[Any]]) -> dict[str, tuple[Any, An
 
 
 def _row(infinite: dict[str, tuple[Any, Any]], neural: Arrays, kept: Arrays) -> str:
-    """Fit on the validation's kept tokens and measure on the test's."""
+    """Fit on the validation split's kept tokens and evaluate on the test split's."""
     fitted, tested = (
         (neural[split][kept[split]], infinite[split][0][kept[split]], infinite[split][1][kept[split]]) for split in _SPLITS
     )
@@ -120,7 +120,7 @@ def _row(infinite: dict[str, tuple[Any, Any]], neural: Arrays, kept: Arrays) -> 
 
 
 def decontaminate(work: Path, evaluation: list[Any]) -> int:
-    """Make WORK/decontaminated, unless it is there: links to the index's files and the documents taken down; say how many."""
+    """Make WORK/decontaminated, unless it exists: links to the index's files and the removed documents; return their number."""
     folder = work / "decontaminated"
     record = work / "decontaminated.json"
     if record.exists():
@@ -139,7 +139,7 @@ def decontaminate(work: Path, evaluation: list[Any]) -> int:
 
 
 def documents_of(index: Path) -> Iterator[Any]:
-    """The token ids of every document of an index of one shard."""
+    """The token ids of every document of a single-shard index."""
     tokens = np.memmap(index / "tokenized.0", dtype="<u2", mode="r")
     begins = np.fromfile(index / "offset.0", dtype="<u8").astype(np.int64) // 2
     for begin, end in zip(begins, [*begins[1:], len(tokens)], strict=True):

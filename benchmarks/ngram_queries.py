@@ -1,9 +1,9 @@
-"""One engine's query times: run by benchmarks/ngram.py in a process of its own, under each engine's own Python in turn.
+"""One engine's query times: run by benchmarks/ngram.py in its own process, under each engine's own Python, alternating.
 
     python benchmarks/ngram_queries.py official|ours INDEX INDEX_OF_MANY_SHARDS WORKLOAD.npz OUT.json
 
-Needs numpy and the engine, nothing else, so that the peer's environment can run it. Every time is one call from Python, the
-official engine with its prefetch depths at 0, which is its quickest setting. A row's items are never warmed: others are.
+Needs only numpy and the engine, so that the peer's environment can run it. Every time is one call from Python, with the
+official engine's prefetch depths at 0, its fastest setting. Warm-up uses other queries than the measured ones.
 """
 
 import gc
@@ -65,12 +65,12 @@ def official(index: str, many: str, workload: dict[str, Any]) -> dict[str, Figur
 
 
 def continued(found: dict[str, Any]) -> int:
-    """How often the next token came after the suffix."""
+    """How often the next token followed the suffix."""
     return int(found["cont_cnt"])
 
 
 def ours(index: str, many: str, workload: dict[str, Any]) -> dict[str, Figures]:
-    """Our rows; what takes arrays is timed with lists too."""
+    """Our rows; calls that take arrays are also timed with lists."""
     from limbeck import _infinigram
     from limbeck.infinigram.compat import InfiniGramEngine
     from limbeck.infinigram.index import Index
@@ -124,7 +124,7 @@ def ours(index: str, many: str, workload: dict[str, Any]) -> dict[str, Figures]:
 
 
 def batches(extension: Any, opened: Any, queries: Any) -> Figures:
-    """The whole row as one batch on one thread, in time a query."""
+    """The whole row as one batch on one thread, in time per query."""
     threads = extension.threads()
     extension.set_threads(1)
     offsets = np.arange(len(queries) + 1) * queries.shape[1]
@@ -137,20 +137,20 @@ def batches(extension: Any, opened: Any, queries: Any) -> Figures:
 
 
 def lists(queries: Any) -> list[list[int]]:
-    """Arrays as the lists that the official engine takes."""
+    """Arrays as lists, which the official engine takes."""
     return [query.tolist() for query in queries]
 
 
 def warm(count: Callable[[Any], Any], workload: dict[str, Any], calls: int = 20_000) -> None:
-    """Touch the files with queries that no row holds."""
+    """Touch the files with queries that are not measured."""
     for query in lists(workload["warm"][:calls]):
         count(query)
 
 
 def each(call: Callable[[Any], Any], items: Iterable[Any], answer: Callable[[Any], int]) -> Figures:
-    """Microseconds of every single call: mean, median, 99th percentile; and the sum of the answers, to compare engines by.
+    """Microseconds of every single call: mean, median, 99th percentile; and the sum of the answers, to compare engines.
 
-    As in `timeit`, the garbage collector rests meanwhile: it would walk through the lists of all queries in the middle of one.
+    As in `timeit`, the garbage collector is off: it would otherwise traverse the lists of all queries during a measurement.
     """
     nanoseconds = []
     answers = 0

@@ -1,11 +1,11 @@
-"""The n-gram critic's rows a second, against the official engine asked row by row, and against our own index asked so.
+"""The n-gram filter's rows per second, against the official engine and our own index, both queried row by row.
 
     python -m benchmarks.ngrams_filter INDEX [--peer-python PYTHON] [--rows 4000] [--runs 5]
 
-The outputs are sentences of installed packages' descriptions. Ours is the whole critic: text in, table of scores out,
-tokenised, in parts of 1,000 rows. The official engine (infini-gram 2.6.0, prefetch depths 0, its quickest) gets token ids ready
-made, and is asked what the columns follow from (`creativity` for a row, `infgram_prob` for each of its tokens) on a sample of 60
-rows. Sides take turns, and their answers on the sample are compared.
+The outputs are sentences of installed packages' descriptions. Ours is the whole filter: text in, table of scores out, with
+tokenisation, in parts of 1,000 rows. The official engine (infini-gram 2.6.0, prefetch depths 0, its fastest setting) gets
+precomputed token ids, and runs the queries that the columns need (`creativity` per row, `infgram_prob` for each of its tokens) on
+a sample of 60 rows. Both sides alternate, and their answers on the sample are compared.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SAMPLE_ROWS = 60
 
 
 def main() -> None:
-    """Take turns, compare the answers, print rows a second and ratios."""
+    """Alternate, compare the answers, print rows per second and ratios."""
     if sys.argv[1:2] == ["as-peer"]:
         peer(*sys.argv[2:])
         return
@@ -45,27 +45,27 @@ def main() -> None:
     print(f"{len(texts):,} rows of {np.mean([len(one) for one in ids]):.1f} tokens on average; {index.tokens:,} tokens indexed")
     for file in Path(arguments.index).glob("t*"):  # texts and tables into the page cache
         file.read_bytes()
-    sides: dict[str, list[float]] = {"the critic": [], "our index, row by row": []}
+    sides: dict[str, list[float]] = {"the filter": [], "our index, row by row": []}
     sample = [one.tolist() for one in ids[:: max(1, len(ids) // SAMPLE_ROWS)]][:SAMPLE_ROWS]
     critic(arguments.index, texts[:PART_ROWS])
     answers = critic(arguments.index, texts[:: max(1, len(ids) // SAMPLE_ROWS)][:SAMPLE_ROWS])[1]
     for _ in range(arguments.runs):
-        sides["the critic"].append(len(texts) / critic(arguments.index, texts)[0])
+        sides["the filter"].append(len(texts) / critic(arguments.index, texts)[0])
         sides["our index, row by row"].append(len(sample) / ours_by_row(index, sample))
         if arguments.peer_python:
             seconds, found = official(arguments.peer_python, arguments.index, sample)
             sides.setdefault("official engine", []).append(len(sample) / seconds)
             assert np.allclose(found, answers, atol=1e-9), "the two sides' scores differ"
     for name, rates in sides.items():
-        ratios = np.array(sides["the critic"]) / np.array(rates)
+        ratios = np.array(sides["the filter"]) / np.array(rates)
         print(
             f"{name}: {np.mean(rates):,.0f} rows/s ({min(rates):,.0f} to {max(rates):,.0f});"
-            f" the critic is {np.mean(ratios):,.1f} times as quick ({min(ratios):,.1f} to {max(ratios):,.1f})"
+            f" the filter is {np.mean(ratios):,.1f} times as fast ({min(ratios):,.1f} to {max(ratios):,.1f})"
         )
 
 
 def sentences(number: int) -> list[str]:
-    """Sentences of installed packages' descriptions, drawn with a fixed seed (again and again where there are too few)."""
+    """Sentences of installed packages' descriptions, drawn with a fixed seed (repeatedly if there are too few)."""
     from limbeck.corpus.packages import read_packages
     from limbeck.corpus.sentences import split_sentences
 
@@ -75,7 +75,7 @@ def sentences(number: int) -> list[str]:
 
 
 def critic(index: str, texts: list[str]) -> tuple[float, list[list[float]]]:
-    """Seconds of the whole critic, and its three figures a row."""
+    """Seconds of the whole filter, and its three figures per row."""
     import pyarrow as pa
 
     from limbeck.filters.ngram.ngrams import NgramsConfig
@@ -91,7 +91,7 @@ def critic(index: str, texts: list[str]) -> tuple[float, list[list[float]]]:
 
 
 def ours_by_row(index: Any, rows: list[list[int]]) -> float:
-    """Seconds of our index asked for one row after another, from ids."""
+    """Seconds of our index queried row by row, from ids."""
     begin = time.perf_counter()
     for ids in rows:
         figures(index.creativity(ids).tolist(), index.score(ids).probabilities.tolist())
@@ -109,7 +109,7 @@ def figures(ends: list[int], probabilities: list[float]) -> list[float]:
 
 
 def official(python: str, index: str, rows: list[list[int]]) -> tuple[float, list[list[float]]]:
-    """Seconds of the official engine in its own process, and the same three figures a row."""
+    """Seconds of the official engine in its own process, and the same three figures per row."""
     with tempfile.TemporaryDirectory() as folder:
         given, out = Path(folder) / "rows.json", Path(folder) / "out.json"
         given.write_text(json.dumps(rows), encoding="utf-8")
@@ -119,7 +119,7 @@ def official(python: str, index: str, rows: list[list[int]]) -> tuple[float, lis
 
 
 def peer(index: str, given: str, out: str) -> None:
-    """Run under the peer's Python, which has its engine and numpy alone."""
+    """Run under the peer's Python, which has only its engine and numpy."""
     from infini_gram.engine import InfiniGramEngine  # type: ignore[import-not-found]
 
     rows = json.loads(Path(given).read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
 """NLI scoring against the `transformers` pipeline at its best batch size: same model, pairs, dtype and threads, in one run.
 
-The pairs are what a pool has: descriptions of installed packages, each with several candidate sentences. Inputs are sorted by
-length for the pipeline too, every batch size is tried first on a sample, and the best one is measured, in turns with ours.
-Weights are random (they do not change the time); the sizes are those of the named models.
+The pairs are like those of a pool: descriptions of installed packages, each with several candidate sentences. Inputs are sorted
+by length for the pipeline too, every batch size is tried first on a sample, and the best one is measured, alternating with ours.
+Weights are random (they do not affect the time); the sizes are those of the named models.
 
     python benchmarks/nli.py [--sizes tiny minilm base] [--dtypes float32 bfloat16] [--seconds 20] [--json]
 """
@@ -49,9 +49,9 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--documents", type=int, default=40)
-    parser.add_argument("--candidates", type=int, default=8, help="of each document")
+    parser.add_argument("--candidates", type=int, default=8, help="per document")
     parser.add_argument("--document-words", type=int, default=120)
-    parser.add_argument("--seconds", type=float, default=20, help="of the pipeline, for each model and dtype")
+    parser.add_argument("--seconds", type=float, default=20, help="time of the pipeline, for each model and dtype")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def pool(arguments: argparse.Namespace) -> Pairs:
-    """Documents of installed packages, each with sentences of its own and of others as candidates, in a shuffled order."""
+    """Documents of installed packages, each with sentences of its own and of others as candidates, shuffled."""
     generator = np.random.default_rng(0)
     documents = [" ".join(row.text.split()[: arguments.document_words]) for row in read_packages() if len(row.text.split()) > 40]
     documents = documents[: arguments.documents]
@@ -83,7 +83,7 @@ def pool(arguments: argparse.Namespace) -> Pairs:
 
 
 def make(folder: Path, size: str) -> None:
-    """Save a model of that size with random weights, and the tokenizer of the packaged encoder (base: as RoBERTa)."""
+    """Save a model of that size with random weights, and the tokenizer of the packaged encoder (base: RoBERTa's)."""
     tokenizer = AutoTokenizer.from_pretrained(resolve("embedded:all-minilm-l6-v2"))
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
@@ -108,7 +108,7 @@ def measure(folder: str, dtype: str, pairs: Pairs, arguments: argparse.Namespace
     ordered = sorted(pairs, key=lambda pair: -len(tokenizer(*pair)["input_ids"]))
     budget = arguments.seconds / (arguments.rounds + 2)
     sample = spread(ordered, 16)
-    run_pipeline(theirs, sample[:2], 2)  # both warm
+    run_pipeline(theirs, sample[:2], 2)  # warm up both
     ours.probabilities(sample[:2])
     rate = len(sample) / timed(lambda: run_pipeline(theirs, sample, 8))[0]
     trial = spread(ordered, int(np.clip(rate * budget / len(BATCH_SIZES), 16, len(ordered))))
@@ -116,8 +116,8 @@ def measure(folder: str, dtype: str, pairs: Pairs, arguments: argparse.Namespace
     best = max(rates, key=rates.__getitem__)
     measured = spread(ordered, int(np.clip(rate * budget, 16, len(ordered))))
     shuffled = [measured[place] for place in np.random.default_rng(1).permutation(len(measured))]
-    ours.probabilities(shuffled)  # every kernel is compiled by now, as it is after the first part of a pool
-    seconds = np.array(  # in turns, so that a busy machine slows both alike  # [rounds, theirs and ours, wall and processor]
+    ours.probabilities(shuffled)  # compiles every kernel, as after the first part of a pool
+    seconds = np.array(  # alternating, so that load affects both alike  # [rounds, theirs and ours, wall and processor]
         [
             [timed(lambda: run_pipeline(theirs, measured, best)), timed(lambda: ours.probabilities(shuffled))]
             for _ in range(arguments.rounds)
@@ -149,19 +149,19 @@ def run_pipeline(theirs: Any, pairs: Pairs, batch_size: int) -> np.ndarray:
 
 
 def tokens_of(ours: Classifier, pairs: Pairs) -> int:
-    """How many tokens the pairs have with what the template adds."""
+    """The number of tokens of the pairs, including the template's."""
     before = ours.usage.forwarded_tokens
     ours.probabilities(pairs)
     return ours.usage.forwarded_tokens - before
 
 
 def spread(pairs: Pairs, number: int) -> Pairs:
-    """So many pairs of every length, in order."""
+    """`number` pairs evenly spread over the lengths, in order."""
     return [pairs[place] for place in np.linspace(0, len(pairs) - 1, number).astype(int)]
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float]:
-    """Wall and processor seconds; the latter tell more on a machine that others use, with one thread."""
+    """Wall and CPU seconds; the latter are more reliable on a busy machine, with one thread."""
     clock, processor = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - clock, time.process_time() - processor

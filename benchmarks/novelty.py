@@ -1,13 +1,13 @@
 """ROUGE-L novelty over a whole pool, against brute force with rouge_score and with rapidfuzz, in one run on two pools.
 
-`made`: texts of Zipf words (16 in the mean), 45 % of them changed copies of earlier ones. `documentation`: distinct sentences of
-the installed packages' descriptions and of /usr/share/doc, or of another `--folder`; where they are too few, of Python's
+`made`: texts of Zipf words (16 on average), 45 % of them changed copies of earlier ones. `documentation`: distinct sentences of
+the installed packages' descriptions and of /usr/share/doc, or of another `--folder`; if these are too few, also of Python's
 docstrings.
 
-Brute force compares each text with all that was accepted before it, as self-instruct does. What it would take for the whole pool
-is extrapolated from a sample: for rapidfuzz, blocks of newcomers evenly spread over the pool, each against all that stood before
-them; for rouge_score, pairs drawn from all those that it would have to compare. The runs take turns. Limbeck is charged for
-cutting texts into words, rapidfuzz is not.
+Brute force compares each text with all texts accepted before it, as self-instruct does. Its time for the whole pool is
+extrapolated from a sample: for rapidfuzz, blocks of new texts evenly spread over the pool, each against all earlier ones; for
+rouge_score, random pairs of those that it would have to compare. The runs alternate. Limbeck's time includes splitting texts into
+words, rapidfuzz's does not.
 
     python benchmarks/novelty.py [--texts 52000] [--runs 5] [--folder DIR] [--json]
 """
@@ -41,8 +41,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=52_000)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--blocks", type=int, default=16, help=f"of {BLOCK_TEXTS} newcomers, the sample for rapidfuzz")
-    parser.add_argument("--pairs", type=int, default=5000, help="the sample for rouge_score")
+    parser.add_argument("--blocks", type=int, default=16, help=f"number of blocks of {BLOCK_TEXTS} new texts, rapidfuzz's sample")
+    parser.add_argument("--pairs", type=int, default=5000, help="rouge_score's sample")
     parser.add_argument("--folder", default="/usr/share/doc", help="where to look for documentation")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -59,7 +59,7 @@ def measure(texts: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
     scorer = brute.fastest_scorer()
     pairs = brute.drawn_pairs(arguments.pairs)
     cut = [(words(a), words(b)) for a, b in pairs]
-    contestants: dict[str, tuple[Callable[[], object], float]] = {  # what is run, and how much more the whole pool is
+    contestants: dict[str, tuple[Callable[[], object], float]] = {  # the work, and how many times as much the whole pool is
         "limbeck": (lambda: RougeIndex().judge(texts, LIMIT), 1.0),
         "limbeck, exact above 0.5": (lambda: RougeIndex(floor=0.5).judge(texts, LIMIT), 1.0),
         "rapidfuzz": (lambda: brute.compare(scorer), brute.pairs / brute.sampled_pairs),
@@ -77,7 +77,7 @@ def measure(texts: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
             run()
             seconds[name].append((time.perf_counter() - clock) * times)
     for name in ("rouge_score", "rouge_score, words cut before"):
-        seconds[name] = [value / CORES for value in seconds[name]]  # as if it ran on every core, and nothing were lost
+        seconds[name] = [value / CORES for value in seconds[name]]  # as if it ran on every core without any loss
     return {
         "texts": len(texts),
         "words in the mean": round(float(np.mean([len(words(text)) for text in texts])), 1),
@@ -96,10 +96,10 @@ def measure(texts: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 class Brute:
-    """A sample of newcomers, evenly spread over the pool, each block with all that was accepted before it."""
+    """A sample of new texts, evenly spread over the pool, each block with all texts accepted before it."""
 
     def __init__(self, texts: list[str], judged: Judged, blocks: int) -> None:
-        """Cut and number the words beforehand: brute force is not charged for it."""
+        """Split and number the words in advance, outside brute force's time."""
         places = np.linspace(0, len(texts) - BLOCK_TEXTS, blocks).astype(int)
         self.sample = np.concatenate([np.arange(place, place + BLOCK_TEXTS) for place in places])
         self.newcomers = [texts[place] for place in self.sample]
@@ -115,7 +115,7 @@ class Brute:
         self._lengths = np.array([len(text) for text in self.pool])
 
     def fastest_scorer(self) -> str:
-        """The better of two: F1 itself with a cut-off, or the length alone, whose F1 is then an array's matter."""
+        """The faster of two: F1 itself with a cut-off, or the length alone, with F1 computed from it as an array."""
         seconds = {}
         for scorer in ("Indel.normalized_similarity", "LCSseq.similarity"):
             clock = time.perf_counter()
@@ -124,7 +124,7 @@ class Brute:
         return min(seconds, key=lambda scorer: seconds[scorer])
 
     def compare(self, scorer: str) -> np.ndarray:
-        """The highest score of each newcomer, 0 below the limit, on all cores; block by block."""
+        """The highest score of each new text, 0 below the bound, on all cores; block by block."""
         best = np.zeros(len(self.sample))
         for begin in range(0, len(self.sample), BLOCK_TEXTS):
             size = int(self.before[begin])
@@ -141,7 +141,7 @@ class Brute:
         return best
 
     def drawn_pairs(self, count: int) -> list[tuple[str, str]]:
-        """Pairs of a text and one accepted before it, drawn evenly from all such pairs."""
+        """Pairs of a text and one accepted before it, drawn uniformly from all such pairs."""
         draw = np.random.default_rng(0)
         edges = np.cumsum(self._judged.before)
         drawn = draw.integers(0, edges[-1], count)
@@ -161,7 +161,7 @@ def score_words(pairs: Sequence[tuple[list[str], list[str]]]) -> list[float]:
 
 
 def one_by_one(brute: Brute) -> dict[str, str]:
-    """What judging and adding one text at a time costs in a full pool, and comparing it with all of it."""
+    """The time to compare and add one text in a full pool."""
     index = RougeIndex(brute.accepted)
     seconds: dict[str, list[float]] = {"limbeck": [], "rapidfuzz": []}
     for text, string in zip(brute.newcomers[:200], brute.strings, strict=False):
@@ -176,7 +176,7 @@ def one_by_one(brute: Brute) -> dict[str, str]:
 
 
 def checks(texts: list[str], judged: Judged, brute: Brute, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Assert that the decisions and scores are brute force's; says over how many."""
+    """Assert that the decisions and scores equal brute force's; returns how many were compared."""
     assert [rouge_l(a, b) for a, b in pairs] == score_plainly(pairs)
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     accepted: list[str] = []
@@ -194,7 +194,7 @@ def checks(texts: list[str], judged: Judged, brute: Brute, pairs: Sequence[tuple
 
 
 def memory(texts: list[str]) -> dict[str, str]:
-    """What judging adds to a process's peak, for a quarter, half and all of the pool."""
+    """The increase of a process's peak memory, for a quarter, half and all of the pool."""
     grown = {}
     for share in (4, 2, 1):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
@@ -210,7 +210,7 @@ def _grown_mib(texts: list[str]) -> float:
 
 
 def _peak_mib() -> float:
-    """This process's own peak (getrusage would tell the parent's where that was higher)."""
+    """This process's own peak (getrusage would report the parent's if that was higher)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
@@ -226,7 +226,7 @@ def shown(values: Any) -> str:
 
 
 def table(figures: dict[str, dict[str, Any]]) -> str:
-    """One line a figure, one column a pool."""
+    """One line per figure, one column per pool."""
     names = list(next(iter(figures.values())))
     lines = [f"{'':>44}  " + "  ".join(f"{pool:<44}" for pool in figures)]
     lines += [

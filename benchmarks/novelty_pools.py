@@ -1,4 +1,4 @@
-"""The two pools of `novelty.py`: one made to a recipe, one of sentences from the documentation that this machine has."""
+"""The two pools of `novelty.py`: one generated, one of sentences from the documentation on this machine."""
 
 import gzip
 import re
@@ -13,12 +13,12 @@ from limbeck.corpus.packages import read_packages
 
 _VOCABULARY = 30_000
 _COPIES = 0.45  # the share of texts that are changed copies of an earlier one
-_MOST_CHANGED = 0.6  # of a copy's words, at most; drawn evenly for each
+_MOST_CHANGED = 0.6  # maximum share of a copy's words; drawn uniformly for each copy
 _SENTENCE_WORDS = range(4, 61)
 
 
 def made(count: int, seed: int = 0) -> list[str]:
-    """Texts of 3 to 80 Zipf words, 16 in the mean; a copy's words are replaced, dropped and inserted (2 : 1 : 1)."""
+    """Texts of 3 to 80 Zipf words, 16 on average; a copy's words are replaced, dropped and inserted (2 : 1 : 1)."""
     draw = np.random.default_rng(seed)
     odds = np.cumsum(1 / (np.arange(_VOCABULARY) + 3.7))  # Zipf-Mandelbrot
     names = np.array([f"w{word}" for word in range(_VOCABULARY)], object)
@@ -42,7 +42,7 @@ def made(count: int, seed: int = 0) -> list[str]:
 
 
 def documentation(count: int, folder: str) -> tuple[list[str], str]:
-    """`count` distinct sentences, drawn evenly from at least three times as many, and where they were found."""
+    """`count` distinct sentences, drawn uniformly from at least three times as many, and their sources."""
     found: dict[str, None] = {}
     taken: list[str] = []
     libraries = sysconfig.get_paths()["stdlib"]
@@ -73,7 +73,7 @@ def _sentences(text: str) -> Iterator[str]:
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
-    """The text files at any depth, gzipped or not, in an order that only depends on their names and is not the alphabet's."""
+    """The text files at any depth, gzipped or not, in a pseudorandom order that depends only on their names."""
     for file in sorted(folder.rglob("*"), key=lambda file: sha256(str(file).encode("utf-8", "replace")).digest()):
         if file.is_file() and (not suffixes or file.suffix in suffixes):
             try:

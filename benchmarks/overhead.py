@@ -3,8 +3,8 @@
     python benchmarks/overhead.py runs/quickstart
 
 Imports, loading, process starts, Ray, reading, writing, statistics and the report all count as overhead. With several workers a
-stage's seconds are divided by their number, so a worker that waits (a critic for candidates, say) counts as overhead too. Parts
-in flight side by side share the seconds of their worker.
+stage's seconds are divided by their number, so a waiting worker (a filter that waits for candidates, say) counts as overhead too.
+Parts in flight at the same time share the seconds of their worker.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """PMI scoring against the naive computation: same model, dtype, documents and candidates, in one run.
 
-The naive one is what a person would write first: for each candidate and each of the four terms, one sequence through the model, a
-log-softmax over the whole vocabulary at every place, and a sum over the target's tokens. The masked forms run, where no model is
-named, a model of the size of t5-small or of a BERT of six layers, with random weights: they cost what trained ones cost. Their
+The naive one is the obvious implementation: for each candidate and each of the four terms, one sequence through the model, a
+log-softmax over the whole vocabulary at every position, and a sum over the target's tokens. If no model is named, the masked
+forms run a model of the size of t5-small or of a six-layer BERT, with random weights: they cost what trained ones cost. Their
 candidates are sentences of the documents.
 
     python -m benchmarks.pmi [--form causal|t5|bert] [--dtype float32] [--documents 8] [--json]
@@ -54,13 +54,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--form", default="causal", choices=["causal", "t5", "bert"])
     parser.add_argument(
-        "--model", default="embedded:smollm2-135m-instruct", help="of the causal form; counts the documents' tokens"
+        "--model", default="embedded:smollm2-135m-instruct", help="model of the causal form; counts the documents' tokens"
     )
-    parser.add_argument("--masked-model", help="a T5 or a BERT-like model; none: one with random weights")
+    parser.add_argument("--masked-model", help="a T5 or BERT-like model; default: one with random weights")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--documents", type=int, default=8)
     parser.add_argument("--document-tokens", type=int, default=150)
-    parser.add_argument("--candidates", type=int, default=8, help="of each document")
+    parser.add_argument("--candidates", type=int, default=8, help="per document")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     figures = measure(arguments)
@@ -80,11 +80,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             model = arguments.masked_model or str(random_model(Path(folder), arguments.form, candidates))
             loaded = MaskedConfig(model=model, dtype=arguments.dtype).load()
         filter_, naive, usage = MaskedPmiFilter(loaded), NaiveMasked(loaded), loaded.usage
-    filter_.score(candidates.slice(0, 1))  # both warm
+    filter_.score(candidates.slice(0, 1))  # warm up both
     naive.score(candidates.slice(0, 1))
     forwarded, naive.forwarded_tokens = usage.forwarded_tokens, 0
     scored, expected, seconds, naive_seconds = [], [], [], []
-    for group in by_document(candidates):  # in turns, so that a busy machine slows both alike
+    for group in by_document(candidates):  # alternating, so that load affects both alike
         clock = time.perf_counter()
         scored.append(filter_.score(group))
         seconds.append(time.perf_counter() - clock)
@@ -115,7 +115,7 @@ def by_document(candidates: pa.Table) -> list[pa.Table]:
 
 
 def differences(scores: pa.Table, expected: npt.NDArray[np.float64], terms: Sequence[str] = TERMS) -> dict[str, float]:
-    """How far the filter is from the naive computation, at most: in nats, as a share of the term, and in the final score."""
+    """The largest deviation of the filter from the naive computation: in nats, as a share of the term, and in the final score."""
     found = np.stack([scores[term].to_numpy() for term in terms], axis=1)
     return {
         "max_difference_nats": float(np.abs(found - expected).max()),
@@ -133,7 +133,7 @@ def sampled_candidates(arguments: argparse.Namespace, engine: Engine) -> pa.Tabl
 
 
 def sentence_candidates(arguments: argparse.Namespace) -> pa.Table:
-    """The document's own sentences and its reference as outputs: no model is needed to write them."""
+    """The document's own sentences and its reference as outputs, which need no model."""
     sources = read_packages(arguments)
     rows = []
     for source in sources.to_pylist():
@@ -168,7 +168,7 @@ class Naive:
     """One sequence at a time."""
 
     def __init__(self, config: TransformersConfig) -> None:
-        """Load the model the plain way."""
+        """Load the model with transformers."""
         folder = resolve(config.model)
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, config.dtype)).eval()
@@ -180,7 +180,7 @@ class Naive:
 
     @torch.inference_mode()
     def log_p(self, pair: Pair) -> float:
-        """The summed log-probability [nats] of the target's wanted tokens given the context."""
+        """The summed log-probability [nats] of the target's selected tokens given the context."""
         encoded = self.tokenizer(pair.context + pair.target, return_offsets_mapping=True, return_tensors="pt")
         tokens = encoded["input_ids"]  # [1, tokens]
         self.forwarded_tokens += tokens.shape[1]
@@ -198,7 +198,7 @@ class NaiveMasked:
     """One sequence at a time through the plain model."""
 
     def __init__(self, loaded: MaskedModel) -> None:
-        """Share the weights: two copies would only cost memory."""
+        """Share the weights, since a second copy would only use memory."""
         self.tokenizer, self.model = loaded.tokenizer, loaded.model
         self.forwarded_tokens = 0
 

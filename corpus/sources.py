@@ -1,4 +1,4 @@
-"""The sources of a run: every input row, cleaned, cut, grouped, split, and marked with its salient words; or a reason why not."""
+"""The sources of a run: input rows, cleaned, cut, grouped, split, with salient words marked; or rejected with a reason."""
 
 import hashlib
 import json
@@ -25,35 +25,35 @@ from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.corpus.vary import Vary, drawing
 
 FOLLOWING_TOKENS = 50
-"""How much is kept of the text behind a cut: what a summary of the part before it should help to foresee."""
+"""Maximum length of the text kept after a cut, which a summary of the part before it should help to predict."""
 
 
 class AnySources(Config):
-    """What every kind of source shares."""
+    """Fields of every kind of source."""
 
     rows_are: ClassVar[str] = "documents"
     split: Split = Split()
     vary: Vary | None = Field(
         None,
-        exclude_if=lambda vary: vary is None,  # what older runs recorded of their sources has no such key
-        description="name: values that each source draws one of by seed, for prompts to use",
+        exclude_if=lambda vary: vary is None,  # the recorded sources of older runs have no such key
+        description="name: values of which each source draws one by seed, for use in prompts",
     )
 
     @property
     def where(self) -> str:
-        """What messages call the input."""
+        """The name of the input in messages."""
         raise NotImplementedError
 
     @property
     def max_document_tokens(self) -> int | None:
-        """The longest document that a source may have; None: any."""
+        """The maximum length of a document; None: unlimited."""
         raise NotImplementedError
 
 
 class Sources(AnySources):
-    """What every kind of source shares that may have documents."""
+    """Fields of every kind of source that may have documents."""
 
-    max_documents: int | None = Field(None, ge=1, description="use at most this many, drawn by the seed; null: all")
+    max_documents: int | None = Field(None, ge=1, description="use at most this many, drawn by seed; null: all")
     max_source_tokens: int | None = Field(512, ge=1, description="cut at a sentence end within this many; null: never")
     min_source_tokens: int = Field(1, ge=1, description="reject a document with fewer tokens than this")
     near_duplicate_threshold: float = Field(
@@ -69,7 +69,7 @@ class Sources(AnySources):
 
     @property
     def max_document_tokens(self) -> int | None:
-        """Where documents are cut."""
+        """The length at which documents are cut."""
         return self.max_source_tokens
 
 
@@ -92,7 +92,7 @@ class TextSources(FileSources):
 
 
 class JsonlSources(FileSources):
-    """JSON Lines files, one document a line."""
+    """JSON Lines files, one document per line."""
 
     kind: Literal["jsonl"]
     path: str = Field(description="a file, a folder (its *.jsonl and *.ndjson) or a glob")
@@ -101,7 +101,7 @@ class JsonlSources(FileSources):
 
 
 class ParquetSources(FileSources):
-    """Parquet files, one document a row."""
+    """Parquet files, one document per row."""
 
     kind: Literal["parquet"]
     path: str = Field(description="a file, a folder (its *.parquet) or a glob")
@@ -110,11 +110,11 @@ class ParquetSources(FileSources):
 
 
 class HuggingFaceSources(Sources):
-    """A Hugging Face dataset, one document a row."""
+    """A Hugging Face dataset, one document per row."""
 
     kind: Literal["huggingface"]
     dataset: str = Field(description="an id, or a local folder")
-    name: str | None = Field(None, description="the dataset's configuration, where it has several")
+    name: str | None = Field(None, description="the dataset's configuration, if it has several")
     dataset_split: str = "train"
     document_column: str = "text"
     reference_column: str | None = None
@@ -133,7 +133,7 @@ class PackagesSources(Sources):
 
     @property
     def where(self) -> str:
-        """The kind: there is one environment."""
+        """The kind, since there is only one environment."""
         return self.kind
 
 
@@ -168,7 +168,7 @@ class TableSources(Sources):
 
 
 class TaskSources(TableSources):
-    """What people ask: short texts, which at the threshold of documents would all be near-duplicates of one another."""
+    """Texts written by users: short, so at the documents' threshold all would be near-duplicates of one another."""
 
     near_duplicate_threshold: float = Field(
         0.5, ge=0.1, le=1, description="texts at least this similar (Jaccard similarity of word pairs) share a split"
@@ -192,7 +192,7 @@ class LabelledSources(TableSources):
 
     @property
     def max_document_tokens(self) -> int | None:
-        """Where documents are cut, if there are any."""
+        """The length at which documents are cut, if there are any."""
         return self.max_source_tokens if self.document_column is not None else 0
 
 
@@ -224,7 +224,7 @@ class DrawSources(AnySources):
 
     kind: Literal["draws"]
     rows_are: ClassVar[str] = "draws"
-    count: int = Field(ge=1, description="how many")
+    count: int = Field(ge=1, description="number of sources")
 
     @model_validator(mode="after")
     def _check_count(self) -> "DrawSources":
@@ -242,7 +242,7 @@ class DrawSources(AnySources):
 
     @property
     def max_document_tokens(self) -> int:
-        """None has a document."""
+        """0: there are no documents."""
         return 0
 
 
@@ -270,12 +270,12 @@ _Read = (
     | LabelledSources
     | ConversationSources
     | RunSources
-)  # all but draws, which have no input
+)  # all except draws, which have no input
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A row of the table in the making; `split` is None until it is known."""
+    """A row of the table under construction; `split` is None until it is assigned."""
 
     source_id: str
     row: RawRow
@@ -290,8 +290,8 @@ class _Source:
 def read_sources(config: SourcesConfig, tokenizer: Tokenizer, seed: int) -> pa.Table:
     """Read every input row into a table of `limbeck.corpus.schemas.SOURCES`, used rows first, each part by source_id.
 
-    Every row is there exactly once: in a split, or rejected with a reason. The result depends on the rows, the configuration and
-    `seed`, not on the order of the rows. Raises LimbeckError where an input is missing or broken, or no document is usable.
+    Every row occurs exactly once: in a split, or rejected with a reason. The result depends on the rows, the configuration and
+    `seed`, but not on the order of the rows. Raises LimbeckError if an input is missing or broken, or no document is usable.
     """
     draw = drawing(config.vary or {}, seed)  # its files are read before the documents
     rejected: list[_Source] = []
@@ -313,7 +313,7 @@ def read_sources(config: SourcesConfig, tokenizer: Tokenizer, seed: int) -> pa.T
 
 
 def _draws(count: int, seed: int) -> list[_Source]:
-    """Sources that differ in nothing but their place."""
+    """Sources that differ only in their number."""
     rows = [(derive_id("draws", seed, place), RawRow(f"draw {place}", "")) for place in range(count)]
     return [_Source(source_id, row, group=source_id) for source_id, row in rows]
 
@@ -357,7 +357,7 @@ def _read(config: _Read) -> Iterator[RawRow]:
 
 
 def _identify(rows: Iterable[RawRow]) -> tuple[list[_Source], list[_Source]]:
-    """Give every row its id, and part the readable ones from the rest; of rows with the same content the first is kept."""
+    """Assign ids, and separate the readable rows from the others; of rows with the same content the first is kept."""
     usable: dict[str, _Source] = {}
     rejected: list[_Source] = []
     for row in rows:
@@ -384,7 +384,7 @@ def _groups(sources: list[_Source], threshold: float) -> dict[str, str]:
 
 
 def _prepare(sources: Iterable[_Source], config: Sources, tokenizer: Tokenizer, seed: int) -> tuple[list[_Source], list[_Source]]:
-    """Cut and count, in an order drawn by `seed`, until there are `max_documents`; returns the usable and the rejected."""
+    """Cut and count, in an order drawn by `seed`, up to `max_documents`; returns the usable and the rejected."""
     usable: list[_Source] = []
     rejected: list[_Source] = []
     for source in sorted(sources, key=lambda source: derive_seed(seed, "documents", source.source_id)):
@@ -392,7 +392,7 @@ def _prepare(sources: Iterable[_Source], config: Sources, tokenizer: Tokenizer, 
             rejected.append(_rejected(source, f"over max_documents: {config.max_documents}"))
             continue
         if not source.row.text:
-            usable.append(source)  # only kinds that need no document leave such a row without a reason
+            usable.append(source)  # only kinds that need no document have such rows without a reason
             continue
         document, tokens = cut(source.row.text, tokenizer, config.max_source_tokens)
         source = replace(source, document=document, tokens=tokens, following=_following(source.row.text, document, tokenizer))
@@ -406,7 +406,7 @@ def _prepare(sources: Iterable[_Source], config: Sources, tokenizer: Tokenizer, 
 
 
 def _following(text: str, document: str, tokenizer: Tokenizer) -> str | None:
-    """The first sentences of what was cut off `text` behind `document`, within `FOLLOWING_TOKENS`; None where there are none."""
+    """The first sentences of the text cut off after `document`, within `FOLLOWING_TOKENS`; None if there are none."""
     rest = text[len(document) :].lstrip() if document else ""
     return cut(rest, tokenizer, FOLLOWING_TOKENS)[0] or None if rest else None
 
@@ -430,7 +430,7 @@ def _hash(*parts: str) -> str:
 
 
 def _as_json(record: Mapping[str, Any]) -> str:
-    """A record as it is stored and hashed, whatever the order of its columns."""
+    """A record as stored and hashed, independent of the order of its columns."""
     return json.dumps(record, ensure_ascii=False, sort_keys=True)
 
 

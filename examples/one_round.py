@@ -35,7 +35,7 @@ sources = sources.filter(pa.array([split == "train" for split in sources["split"
 # candidates: two summaries of each
 candidates = Runner(SummariesConfig(samples=2).build(), run_seed=0, round=0).run(sources, {"teacher": engines.get(teacher)})
 
-# scores, and one decision per candidate with the reason
+# scores, and one decision per candidate with its reason
 filters = [HeuristicsConfig(), PmiConfig(engine=teacher, min_faithfulness=0.3, min_saliency=0.05)]
 seen = with_sources(candidates, sources)
 scores = {filter_.name: filter_.build(engines).score(seen) for filter_ in filters}

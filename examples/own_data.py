@@ -1,8 +1,8 @@
-"""Your own documents: a JSONL file and the keys of a recipe that change.
+"""Your own documents: a JSONL file and the recipe keys to change.
 
     python examples/own_data.py RECIPE DOCUMENTS.jsonl RUN
 
-Each line of DOCUMENTS.jsonl is an object with "text" and, where there is one, a human's "summary".
+Each line of DOCUMENTS.jsonl is an object with "text" and, optionally, a human-written "summary".
 """
 
 import sys

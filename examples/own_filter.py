@@ -1,4 +1,4 @@
-"""A filter of your own: any object with a name, bounds and score.
+"""A user-defined filter: any object with a name, bounds and score.
 
 python examples/own_filter.py RECIPE RUN
 """
@@ -14,7 +14,7 @@ from limbeck.pipelines.run import run
 
 
 class Numbers:
-    """How many numbers are in the output and not in the document."""
+    """The number of numbers in the output that are not in the document."""
 
     name = "numbers"
     bounds = (Bound("invented", maximum=0, reason="it states a number that the document does not"),)

@@ -1,4 +1,4 @@
-"""A generator of your own: a Python generator function over one source.
+"""A user-defined generator: a Python generator function over one source.
 
 python examples/own_generator.py RECIPE RUN
 """

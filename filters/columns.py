@@ -1,4 +1,4 @@
-"""Score tables: `candidate_id`, then columns that say their unit in the field's metadata."""
+"""Score tables: `candidate_id`, then columns with their unit in the field metadata."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ SHARE = "share, 0 to 1"
 
 
 def score_table(candidates: pa.Table, columns: Mapping[str, Any], units: Mapping[str, str]) -> pa.Table:
-    """A row a candidate, in order. `columns` are Arrow or numpy arrays; those that `units` does not name are evidence."""
+    """One row per candidate, in input order. `columns` are Arrow or numpy arrays; those not in `units` are evidence."""
     arrays = {name: column if isinstance(column, pa.Array) else pa.array(column) for name, column in columns.items()}
     fields = [
         pa.field(name, array.type, metadata={"unit": units[name]} if name in units else None) for name, array in arrays.items()

@@ -1,4 +1,4 @@
-"""How a recipe states a filter: its bounds, what they reject with, what it costs, and what its scores depend on."""
+"""Filter configs: bounds, rejection reasons, cost, and what the scores depend on."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -19,89 +19,89 @@ if TYPE_CHECKING:
 
 
 class FalseAcceptance(Config):
-    """A limit stated as the share of mismatched pairs that it may let through, found once from the scores of such pairs."""
+    """A bound given as the share of mismatched pairs that may pass it, fitted once to the scores of such pairs."""
 
     false_acceptance: float = Field(gt=0, lt=1)
 
 
 Limit = float | Literal["calibrated"] | FalseAcceptance | None
-"""A number; `calibrated`: found once, on the train candidates of round 0; `{false_acceptance: 0.01}`: found once, from each
+"""A number; `calibrated`: fitted once, on the train candidates of round 0; `{false_acceptance: 0.01}`: fitted once, on each
 candidate's score against another document (the column `<column>_null`); null: the score is measured but rejects nothing."""
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-"""A filter's name: it names a folder, a view and columns."""
+"""A filter's name; it is part of folder, view and column names."""
 
 
 class Cost(IntEnum):
-    """What a row costs a filter, as an order of magnitude; the cheap ones are computed first."""
+    """Order of magnitude of the cost per row; cheap filters run first."""
 
-    TEXT = 0  # looks at the text alone
-    INDEX = 1  # asks an n-gram index
+    TEXT = 0  # reads the text only
+    INDEX = 1  # n-gram index lookups
     ENCODER = 2  # a sentence encoder's forward pass
     MODEL = 3  # forward passes of a language model or classifier
-    GENERATION = 4  # lets a language model write
+    GENERATION = 4  # a language model generates text
 
 
 class NamedKind(Kind):
-    """A kind of which a recipe may have several sections, each with a name."""
+    """A kind that a recipe may have several named sections of."""
 
     name: Name
 
 
 class FilterConfig(NamedKind):
-    """The base of every filter's config. Its fields `min_<column>` and `max_<column>` of type `Limit` are its bounds.
+    """Base class of filter configs. Its fields `min_<column>` and `max_<column>` of type `Limit` are its bounds.
 
-    A kind must answer `build`; what else its class does not state has the defaults here.
+    Subclasses must implement `build`; everything else has a default.
     """
 
     family: ClassVar[str] = "filter"
 
     cost: ClassVar[Cost] = Cost.TEXT
     reasons: ClassVar[Mapping[str, str]] = {}
-    """Limit field → the sentence that a rejected row carries."""
+    """Bound field → the reason recorded for a rejected row."""
 
     also: ClassVar[tuple[str, ...]] = ()
-    """Columns of its scores and evidence that no limit can be on."""
+    """Score and evidence columns that cannot have a bound."""
 
     nullable: ClassVar[bool] = False
-    """Whether it can score mismatched pairs, as a limit by false acceptance needs."""
+    """Whether it can score mismatched pairs, which a bound by false acceptance needs."""
 
-    lazy: bool = Field(False, description="do not score what a cheaper filter rejects already: null, and `skipped_by` says why")
+    lazy: bool = Field(False, description="skip rows that a cheaper filter already rejects (null scores; see `skipped_by`)")
 
     @classmethod
     def limit_fields(cls) -> list[str]:
-        """The fields that are limits, in the order in which they are tried."""
+        """The bound fields, in the order in which they are applied."""
         return [key for key, field in cls.model_fields.items() if key.startswith(("min_", "max_")) and field.annotation == Limit]
 
     @property
     def bounds(self) -> tuple[Bound, ...]:
-        """The limits as selection applies them; a null limit is none."""
+        """The bounds as selection applies them; null fields are left out."""
         found = (_bound(key, getattr(self, key), self.reasons.get(key, "")) for key in self.limit_fields())
         return tuple(bound for bound in found if bound is not None)
 
     @property
     def columns(self) -> tuple[str, ...] | None:
-        """Every column that it scores or keeps as evidence, each once; None: not known before it scored."""
+        """Every score and evidence column, without repeats; None if not known before scoring."""
         return tuple(dict.fromkeys((*(key[len("min_") :] for key in self.limit_fields()), *self.also)))
 
     @property
     def null_columns(self) -> tuple[str, ...]:
-        """The columns whose limit is stated as a false-acceptance rate: each needs scores of mismatched pairs."""
+        """The columns with a bound by false acceptance; these need scores of mismatched pairs."""
         return tuple(bound.column for bound in self.bounds if bound.false_acceptance is not None)
 
     @property
     def asks(self) -> EngineConfig | None:
-        """The engine that it asks; None: none, or none is named yet."""
+        """The engine that it calls; None if it needs none or none is set yet."""
         return None
 
     def with_engine(self, engine: EngineConfig) -> Self:
-        """The config with this engine; a filter that asks none is returned unchanged."""
+        """A copy that uses this engine; returned unchanged if the filter needs none."""
         return self
 
     @property
     def held(self) -> Mapping[str, EngineConfig | ScoringModelConfig]:
-        """What its workers load: field → config of an engine or of a model that only scores."""
+        """What its workers load: field → config of an engine or scoring model."""
         fields = {key: getattr(self, key) for key in type(self).model_fields}
         return {key: value for key, value in fields.items() if isinstance(value, EngineConfig | ScoringModelConfig)}
 
@@ -112,43 +112,43 @@ class FilterConfig(NamedKind):
 
     @property
     def redacts(self) -> bool:
-        """Whether its column `redacted` replaces the output in the dataset, where it is not null."""
+        """Whether its column `redacted`, when not null, replaces the output in the dataset."""
         return False
 
     @property
     def reads_earlier(self) -> bool:
-        """Whether it reads an n-gram index of what the run's earlier rounds kept; `against` then names that index."""
+        """Whether it reads an n-gram index of the candidates kept in earlier rounds; `against` sets that index."""
         return False
 
     def against(self, index: str | None) -> Self:
-        """The config for one round of a run: `index` is that of the earlier rounds, None if there are none."""
+        """The config for one round: `index` is the index of the earlier rounds, None in the first round."""
         return self
 
     def problems(self) -> list[str]:
-        """Why it cannot be computed here (a missing file or library), one sentence each."""
+        """Reasons why it cannot run here (such as a missing file or library), one sentence each."""
         return []
 
     def scoring(self) -> dict[str, Any]:
-        """What its scores depend on, as plain data: everything but limits, name and laziness."""
+        """What its scores depend on, as plain data: every field except the bounds, `name` and `lazy`."""
         return self.model_dump(mode="json", exclude={"name", "lazy", *self.limit_fields()})
 
     def serves(self, other: Self) -> bool:
-        """Whether its scores are what `other`, of the same name, asks for: the same measure, rows and mismatched pairs."""
+        """Whether its scores can be reused for `other`, of the same name: same measure, rows and mismatched pairs."""
         if self.lazy and not other.lazy or type(self) is not type(other):
             return False
         if self.scoring() == other.scoring():
             return True
-        # limits matter to scores only in that one by false acceptance asks for mismatched pairs, which may be there already
+        # a bound affects the scores only if it is by false acceptance, which adds mismatched pairs; these may exist already
         as_here = other.model_copy(update={key: getattr(self, key) for key in other.limit_fields()})
         return self.scoring() == as_here.scoring() and set(other.null_columns) <= set(self.null_columns)
 
     @abstractmethod
     def build(self, engines: "Engines") -> Filter:
-        """Return the filter, over engines and models that are asked of `engines`; raises LimbeckError if it cannot be built."""
+        """Return the filter, with engines and models from `engines`; raises LimbeckError if it cannot be built."""
 
 
 class EngineFilterConfig(FilterConfig):
-    """The base of filters that ask an engine (null: the teacher of round 0)."""
+    """Base class of filters that call an engine (null: the round-0 teacher)."""
 
     cost: ClassVar[Cost] = Cost.MODEL
 
@@ -156,27 +156,27 @@ class EngineFilterConfig(FilterConfig):
 
     @property
     def asks(self) -> EngineConfig | None:
-        """The engine, if one is named or filled in."""
+        """The engine, if set."""
         return self.engine
 
     def with_engine(self, engine: EngineConfig) -> Self:
-        """The config with this engine."""
+        """A copy that uses this engine."""
         return self.model_copy(update={"engine": engine})
 
     def loaded(self, engines: "Engines") -> Engine:
-        """The engine, loaded; raises LimbeckError if none was named or filled in."""
+        """The loaded engine; raises LimbeckError if none is set."""
         engine = self.named_engine()
         return engines.get(engine)
 
     def named_engine(self) -> EngineConfig:
-        """The engine; raises LimbeckError if none was named or filled in."""
+        """The engine; raises LimbeckError if none is set."""
         if self.engine is None:
             raise LimbeckError(f"filter {self.name} has no engine; name one under `engine:`, or use a recipe that has a teacher")
         return self.engine
 
 
 class SetFilterConfig(NamedKind):
-    """The base of the configs of filters that judge survivors together. A kind must answer `build`."""
+    """Base class of set-wise filter configs; these compare survivors with each other. Subclasses must implement `build`."""
 
     family: ClassVar[str] = "set filter"
 
@@ -186,7 +186,7 @@ class SetFilterConfig(NamedKind):
         return {}
 
     def problems(self) -> list[str]:
-        """Why it cannot be computed here (a missing file), one sentence each."""
+        """Reasons why it cannot run here (such as a missing file), one sentence each."""
         return []
 
     def deciding(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What a filter is: it scores every candidate and owns the bounds that reject some. It never deletes a row.
+"""The filter interface: a filter scores every candidate and has bounds that reject some of them. It never deletes a row.
 
-Filters measure, one row at a time; set-wise filters choose among what the bounds let through, and never ask a model, so that
-another choice can be tried at any time.
+A filter scores each row independently. A set-wise filter chooses among the rows that pass the bounds; it never calls a model, so
+its settings can be changed without scoring again.
 """
 
 import math
@@ -16,12 +16,12 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Bound:
-    """A limit on one score column, applied by selection without the filter.
+    """A bound on one score column; selection applies it without loading the filter.
 
-    A candidate is rejected where its score lies below `minimum`, above `maximum`, or is not a number. `calibrate` says that
-    the limit of that side is found once, on the train candidates of round 0, and then frozen: with `false_acceptance`, as the
-    limit that this share of the mismatched pairs (column `<column>_null`) passes at most; else so that all calibrated bounds
-    together reach the recipe's pass rate. `reason` is the sentence a rejected row carries.
+    A candidate is rejected if its score is below `minimum`, above `maximum`, or not a number. With `calibrate`, that side is
+    fitted once on the train candidates of round 0 and then fixed: with `false_acceptance`, so that at most this share of the
+    mismatched pairs (column `<column>_null`) passes; otherwise so that all calibrated bounds together reach the recipe's pass
+    rate. `reason` is recorded for a rejected row.
     """
 
     column: str
@@ -32,16 +32,16 @@ class Bound:
     false_acceptance: float | None = None
 
     def rejects(self, score: float | None, *, unscored: bool) -> bool:
-        """Whether the known limits reject a score; `unscored` is the answer for one that is missing or not a finite number.
+        """Whether the known bounds reject a score; `unscored` is returned for a score that is missing or not finite.
 
-        Selection rejects what could not be scored. A filter that may skip rows does not: it leaves them to selection.
+        Selection rejects unscored rows. A filter that skips rows does not reject them itself.
         """
         if score is None or (unscored and not math.isfinite(score)):
             return unscored
         return (self.minimum is not None and score < self.minimum) or (self.maximum is not None and score > self.maximum)
 
     def mask(self, scores: npt.NDArray[np.float64], *, unscored: bool) -> npt.NDArray[np.bool_]:
-        """As `rejects`, for many scores; NaN: missing. An infinite score that a limit excludes is always rejected.  # [scores]"""
+        """Vectorised `rejects`; NaN means missing. An infinite score outside the bounds is always rejected.  # [scores]"""
         rejected = np.full(len(scores), False) if not unscored else ~np.isfinite(scores)
         if self.minimum is not None:
             rejected |= scores < self.minimum
@@ -50,9 +50,9 @@ class Bound:
         return rejected
 
     def sql(self, score: str) -> Iterator[tuple[str, str]]:
-        """Yield what rejects a score in SQL, in the order in which it is tried: (condition, words for the reason).
+        """Yield the SQL conditions that reject a score, in the order in which they are tried: (condition, wording of the reason).
 
-        The first condition is that the score, an SQL expression of type double, is missing or not finite; its words are empty.
+        `score` is an SQL expression of type double. The first condition is a missing or non-finite score; its wording is empty.
         """
         yield f"not coalesce(isfinite({score}), false)", ""
         for limit, comparison, words in ((self.minimum, "<", "is below"), (self.maximum, ">", "is above")):
@@ -63,7 +63,7 @@ class Bound:
 
 @runtime_checkable
 class Filter(Protocol):
-    """Scores candidates. Anything with these three can be passed to `limbeck.pipelines.run.run(..., filters=[...])`."""
+    """Scores candidates. Any object with these members can be passed to `limbeck.pipelines.run.run(..., filters=[...])`."""
 
     @property
     def name(self) -> str:
@@ -72,21 +72,21 @@ class Filter(Protocol):
 
     @property
     def bounds(self) -> Sequence[Bound]:
-        """The limits, in the order in which they are tried."""
+        """The bounds, in the order in which they are applied."""
         ...
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return one row per candidate, in order: `candidate_id`, numeric score columns, and columns of evidence.
+        """Return one row per candidate, in input order: `candidate_id`, numeric score columns, and evidence columns.
 
-        `candidates` has the columns of `corpus.schemas.SCORED_INPUT`, and may have no rows. A score that cannot be computed is
-        NaN. Evidence (text, lists) is kept and shown; no bound can be on it.
+        `candidates` has the columns of `corpus.schemas.SCORED_INPUT` and may be empty. A score that cannot be computed is NaN.
+        Evidence (text, lists) is stored and shown, but cannot have a bound.
         """
         ...
 
 
 @runtime_checkable
 class SetFilter(Protocol):
-    """Judges survivors together (duplicates, the best of each source), without any model."""
+    """Selects among survivors (for example duplicates, or the best of each source) without calling a model."""
 
     @property
     def name(self) -> str:
@@ -94,10 +94,10 @@ class SetFilter(Protocol):
         ...
 
     def select(self, survivors: pa.Table) -> pa.Table:
-        """Return `candidate_id` and `reason` of each row to drop; the answer does not depend on the order of `survivors`.
+        """Return `candidate_id` and `reason` of each row to drop; the result must not depend on the order of `survivors`.
 
-        `survivors`: candidates with their `document` and every score and evidence column as `filter.column`. A row with a null
-        reason is kept, as are rows that are left out. A boolean column `undecided` says that a row cannot be judged because what
-        it takes was never scored. Further columns are kept as evidence.
+        `survivors`: candidates with their `document` and every score and evidence column as `filter.column`. Rows with a null
+        reason and rows that are not returned are kept. A boolean column `undecided` marks rows that cannot be decided because a
+        score they need is missing. Further columns are stored as evidence.
         """
         ...

@@ -1,4 +1,4 @@
-"""User-defined filters: any object that satisfies `Filter` or `SetFilter`, wrapped once so that it answers like a config."""
+"""User-defined filters: adapters that give an object with the `Filter` or `SetFilter` interface a config."""
 
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -11,18 +11,18 @@ from limbeck.filters.contract import Bound, Filter, SetFilter
 
 @runtime_checkable
 class LoadingFilter(Protocol):
-    """A user's filter that loads something before it scores."""
+    """A user-defined filter that loads something before it scores."""
 
     def build(self, engines: Engines) -> Filter:
-        """Return the filter, ready to score."""
+        """Return the loaded filter."""
         ...
 
 
 class OwnFilter(FilterConfig):
-    """A user's filter object. It travels to the workers as it is, so it must be picklable."""
+    """A user-defined filter object. It is sent to the workers, so it must be picklable."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
-    cost: ClassVar[Cost] = Cost.MODEL  # unknown, so it is computed after the cheap ones
+    cost: ClassVar[Cost] = Cost.MODEL  # unknown, so run it after the cheap ones
 
     kind: Literal["own"] = "own"
     name: str
@@ -30,26 +30,26 @@ class OwnFilter(FilterConfig):
 
     @property
     def bounds(self) -> tuple[Bound, ...]:
-        """As the object states them."""
+        """The object's own bounds."""
         return tuple(self.filter.bounds)
 
     @property
     def columns(self) -> None:
-        """Not known before it scored."""
+        """Not known before scoring."""
         return None
 
     def scoring(self) -> dict[str, Any]:
-        """Nothing but the class is known of what its scores depend on."""
+        """Only the object's class is known."""
         return {"class": class_name(self.filter)}
 
     def build(self, engines: Engines) -> Filter:
-        """Return the object, or what its own `build(engines)` returns if it has one: models are loaded there, on the worker."""
+        """Return the object, or the result of its `build(engines)` if it has one, which loads models on the worker."""
         built: Filter = self.filter.build(engines) if isinstance(self.filter, LoadingFilter) else self.filter
         return built
 
 
 class OwnSetFilter(SetFilterConfig):
-    """A user's set-wise filter object."""
+    """A user-defined set-wise filter object."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -69,15 +69,15 @@ class OwnSetFilter(SetFilterConfig):
 
 
 def own_filter(filter_: FilterConfig | Filter) -> FilterConfig:
-    """A config as it is, or a user's object as a config."""
+    """Wrap a user-defined filter in a config; configs are returned unchanged."""
     return filter_ if isinstance(filter_, FilterConfig) else OwnFilter(name=filter_.name, filter=filter_)
 
 
 def own_set_filter(filter_: SetFilterConfig | SetFilter) -> SetFilterConfig:
-    """A config as it is, or a user's object as a config."""
+    """Wrap a user-defined set-wise filter in a config; configs are returned unchanged."""
     return filter_ if isinstance(filter_, SetFilterConfig) else OwnSetFilter(name=filter_.name, filter=filter_)
 
 
 def class_name(object_: object) -> str:
-    """The full name of an object's class."""
+    """The fully qualified class name of an object."""
     return f"{type(object_).__module__}.{type(object_).__qualname__}"

@@ -1,4 +1,4 @@
-"""Asking a model the questions of a task, as evaluation does: the renderer of the training rows writes the prompt."""
+"""Asks a model the questions of a task for evaluation; the renderer of the training rows writes the prompt."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ from limbeck.cluster.engines.protocol import Message
 from limbeck.generators.contract import Draft, Draw, GeneratorConfig, Needs, Prompt, Question, Script, Source, Task
 
 QUESTION = "frozen_question"
-"""The key of a source's record under which a question that was drawn once is frozen."""
+"""The key of a source's record that stores a frozen question."""
 
 
 class Renderer(Protocol):
-    """Writes the prompt of a question."""
+    """Renders the prompt of a question."""
 
     def ask(self, question: Question) -> Prompt:
-        """The text or conversation that a model answers."""
+        """The text or conversation for a model to answer."""
         ...
 
 
 @dataclass(frozen=True)
 class AskingConfig:
-    """Asks every source its question `samples` times; a source whose record holds a frozen question is asked that one."""
+    """Asks every source its question `samples` times; a frozen question in the source's record takes precedence."""
 
     task: GeneratorConfig
     rows: Renderer
@@ -30,7 +30,7 @@ class AskingConfig:
 
     @property
     def engines(self) -> Mapping[str, Any]:
-        """None but the model that is asked."""
+        """None besides the model under evaluation."""
         return {}
 
     @property
@@ -60,7 +60,7 @@ class Asking:
         return [Draft.of(answer, question.prompt, input=question.input, messages=question.messages) for answer in answers]
 
     def question(self, source: Source) -> Question:
-        """The question that was frozen for a source, or the task's own."""
+        """The frozen question of a source, or the task's own."""
         kept = frozen_question(source)
         if kept is not None:
             return kept
@@ -69,13 +69,13 @@ class Asking:
 
 
 def frozen(question: Question) -> dict[str, Any]:
-    """A question as it is kept in a source's record."""
+    """A question as stored in a source's record."""
     turns = None if question.messages is None else [vars(turn) for turn in question.messages]
     return {QUESTION: {"prompt": question.prompt, "input": question.input, "messages": turns}}
 
 
 def frozen_question(source: Source) -> Question | None:
-    """The question that a source's record holds, or None."""
+    """The question in a source's record, or None."""
     kept = source.record.get(QUESTION)
     if not isinstance(kept, dict):
         return None

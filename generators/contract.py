@@ -1,7 +1,7 @@
-"""What a generator is: a script over one source that yields what it wants drawn or scored, and returns drafts.
+"""The generator interface: a script over one source that yields what it wants drawn or scored, and returns drafts.
 
-A script is a Python generator function. It never sees an engine and does not batch; `runner.py` drives the scripts of a part
-together, stores every step, and makes one failed source cost one source.
+A script is a Python generator function. It never sees an engine and does not batch; `runner.py` runs the scripts of a part
+together, stores every step, and limits the effect of a failed source to that source.
 """
 
 import random
@@ -20,7 +20,7 @@ Prompt = str | Sequence[Message]
 
 
 class StepFailed(Exception):
-    """The engine could not answer a step; raised inside the script, and, unless it is caught there, costs the source."""
+    """The engine could not answer a step; raised inside the script. If it is not caught, the source is rejected."""
 
 
 class Answer(str):
@@ -66,19 +66,19 @@ class Draft:
 
     @classmethod
     def of(cls, answer: Answer, prompt: str, **more: Any) -> "Draft":
-        """The draft whose output is a completion without whitespace at its ends; a failed completion makes a rejected one."""
+        """A draft whose output is a completion without leading or trailing whitespace; a failed completion is rejected."""
         return cls(prompt, answer.strip(), error=answer.error, answer=answer, **more)
 
     @classmethod
     def rejected(cls, text: str, reason: str, prompt: str = "", **more: Any) -> "Draft":
-        """A draft that no filter sees: `text` is kept beside the reason in its facts."""
+        """A draft that skips the filters: `text` is stored in its facts, with the reason."""
         facts = {**more.pop("facts", {}), "rejected_text": text}
         return cls(prompt, "", error=reason, facts=facts, **more)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task of the task pool: one that the generator brings along (`seed`), or one that earlier waves accepted."""
+    """A task of the task pool: one of the generator's own (`seed`), or one accepted in earlier waves."""
 
     prompt: str
     output: str = ""
@@ -141,7 +141,7 @@ Script = Generator[Asked, Any, Sequence[Draft]]
 
 @dataclass(frozen=True)
 class Draw:
-    """What a script asks with. Nothing here computes: the script yields what these methods return."""
+    """Creates the requests of a script. Nothing is computed here: the script yields what these methods return."""
 
     run_seed: int
     round: int
@@ -161,11 +161,11 @@ class Draw:
 
 
 class ScriptedGenerator(Protocol):
-    """A generator as the runner drives it."""
+    """A generator as called by the runner."""
 
     @property
     def seeds(self) -> Sequence[Task]:
-        """The tasks that its pool starts with; most generators have none."""
+        """The initial tasks of its task pool; most generators have none."""
         ...
 
     def script(self, source: Source, draw: Draw, pool: Sequence[Task]) -> Script:
@@ -173,25 +173,25 @@ class ScriptedGenerator(Protocol):
         ...
 
     def question(self, source: Source) -> "Question":
-        """What evaluation asks about a source; never called if the generator invents its inputs."""
+        """The question that evaluation asks about a source; never called if the generator invents its inputs."""
         ...
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What one source costs a generator, for `check` and the estimate; token counts are upper bounds per completion."""
+    """The cost of one source, for `check` and the estimate; token counts are upper bounds per completion."""
 
     candidates: int
     completions: int
     new_tokens: int
     prompt_tokens: int
-    """Of instructions and template around the document, amply."""
+    """Upper bound for instructions and template around the document."""
     chat: bool
     """Whether it needs a model with a chat template."""
 
 
 class GeneratorConfig(Kind):
-    """The base of every generator's config: all that `check`, the estimate, evaluation and the dataset ask of one."""
+    """Base class of generator configs: all that `check`, the estimate, evaluation and the dataset need to know."""
 
     family: ClassVar[str] = "generator"
     default_kind: ClassVar[str | None] = "summaries"
@@ -200,7 +200,7 @@ class GeneratorConfig(Kind):
     """Whether its scripts read what earlier waves accepted; the recipe then needs a `target`."""
 
     invents_inputs: ClassVar[bool] = False
-    """Whether its sources hold no question: then the round-0 teacher draws the held-out inputs once, and they are frozen."""
+    """Whether sources have no question; the round-0 teacher then draws the held-out inputs once, and they are frozen."""
 
     measures: ClassVar[tuple[str, ...] | None] = None
     """The measures that evaluation reports for its task, in this order, after the pass rate; None: all with a value."""
@@ -210,12 +210,12 @@ class GeneratorConfig(Kind):
 
     @property
     def needs(self) -> Needs:
-        """What a source costs."""
+        """The cost of one source."""
         raise NotImplementedError
 
     @property
     def engines(self) -> Mapping[str, EngineConfig]:
-        """Engines beside the teacher that its script names; `check` places them."""
+        """Engines besides the teacher that its script names; `check` places them."""
         return {}
 
     @property
@@ -228,7 +228,7 @@ class GeneratorConfig(Kind):
         raise NotImplementedError
 
     def problems(self, vary: Mapping[str, Any]) -> list[str]:
-        """What is wrong with it, in one sentence each; `vary` holds values that a source may have drawn."""
+        """Its errors, one sentence each; `vary` holds example values that a source may have drawn."""
         try:
             self.build()
         except LimbeckError as error:

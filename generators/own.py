@@ -1,4 +1,4 @@
-"""A generator made of a function: what a script of your own needs to run like any other generator."""
+"""User-defined generators: run a script function like any other generator."""
 
 import hashlib
 import inspect
@@ -43,17 +43,17 @@ class OwnGenerator(GeneratorConfig):
 
     @property
     def invents_inputs(self) -> bool:  # type: ignore[override]
-        """Whether nothing says what evaluation should ask about a source."""
+        """Whether no function gives the question for evaluation."""
         return self.ask is None
 
     @property
     def engines(self) -> Mapping[str, EngineConfig]:
-        """The engines beside the teacher that the script names."""
+        """The engines besides the teacher that the script names."""
         return self.named_engines
 
     @property
     def needs(self) -> Needs:
-        """As stated."""
+        """The stated needs."""
         return Needs(self.candidates, self.completions, self.answers.max_new_tokens, 96, self.chat)
 
     @property
@@ -69,12 +69,12 @@ class OwnGenerator(GeneratorConfig):
 def own_generator(
     kind: str, script: ScriptFunction, question: Callable[[Source], str] | None = None, **settings: Any
 ) -> OwnGenerator:
-    """A generator of one function, for `run(..., generator=own_generator(name, script))`.
+    """Make a generator from one function, for `run(..., generator=own_generator(name, script))`.
 
     `script(source, draw, pool)` yields what it wants drawn or scored and returns drafts. Its inputs for evaluation are drawn once
-    by the round-0 teacher and frozen, unless `question(source)` says what to ask about a source. `settings`: `candidates`,
+    by the round-0 teacher and frozen, unless `question(source)` returns the question about a source. `settings`: `candidates`,
     `completions` and `chat` for the estimate and the checks; `answers` (a Sampling), `judged_by` and `compared_with` (names of
-    measures and controls) for evaluation; `named_engines`. Resume compares the source code of `script`, not of what it calls.
+    measures and controls) for evaluation; `named_engines`. Resume compares the source code of `script`, not of the functions it calls.
     """
     return OwnGenerator(kind=kind, script=script, ask=question, code=_digest(script), **settings)
 
@@ -94,7 +94,7 @@ class _Own:
 
 
 def _digest(script: ScriptFunction) -> str:
-    """Of the script's source text, or of its compiled code where the text cannot be read."""
+    """Hash of the script's source text, or of its compiled code if the text cannot be read."""
     try:
         text = inspect.getsource(script)
     except (OSError, TypeError):

@@ -1,4 +1,4 @@
-"""Drives the scripts of a part: batches what they ask, stores every step, and keeps one failed source from costing others.
+"""Runs the scripts of a part: batches their requests, stores every step, and keeps a failed source from affecting others.
 
 The only module of generators/ that calls an engine. Engines that batch one call get the requests of all waiting scripts at once;
 engines that batch across callers get one thread per source, so that a finished source never waits for another.
@@ -33,28 +33,28 @@ from limbeck.generators.contract import (
 )
 
 STEP_LIMIT = 64  # steps of one source: a script that asks for more loops
-FIRST_SOURCES = 8  # if these all raise and none succeeded, the generator is broken and not the sources
+FIRST_SOURCES = 8  # if all of these raise and none succeeds, the generator is broken, not the sources
 MOST_THREADS = 1024
 FATAL = (EngineDied, MemoryError, LimbeckError)
 
 
 @dataclass
 class Run:
-    """One source's script under way."""
+    """One source's running script."""
 
     place: int
     source: Source
     draw: Draw
     script: Script
     asked: Asked | None = None
-    label: str = ""  # of the step that is asked for: its name, numbered from the second time on
+    label: str = ""  # of the current step: its name, numbered from the second time on
     labels: dict[str, int] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
     drafts: list[Draft] = field(default_factory=list)
     raised: str | None = None
 
     def advance(self, answer: Any = None) -> None:
-        """Run the script up to its next step or its end; an exception ends it with a reason."""
+        """Run the script up to its next step or its end; an exception ends it and is recorded as the reason."""
         try:
             if isinstance(answer, StepFailed):
                 self.asked = self.script.throw(answer)
@@ -85,14 +85,14 @@ class Run:
         self.drafts = drafts or [Draft("", "", error="the script returned no draft")]
 
     def seed(self, index: int) -> int:
-        """The seed of one completion; the first step of a script has the tuple of a script of one step."""
+        """The seed of one completion; the first step has the same seeds in every script."""
         draw = self.draw
         if sum(self.labels.values()) == 1:
             return derive_seed(draw.run_seed, draw.round, draw.source_id, index)
         return derive_seed(draw.run_seed, draw.round, draw.source_id, self.label, index)
 
     def requests(self) -> list[Request]:
-        """What the step asks an engine to complete."""
+        """The completion requests of the current step."""
         asked = self.asked
         assert isinstance(asked, Drawing)
         prompt = asked.prompt if isinstance(asked.prompt, str) else tuple(asked.prompt)
@@ -102,7 +102,7 @@ class Run:
         ]
 
     def pairs(self) -> list[Pair]:
-        """What the step asks an engine to score."""
+        """The scoring requests of the current step."""
         assert isinstance(self.asked, Scoring)
         return [Pair(self.asked.context, target) for target in self.asked.targets]
 
@@ -153,9 +153,9 @@ class Run:
 class Runner:
     """Runs a generator over the sources of a part, or over a slice of one.
 
-    `accepted`: the tasks that earlier waves accepted, behind the generator's own seeds in the task pool.
-    `across_callers`: the engines batch requests of concurrent callers. `whole`: the sources are a whole part, so that a
-    generator that raises on every one of the first eight (or all, if fewer) stops the run; a slice proves nothing.
+    `accepted`: the tasks accepted in earlier waves, which follow the generator's own seeds in the task pool.
+    `across_callers`: the engines batch requests of concurrent callers. `whole`: the sources are a whole part, so a generator
+    that raises on every one of the first eight (or all, if fewer) stops the run; failures in a slice do not.
     """
 
     generator: ScriptedGenerator
@@ -195,7 +195,7 @@ class Runner:
             self._stop_if_broken(runs)
 
     def _in_threads(self, runs: Sequence[Run], engines: Mapping[str, Engine]) -> None:
-        """One thread per source; the engine sees every source that waits, at every moment."""
+        """One thread per source, so the engine sees the requests of all waiting sources."""
         lock = threading.Lock()
         broken = threading.Event()
 
@@ -227,7 +227,7 @@ class Runner:
 
 
 def sources_of(sources: pa.Table) -> Iterator[Source]:
-    """The rows of a table of `SOURCES` as scripts see them."""
+    """The rows of a table of `SOURCES` as passed to scripts."""
     names = [name for name in ("source_id", "document", "reference", "record") if name in sources.column_names]
     for row in sources.select(names).to_pylist():
         record = json.loads(row["record"]) if row.get("record") else {}
@@ -235,14 +235,14 @@ def sources_of(sources: pa.Table) -> Iterator[Source]:
 
 
 def shown(prompt: Any) -> str:
-    """A prompt as it is stored: plain text as it is, a conversation as JSON."""
+    """A prompt in its stored form: plain text unchanged, a conversation as JSON."""
     if isinstance(prompt, str):
         return prompt
     return json.dumps([vars(message) for message in prompt], ensure_ascii=False)
 
 
 def _answer_together(runs: Sequence[Run], engines: Mapping[str, Engine]) -> Iterator[tuple[int, Any]]:
-    """(place, what the script receives) for every run, from one call per engine and kind of request."""
+    """Yield (place, what the script receives) for every run, from one call per engine and kind of request."""
     for name in dict.fromkeys(run.asked.engine for run in runs if run.asked):
         mine = [run for run in runs if run.asked and run.asked.engine == name]
         if name not in engines:
@@ -268,7 +268,7 @@ def _table(runs: Sequence[Run], engines: Mapping[str, Engine]) -> pa.Table:
     counts = teacher.count_tokens([row["output"] for row in rows]) if rows else []
     for row, count in zip(rows, counts, strict=True):
         row["output_tokens"] = count
-    assert len({row["candidate_id"] for row in rows}) == len(rows), "a source stands twice in this part"
+    assert len({row["candidate_id"] for row in rows}) == len(rows), "a source occurs twice in this part"
     return pa.Table.from_pylist(rows, schema=pa.schema([*CANDIDATES, pa.field("steps", pa.list_(pa.struct(list(STEPS))))]))
 
 
@@ -295,7 +295,7 @@ def _row(run: Run, sample: int, draft: Draft) -> dict[str, Any]:
 
 
 def _with_samples(run: Run) -> list[dict[str, Any]]:
-    """The steps of a source, each with the numbers of the drafts that were made from it."""
+    """The steps of a source, each with the numbers of the drafts made from it."""
     used: dict[tuple[str, int], list[int]] = {}
     for sample, draft in enumerate(run.drafts):
         if draft.answer is not None:

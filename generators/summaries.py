@@ -14,13 +14,13 @@ from limbeck.corpus.prompts import load_template
 from limbeck.generators.contract import Draft, Draw, GeneratorConfig, Needs, Question, Script, Source, Task
 
 PROMPTS = Path(__file__).parent / "prompts"
-PROMPT_TOKENS = 96  # a chat template's own words and the instruction, amply
+PROMPT_TOKENS = 96  # upper bound for the chat template and the instruction
 
 
 class SummariesConfig(GeneratorConfig):
-    """How to ask for summaries, and how to sample them.
+    """How summaries are prompted and sampled.
 
-    `prompt` names a Jinja template among the generator's own, or the path of one; it sees `document` and what the source drew by
+    `prompt` is the name of a built-in Jinja template or the path of one; it has the variables `document` and those drawn by
     `vary`. With `style` chat it is the user's turn, with plain it is the text that the model continues.
     """
 
@@ -55,7 +55,7 @@ class SummariesConfig(GeneratorConfig):
         return Summaries(self)
 
     def problems(self, vary: Mapping[str, Any]) -> list[str]:
-        """Whether the template is missing, malformed, or does not render."""
+        """Reports a template that is missing, malformed, or does not render."""
         try:
             self.build().render("a document", vary)
         except LimbeckError as error:
@@ -74,7 +74,7 @@ class Summaries:
         self._template = load_template(config.prompt, PROMPTS)
 
     def render(self, document: str, vary: Mapping[str, Any] = MappingProxyType({})) -> str:
-        """Return the prompt for a document, without whitespace at either end; raises LimbeckError if the template fails."""
+        """Return the prompt for a document, without leading or trailing whitespace; raises LimbeckError if the template fails."""
         try:
             return self._template.render(document=document, **vary).strip()
         except (jinja2.TemplateError, TypeError) as error:

@@ -82,7 +82,7 @@ def _end(status: int) -> str:
     again = "repeat the call to resume"
     if status == -signal.SIGKILL:
         return f"the encoding process was killed, most likely because memory ran out; give it more memory, then {again}"
-    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"failed with status {status}(see above)"
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"failed with status {status} (see above)"
     return f"the encoding process {how}; {again}"
 
 

@@ -1,9 +1,9 @@
-"""The information bottleneck of Referee (Sclar et al., 2022): does the output still tell what comes next?
+"""The information bottleneck of Referee (Sclar et al., 2022): does the output still predict the text that comes next?
 
-A good summary keeps what the text behind the document depends on. With s1 the document, s2 the text behind it (`following`) and y
-the output, the score is log p(s2 | s1) - log p(s2 | y): the nats about what follows that are lost when only the output is read.
-The paper writes it with four joint probabilities, [log p(s1 s2) - log p(s1)] - [log p(y s2) - log p(y)]; since s2 stands behind a
-space, a text begins with the same tokens as its own beginning alone, so by the chain rule each bracket is what s2's tokens add.
+A good summary keeps what the text after the document depends on. With s1 the document, s2 the text after it (`following`) and y
+the output, the score is log p(s2 | s1) - log p(s2 | y): the nats about s2 that are lost when only the output is read.
+The paper writes it with four joint probabilities, [log p(s1 s2) - log p(s1)] - [log p(y s2) - log p(y)]. Since a space precedes
+s2, s1 and y tokenise the same with and without s2, so by the chain rule each bracket is the log-probability of s2's tokens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ _SCHEMA = pa.schema(
 
 
 class BottleneckConfig(EngineFilterConfig):
-    """Referee's bottleneck with its engine (null: the teacher of round 0) and the paper's limit for GPT2-large."""
+    """Referee's bottleneck with its engine (null: the round-0 teacher) and the paper's bound for GPT2-large."""
 
     reasons: ClassVar[Mapping[str, str]] = {
         "max_bottleneck_nats": "the output loses what the text behind the document depends on"
@@ -48,26 +48,26 @@ class BottleneckConfig(EngineFilterConfig):
     max_bottleneck_nats: Limit = 6.0
 
     def build(self, engines: "Engines") -> "BottleneckFilter":
-        """Return the filter over a loaded engine; raises LimbeckError where no engine was named or filled in."""
+        """Return the filter with a loaded engine; raises LimbeckError if no engine is set."""
         return BottleneckFilter(self.loaded(engines), self.name, self.bounds)
 
 
 class BottleneckFilter:
-    """Scores candidates by what they lose about the text behind their document."""
+    """Scores candidates by the information they lose about the text after their document."""
 
     def __init__(self, engine: Engine, name: str = "bottleneck", bounds: Sequence[Bound] = ()) -> None:
-        """Score with `engine`; `bounds` are what selection will apply."""
+        """Score with `engine`; selection applies `bounds`."""
         self.name = name
         self.bounds = tuple(bounds)
         self._engine = engine
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return `bottleneck_nats`, its two terms [nats, summed over tokens] and `following_tokens`, one row a candidate.
+        """Return `bottleneck_nats`, its two terms [nats, summed over tokens] and `following_tokens`, one row per candidate.
 
-        Where nothing follows the document, nothing about it can be lost: the score is 0, `following_tokens` 0, and the terms are
-        NaN. An empty output loses all that the document tells. A candidate that does not fit the engine's context, or whose
-        following text is cut into different tokens behind document and output, scores NaN. Each distinct pair is asked once: the
-        document's term is shared by all its candidates.
+        If no text follows the document, nothing can be lost: the score and `following_tokens` are 0 and the terms are NaN. An
+        empty output loses all that the document says. The score is NaN if a candidate does not fit the engine's context, or if
+        the following text is tokenised differently after the document and after the output. Each distinct pair is scored once;
+        all candidates of a document share the document's term.
         """
         asked = [pairs(row) for row in candidates.select(["document", "output", "following"]).to_pylist()]
         distinct = list(dict.fromkeys(pair for both in asked for pair in both))
@@ -85,7 +85,7 @@ class BottleneckFilter:
 
 
 def pairs(row: Mapping[str, Any]) -> tuple[Pair, ...]:
-    """The text behind the document given the document, and given the output; none where nothing follows."""
+    """The following text given the document, and given the output; empty if there is no following text."""
     following = _plain(row["following"] or "")
     if not following:
         return ()
@@ -93,5 +93,5 @@ def pairs(row: Mapping[str, Any]) -> tuple[Pair, ...]:
 
 
 def _plain(text: str) -> str:
-    """One line, without white space at its ends, quotation marks and apostrophes as typewriters have them."""
+    """One line, without leading or trailing whitespace, with straight quotation marks and apostrophes."""
     return one_line(text.translate(_QUOTES))

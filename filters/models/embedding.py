@@ -1,4 +1,4 @@
-"""What a text means as a vector: how near the output lies to its document, and the vectors that near duplicates are found by."""
+"""Sentence embeddings: the similarity of output and document, and the vectors used to find near-duplicates."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -28,7 +28,7 @@ _SCHEMA = pa.schema(
 
 
 class EmbeddingConfig(FilterConfig):
-    """A sentence encoder's view of each output: its vector, and its cosine with the document."""
+    """A sentence embedding of each output, and its cosine with the document."""
 
     also: ClassVar[tuple[str, ...]] = ("similarity_null", "vector")
 
@@ -51,7 +51,7 @@ class EmbeddingConfig(FilterConfig):
         return {"encoder": self.encoder.model}
 
     def build(self, engines: "Engines") -> "EmbeddingFilter":
-        """Return the filter over the loaded encoder."""
+        """Return the filter with a loaded encoder."""
         return EmbeddingFilter(engines.hold(self.encoder), self.name, self.bounds)
 
 
@@ -59,17 +59,17 @@ class EmbeddingFilter:
     """Encodes outputs and documents."""
 
     def __init__(self, encoder: Encoder, name: str = "embedding", bounds: Sequence[Bound] = ()) -> None:
-        """Encode with `encoder`; `bounds` are what selection will apply."""
+        """Encode with `encoder`; selection applies `bounds`."""
         self.name = name
         self.bounds = tuple(bounds)
         self._encoder = encoder
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return `similarity`, `similarity_null` (cosines, -1 to 1) and `vector` (the output's, of length 1), a row a candidate.
+        """Return the cosines `similarity` and `similarity_null`, and the output's unit `vector`, one row per candidate.
 
-        `similarity` is that of output and document, `similarity_null` that of the output and the next other document among the
-        rows (NaN where there is none). Texts are cut at the encoder's limit; a blank one has similarity NaN and the vector zero.
-        Each distinct text is encoded once, so a document costs its candidates one forward pass.
+        `similarity` compares output and document; `similarity_null` compares the output with the next other document among the
+        rows (NaN if there is none). Texts are truncated at the encoder's limit; a blank text has similarity NaN and a zero
+        vector. Each distinct text is encoded once, so all candidates of a document share one forward pass over it.
         """
         rows = candidates.num_rows
         texts = [text or "" for name in ("output", "document") for text in candidates[name].to_pylist()]
@@ -92,6 +92,6 @@ class EmbeddingFilter:
 
 
 def _cosines(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Row by row, of unit vectors; NaN where one is NaN.  # [rows, dimensions] -> [rows]"""
+    """Row-wise cosines of unit vectors; NaN if either is NaN.  # [rows, dimensions] -> [rows]"""
     found: npt.NDArray[np.float64] = np.clip(np.einsum("ij,ij->i", first, second, dtype=np.float64), -1.0, 1.0)
     return found

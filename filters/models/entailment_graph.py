@@ -1,8 +1,8 @@
-"""The graph over the candidates of a source whose edges say that one entails the other (Impossible Distillation, Algorithm 1).
+"""The graph of entailment between the candidates of a source (Impossible Distillation, Algorithm 1).
 
-Every edge costs a model up to two calls (four where the documents differ too), so what need not be known is not asked: equal
-texts entail each other, one direction is enough for an edge, each distinct question is asked once, and where only the connected
-components are wanted, nothing is asked within one.
+An edge costs up to two model calls (four if the documents differ too), so unneeded calls are skipped: equal texts entail each
+other, one direction is enough for an edge, each distinct question is asked once, and when only the connected components are
+needed, pairs within one component are not asked.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,17 +20,17 @@ Question = tuple[str, str]
 """A premise and a hypothesis."""
 
 Ask = Callable[[Sequence[Question]], Sequence[float]]
-"""Premises and hypotheses → the probabilities of entailment, in order."""
+"""Premises and hypotheses → entailment probabilities, in order."""
 
 
 class GraphConfig(Config):
     """Which links between the candidates of a source are computed.
 
-    Two candidates are linked where a probability of entailment between their outputs, in either direction, is above `tau`; with
-    `sides` both also where one is between their documents, as the paper has it: only of use where the candidates of a source have
-    documents of their own, since equal documents link everything. `ask` edges computes every link, so that any choice among the
-    candidates can be tried later; components stops at what the connected components of the rows that pass now need, and says
-    which pairs it left out.
+    Two candidates are linked if the probability of entailment between their outputs, in either direction, is above `tau`; with
+    `sides: both`, as in the paper, also if it is between their documents. Use that only if the candidates of a source have
+    different documents, since equal documents link everything. `ask: edges` computes every link, so that any selection can be
+    tried later; `components` computes only what the connected components of the currently passing rows need, and records the
+    pairs it left out.
     """
 
     ask: Literal["edges", "components"] = "edges"
@@ -40,7 +40,7 @@ class GraphConfig(Config):
 
 @dataclass(frozen=True)
 class Node:
-    """A candidate as the graph sees it."""
+    """A candidate in the graph."""
 
     candidate_id: str
     source_id: str
@@ -50,7 +50,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Links:
-    """What is known of a candidate: whom it is linked to, and with whom that was never (or not fully) asked. Both sorted."""
+    """The links of a candidate, and the candidates for which a link was not (or not fully) computed. Both sorted."""
 
     entails: list[str]
     unasked: list[str]
@@ -59,8 +59,8 @@ class Links:
 def entailment_graph(nodes: Sequence[Node], ask: Ask, config: GraphConfig) -> dict[str, Links]:
     """Return the links of each node by its id; only nodes of the same source can be linked.
 
-    All sources go to the model together, in as many waves as one of them needs: at most 4 with `ask` edges, rarely more than a
-    few times its nodes with components. For n nodes of a source that is at most 2 n(n-1)/2 questions a side.
+    The questions of all sources are batched into waves: at most 4 with `ask: edges`, and with `components` rarely more than a
+    few times the number of nodes of the largest source. For n nodes of a source that is at most 2 n(n-1)/2 questions per side.
     """
     by_source: dict[str, list[Node]] = {}
     for node in nodes:
@@ -82,7 +82,7 @@ _Pair = tuple[int, int]
 
 
 class _Graph:
-    """One source's nodes, the edges found so far, and for each open pair how many of its questions were answered with no."""
+    """One source's nodes, the edges found so far, and for each open pair the number of its questions answered with no."""
 
     def __init__(self, nodes: Sequence[Node], config: GraphConfig) -> None:
         self._nodes = sorted(nodes, key=lambda node: node.candidate_id)
@@ -99,11 +99,11 @@ class _Graph:
                 self._unlikely[pair] = -Indel.normalized_similarity(*self._outputs(pair))
 
     def question(self, pair: _Pair) -> Question:
-        """What to ask next of an open pair."""
+        """The next question about an open pair."""
         return self._questions(pair)[self._open[pair]]
 
     def wanted(self) -> list[_Pair]:
-        """The open pairs to ask about now. To spare questions: no two of them could turn out to be needless together."""
+        """The open pairs to ask about now; with components a spanning forest, so that no answer makes another pair redundant."""
         if not self._spare:
             return list(self._open)
         hoped = Components(len(self._nodes))
@@ -113,7 +113,7 @@ class _Graph:
         return [pair for pair in likely_first if hoped.join(*pair)]
 
     def answer(self, pair: _Pair, entails: bool) -> None:
-        """Take the answer to `question(pair)`."""
+        """Record the answer to `question(pair)`."""
         if entails:
             del self._open[pair]
             self._edges.add(pair)
@@ -123,9 +123,9 @@ class _Graph:
             del self._open[pair]
 
     def links(self) -> dict[str, Links]:
-        """Candidate → its links; the pairs that are still open are those that were spared."""
+        """Candidate → its links; the pairs still open were skipped."""
         found = {node.candidate_id: Links([], []) for node in self._nodes}
-        ids = [node.candidate_id for node in self._nodes]  # ascending, so that sorted pairs give sorted lists
+        ids = [node.candidate_id for node in self._nodes]  # ascending, so sorted pairs give sorted lists
         for a, b in sorted(self._edges):
             found[ids[a]].entails.append(ids[b])
             found[ids[b]].entails.append(ids[a])
@@ -138,7 +138,7 @@ class _Graph:
         return self._nodes[pair[0]].output, self._nodes[pair[1]].output
 
     def _questions(self, pair: _Pair) -> list[Question]:
-        """The longer text as the premise first: it is likelier to entail the shorter one than the other way round."""
+        """With the longer text as the premise first: it is more likely to entail the shorter one than the reverse."""
         a, b = sorted(self._outputs(pair), key=lambda text: (-len(text), text))
         found = [(a, b), (b, a)]
         if self._documents:

@@ -1,8 +1,8 @@
-"""The equivalence critic: does the output say what the document says, in other words (Jung et al., Impossible Distillation)?
+"""The equivalence filter: does the output paraphrase the document (Jung et al., Impossible Distillation)?
 
-Written for pairs of sentences: x is the candidate's document, y its output. They are equivalent where a model of
-natural-language inference finds that each entails the other, and the pair is worth learning from where their surfaces differ: by
-ROUGE-L and, with a parser, by the edit distances of their syntax.
+Written for pairs of sentences: x is the candidate's document, y its output. They are equivalent if a natural-language inference
+model finds that each entails the other. The pair is a useful training example if their surface forms differ, measured by ROUGE-L
+and, with a parser, by the edit distances of their syntax.
 """
 
 import math
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 _PROBABILITY = "probability"
 
 SUMMARY_DEFAULTS = {"max_character_ratio": 0.8, "max_rouge_l": None, "min_backward": None}
-"""The limits of the paper's appendix C: the document entails the summary, which is shorter."""
+"""The bounds of the paper's appendix C: the document entails the summary, which is shorter."""
 
 
 ENTAILMENT_SCORES = ("forward", "backward", "strength")
-"""The scores that cost a model; the limits on the others can be tried before."""
+"""The scores that need a model; bounds on the others can be checked first."""
 
 
 class EquivalenceConfig(FilterConfig):
-    """Two-way entailment (with `only: forward` one-way, for summaries), unlike surfaces, equal numbers.
+    """Two-way entailment (with `only: forward` one-way, for summaries), different wording, equal numbers.
 
-    With `lazy_entailment` the model is not asked about rows that a limit on the text already rejects. `graph` computes the links
-    that the set-wise filter `diversity` needs, among the rows that pass this filter's own known limits.
+    With `lazy_entailment`, rows already rejected by a bound on the text are not sent to the model. `graph` computes the links
+    that the set-wise filter `diversity` needs, for rows that pass this filter's own known bounds.
     """
 
     cost: ClassVar[Cost] = Cost.MODEL
@@ -90,7 +90,7 @@ class EquivalenceConfig(FilterConfig):
 
     @property
     def score_schema(self) -> pa.Schema:
-        """The columns that this config scores, with their units."""
+        """The score columns of this config, with their units."""
         scores = {"character_ratio": "characters / characters", "numbers_agree": "0 or 1", "rouge_l": "ROUGE-L F1, 0 to 1"}
         scores |= {"tree_distance": "edits", "pos_distance": "edits"} if self.parser else {}
         backward = {} if self.only == "forward" else {"backward": _PROBABILITY}
@@ -102,20 +102,20 @@ class EquivalenceConfig(FilterConfig):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column that this config scores, or keeps as evidence."""
+        """Every score and evidence column of this config."""
         return tuple(self.score_schema.names)
 
     def problems(self) -> list[str]:
-        """That the parser is not installed."""
+        """Reports a missing parser."""
         problem = self.parser.problem() if self.parser else None
         return [f"filter {self.name}: {problem}"] if problem else []
 
     def scoring(self) -> dict[str, Any]:
-        """As for every critic, and which release of the parser is installed."""
+        """As for every filter, plus the installed release of the parser."""
         return super().scoring() | ({"parser_release": self.parser.release()} if self.parser else {})
 
     def build(self, engines: "Engines") -> "EquivalenceFilter":
-        """Return the filter over a loaded classifier (and parser); raises LimbeckError where one cannot be loaded."""
+        """Return the filter with a loaded classifier (and parser); raises LimbeckError if either cannot be loaded."""
         parser = engines.hold(self.parser) if self.parser else None
         return EquivalenceFilter(self, engines.hold(self.classifier), parser)
 
@@ -132,15 +132,15 @@ class Syntaxes(Protocol):
     """A loaded parser (`limbeck.filters.models.edit_distance.Parser`)."""
 
     def parse(self, texts: Sequence[str]) -> dict[str, Syntax | None]:
-        """Return the syntax of each distinct text; None for one that is too long."""
+        """Return the syntax of each distinct text; None for texts that are too long."""
         ...
 
 
 class EquivalenceFilter:
-    """Scores pairs by entailment and by how unlike their surfaces are."""
+    """Scores pairs by entailment and by the difference of their wording."""
 
     def __init__(self, config: EquivalenceConfig, classifier: Entailment, parser: Syntaxes | None = None) -> None:
-        """Score with these models; the config says what is asked, and its bounds are what selection will apply."""
+        """Score with these models; the config decides what is computed, and selection applies its bounds."""
         self.name = config.name
         self.bounds = config.bounds
         self._config = config
@@ -148,11 +148,11 @@ class EquivalenceFilter:
         self._parser = parser
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return the scores of each candidate; see docs/filters/equivalence.md for every column.
+        """Return the scores of each candidate; docs/filters/equivalence.md describes every column.
 
-        An empty output or document entails nothing (0). Not a number: the pair does not fit the classifier, the text is too long
-        for the parser, or the document is empty (`character_ratio`). Null: `skipped` names the score that made it needless, and
-        `skipped_by` this filter. Each distinct (premise, hypothesis) of the candidates goes to the classifier once.
+        An empty output or document entails nothing (0). NaN: the pair does not fit the classifier, the text is too long for the
+        parser, or the document is empty (`character_ratio`). Null: skipped; `skipped` names the score that made it unnecessary
+        and `skipped_by` names this filter. Each distinct (premise, hypothesis) is sent to the classifier once.
         """
         rows = [_row(row) for row in candidates.select(["candidate_id", "source_id", "document", "output"]).to_pylist()]
         for row in rows:
@@ -186,7 +186,7 @@ class EquivalenceFilter:
         }
 
     def _entailment_scores(self, rows: Sequence[dict[str, Any]], known: dict[Question, float]) -> None:
-        """Put `forward`, `backward` and `strength` into each row that is not skipped."""
+        """Set `forward`, `backward` and `strength` of each row that is not skipped."""
         asked = [row for row in rows if row["skipped"] is None]
         forward = [(row["document"], row["output"]) for row in asked]
         backward = [] if self._config.only == "forward" else [(y, x) for x, y in forward]
@@ -198,9 +198,9 @@ class EquivalenceFilter:
                 row["strength"] = row["forward"] + row["backward"]
 
     def _ask(self, questions: Sequence[Question], known: dict[Question, float]) -> list[float]:
-        """The probability that each premise entails its hypothesis; what is `known` is not asked, and what is new joins it.
+        """The probability that each premise entails its hypothesis; `known` holds earlier answers, and new ones are added to it.
 
-        Equal texts entail each other, and an empty one entails nothing and is entailed by nothing.
+        Equal texts entail each other; an empty text neither entails nor is entailed.
         """
         for premise, hypothesis in questions:
             if not premise or not hypothesis:
@@ -213,7 +213,7 @@ class EquivalenceFilter:
         return [known[question] for question in questions]
 
     def _link(self, rows: Sequence[dict[str, Any]], known: dict[Question, float], graph: GraphConfig) -> None:
-        """Put the links into each row that passes the limits that are known; the others have none (null)."""
+        """Set the links of each row that passes the known bounds; the others have none (null)."""
         passing = [row for row in rows if row["skipped"] is None and _first_rejecting(self.bounds, row) is None]
         nodes = [Node(row["candidate_id"], row["source_id"], row["document"], row["output"]) for row in passing]
         links = entailment_graph(nodes, lambda questions: self._ask(questions, known), graph)
@@ -223,7 +223,7 @@ class EquivalenceFilter:
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The ids, and both texts with white space made even, so that it counts neither as length nor as a difference."""
+    """The ids, and both texts with whitespace normalised, so that it counts neither as length nor as a difference."""
     texts = {name: one_line(row[name] or "") for name in ("document", "output")}
     return {"candidate_id": row["candidate_id"], "source_id": row["source_id"], **texts}
 
@@ -235,7 +235,7 @@ def _syntax_scores(x: Syntax | None, y: Syntax | None) -> dict[str, float]:
 
 
 def _first_rejecting(bounds: Sequence[Bound], row: Mapping[str, Any]) -> str | None:
-    """The column whose known limit rejects the row first, or None; not a number rejects under any limit."""
+    """The first column whose known bound rejects the row, or None; any bound rejects NaN."""
     return next((bound.column for bound in bounds if bound.rejects(row[bound.column], unscored=True)), None)
 
 

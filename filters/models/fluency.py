@@ -1,7 +1,7 @@
-"""Fluency as Referee measures it (Sclar et al., 2022): does the output read as well as its document to a language model?
+"""Fluency as in Referee (Sclar et al., 2022): is the output as likely as its document under a language model?
 
-The score is the output's negative log-likelihood a token over the document's, each text by itself and with the end token behind
-it: below 1 the output is the likelier text. A text that stops in the middle of a sentence pays for its end token.
+The score is the output's negative log-likelihood per token divided by the document's, each text scored on its own with the end
+token appended: below 1 the output is the likelier text. A text that stops in the middle of a sentence has an unlikely end token.
 """
 
 import json
@@ -34,9 +34,9 @@ _SCHEMA = pa.schema(
 
 
 class FluencyConfig(EngineFilterConfig):
-    """The fluency critic with its engine (null: the teacher of round 0) and its limit.
+    """The fluency filter with its engine (null: the round-0 teacher) and its bound.
 
-    The paper's limit is 1.0, for single sentences and GPT2-large; beside a document of many sentences hardly any text reaches it.
+    The paper's bound is 1.0, for single sentences and GPT2-large; few outputs reach it for documents of many sentences.
     """
 
     reasons: ClassVar[Mapping[str, str]] = {"max_fluency": "the output reads worse than its document"}
@@ -48,21 +48,21 @@ class FluencyConfig(EngineFilterConfig):
     max_fluency: Limit = "calibrated"
 
     def build(self, engines: "Engines") -> "FluencyFilter":
-        """Return the filter over a loaded engine.
+        """Return the filter with a loaded engine.
 
-        Raises LimbeckError where no engine was named or filled in, or its model has no end token.
+        Raises LimbeckError if no engine is set, or its model has no end token.
         """
         tokenizer = Tokenizer.load(self.named_engine().folder())
         return FluencyFilter(self.loaded(engines), tokenizer, end_token(tokenizer), self.name, self.bounds)
 
 
 class FluencyFilter:
-    """Scores candidates by how likely a language model finds the output, and the document, as texts by themselves."""
+    """Scores candidates by the likelihood of the output and of the document under a language model, each on its own."""
 
     def __init__(
         self, engine: Engine, tokenizer: Tokenizer, end: str, name: str = "fluency", bounds: Sequence[Bound] = ()
     ) -> None:
-        """Score with `engine`, whose `tokenizer` it is and whose texts end with the token `end`."""
+        """Score with `engine`, its `tokenizer`, and the end token `end`."""
         self.name = name
         self.bounds = tuple(bounds)
         self._engine = engine
@@ -70,12 +70,11 @@ class FluencyFilter:
         self._end = end
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return `fluency` and the negative log-likelihoods a token that it divides, one row a candidate.
+        """Return `fluency` and the two negative log-likelihoods per token whose ratio it is, one row per candidate.
 
-        A mean is over all tokens but the first, end token included: transformers' own loss of the text. What stands before the
-        first token differs from model to model (nothing, or a beginning token where its tokenizer puts one), so that token is
-        read and not scored. NaN for an empty text or one that does not fit the engine's context. Each distinct text is scored
-        once.
+        The mean is over all tokens except the first, including the end token, as in the loss that transformers computes. What
+        precedes the first token depends on the model (nothing, or a beginning-of-text token), so that token is read but not
+        scored. NaN for an empty text or one that does not fit the engine's context. Each distinct text is scored once.
         """
         outputs = [one_line(text) for text in candidates["output"].to_pylist()]
         documents = [text.strip() for text in candidates["document"].to_pylist()]
@@ -87,13 +86,13 @@ class FluencyFilter:
         return pa.table([candidates["candidate_id"], fluency, output, document], schema=_SCHEMA)
 
     def _pair(self, text: str) -> Pair:
-        """What stands behind the first token, with the end token, given that one."""
+        """The first token, and the rest of the text with the end token."""
         first = next((end for start, end in self._tokenizer.encode_with_offsets(text)[1] if end > start), 0)
         return Pair(text[:first], text[first:] + self._end)
 
 
 def end_token(tokenizer: Tokenizer) -> str:
-    """Return the token that ends a text, as the tokenizer's or the model's config names it; raises LimbeckError without."""
+    """Return the end-of-text token from the tokenizer's or model's config; raises LimbeckError if there is none."""
     named = _json(tokenizer.folder / "tokenizer_config.json").get("eos_token")
     if isinstance(named, dict):
         named = named.get("content")
@@ -110,7 +109,7 @@ def _json(path: Path) -> dict[str, object]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
     except ValueError as error:
-        raise LimbeckError(f"{path} is not whole JSON ({error}); copy or download the model again") from error
+        raise LimbeckError(f"{path} is not valid JSON ({error}); copy or download the model again") from error
 
 
 def _column(nats: Mapping[str, float], texts: Sequence[str]) -> npt.NDArray[np.float64]:

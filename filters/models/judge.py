@@ -1,8 +1,8 @@
-"""The judge: a language model grades the output by a rubric, or says which of two answers meets it better.
+"""The judge: a language model grades the output by a rubric, or decides which of two answers meets it better.
 
-The answers a model may give are few, so by default nothing is sampled: their log-probabilities as the next words of the prompt
-give the expected grade exactly (the weighting of G-Eval, Liu et al., 2023, without its sampling). Of two answers each stands
-first once, since models prefer a place (Zheng et al., 2023).
+The model may give only a few answers, so by default nothing is sampled: the log-probabilities of the answers as continuations of
+the prompt give the expected grade exactly (the weighting of G-Eval, Liu et al., 2023, without its sampling). In a comparison each
+answer comes first once, because models have a position bias (Zheng et al., 2023).
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,11 +31,11 @@ RUBRIC = "the answer says what the text says and nothing else, gives its main po
 PLACES = ("A", "B")
 GRADED = {"score": "grades", "spread": "grades", "answered": "probability"}
 COMPARED = dict.fromkeys(["preference", "position_bias", "answered", "preference_first", "preference_second"], "probability")
-"""The columns that are scored and their units."""
+"""The score columns and their units."""
 
 
 class ScaleConfig(Config):
-    """The grades, whole numbers of one digit, so that no grade begins with another."""
+    """The grades, one-digit integers, so that no grade is a prefix of another."""
 
     lowest: int = Field(1, ge=0, le=8)
     highest: int = Field(5, ge=1, le=9)
@@ -48,12 +48,12 @@ class ScaleConfig(Config):
 
 
 class JudgeConfig(EngineFilterConfig):
-    """Who judges (null: the teacher of round 0), by what rubric, and how.
+    """The judge's engine (null: the round-0 teacher), rubric and method.
 
-    `compare` has the output judged against the row's reference or its document's lead, where `scale` is not used. `prompt` names
-    a Jinja template among the filter's own, or the path of one (null: `judge_score`, or `judge_compare`); it sees `document`,
-    `rubric` and either `output`, `lowest` and `highest`, or `first` and `second`. With `sampling` answers are drawn and read;
-    without, their probabilities are computed.
+    With `compare`, the output is compared with the row's reference or its document's lead, and `scale` is not used. `prompt` is
+    the name of a built-in Jinja template or the path of one (null: `judge_score`, or `judge_compare`); it has the variables
+    `document`, `rubric` and either `output`, `lowest` and `highest`, or `first` and `second`. With `sampling`, answers are
+    sampled and parsed; without, their probabilities are computed.
     """
 
     cost: ClassVar[Cost] = Cost.GENERATION
@@ -83,14 +83,14 @@ class JudgeConfig(EngineFilterConfig):
         absent = ("min_score", "max_spread") if self.compare else ("min_preference", "max_position_bias")
         for key in absent:
             if getattr(self, key) is not None:
-                raise ValueError(f"{key}: there is no such score {'with' if self.compare else 'without'} compare; leave it out")
+                raise ValueError(f"{key}: this score does not exist {'with' if self.compare else 'without'} compare; remove it")
         if self.compare and self.scale != ScaleConfig():
-            raise ValueError("scale: two answers are compared without grades; leave it out")
+            raise ValueError("scale: a comparison has no grades; remove it")
         return self
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column that this config scores."""
+        """The score columns of this config."""
         return tuple(COMPARED if self.compare else GRADED)
 
     @property
@@ -99,7 +99,7 @@ class JudgeConfig(EngineFilterConfig):
         return self.prompt or ("judge_compare" if self.compare else "judge_score")
 
     def problems(self) -> list[str]:
-        """That the template is missing or does not render."""
+        """Reports a template that is missing or does not render."""
         try:
             Prompt(self)
         except LimbeckError as error:
@@ -107,26 +107,26 @@ class JudgeConfig(EngineFilterConfig):
         return []
 
     def scoring(self) -> dict[str, Any]:
-        """As for every critic, and the text of the template."""
+        """As for every filter, plus the text of the template."""
         path = prompt_path(self.template, PROMPTS)
         return super().scoring() | {"prompt_text": path.read_text(encoding="utf-8") if path.is_file() else None}
 
     def build(self, engines: "Engines") -> "JudgeFilter":
-        """Return the filter over a loaded engine; raises LimbeckError where none was named, or the template fails."""
+        """Return the filter with a loaded engine; raises LimbeckError if no engine is set or the template fails."""
         return JudgeFilter(self, self.loaded(engines))
 
 
 class Prompt:
-    """The question that is put to the judge."""
+    """The question for the judge."""
 
     def __init__(self, config: JudgeConfig) -> None:
-        """Read the template and render it once to see that it can be; raises LimbeckError."""
+        """Read the template and render it once to validate it; raises LimbeckError."""
         self._config = config
         self._template = load_template(config.template, PROMPTS, "judge*")
         self.render("a document", "an output", "another")
 
     def render(self, document: str, output: str, other: str = "") -> str:
-        """Return the question, without white space at either end. Compared are `output`, which stands first, and `other`."""
+        """Return the prompt, without leading or trailing whitespace. In a comparison `output` comes first, then `other`."""
         names: dict[str, Any] = {"document": document, "rubric": self._config.rubric}
         if self._config.compare:
             names |= {"first": output, "second": other}
@@ -140,10 +140,10 @@ class Prompt:
 
 
 class JudgeFilter:
-    """Grades outputs, or compares them, by asking a language model."""
+    """Grades or compares outputs with a language model."""
 
     def __init__(self, config: JudgeConfig, engine: Engine) -> None:
-        """Judge with `engine`; raises LimbeckError where the template is missing or does not render."""
+        """Judge with `engine`; raises LimbeckError if the template is missing or does not render."""
         self.name = config.name
         self.bounds = config.bounds
         self._config = config
@@ -151,10 +151,10 @@ class JudgeFilter:
         self._prompt = Prompt(config)
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return `score`, `spread` and `answered`, or with `compare` what `_compared` says, one row a candidate.
+        """Return `score`, `spread` and `answered`, or with `compare` the columns of `_compared`, one row per candidate.
 
-        An empty output has the lowest grade, and is never preferred; nothing is asked about it. Not a number: the question does
-        not fit the engine's context, no answer could be read, or there is nothing to compare with.
+        An empty output gets the lowest grade and is never preferred, without asking the model. NaN: the prompt does not fit the
+        engine's context, no answer could be parsed, or there is nothing to compare with.
         """
         rows = candidates.select(["document", "output", "reference", "seed"]).to_pylist()
         for row in rows:
@@ -178,16 +178,16 @@ class JudgeFilter:
             "answered": np.ones(len(rows)),
         }
         mean = answers.shares @ grades
-        columns["score"][asked] = np.round(mean, 12)  # so that three 4s out of three are not a hair below a limit of 4
+        columns["score"][asked] = np.round(mean, 12)  # so that the mean of three 4s is not slightly below a bound of 4
         columns["spread"][asked] = np.sqrt((answers.shares * (grades - mean[:, None]) ** 2).sum(axis=1))
         columns["answered"][asked] = answers.answered
         return columns
 
     def _compared(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """`preference`: how likely the output is the better one, over both orders.
+        """`preference`: the probability that the output is the better answer, averaged over both orders.
 
-        `preference_first` and `preference_second` are the same with the output in that place, `position_bias` is how far they
-        lie apart, `answered` the mean over both.
+        `preference_first` and `preference_second` are the same with the output in that position, `position_bias` is their
+        difference, `answered` the mean over both.
         """
         others = [
             row["reference"] if self._config.compare == "reference" else lead(row["document"], row["output"]) for row in rows
@@ -199,7 +199,7 @@ class JudgeFilter:
             questions.append((self._prompt.render(document, output, others[place]), seed, 0))
             questions.append((self._prompt.render(document, others[place], output), seed, 1))
         answers = self._ask(questions, PLACES)
-        unasked = np.array([np.nan if row["output"] else 0.0 for row in rows])  # an empty output loses to anything
+        unasked = np.array([np.nan if row["output"] else 0.0 for row in rows])  # an empty output always loses
         first, second, answered = unasked.copy(), unasked.copy(), np.where(np.isnan(unasked), np.nan, 1.0)
         first[places], second[places] = answers.shares[::2, 0], answers.shares[1::2, 1]
         answered[places] = (answers.answered[::2] + answers.answered[1::2]) / 2
@@ -212,7 +212,7 @@ class JudgeFilter:
         }
 
     def _ask(self, questions: Sequence[tuple[str, int, int]], allowed: Sequence[str]) -> Answers:
-        """Put questions of (prompt, seed of the candidate, number of the question about it) to the model, all in one call."""
+        """Send questions of (prompt, seed of the candidate, index of the question) to the model in one call."""
         prompts = [prompt for prompt, _, _ in questions]
         if self._config.sampling is None:
             return exact(self._engine, prompts, allowed)
@@ -221,5 +221,5 @@ class JudgeFilter:
 
 
 def lead(document: str, output: str) -> str:
-    """The document's first sentences, as many as the output has: the summary that costs nothing and is hard to beat."""
+    """The document's first sentences, as many as the output has: a free summary that is hard to beat."""
     return " ".join(split_sentences(document)[: max(1, len(split_sentences(output)))])

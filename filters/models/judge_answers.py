@@ -1,4 +1,4 @@
-"""How a language model answers a question whose answers are few and known: exactly by log-probabilities, or by sampling."""
+"""Answers to a closed question from a language model: exact by log-probabilities, or by sampling."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class SamplingConfig(Config):
-    """How answers are sampled. With `style` chat the prompt is the user's turn, with plain it is text that the model goes on."""
+    """How answers are sampled. With `style` chat the prompt is a user turn, with plain it is text to continue."""
 
     samples: int = Field(8, ge=1)
     temperature: float = Field(1.0, gt=0)
@@ -27,10 +27,10 @@ class SamplingConfig(Config):
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answers to some prompts.
+    """A model's answers to some prompts.
 
-    `shares` [prompts, answers]: how likely each allowed answer is among them; not a number where there is no answer. `answered`
-    [prompts]: the part of all that the model would say that is an allowed answer, 0 to 1.
+    `shares` [prompts, answers]: probability of each allowed answer, normalised over them; NaN if there is no answer. `answered`
+    [prompts]: total probability of the allowed answers among everything the model could say, 0 to 1.
     """
 
     shares: Floats
@@ -38,17 +38,17 @@ class Answers:
 
 
 def exact(engine: Engine, prompts: Sequence[str], allowed: Sequence[str]) -> Answers:
-    """Return the probability of each allowed answer as the next words of each prompt, normalised over the allowed ones.
+    """Return the probability of each allowed answer as the continuation of each prompt, normalised over the allowed answers.
 
-    No answer may begin with another. Not a number where a prompt does not fit the engine's context. Cost: one forward pass over
-    each distinct prompt and the answers' own tokens.
+    No answer may be a prefix of another. NaN if a prompt does not fit the engine's context. Cost: one forward pass over each
+    distinct prompt and the tokens of the answers.
     """
     pairs = [Pair(prompt, f" {answer}") for prompt in prompts for answer in allowed]
     distinct = list(dict.fromkeys(pairs))
     arrays = engine.logprobs(distinct) if distinct else []
     sums = {pair: float(array.sum(dtype=np.float64)) for pair, array in zip(distinct, arrays, strict=True)}
     logprobs = np.array([sums[pair] for pair in pairs], np.float64).reshape(len(prompts), len(allowed))
-    with np.errstate(invalid="ignore"):  # NaN, or no answer is possible at all
+    with np.errstate(invalid="ignore"):  # NaN, or no answer has any probability
         normalisers = np.logaddexp.reduce(logprobs, axis=1)
         return Answers(np.exp(logprobs - normalisers[:, None]), np.minimum(np.exp(normalisers), 1.0))
 
@@ -56,9 +56,9 @@ def exact(engine: Engine, prompts: Sequence[str], allowed: Sequence[str]) -> Ans
 def sampled(
     engine: Engine, prompts: Sequence[str], seeds: Sequence[int], allowed: Sequence[str], config: SamplingConfig
 ) -> Answers:
-    """Return how often each allowed answer was drawn for each prompt; what cannot be read as one is not `answered`.
+    """Return the frequency of each allowed answer among the samples for each prompt; unparsable samples are not `answered`.
 
-    Each draw has a seed of its own, from the prompt's seed and its number. Cost: `samples` completions a prompt.
+    Each sample has its own seed, derived from the prompt's seed and its number. Cost: `samples` completions per prompt.
     """
     sampling = Sampling(config.max_new_tokens, config.temperature)
     requests = [
@@ -80,7 +80,7 @@ def sampled(
 
 
 def reading(allowed: Sequence[str]) -> re.Pattern[str]:
-    """What a completion must look like: one of the answers and nothing before it but a label ("Grade: 4", "**4/5**", "B.").
+    """The form of a valid completion: one of the answers, preceded by at most a label ("Grade: 4", "**4/5**", "B.").
 
     Text may follow on another line or after a full stop; "4.5", "45" and "A better one" are not answers.
     """

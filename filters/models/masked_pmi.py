@@ -1,9 +1,9 @@
-"""The PMI critic for a masked language model: how much better hidden words are restored when the other text is there to read.
+"""The PMI filter for a masked language model: how much better hidden words are restored if the other text is visible.
 
-A reconstruction in the style of InfoSumm (Jung et al., 2024), whose critics are the probabilities of T5-Large. Hide the salient
-words of the document and restore them with the output before it and without (saliency); hide the content words of the output and
-restore them with the document before it and without (faithfulness). The same tokens are hidden in both terms of a difference.
-Each difference is divided by the self-information that the condition could explain at best, as in the causal form (`pmi.py`).
+A reconstruction in the style of InfoSumm (Jung et al., 2024), whose critics use the probabilities of T5-Large. Saliency: hide the
+salient words of the document and restore them with and without the output before it. Faithfulness: hide the content words of the
+output and restore them with and without the document before it. Both terms of a difference hide the same tokens. Each difference
+is divided by the self-information, the most that the condition could explain, as in the causal form (`pmi.py`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,10 +29,10 @@ Spans = tuple[tuple[int, int], ...]
 
 
 class MaskedPmiConfig(PmiLimits):
-    """The PMI critic of a masked language model, its limits, and how the output's content words are hidden.
+    """The PMI filter of a masked language model, its bounds, and how the output's content words are hidden.
 
-    They are dealt in turn to `output_masks` masks, so that each is restored once while most of the others are there to read; more
-    masks leave more to read and cost as many passes.
+    They are dealt in turn to `output_masks` masks, so that each is restored once while most of the others are visible; more
+    masks leave more words visible but need as many forward passes.
     """
 
     reasons: ClassVar[Mapping[str, str]] = {
@@ -50,7 +50,7 @@ class MaskedPmiConfig(PmiLimits):
     max_brevity: Limit = 0.5
 
     def build(self, engines: "Engines") -> "MaskedPmiFilter":
-        """Return the filter over a loaded model."""
+        """Return the filter with a loaded model."""
         return MaskedPmiFilter(engines.hold(self.masked), self.name, self.bounds, self.output_masks, null=self.needs_null)
 
 
@@ -66,7 +66,7 @@ class MaskedPmiFilter:
         *,
         null: bool = False,
     ) -> None:
-        """Score with `model`; `bounds` are what selection will apply; `null` adds scores beside another document."""
+        """Score with `model`; selection applies `bounds`; `null` adds scores against another document."""
         self.name = name
         self.bounds = tuple(bounds)
         self._model = model
@@ -74,13 +74,13 @@ class MaskedPmiFilter:
         self._null = null
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return faithfulness, saliency, their mean `pmi`, the four terms [nats] and `brevity`, one row a candidate.
+        """Return faithfulness, saliency, their mean `pmi`, the four terms [nats] and `brevity`, one row per candidate.
 
-        `brevity` is output tokens / document tokens, in the teacher's tokens. An empty output scores 0. A document that is too
-        long beside the output is cut at a word, the same in all four terms. NaN: the output alone fills the context, or nothing
+        `brevity` is output tokens / document tokens, in the teacher's tokens. An empty output scores 0. A document that does not
+        fit beside the output is cut at a word, identically in all four terms. NaN: the output alone fills the context, or nothing
         can be hidden (no salient words in the document as cut; no words in the output). With the null there are
         `faithfulness_null`, `saliency_null` and `brevity_null` as well (see `limbeck.filters.null`). All terms of all candidates
-        go to the model in one call, each distinct one once.
+        are sent to the model in one call, without repeats.
         """
         rows = candidates.select(["document", "output", "salient", "output_tokens", "document_tokens"]).to_pylist()
         pairs = rows + (mismatched(candidates, rows) if self._null else [])
@@ -95,7 +95,7 @@ class MaskedPmiFilter:
         return with_null(table, null).append_column(_BREVITY.with_name("brevity_null"), [brevity])
 
     def _sums(self, pairs: Sequence[Mapping[str, Any]]) -> Sums:
-        """The four terms of each pair of a document and an output, 0 where there is nothing to restore.  # [pairs, 4]"""
+        """The four terms of each pair of a document and an output, 0 if there is nothing to restore.  # [pairs, 4]"""
         asked = [terms(pair, document, self._output_masks) for pair, document in zip(pairs, self._cut(pairs), strict=True)]
         infills = list(dict.fromkeys(infill for four in asked for term in four for infill in term))
         arrays = self._model.logprobs(infills)
@@ -103,7 +103,7 @@ class MaskedPmiFilter:
         return np.array([[sum(found[infill] for infill in term) for term in four] for four in asked]).reshape(len(asked), 4)
 
     def _cut(self, pairs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-        """Yield each pair's document, cut to the room beside its output; "" where there is none."""
+        """Yield each pair's document, truncated to fit beside its output; "" if there is no room."""
         texts = list(dict.fromkeys(text for pair in pairs for text in (pair["document"], one_line(pair["output"]))))
         tokens = dict(zip(texts, self._model.count_tokens(texts), strict=True))
         shortened: dict[tuple[str, int], str] = {}
@@ -121,9 +121,9 @@ _BREVITY = pa.field("brevity", pa.float64(), metadata={"unit": "output tokens / 
 
 
 def terms(pair: Mapping[str, Any], document: str, output_masks: int) -> tuple[tuple[Infill, ...], ...]:
-    """The infills that each of the four terms sums, in the order of the stored columns; none where nothing can be compared.
+    """The infills that each of the four terms sums, in the order of the stored columns; empty if nothing can be compared.
 
-    `document` is the pair's document as far as there is room for it.
+    `document` is the pair's document, truncated to fit.
     """
     output, edges = one_line(pair["output"]), pair["salient"]
     if not output or not document:
@@ -141,8 +141,8 @@ def terms(pair: Mapping[str, Any], document: str, output_masks: int) -> tuple[tu
 def hidden_words(output: str, masks: int) -> list[Spans]:
     """The character spans of the output's content words, dealt in turn to at most `masks` masks, none of them empty.
 
-    The words are found as `corpus.salience` finds a document's: all that are no stop words. In so short a text every one of them
-    counts, and an invented one most of all, so none is left out by rank. All words where there are only stop words.
+    As in `corpus.salience`, content words are all words that are not stop words. They are not ranked: in a short text all of
+    them count, invented ones most. If there are only stop words, all words are used.
     """
     words = [(match.start(), match.end(), match[0].lower().replace("’", "'")) for match in WORD.finditer(output)]
     content = [word for word in words if word[2] not in STOP_WORDS] or words

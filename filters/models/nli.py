@@ -1,7 +1,7 @@
-"""The NLI critic: does the document entail the output, and the output the document?
+"""The NLI filter: does the document entail the output, and the output the document?
 
-The filter of Impossible Distillation (Jung et al., 2023) and Referee (Sclar et al., 2022): a model trained for natural-language
-inference, RoBERTa-large on WANLI in both papers, reads premise and hypothesis together; a pair passes at 0.75.
+As in Impossible Distillation (Jung et al., 2023) and Referee (Sclar et al., 2022): a natural-language inference model,
+RoBERTa-large on WANLI in both papers, reads premise and hypothesis together; a pair passes at 0.75.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ _PROBABILITY = {b"unit": b"probability"}
 
 
 class NliConfig(FilterConfig):
-    """The NLI critic: its classifier, which way to ask, how to cut long documents, and its limits."""
+    """The NLI filter: its classifier, the direction of entailment, how long documents are cut, and its bounds."""
 
     cost: ClassVar[Cost] = Cost.MODEL
     nullable: ClassVar[bool] = True
@@ -45,7 +45,7 @@ class NliConfig(FilterConfig):
     windows: Literal["document", "sentences"] = Field(
         "document", description="sentences: each sentence of the hypothesis against its best window of the premise, averaged"
     )
-    window_tokens: int | None = Field(None, ge=1, description="tokens of a window of neighbouring sentences; null: one sentence")
+    window_tokens: int | None = Field(None, ge=1, description="tokens of a window of adjacent sentences; null: one sentence")
     min_entailment: Limit = 0.75
     max_contradiction: Limit = None
     max_neutral: Limit = None
@@ -60,39 +60,38 @@ class NliConfig(FilterConfig):
         return self
 
     def scoring(self) -> dict[str, Any]:
-        """What its scores depend on; a limit stated as a false-acceptance rate asks for the scores of mismatched pairs too."""
+        """What its scores depend on; a bound by false acceptance adds the scores of mismatched pairs."""
         return super().scoring() | {"null_columns": list(self.null_columns)}
 
     def build(self, engines: "Engines") -> "NliFilter":
-        """Return the filter over a loaded classifier; raises LimbeckError for a limit on what its model cannot tell."""
+        """Return the filter with a loaded classifier; raises LimbeckError for a bound on a class that its model does not have."""
         classifier = engines.hold(self.classifier)
         limited = [bound.column for bound in self.bounds if bound.column in LABELS[1:]]
         if classifier.two_class and limited:
             raise LimbeckError(
-                f"filter {self.name}: the model {self.classifier.model} tells entailment from the rest only, so there is no "
-                f"{limited[0]} to limit; set min_entailment alone, or name a model of three classes"
+                f"filter {self.name}: the model {self.classifier.model} only separates entailment from the rest, so it has no "
+                f"{limited[0]} score to bound; keep only min_entailment, or use a three-class model"
             )
         return NliFilter(classifier, self)
 
 
 class NliFilter:
-    """Scores candidates by what an NLI model says of document and output."""
+    """Scores candidates by an NLI model's probabilities for document and output."""
 
     def __init__(self, classifier: Classifier, config: NliConfig) -> None:
-        """Ask `classifier`, as the config says."""
+        """Score with `classifier`, as configured."""
         self.name = config.name
         self.bounds: Sequence[Bound] = config.bounds
         self._classifier = classifier
         self._config = config
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return entailment, neutral and contradiction, one row a candidate.
+        """Return entailment, neutral and contradiction, one row per candidate.
 
-        With `direction: both` also `reverse_entailment`. `cut_tokens`: how much of the premises the model's limit cut off. With
-        windows of sentences, `least_entailed` is the output's sentence that the document supports least. Under a limit stated as
-        a false-acceptance rate, `entailment_null` and its like are each output against the next document of the part. An empty
-        output or document, and a hypothesis that does not fit the model, score NaN. Every distinct pair of texts goes through
-        the model once, all in one call.
+        With `direction: both` also `reverse_entailment`. `cut_tokens`: tokens of the premises removed by truncation. With windows
+        of sentences, `least_entailed` is the output's least supported sentence. With a bound by false acceptance,
+        `entailment_null` and the like score each output against the next document of the part. An empty output or document, and a
+        hypothesis that does not fit the model, score NaN. Every distinct pair of texts is scored once, all in one call.
         """
         documents, outputs = (_texts(candidates, column) for column in ("document", "output"))
         sides = {"": (documents, outputs)}
@@ -120,7 +119,7 @@ class NliFilter:
         return table
 
     def _ask(self, questions: Sequence[Question]) -> tuple[list[Answer], np.ndarray]:
-        """Ask all at once; return the answers, and how many tokens of each question's premises were cut off."""
+        """Score all questions in one call; return the answers, and the number of premise tokens truncated per question."""
         pairs = [question.pairs for question in questions]
         judged = self._classifier.predict([pair for some in pairs for pair in some])
         ends = np.cumsum([len(some) for some in pairs], dtype=np.int64)

@@ -1,11 +1,10 @@
-"""The PMI critic: does the document make the output more likely, and does the output give the document's content away?
+"""The PMI filter: does the document make the output more likely, and does the output predict the document's content?
 
-A reconstruction in the style of InfoSumm (Jung et al., 2024) for a causal language model. Pointwise mutual information can be
-read from either side: log p(y|x) - log p(y) says how much of the output y follows from the document x (faithfulness), and log
-p(x|y) - log p(x), summed over the document's salient tokens, says how much of the document the output carries (saliency). A
-causal model is no coherent joint distribution, so these are two estimates and both are stored. Each is divided by the
-self-information that the condition could explain at best, so 1 means fully determined, 0 means no help, and less than 0 means
-that the condition misleads.
+A reconstruction in the style of InfoSumm (Jung et al., 2024) for a causal language model. Pointwise mutual information has two
+forms: log p(y|x) - log p(y) measures how much of the output y follows from the document x (faithfulness), and log p(x|y) - log
+p(x), summed over the document's salient tokens, measures how much of the document the output carries (saliency). A causal model
+is not a coherent joint distribution, so these are two estimates and both are stored. Each is divided by the self-information, the
+most that the condition could explain: 1 means fully determined, 0 means no help, and below 0 means that the condition misleads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from limbeck.filters.contract import Bound
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
-# Both contexts of a term end in the same words, and without white space, so that the target's first token is the same in both.
+# Both contexts of a term end in the same words, without trailing whitespace, so the target's first token is the same in both.
 OUTPUT_GIVEN_DOCUMENT = "{document}\nTL;DR:"
 OUTPUT_ALONE = "TL;DR:"
 DOCUMENT_GIVEN_OUTPUT = "Summary: {output}\nArticle:"
@@ -43,9 +42,9 @@ UNINFORMATIVE = "the output tells too little of what the document says"
 
 
 class PmiLimits(FilterConfig):
-    """What both forms of the critic share: two limits, and whether each output is scored beside another document too.
+    """The fields shared by both PMI filters: two bounds, and whether each output is also scored against another document.
 
-    `null` asks for the columns `<column>_null` even where no limit is stated as a false-acceptance rate yet.
+    `null` adds the columns `<column>_null` even if no bound is by false acceptance yet.
     """
 
     cost: ClassVar[Cost] = Cost.MODEL
@@ -58,16 +57,16 @@ class PmiLimits(FilterConfig):
 
     @property
     def needs_null(self) -> bool:
-        """Whether each output is scored beside another document too."""
+        """Whether each output is also scored against another document."""
         return self.null or bool(self.null_columns)
 
     def scoring(self) -> dict[str, Any]:
-        """What the scores depend on: with the null there are more columns."""
+        """What the scores depend on; with the null there are more columns."""
         return {**super().scoring(), "null": self.needs_null}
 
 
 class PmiConfig(PmiLimits, EngineFilterConfig):
-    """The PMI critic of a causal language model, with its engine (null: the teacher of round 0) and its two limits."""
+    """The PMI filter of a causal language model, with its engine (null: the round-0 teacher) and its two bounds."""
 
     also: ClassVar[tuple[str, ...]] = ("pmi", *TERMS)
 
@@ -75,7 +74,7 @@ class PmiConfig(PmiLimits, EngineFilterConfig):
     name: Name = "pmi"
 
     def build(self, engines: "Engines") -> "PmiFilter":
-        """Return the filter over a loaded engine; raises LimbeckError where no engine was named or filled in."""
+        """Return the filter with a loaded engine; raises LimbeckError if no engine is set."""
         return PmiFilter(self.loaded(engines), self.name, self.bounds, null=self.needs_null)
 
 
@@ -83,20 +82,20 @@ class PmiFilter:
     """Scores candidates by pointwise mutual information; log-probabilities are natural, summed over tokens."""
 
     def __init__(self, engine: Engine, name: str = "pmi", bounds: Sequence[Bound] = (), *, null: bool = False) -> None:
-        """Score with `engine`; `bounds` are what selection will apply; `null` adds scores beside another document."""
+        """Score with `engine`; selection applies `bounds`; `null` adds scores against another document."""
         self.name = name
         self.bounds = tuple(bounds)
         self._engine = engine
         self._null = null
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return faithfulness, saliency, their mean `pmi`, and the four summed log-probabilities, one row a candidate.
+        """Return faithfulness, saliency, their mean `pmi`, and the four summed log-probabilities, one row per candidate.
 
-        An empty output scores 0. A candidate that does not fit the engine's context, whose document has no salient words, or
-        whose target was cut into different tokens under the two contexts, scores NaN. The terms of all candidates go to
-        the engine in one call, each distinct pair once, so work on a shared document or prefix is done once. With the null there
-        are `faithfulness_null` and `saliency_null` as well (see `limbeck.filters.null`), for two more terms per candidate; NaN
-        for an empty output, or where all documents at hand are near-duplicates.
+        An empty output scores 0. The score is NaN if a candidate does not fit the engine's context, its document has no salient
+        words, or its target is tokenised differently in the two contexts. The terms of all candidates are sent to the engine in
+        one call, each distinct pair once, so work on a shared document or prefix is done once. With the null there are
+        `faithfulness_null` and `saliency_null` as well (see `limbeck.filters.null`), for two more terms per candidate; NaN for an
+        empty output, or if all available documents are near-duplicates.
         """
         rows = candidates.select(["document", "output", "salient"]).to_pylist()
         asked = [terms(row) for row in rows]
@@ -108,7 +107,7 @@ class PmiFilter:
         return with_null(table, sums[len(rows) :]) if self._null else table
 
     def _sums(self, asked: Sequence[tuple[Pair, ...]]) -> Sums:
-        """The four summed log-probabilities of each row, 0 where it asks for none.  # [rows, terms]"""
+        """The four summed log-probabilities of each row, 0 if it has no terms.  # [rows, terms]"""
         pairs = list(dict.fromkeys(pair for pairs in asked for pair in pairs))
         arrays = self._engine.logprobs(pairs) if pairs else []
         logprobs = dict(zip(pairs, arrays, strict=True))
@@ -122,8 +121,8 @@ class PmiFilter:
 
 
 def terms(row: Mapping[str, Any]) -> tuple[Pair, ...]:
-    """The four pairs of a candidate, in the order of the stored columns, or none where the output is empty."""
-    output = one_line(row["output"])  # a context must not end in white space, nor a target begin with two
+    """The four pairs of a candidate, in the order of the stored columns; empty if the output is empty."""
+    output = one_line(row["output"])  # a context must not end in whitespace, nor a target start with two spaces
     if not output:
         return ()
     document, edges = row["document"], row["salient"]
@@ -137,7 +136,7 @@ def terms(row: Mapping[str, Any]) -> tuple[Pair, ...]:
 
 
 def mismatched(candidates: pa.Table, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each output beside another document of the table; an empty output where there is no other document."""
+    """Each output with another document of the table; with an empty output if there is no other document."""
     pairs = []
     for row, other in zip(rows, drawn_others(candidates), strict=True):
         output = {name: value for name, value in row.items() if name in ("output", "output_tokens")}
@@ -146,13 +145,13 @@ def mismatched(candidates: pa.Table, rows: Sequence[Mapping[str, Any]]) -> list[
 
 
 def drawn_others(candidates: pa.Table) -> npt.NDArray[np.int64]:
-    """For each candidate a row with the document of another source, which is no near-duplicate of its own.  # [candidates]"""
+    """For each candidate a row with the document of another source that is not a near-duplicate of its own.  # [candidates]"""
     ids, sources, groups = (candidates[name].to_pylist() for name in ("candidate_id", "source_id", "group"))
     return other_rows(sources, groups, drawn_by=ids)
 
 
 def scored(candidate_ids: pa.ChunkedArray, sums: Sums, empty: npt.NDArray[np.bool_], names: Sequence[str]) -> pa.Table:
-    """The scores that follow from the four terms of each row, 0 where `empty`, and the terms as the columns `names`."""
+    """The scores computed from the four terms of each row, 0 if `empty`, and the terms as the columns `names`."""
     faithfulness, saliency = (np.where(empty, 0.0, share) for share in shares(sums))
     columns = {"faithfulness": faithfulness, "saliency": saliency, "pmi": (faithfulness + saliency) / 2}
     fields = [pa.field(name, pa.float64(), metadata=SHARE) for name in columns]
@@ -162,14 +161,14 @@ def scored(candidate_ids: pa.ChunkedArray, sums: Sums, empty: npt.NDArray[np.boo
 
 
 def with_null(table: pa.Table, sums: Sums) -> pa.Table:
-    """The table with what follows from the four terms of each mismatched pair."""
+    """Add the scores computed from the four terms of each mismatched pair."""
     for name, values in zip(("faithfulness_null", "saliency_null"), shares(sums), strict=True):
         table = table.append_column(pa.field(name, pa.float64(), metadata=SHARE), [values])
     return table
 
 
 def shares(sums: Sums) -> tuple[Scores, Scores]:
-    """Faithfulness and saliency: the share of the self-information -`alone` that the condition explains; NaN where it is 0."""
+    """Faithfulness and saliency: the share of the self-information -`alone` that the condition explains; NaN if it is 0."""
     output_given, output, salient_given, salient = sums.T
     return _share(output_given, output), _share(salient_given, salient)
 
@@ -180,7 +179,7 @@ def _share(given: Scores, alone: Scores) -> Scores:
 
 
 def comparable_sums(given: npt.NDArray[np.float32], alone: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Sum both in float64; NaN where they cover different tokens, since their difference would then mean nothing."""
+    """Sum both in float64; NaN if they cover different tokens, because their difference would be meaningless."""
     if len(given) != len(alone):
         return float("nan"), float("nan")
     return float(given.sum(dtype=np.float64)), float(alone.sum(dtype=np.float64))

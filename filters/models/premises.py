@@ -1,8 +1,8 @@
-"""Premise windows: how a long text is cut for a model that reads a few sentences well, and how its answers are put together.
+"""Premise windows: how a long text is split for a model that reads a few sentences well, and how its answers are combined.
 
-The rule is SummaC's (Laban et al., 2022, the zero-shot form): every sentence of the hypothesis is held against every window of
-the premise, the best window counts, and the sentences are averaged. With `window_tokens`, windows are neighbouring sentences of
-so many tokens together, as AlignScore has them (Zha et al., 2023).
+This follows SummaC (Laban et al., 2022, the zero-shot form): every sentence of the hypothesis is compared with every window of
+the premise, the best window counts, and the sentences are averaged. With `window_tokens`, a window is a run of adjacent sentences
+of up to that many tokens, as in AlignScore (Zha et al., 2023).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,20 +20,20 @@ Count = Callable[[Sequence[str]], list[int]]
 
 @dataclass(frozen=True)
 class Question:
-    """Whether a premise entails a hypothesis: every window of the one against every sentence of the other."""
+    """Whether a premise entails a hypothesis: every window of the premise against every sentence of the hypothesis."""
 
     windows: tuple[str, ...]
     sentences: tuple[str, ...]
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """The pairs to ask for, sentence by sentence; none where either side is empty."""
+        """The pairs to score, sentence by sentence; empty if either side is empty."""
         return [(window, sentence) for sentence, window in product(self.sentences, self.windows)]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the pairs of a question say together, and the sentence that is entailed least ("" where none could be judged)."""
+    """The combined probabilities of a question's pairs, and the least entailed sentence ("" if none could be scored)."""
 
     entailment: float
     neutral: float
@@ -42,9 +42,9 @@ class Answer:
 
 
 def sentence_windows(text: str, window_tokens: int | None, count: Count) -> tuple[str, ...]:
-    """Cut a text into its sentences, or into runs of neighbouring sentences of at most `window_tokens` together.
+    """Split a text into its sentences, or into runs of adjacent sentences of at most `window_tokens` together.
 
-    A sentence longer than that is a window of its own. `count` gives each text's tokens.
+    A longer sentence is a window of its own. `count` returns the token count of each text.
     """
     sentences = split_sentences(text)
     if window_tokens is None or not sentences:
@@ -61,10 +61,10 @@ def sentence_windows(text: str, window_tokens: int | None, count: Count) -> tupl
 
 
 def answer(question: Question, found: Probabilities) -> Answer:
-    """Put the probabilities of a question's pairs together.
+    """Combine the probabilities of a question's pairs.
 
-    Of each sentence: the highest entailment and the highest contradiction over the windows, and the lowest neutral. Then the mean
-    over the sentences. Windows that could not be judged are left out; a sentence that no window could judge makes all three NaN.
+    For each sentence: the highest entailment and contradiction and the lowest neutral over the windows; then the mean over the
+    sentences. Windows that could not be scored are ignored; a sentence without any scored window makes all three NaN.
     """
     if not question.windows or not question.sentences:
         return Answer(float("nan"), float("nan"), float("nan"), "")
@@ -77,6 +77,6 @@ def answer(question: Question, found: Probabilities) -> Answer:
 
 
 def _best(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The highest of each row that is a number, NaN where there is none.  # [sentences, windows] -> [sentences]"""
+    """The highest number of each row, NaN if there is none.  # [sentences, windows] -> [sentences]"""
     highest = np.where(np.isnan(scores), -np.inf, scores).max(axis=1)
     return np.where(np.isinf(highest), np.nan, highest)

@@ -1,4 +1,4 @@
-"""The n-gram indexes that critics ask: opened once a process, known by their content, and made of a run's own datasets."""
+"""The n-gram indexes that filters query: opened once per process, identified by content, and built from a run's datasets."""
 
 import hashlib
 import re
@@ -27,7 +27,7 @@ _TEXT_COLUMN = "output"
 
 
 def open_index(folder: str) -> "Index":
-    """The index in a folder, opened once a process while its content stays the same; raises LimbeckError where it cannot be."""
+    """Open the index in a folder, once per process while its content is unchanged; raises LimbeckError if that fails."""
     return _opened(str(Path(folder).expanduser().resolve()), fingerprint(folder))
 
 
@@ -39,22 +39,24 @@ def _opened(folder: str, _fingerprint: str) -> "Index":
 
 
 def usable(folder: str, *, by_bytes: bool) -> "Index":
-    """The index in a folder that texts can be asked of: it knows its tokenizer, where `by_bytes` that of bytes.
+    """Open an index that can be queried with text: it records a tokenizer, with `by_bytes` the byte tokenizer.
 
-    Raises LimbeckError where there is none.
+    Raises LimbeckError otherwise.
     """
     index = open_index(folder)
     if index.tokenizer is None:
         raise LimbeckError(f"the index {folder} records no tokenizer; build it with one: limbeck ngram build --tokenizer")
     if by_bytes and index.tokenizer.spec.get("kind") != "bytes":
-        raise LimbeckError(f"the index {folder} is not one of bytes, which the rule 50-characters takes; build it with bytes")
+        raise LimbeckError(
+            f"the index {folder} does not use the bytes tokenizer, which 50-characters needs; rebuild it with bytes"
+        )
     return index
 
 
 def fingerprint(folder: str) -> str:
-    """A SHA-256 of what the index in a folder holds: its manifest, with the checksum of every file, and the documents taken down.
+    """A SHA-256 of an index's content: its manifest, which has the checksum of every file, and its removed documents.
 
-    An official folder has no manifest: there the names, sizes and times of its files stand for them.
+    Official infini-gram folders have no manifest; names, sizes and modification times of the files are used instead.
     """
     path = Path(folder).expanduser()
     digest = hashlib.sha256()
@@ -63,7 +65,9 @@ def fingerprint(folder: str) -> str:
             digest.update((path / name).read_bytes() if (path / name).is_file() else b"")
         return digest.hexdigest()
     if not path.is_dir():
-        raise LimbeckError(f"there is no index folder {folder}; correct it, or make it: limbeck ngram build TEXTS --out {folder}")
+        raise LimbeckError(
+            f"the index folder {folder} does not exist; correct it or build it: limbeck ngram build TEXTS --out {folder}"
+        )
     for file in sorted(path.iterdir()):
         digest.update(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}\n".encode())
     return digest.hexdigest()
@@ -72,8 +76,8 @@ def fingerprint(folder: str) -> str:
 def index_datasets(datasets: Iterable[Path], out: Path, tokenizer: str) -> Path:
     """Build the index `out` of the outputs in dataset folders (Parquet files with a column `output`) and return `out`.
 
-    `tokenizer` as `infinigram.tokenizers.load_tokenizer` takes it: a model folder, or "bytes". A finished build of the same files
-    returns at once, and a killed one goes on. Raises LimbeckError where a dataset cannot be read. O(tokens).
+    `tokenizer` is a model folder or "bytes", as for `infinigram.tokenizers.load_tokenizer`. If the same files were already
+    indexed, this returns at once; an interrupted build resumes. Raises LimbeckError if a dataset cannot be read. O(tokens).
     """
     from limbeck.infinigram.build import Settings, build
 
@@ -83,16 +87,16 @@ def index_datasets(datasets: Iterable[Path], out: Path, tokenizer: str) -> Path:
 
 
 def encode(index: "Index", texts: Sequence[str]) -> tuple[npt.NDArray[Any], Integers]:
-    """The token ids of texts one after another, and where each text begins.  # [tokens], [texts + 1]"""
+    """The token ids of all texts, concatenated, and the offset of each text.  # [tokens], [texts + 1]"""
     arrays = index.tokenizer.encode_batch(texts)
     return np.concatenate([np.zeros(0, np.uint32), *arrays]).astype(np.uint32), _offsets([len(array) for array in arrays])
 
 
 def longest_spans(ends: Integers, offsets: Integers) -> tuple[Integers, Integers]:
-    """Where the longest verbatim span of each text begins in the flat tokens (the first of several), and its length in tokens.
+    """Start of each text's longest verbatim span in the flat tokens (the first of several), and its length in tokens.
 
-    `ends`: for every token, the end of the longest piece from there that occurs, counted from its text's beginning, as
-    `Index.creativity_batch` says. A text without tokens has a span of 0.  # [tokens], [texts + 1] → [texts], [texts]
+    `ends`: for every token, the end of the longest matching span that starts there, relative to its text, as returned by
+    `Index.creativity_batch`. A text without tokens has a span of 0.  # [tokens], [texts + 1] → [texts], [texts]
     """
     sizes = np.diff(offsets)
     filled = sizes > 0
@@ -108,7 +112,7 @@ def longest_spans(ends: Integers, offsets: Integers) -> tuple[Integers, Integers
 
 
 def covered_tokens(ends: Integers, offsets: Integers, span_tokens: int) -> Integers:
-    """How many tokens of each text lie in a verbatim span of at least `span_tokens`; `ends` as for `longest_spans`.  # [texts]"""
+    """The number of tokens of each text in verbatim spans of at least `span_tokens`; `ends` as for `longest_spans`.  # [texts]"""
     flat = ends + np.repeat(offsets[:-1], np.diff(offsets))
     places = np.arange(len(flat))
     reach = np.maximum.accumulate(np.where(flat - places >= span_tokens, flat, 0))  # no span crosses the end of its text
@@ -116,7 +120,7 @@ def covered_tokens(ends: Integers, offsets: Integers, span_tokens: int) -> Integ
 
 
 def ngram_share(index: "Index", texts: Sequence[str]) -> Floats:
-    """The share of each text's 13-grams, in the tokens of the index, that occur in it; 0 for a shorter text.  # [texts]"""
+    """The share of each text's 13-grams, in index tokens, that occur in the index; 0 for a shorter text.  # [texts]"""
     ids, offsets = encode(index, texts)
     ends = index.creativity_batch(ids, offsets)
     long = ends + np.repeat(offsets[:-1], np.diff(offsets)) - np.arange(len(ids)) >= NGRAM_TOKENS
@@ -125,7 +129,7 @@ def ngram_share(index: "Index", texts: Sequence[str]) -> Floats:
 
 
 def window_share(index: "Index", texts: Sequence[str]) -> Floats:
-    """The share of each text's pieces of 50 characters, one from the beginning of each word, that occur in an index of bytes.
+    """The share of each text's 50-character pieces, one per word start, that occur in an index of bytes.
 
     0 for a text without such a piece.  # [texts]
     """
@@ -139,7 +143,7 @@ def window_share(index: "Index", texts: Sequence[str]) -> Floats:
 
 
 def row_sums(values: npt.NDArray[Any], offsets: Integers) -> Floats:
-    """The sum of each row of flat values, independent of the rows beside it; 0 for an empty row.  # [rows]"""
+    """The sum of each row of flat values, independent of the other rows; 0 for an empty row.  # [rows]"""
     sums = np.zeros(len(offsets) - 1)
     filled = np.diff(offsets) > 0
     if len(values):

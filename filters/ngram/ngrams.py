@@ -1,9 +1,9 @@
-"""The n-gram critic: how much of an output stands word for word in a corpus, and how likely the corpus makes it.
+"""The n-gram filter: how much of an output occurs verbatim in a corpus, and how likely the output is under the corpus.
 
-Everything is exact and asked of an infini-gram index (Liu et al., 2024) in this process, a whole part in a few calls. For every
-token of an output the index knows the longest piece from there that occurs; from these follow the longest verbatim span, and the
-coverage: the share of tokens that lie in a verbatim span of at least `span_tokens`. The ∞-gram log-probability is what the
-corpus, read as a language model of unbounded order, thinks of the output. Contamination asks an index of benchmark texts.
+All results are exact, from an infini-gram index (Liu et al., 2024) in this process, in a few calls per part. For every token of
+an output the index finds the longest span that starts there and occurs in the corpus; this gives the longest verbatim span and
+the coverage: the share of tokens in verbatim spans of at least `span_tokens`. The ∞-gram log-probability is the output's
+probability under the corpus as a language model of unbounded order. Contamination uses an index of benchmark texts.
 """
 
 import math
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
 EARLIER = "run:earlier"
-"""What a recipe names as its index to compare with the datasets of the run's own earlier rounds."""
+"""The `index` of a recipe that compares with the datasets of the run's own earlier rounds."""
 UNITS = {
     **{"tokens": "tokens of the index", "longest_tokens": "tokens of the index", "longest_share": SHARE, "coverage": SHARE},
     **{"infgram_logprob": "nats / token", "contamination": SHARE},
@@ -42,11 +42,11 @@ UNITS = {
 
 
 class ContaminationConfig(Config):
-    """An index of benchmark texts, and the rule by which an output shares text with them.
+    """An index of benchmark texts, and the rule by which an output is compared with them.
 
-    `13-gram`: the share of the output's 13-grams (tokens of that index) that occur there, with which the ∞-gram paper cleaned the
-    Pile. `50-characters`: the share of its pieces of 50 characters, one from each word's beginning, that occur there, as
-    infini-gram mini counts; this takes an index of bytes. Both are 0 for an output shorter than one piece.
+    `13-gram`: the share of the output's 13-grams (tokens of that index) that occur in it, the rule that the ∞-gram paper used to
+    clean the Pile. `50-characters`: the share of the output's 50-character pieces, one per word start, that occur in it, as in
+    infini-gram mini; this needs an index of bytes. Both are 0 for an output shorter than one piece.
     """
 
     index: str
@@ -54,10 +54,10 @@ class ContaminationConfig(Config):
 
 
 class NgramsConfig(FilterConfig):
-    """The index, what counts as a span, the probability that stands for zero, and the limits.
+    """The index, the span length, the floor for zero probabilities, and the bounds.
 
-    `index` is a folder, or `run:earlier` for the outputs that the run's earlier rounds kept. `floor_probability` is what an
-    ∞-gram probability counts at least: without further back-off it is often 0.
+    `index` is a folder, or `run:earlier` for the outputs kept in the run's earlier rounds. `floor_probability` is the minimum
+    of an ∞-gram probability: without further back-off it is often 0.
     """
 
     cost: ClassVar[Cost] = Cost.INDEX
@@ -97,11 +97,11 @@ class NgramsConfig(FilterConfig):
         return self.index == EARLIER
 
     def against(self, index: str | None) -> "NgramsConfig":
-        """The config for one round of a run: `index` stands for `run:earlier`; None where there is no earlier round."""
+        """The config for one round: `index` replaces `run:earlier`; None in the first round."""
         return self if self.index != EARLIER or index is None else self.model_copy(update={"index": index})
 
     def problems(self) -> list[str]:
-        """Say which index is missing, cannot be opened, or does not suit its use."""
+        """Reports an index that is missing, cannot be opened, or has the wrong tokenizer."""
         found = []
         folders = [(f"filters.{self.name}.index", self.index, False)] if self.index != EARLIER else []
         if self.contamination is not None:
@@ -116,7 +116,7 @@ class NgramsConfig(FilterConfig):
         return found
 
     def scoring(self) -> dict[str, Any]:
-        """The content of the indexes stands for their paths; raises LimbeckError where one cannot be read."""
+        """As for every filter, with each index's content in place of its path; raises LimbeckError if one cannot be read."""
         data = super().scoring()
         data["index"] = EARLIER if self.index == EARLIER else fingerprint(self.index)
         if self.contamination is not None:
@@ -124,15 +124,15 @@ class NgramsConfig(FilterConfig):
         return data
 
     def build(self, engines: "Engines") -> "NgramsFilter":
-        """Return the filter over open indexes (once a process); raises LimbeckError where one cannot be used."""
+        """Return the filter with open indexes (once per process); raises LimbeckError if one cannot be used."""
         return NgramsFilter(self)
 
 
 class NgramsFilter:
-    """Scores outputs by exact look-ups in an index; batched over the rows that it is given."""
+    """Scores outputs by exact look-ups in an index, batched over rows."""
 
     def __init__(self, config: NgramsConfig) -> None:
-        """Open the indexes. An index of earlier rounds that nobody filled in is one without a document."""
+        """Open the indexes. `run:earlier` that was not replaced is treated as an empty index."""
         self.name = config.name
         self.bounds: tuple[Bound, ...] = config.bounds
         self._config = config
@@ -143,12 +143,12 @@ class NgramsFilter:
             self._benchmark = usable(folder, by_bytes=rule == "50-characters")
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return one row a candidate, in the tokens of the index.
+        """Return one row per candidate, in index tokens.
 
-        `tokens`; `longest_tokens` and its share of them `longest_share`; `coverage`, a share of them; `infgram_logprob`, the mean
-        natural log-probability a token, none below that of `floor_probability`; `contamination`, a share of n-grams or pieces,
-        where a benchmark is named; and as evidence the `longest_span` as text. An empty output has zeros and no log-probability
-        (NaN). O(tokens · log(tokens of the index)).
+        `tokens`; `longest_tokens` and its share `longest_share`; the share `coverage`; `infgram_logprob`, the mean natural
+        log-probability per token, floored at `floor_probability`; `contamination`, a share of n-grams or pieces, if a benchmark
+        is configured; and as evidence the text of the `longest_span`. An empty output has zeros and no log-probability (NaN).
+        O(tokens · log(tokens of the index)).
         """
         texts = [output or "" for output in candidates["output"].to_pylist()]
         columns: dict[str, Any] = dict(self._verbatim(texts))
@@ -160,7 +160,7 @@ class NgramsFilter:
 
     def _verbatim(self, texts: Sequence[str]) -> Mapping[str, Any]:
         floor = math.log(self._config.floor_probability)
-        if self._index is None:  # nothing to be found in: no tokens either
+        if self._index is None:  # nothing to match, and no tokenizer either
             nothing = np.zeros(len(texts))
             spans = pa.array([""] * len(texts), pa.string())
             logs = np.where([not text for text in texts], np.nan, floor)

@@ -1,4 +1,4 @@
-"""The documents that NLI pairs are made from: the installed packages' descriptions, or any files that the corpus readers take."""
+"""The documents that NLI pairs are made from: the installed packages' descriptions, or any files that the corpus readers read."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,13 +8,13 @@ from limbeck.corpus.packages import read_packages
 from limbeck.corpus.readers import RawRow, find_files, read_jsonl, read_parquet, read_text
 
 _SUFFIXES = (".txt", ".md", ".jsonl", ".ndjson", ".parquet")
-_MOST_CHARACTERS = 30_000_000  # read of all files together; a few thousand pairs need far less
+_MOST_CHARACTERS = 30_000_000  # read from all files together; a few thousand pairs need far less
 
 
 def read_documents(paths: Sequence[str], text_column: str) -> tuple[list[str], str]:
-    """Return the documents of some files, folders or globs (of none: the installed packages), and what to call them.
+    """Read documents from files, folders or globs (empty: the installed packages' descriptions); also return a name for them.
 
-    At most 30 million characters are read. Raises LimbeckError where a path or the column is missing, or there is no text.
+    At most 30 million characters are read. Raises LimbeckError if a path or the column is missing, or there is no text.
     """
     if not paths:
         documents = [row.text for row in read_packages() if row.text]

@@ -1,4 +1,4 @@
-"""The quality of an NLI model: accuracy by label and phenomenon on the hand-written test set, beside a bag-of-words baseline."""
+"""The accuracy of an NLI model by label and phenomenon on the hand-written test set, and that of a bag-of-words baseline."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from limbeck.filters.nli_model.rules import NliPair
 
 TEST_SET = Path(__file__).with_name("test_set.jsonl")
 
-_BUCKETS = 4096  # of hashed words, for each of: in both, in the premise alone, in the hypothesis alone
+_BUCKETS = 4096  # of hashed words, for each of: in both, only in the premise, only in the hypothesis
 _EPOCHS = 12
 _NEGATION = {"not", "no", "never", "none", "neither", "nor", "nobody", "without", "cannot"}
 
@@ -26,7 +26,7 @@ Judge = Callable[[Sequence[tuple[str, str]]], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Quality:
-    """Accuracy over all pairs, by label, and by (label, phenomenon); `confusion[truth][answer]` are numbers of pairs."""
+    """Accuracy over all pairs, by label, and by (label, phenomenon); `confusion[truth][answer]` counts pairs."""
 
     pairs: int
     accuracy: float
@@ -35,7 +35,7 @@ class Quality:
     confusion: npt.NDArray[np.int64]  # [3, 3]
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """The fields as plain data."""
         rows = [
             {"label": label, "phenomenon": phenomenon, "accuracy": round(accuracy, 4), "pairs": pairs}
             for (label, phenomenon), (accuracy, pairs) in self.by_phenomenon.items()
@@ -51,12 +51,12 @@ class Quality:
 
 
 def test_pairs() -> list[NliPair]:
-    """The hand-written pairs, in the order of the file."""
+    """The hand-written pairs, in file order."""
     return [NliPair(**json.loads(line)) for line in TEST_SET.read_text(encoding="utf-8").splitlines()]
 
 
 def measure(judge: Judge, pairs: Sequence[NliPair]) -> Quality:
-    """Return how often the label of the highest probability is the right one; a row that is not a number is wrong."""
+    """Return the accuracy of the most probable label; a NaN row counts as wrong."""
     found = judge([(pair.premise, pair.hypothesis) for pair in pairs])
     answers = np.where(np.isnan(found).any(axis=1), -1, np.nan_to_num(found).argmax(axis=1))
     truth = np.array([LABELS.index(pair.label) for pair in pairs])
@@ -76,7 +76,7 @@ def measure(judge: Judge, pairs: Sequence[NliPair]) -> Quality:
 
 
 def bag_of_words(pairs: Sequence[NliPair], seed: int) -> Judge:
-    """Fit a softmax regression on words shared and unshared, overlap and negation (hand-rolled in torch; seconds)."""
+    """Fit a softmax regression on shared and unshared words, overlap and negation (plain torch; seconds)."""
     import torch
     from torch import nn
 
@@ -111,7 +111,7 @@ def bag_of_words(pairs: Sequence[NliPair], seed: int) -> Judge:
 
 
 def _features(pairs: Iterable[tuple[str, str]]) -> tuple[list[list[int]], npt.NDArray[np.float32]]:
-    """Hashed words by where they stand, and five numbers, of each pair."""
+    """The hashed words of each pair, by where they occur, and five numeric features."""
     bags, dense = [], []
     for texts in pairs:
         premise, hypothesis = (re.findall(r"\w+|n['’]t", text.lower()) for text in texts)
@@ -127,5 +127,5 @@ def _features(pairs: Iterable[tuple[str, str]]) -> tuple[list[list[int]], npt.ND
 
 
 def _hash(word: str) -> int:
-    """The same in every process, as Python's own is not."""
+    """A hash that is the same in every process, unlike Python's own."""
     return int.from_bytes(word.encode("utf-8", "replace")[:8].ljust(8, b"\0"), "little") * 0x9E3779B97F4A7C15 >> 20

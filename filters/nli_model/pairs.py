@@ -1,4 +1,4 @@
-"""A balanced set of labelled pairs from any documents: every rule on every sentence, each phenomenon its share."""
+"""A balanced set of labelled pairs from any documents: every rule on every sentence, balanced over phenomena."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,17 +28,17 @@ _RULES: tuple[Rule, ...] = (
 )
 _DRAWING: tuple[Rule, ...] = (nli_splices.quantified, nli_splices.qualified, nli_splices.numbered, nli_splices.timed)
 _CHAINED: tuple[Rule, ...] = (nli_swaps.negated, nli_swaps.counted, nli_swaps.named, nli_swaps.reversed_, nli_rules.rephrased)
-_WORDS = range(4, 36)  # of a sentence
-_IN_COMPANY = 0.4  # the share of premises that keep a neighbouring sentence or two
-_CHAIN = 0.5  # the share of shortened sentences that go through another rule
-_DRAWS = 5  # how often a sentence goes through the rules that splice in a word of their choice
-_REPEATS = 4  # how often a rare pair may be used, in other company
-_UNRELATED = 0.3  # words that two sentences of one document may share and still be unrelated (Jaccard similarity)
+_WORDS = range(4, 36)  # words per sentence
+_IN_COMPANY = 0.4  # the share of premises that keep one or two adjacent sentences
+_CHAIN = 0.5  # the share of shortened sentences to which another rule is applied
+_DRAWS = 5  # how often the rules that insert a random word are applied to a sentence
+_REPEATS = 4  # how often a rare pair may be used, with other adjacent sentences
+_UNRELATED = 0.3  # maximum Jaccard similarity of the words of two unrelated sentences of one document
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence that rules may be applied to, with its neighbours."""
+    """A sentence that rules can be applied to, with its neighbours."""
 
     text: str
     before: str
@@ -47,9 +47,9 @@ class Sentence:
 
 
 def make_pairs(documents: Sequence[str], number: int, seed: int) -> list[NliPair]:
-    """Return about `number` distinct pairs, a third of each label, its phenomena as evenly as they go.
+    """Return about `number` distinct pairs, a third per label, balanced over phenomena as far as possible.
 
-    The same documents and seed give the same pairs. Raises LimbeckError where the documents hold too few plain sentences.
+    Deterministic in documents and seed. Raises LimbeckError if the documents have too few plain sentences.
     """
     draw = Random(seed)
     sentences = read_sentences(documents)
@@ -75,7 +75,7 @@ def make_pairs(documents: Sequence[str], number: int, seed: int) -> list[NliPair
 
 
 def read_sentences(documents: Iterable[str]) -> list[Sentence]:
-    """The plain sentences of some documents, each text once."""
+    """The plain sentences of some documents, without repeats."""
     found: dict[str, Sentence] = {}
     for number, document in enumerate(documents):
         for paragraph in document.split("\n\n"):
@@ -87,7 +87,7 @@ def read_sentences(documents: Iterable[str]) -> list[Sentence]:
 
 
 def _candidates(sentences: Sequence[Sentence], draw: Random) -> Iterator[NliPair]:
-    """Every pair that a rule is certain of, in the order of the sentences."""
+    """Every pair that a rule produces, in sentence order."""
     by_document: dict[int, list[Sentence]] = defaultdict(list)
     for sentence in sentences:
         by_document[sentence.document].append(sentence)
@@ -108,7 +108,7 @@ def _candidates(sentences: Sequence[Sentence], draw: Random) -> Iterator[NliPair
 
 
 def _chained(text: str, draw: Random) -> Iterator[NliPair]:
-    """What follows from a shorter form that the sentence entails: the entailed is entailed, the contradicted contradicted."""
+    """Pairs from a shorter form that the sentence entails: what it entails is entailed, what it contradicts is contradicted."""
     for shorter in (*nli_rules.dropped(text, draw), *nli_rules.split(text, draw)):
         if shorter.label != "entailment" or draw.random() > _CHAIN:
             continue
@@ -122,7 +122,7 @@ def _chained(text: str, draw: Random) -> Iterator[NliPair]:
 
 
 def _in_company(pair: NliPair, sentences: dict[str, Sentence], draw: Random) -> NliPair:
-    """The pair with a neighbour or two of its sentence before and behind the premise, where the draw says so."""
+    """The pair, in some draws with one or two adjacent sentences before and after the premise."""
     home = sentences.get(pair.premise) or sentences.get(pair.hypothesis)
     if home is None or draw.random() > _IN_COMPANY or pair.phenomenon == "unrelated":
         return pair
@@ -133,7 +133,7 @@ def _in_company(pair: NliPair, sentences: dict[str, Sentence], draw: Random) -> 
 
 
 def _shares(available: dict[tuple[Label, str], int], number: int) -> dict[tuple[Label, str], int]:
-    """How many of each kind: even, but no kind more often than it can be repeated."""
+    """The number of pairs of each kind: balanced, but no kind more often than it can be repeated."""
     shares = dict.fromkeys(available, 0)
     open_kinds = set(available)
     while open_kinds and sum(shares.values()) < number:
@@ -153,7 +153,7 @@ def _similarity(one: str, other: str) -> float:
 
 
 def counts(pairs: Iterable[NliPair]) -> dict[str, dict[str, int]]:
-    """How many pairs there are of each label and phenomenon."""
+    """The number of pairs of each label and phenomenon."""
     found: dict[str, Counter[str]] = {label: Counter() for label in LABELS}
     for pair in pairs:
         found[pair.label][pair.phenomenon] += 1

@@ -1,7 +1,7 @@
-"""Pairs whose label is certain by construction: what a sentence entails, contradicts and leaves open, by rules on its form.
+"""Pairs with a label that is certain by construction: rules on the form of a sentence give what it entails or contradicts.
 
-Every rule takes one sentence and yields pairs. A rule applies where its pattern leaves no doubt and to nothing else: dropping is
-refused under negation, restriction and comparison, a swap needs a slot that holds one value only.
+Every rule takes one sentence and yields pairs. A rule applies only if its pattern leaves no doubt: nothing is dropped under
+negation, restriction or comparison, and a swap needs a slot that takes only one value.
 """
 
 import re
@@ -18,7 +18,7 @@ Label = Literal["entailment", "neutral", "contradiction"]
 
 @dataclass(frozen=True)
 class NliPair:
-    """A premise and a hypothesis with the label that a rule is certain of, and what the rule turns on."""
+    """A premise and a hypothesis with their certain label, and the phenomenon of the rule."""
 
     premise: str
     hypothesis: str
@@ -86,7 +86,7 @@ _PARTICIPLE = {"contains": "contained in", "includes": "included in"}
 
 
 def dropped(sentence: str, draw: Random) -> Iterator[NliPair]:
-    """A modifier, an adverb, a clause or an aside less: entailed; and the other way round, left open."""
+    """The sentence without a modifier, an adverb, a clause or an aside: entailed; the reverse: neutral."""
     if words.UNCERTAIN.search(sentence):
         return
     shorter: list[tuple[str, str]] = []
@@ -112,7 +112,7 @@ def dropped(sentence: str, draw: Random) -> Iterator[NliPair]:
 
 
 def split(sentence: str, draw: Random) -> Iterator[NliPair]:
-    """One member of a conjunction: entailed; the whole of it from one member: left open."""
+    """One member of a conjunction: entailed; the whole conjunction from one member: neutral."""
     if words.UNCERTAIN.search(sentence) or words.COLLECTIVE.search(sentence):
         return
     halves: list[str] = []
@@ -133,7 +133,7 @@ def split(sentence: str, draw: Random) -> Iterator[NliPair]:
 
 
 def rephrased(sentence: str, draw: Random) -> Iterator[NliPair]:
-    """The same in other words, both ways: entailed."""
+    """A paraphrase, in both directions: entailed."""
     lowered = sentence.lower()
     for old, new in (*words.PARAPHRASES, *words.SYNONYMS):
         if old in lowered:
@@ -167,6 +167,6 @@ def _lowered(name: str) -> str:
 
 
 def articles(text: str) -> str:
-    """`a` and `an` as the sound of the next word asks; where its letters do not tell, they are left alone."""
+    """Choose `a` or `an` by the sound of the next word; unchanged if its letters do not determine the sound."""
     text = re.sub(r"\b([Aa]) (?=[aeio][a-z]|un(?!i)[a-z])(?!one\b|once\b|eu)", r"\1n ", text)
     return re.sub(r"\b([Aa])n (?=[bcdfgjklmnpqrstvwxyz][a-z]|h(?!on|our|eir))", r"\1 ", text)

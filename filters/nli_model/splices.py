@@ -1,4 +1,4 @@
-"""Pairs by splicing: a word or a clause put into a sentence, so that it can be had with it, without it, and with another."""
+"""Pairs by splicing: a word or a clause is inserted, giving a sentence with it, without it, and with another."""
 
 import re
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ _QUANTIFIERS: tuple[tuple[str, str, Label], ...] = (
 
 
 def quantified(sentence: str, draw: Random) -> Iterator[NliPair]:
-    """The same said of all, most, some, none: as the square of opposition has it."""
+    """Statements about all, most, some and none, related by the square of opposition."""
     if words.NEGATED.search(sentence) or words.QUANTIFIED.search(sentence) or words.UNCERTAIN.search(sentence):
         return
     if found := _PLURAL.match(sentence):
@@ -59,13 +59,13 @@ def quantified(sentence: str, draw: Random) -> Iterator[NliPair]:
 
 
 def _quantifiers(draw: Random) -> Iterator[tuple[str, str, Label]]:
-    """One couple of each label."""
+    """One pair of quantifiers per label."""
     for label in ("entailment", "neutral", "contradiction"):
         yield draw.choice([entry for entry in _QUANTIFIERS if entry[2] == label])
 
 
 def qualified(sentence: str, draw: Random) -> Iterator[NliPair]:
-    """An adjective spliced into both sides: its opposite is contradicted, a synonym entailed, one of another kind left open."""
+    """An adjective inserted into both sides: its opposite contradicts, a synonym is entailed, an unrelated one is neutral."""
     found = _NOUN_SLOT.search(sentence)
     if not found or words.UNCERTAIN.search(sentence):
         return
@@ -82,7 +82,7 @@ def qualified(sentence: str, draw: Random) -> Iterator[NliPair]:
 
 
 def numbered(sentence: str, draw: Random) -> Iterator[NliPair]:
-    """A number spliced before a plural; then as `nli_swaps.counted`."""
+    """A number inserted before a plural; then as in `swaps.counted`."""
     if (found := _UNCOUNTED.search(sentence)) and not re.search(r"\d", sentence):
         number = draw.choice(
             (*words.NUMBERS.values(), *map(str, (3, 4, 5, 6, 8, 10, 12, 15, 20, 24, 30, 40, 50, 60, 100, 200, 300)))
@@ -91,7 +91,7 @@ def numbered(sentence: str, draw: Random) -> Iterator[NliPair]:
 
 
 def timed(sentence: str, draw: Random) -> Iterator[NliPair]:
-    """A time, a place or a person spliced onto an event: another is contradicted, none entailed, and left open back."""
+    """A time, place or person added to an event: another one contradicts, none is entailed, and the reverse is neutral."""
     if words.UNCERTAIN.search(sentence) or not _EVENT.search(sentence) or _CLAUSE.search(sentence):
         return
     preposition, kind = draw.choice((("in", 3), ("on", 4), ("in", 5), ("in", 6), ("together with", 7)))
@@ -105,7 +105,7 @@ def timed(sentence: str, draw: Random) -> Iterator[NliPair]:
 
 
 def enriched(sentence: str, other: str, draw: Random) -> Iterator[NliPair]:
-    """What another sentence says, joined on: left open; and without it: entailed."""
+    """The content of another sentence, appended: neutral; removed again: entailed."""
     if words.NEGATED.search(sentence) or re.search(r"[?:;]", sentence + other):
         return
     joined = []

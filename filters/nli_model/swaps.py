@@ -52,7 +52,7 @@ _COUNTS: tuple[tuple[str, str, int, Label], ...] = (  # premise, hypothesis, how
 
 
 def negated(sentence: str, draw: Random) -> Iterator[NliPair]:
-    """The main verb denied, or the denial taken back: contradicted."""
+    """The main verb negated, or its negation removed: contradicted."""
     text = denial(sentence, draw)
     if text is not None:
         yield NliPair(sentence, text, "contradiction", "negation")
@@ -61,7 +61,7 @@ def negated(sentence: str, draw: Random) -> Iterator[NliPair]:
 
 
 def denial(sentence: str, draw: Random) -> str | None:
-    """The sentence with its main verb denied, or None where that is not certain."""
+    """The sentence with its main verb negated, or None if that is not certain."""
     if words.NEGATED.search(sentence) or sentence.endswith("?"):
         return None
     if (found := _HAS_A.search(sentence)) and _plain_subject(sentence[: found.start()]) and draw.random() < 0.5:
@@ -84,7 +84,7 @@ def denial(sentence: str, draw: Random) -> str | None:
 
 
 def _plain_subject(subject: str) -> bool:
-    """Whether what stands before a verb is one short subject, with no clause in it and no quantity."""
+    """Whether the text before a verb is one short subject, without a clause or a quantity."""
     bare = (
         not words.SUBORDINATE.search(subject) and not words.QUANTIFIED.search(subject) and not re.search(r"[,:;()\"“]", subject)
     )
@@ -92,7 +92,7 @@ def _plain_subject(subject: str) -> bool:
 
 
 def counted(sentence: str, draw: Random) -> Iterator[NliPair]:
-    """Another number or year: contradicted; a bound on it: by arithmetic; none: entailed, and left open back."""
+    """Another number or year: contradicted; a bound on it: by arithmetic; none: entailed, and neutral in reverse."""
     if words.NEGATED.search(sentence) or "?" in sentence:
         return
     found = _YEAR.search(sentence)
@@ -130,12 +130,12 @@ def _spelt(number: int, like: str) -> str:
 
 
 def _put(sentence: str, found: re.Match[str], text: str) -> str:
-    """The sentence with another text where a pattern's first group matched."""
+    """The sentence with a pattern's first group replaced."""
     return sentence[: found.start(1)] + text + sentence[found.end(1) :]
 
 
 def named(sentence: str, draw: Random) -> Iterator[NliPair]:
-    """Another name of the same kind where the sentence has room for one: contradicted."""
+    """Another name of the same kind, if the sentence has room for only one: contradicted."""
     if words.NEGATED.search(sentence) or "?" in sentence:
         return
     if (found := _SLOT.search(sentence)) and not re.search(r" (?:and|or) [A-Z]", sentence[found.end() :]):
@@ -150,7 +150,7 @@ def named(sentence: str, draw: Random) -> Iterator[NliPair]:
 
 
 def reversed_(sentence: str, draw: Random) -> Iterator[NliPair]:
-    """The opposite of what is said of the subject: contradicted."""
+    """The opposite of the subject's attribute: contradicted."""
     if words.UNCERTAIN.search(sentence.replace(" before ", " after ")):
         return
     for left, right in words.OPPOSITES:

@@ -19,15 +19,15 @@ from limbeck.filters.nli_model import evaluation as nli_evaluation
 from limbeck.filters.nli_model.pairs import LABELS, counts, make_pairs
 from limbeck.filters.nli_model.rules import NliPair
 
-_MAX_TOKENS = 256  # of a row; the encoder has positions for 512, and what it is made for is short
-_NEW_RATE = 4  # how much faster the new layers learn
+_MAX_TOKENS = 256  # per row; the encoder has positions for 512, but its inputs are short
+_NEW_RATE = 4  # learning-rate factor of the new layers
 _CHECKPOINT_SECONDS = 20.0
-_HELD_OUT = 12  # every so many documents one is kept for the measure on made pairs
+_HELD_OUT = 12  # one of this many documents is held out for the accuracy on generated pairs
 
 
 @dataclass(frozen=True)
 class NliTraining:
-    """What is trained and for how long; `pairs` is a wish, the corpus may hold fewer."""
+    """What is trained and for how long; `pairs` is a target, the corpus may yield fewer."""
 
     encoder: str = "embedded:all-minilm-l6-v2"
     pairs: int = 12_000
@@ -42,7 +42,7 @@ class NliTraining:
 
 @dataclass(frozen=True)
 class Step:
-    """What a watcher is told: pairs done of all, the loss (mean of the last steps), and pairs a second."""
+    """Progress reported to a callback: pairs done and in total, the loss (mean of the last steps), and pairs per second."""
 
     done: int
     total: int
@@ -55,13 +55,13 @@ Report = Callable[[Step], None]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where an unfinished training keeps its state beside its output; `fingerprint` says whose it is."""
+    """Where an unfinished training stores its state, beside its output; `fingerprint` identifies the training."""
 
     path: Path
     fingerprint: str
 
     def save(self, state: Mapping[str, Any], step: int, loss: float, seconds: float) -> None:
-        """Write the state after `step` steps, `seconds` of training, whole or not at all."""
+        """Atomically write the state after `step` steps and `seconds` of training."""
         import torch
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class Checkpoint:
         os.replace(temporary, self.path)
 
     def load(self, state: Mapping[str, Any]) -> tuple[int, float, float]:
-        """Put the saved state of the same training in place; return its steps, loss and seconds, or 0, NaN, 0."""
+        """Restore the saved state of the same training; return its steps, loss and seconds, or 0, NaN, 0."""
         import torch
 
         if not self.path.exists():
@@ -85,11 +85,11 @@ class Checkpoint:
 
 
 def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out: Path, report: Report) -> dict[str, Any]:
-    """Make pairs from documents, fine-tune, measure, and publish the model folder whole or not at all; return the figures.
+    """Make pairs from documents, fine-tune, evaluate, and atomically publish the model folder; return the figures.
 
-    `origin` says in the model card where the documents come from. The same call after an interruption goes on where the last
-    checkpoint beside `out` stands (one every 20 s). Raises LimbeckError where `out` exists, the encoder is missing,
-    or the documents are too few. Memory: the model four times over in float32 (360 MB for MiniLM).
+    `origin` describes the documents in the model card. After an interruption the same call resumes from the last checkpoint
+    beside `out` (written every 20 s). Raises LimbeckError if `out` exists, the encoder is missing, or there are too few
+    documents. Memory: four times the model in float32 (360 MB for MiniLM).
     """
     check_out(out)
     require("training an NLI model", "local")
@@ -121,13 +121,13 @@ def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out:
 
 
 def check_out(out: Path) -> None:
-    """Raise LimbeckError where there is something at `out`: a finished model is never overwritten."""
+    """Raise LimbeckError if `out` exists: a finished model is never overwritten."""
     if out.exists():
         raise LimbeckError(f"{out} exists already; use it as it is, delete it, or choose another --out")
 
 
 def _held_out(documents: Sequence[str], pairs: Sequence[NliPair], training: NliTraining) -> list[NliPair]:
-    """Pairs made from documents that are not trained on, without the texts that are; none where they are too few."""
+    """Pairs from held-out documents, without texts that are trained on; empty if there are too few."""
     known = {text for pair in pairs for text in (pair.premise, pair.hypothesis)}
     try:
         made = make_pairs(documents, max(60, len(pairs) // 10), training.seed)
@@ -137,7 +137,7 @@ def _held_out(documents: Sequence[str], pairs: Sequence[NliPair], training: NliT
 
 
 def _measures(folder: Path, pairs: Sequence[NliPair], held: Sequence[NliPair], seed: int) -> dict[str, Any]:
-    """The saved model and the baseline on the test set, and the model on pairs made from documents that were held out."""
+    """Evaluate the saved model and the baseline on the test set, and the model on pairs from held-out documents."""
     from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig
 
     judge = ClassifierConfig(model=str(folder), dtype="float32", device="cpu").load().probabilities
@@ -154,8 +154,8 @@ def _measures(folder: Path, pairs: Sequence[NliPair], held: Sequence[NliPair], s
 def _load(encoder: Path, seed: int) -> tuple[Any, Any]:
     """The encoder with a new head of three named classes, in float32, and its tokenizer without truncation or padding.
 
-    Word embeddings stay as they are, and nothing is dropped out: each would nearly double a step on a CPU, and words that no pair
-    holds keep their place among those that were trained.
+    Word embeddings are frozen and dropout is disabled: training the former, or the latter, would nearly double the time of a
+    step on a CPU. Frozen embeddings also keep words that no pair contains consistent with the others.
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -229,7 +229,7 @@ def _fit(
 
 
 def _groups(model: Any, training: NliTraining) -> list[dict[str, Any]]:
-    """Matrices decay, the rest does not; what stands above the encoder is new and learns faster."""
+    """Weight decay applies to matrices only; layers above the encoder are new and have a higher learning rate."""
     groups: dict[tuple[bool, bool], list[Any]] = {}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
@@ -260,7 +260,7 @@ def _encode(tokenizer: Any, pairs: Sequence[NliPair]) -> list[_Row]:
 
 
 def _batches(rows: Sequence[_Row], training: NliTraining, epoch: int) -> Iterator[list[int]]:
-    """The rows of one epoch in batches of like length, in an order drawn anew."""
+    """The rows of one epoch in batches of similar length, in a new random order."""
     draw = Random(training.seed * 1000 + epoch)
     order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids) + 6 * draw.random())
     batches = [order[start : start + training.batch] for start in range(0, len(order), training.batch)]

@@ -1,4 +1,4 @@
-"""The words that the rules of rules.py turn on: what may be dropped, what is opposite, where nothing is certain."""
+"""The word lists of rules.py: what may be dropped, what is opposite, and where nothing is certain."""
 
 import re
 
@@ -12,7 +12,7 @@ def _couples(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def _phrases(text: str) -> tuple[tuple[str, str], ...]:
-    """`a > b`: a may be put as b; `a = b`: either as the other."""
+    """`a > b`: b may replace a; `a = b`: either may replace the other."""
     found: list[tuple[str, str]] = []
     for line in text.strip().splitlines():
         left, sign, right = re.split(r" ([=>]) ", line.strip())
@@ -21,20 +21,20 @@ def _phrases(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def one_of(words: tuple[str, ...]) -> str:
-    """A regular expression for any of some words, longest first."""
+    """A regular expression that matches any of some words, longest first."""
     return "(?:" + "|".join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word))) + ")"
 
 
-# Under these, what holds of a phrase need not hold of a wider one (or it is no statement at all), so nothing is dropped.
+# In these contexts what holds of a phrase need not hold of a wider one (or it is not a statement), so nothing is dropped.
 UNCERTAIN = re.compile(
     r"(?i)\b(?:not|no|none|never|neither|nor|nobody|nothing|nowhere|without|cannot|few|fewer|little|less|least|most|all|every|each"
     r"|any|anything|anyone|only|just|if|unless|whether|until|before|than|too|rarely|hardly|seldom|barely|almost|nearly|avoid\w*"
     r"|prevent\w*|lack\w*|fail\w*|refus\w*|den(?:y|ies|ied)|doubt\w*|forbid\w*|either|except|would|instead|rather|exactly|how|what"
     r"|why|when|whenever|wish\w*|seem\w*|claim\w*|unlike|\w+n['’]t)\b"
 )
-# One of these picks a thing out by a description, which is then no longer free to be widened.
+# These single something out by a description, so the description must not be widened.
 UNIQUE = re.compile(r"(?i)\b(?:first|last|next|second|third|same|similar|different|other|another|\w{3,}est|so|such|as)\b")
-# Of these, what holds of several things together need not hold of each.
+# What holds of several things together need not hold of each after these.
 COLLECTIVE = re.compile(r"(?i)\b(?:both|between|together|combin\w+|or|mix\w*|among|total|number|pair|two|three|four)\b")
 # A sentence of plain words: no code, no quotations, no lists.
 PLAIN = re.compile(r"[A-Z](?:[\w\s,.'’%+-]|(?<= )\((?=\w)|(?<=\w)\)(?=[ ,.])|(?<=\w)/(?=\w))*\.")
@@ -141,7 +141,7 @@ PARAPHRASES = _phrases(
 )
 
 
-# Third person → base form: verbs after which a plain statement can be denied with "does not".
+# Third person → base form: verbs after which a plain statement can be negated with "does not".
 VERBS = dict(
     _couples(
         """

@@ -1,9 +1,9 @@
-"""Pairs of vectors with a cosine of at least a threshold, found exactly in time that grows with the square of the rows.
+"""Pairs of vectors with a cosine of at least a threshold, found exactly in time quadratic in the number of rows.
 
-The vectors are turned so that their variance gathers in the first coordinates (principal axes). Of u = (u1, u2) and
-v = (v1, v2), cut behind those, u1 v1 + |u2| |v2| is an upper bound of u v (Cauchy and Schwarz): one product of short vectors,
-with the two norms as one more coordinate, rules out nearly all pairs, and the rest are multiplied out in float64. So the answer
-is exact, and depends neither on the order of the rows nor on how a matrix product rounds.
+The vectors are rotated so that their variance concentrates in the first coordinates (principal axes). Split u = (u1, u2) and
+v = (v1, v2) there: u1 v1 + |u2| |v2| is an upper bound of u v (Cauchy-Schwarz). One product of short vectors, with the two norms
+as an extra coordinate, rules out nearly all pairs, and the rest are computed in float64. So the result is exact, and depends
+neither on the order of the rows nor on rounding in a matrix product.
 """
 
 import numpy as np
@@ -12,16 +12,16 @@ import numpy.typing as npt
 from limbeck.corpus.near_duplicates.groups import Components, Places
 
 _BLOCK_ROWS = 2048
-_HEAD = 4  # a 4th of the dimensions goes into the bound
+_HEAD = 4  # a quarter of the dimensions is used for the bound
 _SAMPLE_ROWS = 20_000
-_ROUNDING = 1e-3  # of a product of float32 unit vectors; the length of what is left is off by the root of its rounding, 3e-4
+_ROUNDING = 1e-3  # of a product of float32 unit vectors; the remainder's length has the root of its rounding error, 3e-4
 _PAIRS = 1 << 14
 
 Vectors = npt.NDArray[np.float32]
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """Return the rows divided by their lengths; a row of zeros, or with a value that is not finite, becomes all zeros."""
+    """Normalise each row; a row of zeros, or with a value that is not finite, becomes all zeros."""
     rows = np.where(np.isfinite(vectors).all(axis=1, keepdims=True), vectors, np.float32(0))
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     scaled: Vectors = (rows / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)
@@ -39,10 +39,10 @@ def cosine(vectors: Vectors, first: Places, second: Places) -> npt.NDArray[np.fl
 
 
 def similar_vectors(vectors: Vectors, scopes: Places, threshold: float) -> Places:
-    """Return the component of each row, named by its smallest row, where edges join rows of one scope with cosine >= threshold.
+    """Return the component of each row, named by its smallest row; edges join rows of one scope with cosine >= threshold.
 
-    `vectors` are unit vectors, or zeros, which are joined with none.  # [rows, dimensions] -> [rows]
-    Time: rows^2 / 2 products of a quarter of the dimensions. Memory: the vectors, a third of them again, and some 100 MiB.
+    `vectors` are unit vectors, or zeros, which are never joined.  # [rows, dimensions] -> [rows]
+    Time: rows^2 / 2 products of a quarter of the dimensions. Memory: 1.3 times the vectors and about 100 MiB.
     """
     assert threshold > 0
     components = Components(len(vectors))
@@ -63,7 +63,7 @@ def similar_vectors(vectors: Vectors, scopes: Places, threshold: float) -> Place
 
 
 def _bounding(vectors: Vectors) -> Vectors:
-    """The leading principal coordinates of each row and the length of what is left, so that products bound cosines above."""
+    """The leading principal coordinates of each row and the length of the remainder, whose products bound cosines from above."""
     dimensions = vectors.shape[1]
     head = max(1, dimensions // _HEAD)
     sample = vectors[:: max(1, len(vectors) // _SAMPLE_ROWS)].astype(np.float64)

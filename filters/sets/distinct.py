@@ -36,7 +36,6 @@ class BestFilter:
     """Drops all but the best survivors of each source."""
 
     def __init__(self, config: BestConfig) -> None:
-        """Take the config."""
         self.name = config.name
         self._config = config
 
@@ -46,7 +45,7 @@ class BestFilter:
         sources = codes(survivors["source_id"])
         order = np.lexsort((places, sources))
         sizes = np.bincount(sources)
-        number = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[sources[order]] + 1  # place within the source, from 1
+        number = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[sources[order]] + 1  # rank within the source, from 1
         beyond = number > self._config.per_source
         behind = f"of its source by {self._config.order} {self._config.by}; {self._config.per_source} are kept"
         reasons = [f"number {place} {behind}" for place in number[beyond].tolist()]

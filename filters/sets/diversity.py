@@ -1,6 +1,6 @@
-"""Diversity: of all survivors of a source that entailment links, keep one (Jung et al., Impossible Distillation, Algorithm 1).
+"""Diversity: of all survivors of a source linked by entailment, keep one (Jung et al., Impossible Distillation, Algorithm 1).
 
-The links were computed when the candidates were scored (`filters/models/entailment_graph.py`), so that no model is asked here.
+The links are computed when the candidates are scored (`filters/models/entailment_graph.py`), so no model is called here.
 """
 
 import math
@@ -18,7 +18,7 @@ MAYBE_LINKED = "whether entailment links it to a candidate with a higher score w
 
 
 class DiversityConfig(SetFilterConfig):
-    """The evidence column that holds each row's links, and the score that picks a component's representative."""
+    """The evidence column with each row's links, and the score that picks a component's representative."""
 
     kind: Literal["diversity"] = "diversity"
     name: Name = "diversity"
@@ -36,14 +36,13 @@ class DiversityConfig(SetFilterConfig):
 
 
 class Components:
-    """The connected components of a growing graph over 0, ..., nodes - 1 (union-find: nearly constant time a call)."""
+    """The connected components of a growing graph over 0, ..., nodes - 1 (union-find: nearly constant time per call)."""
 
     def __init__(self, nodes: int) -> None:
-        """Start without edges."""
         self._parents = list(range(nodes))
 
     def of(self, node: int) -> int:
-        """The node that stands for the component."""
+        """The node that represents the component."""
         while self._parents[node] != node:
             self._parents[node] = node = self._parents[self._parents[node]]
         return node
@@ -66,16 +65,14 @@ class DiversityFilter:
     """Keeps the survivor with the highest score of each connected component."""
 
     def __init__(self, config: DiversityConfig) -> None:
-        """Take the config."""
         self.name = config.name
         self._config = config
 
     def select(self, survivors: pa.Table) -> pa.Table:
-        """Return `candidate_id`, `reason`, `undecided` and `representative` of every row; a null reason keeps.
+        """Return `candidate_id`, `reason`, `undecided` and `representative` of every row; rows with a null reason are kept.
 
-        Ties go to the lower (sample, candidate_id). A row is undecided where a link that was never computed could change what
-        becomes of it; what is dropped stays dropped whatever the missing links are, since they can only join components.
-        Linear in rows and links.
+        Ties go to the lower (sample, candidate_id). A row is undecided if a missing link could change its outcome; dropped rows
+        stay dropped whatever the missing links are, because these can only join components. Linear in rows and links.
         """
         rows = sorted(self._rows(survivors), key=lambda row: (row["source_id"], row["sample"], row["candidate_id"]))
         judged: dict[str, dict[str, Any]] = {}
@@ -99,7 +96,7 @@ class DiversityFilter:
             if column not in survivors.column_names:
                 known = ", ".join(name for name in survivors.column_names if "." in name) or "none"
                 advice = "give the filter equivalence a `graph:` section" if column == graph else f"here are: {known}"
-                raise LimbeckError(f"filter {self.name}: no column {column!r}, written filter.column; {advice}")
+                raise LimbeckError(f"filter {self.name}: no column {column!r} (written filter.column); {advice}")
         columns = {name: survivors[name] for name in ("candidate_id", "source_id", "sample")}
         unasked = f"{graph.rpartition('.')[0]}.unasked"
         nothing = pa.nulls(survivors.num_rows, pa.list_(pa.string()))
@@ -113,7 +110,7 @@ class DiversityFilter:
 
 
 def _judge(rows: Sequence[dict[str, Any]], by: str) -> Iterator[dict[str, Any]]:
-    """Yield the verdict on each survivor of one source."""
+    """Yield the outcome of each survivor of one source."""
     known = [row for row in rows if row["links"] is not None and row["score"] is not None]
     places = {row["candidate_id"]: place for place, row in enumerate(known)}
     components, possible = Components(len(known)), Components(len(known))
@@ -139,7 +136,7 @@ def _judge(rows: Sequence[dict[str, Any]], by: str) -> Iterator[dict[str, Any]]:
 
 
 def _best(rows: Sequence[dict[str, Any]], group: Sequence[int]) -> int:
-    """The place of the highest score; rows are sorted, so a tie goes to the first. Not a number is below all."""
+    """The position of the highest score; rows are sorted, so a tie goes to the first. NaN ranks lowest."""
     scores = [rows[place]["score"] for place in group]
     return group[max(range(len(group)), key=lambda i: -math.inf if math.isnan(scores[i]) else scores[i])]
 

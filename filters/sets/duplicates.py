@@ -1,4 +1,4 @@
-"""Duplicates among survivors: exact, near by shingles (MinHash), near by meaning (vectors); one of each group stays."""
+"""Duplicates among survivors: exact, near by shingles (MinHash), near by meaning (vectors); one row per group is kept."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -39,12 +39,12 @@ _USED_BY = {
 
 
 class DuplicatesConfig(SetFilterConfig):
-    """Keep one of the survivors that say the same: by score where `by` names one (`filter.column`), else the first.
+    """Keep one of the survivors with the same content: the one with the best score `by` (`filter.column`), else the first.
 
-    `exact`: equal but for case, white space and the final stop. `minhash`: Jaccard similarity of word or character n-grams at
-    least `min_similarity` (null: 0.7); pairs are found with chance `recall` or more, and checked exactly. `embedding`: cosine of
-    the vectors in the column `vectors` at least `min_similarity` (null: 0.9). Rows joined by a chain of similar pairs are one
-    group. `text` says which text is compared; `within_source`: only rows of the same source can be duplicates.
+    `exact`: equal up to case, whitespace and the final stop. `minhash`: Jaccard similarity of word or character n-grams of at
+    least `min_similarity` (null: 0.7); pairs are found with probability `recall` or more, and verified exactly. `embedding`:
+    cosine of the vectors in the column `vectors` of at least `min_similarity` (null: 0.9). Rows joined by a chain of similar
+    pairs are one group. `text` is the compared column; `within_source`: only rows of the same source can be duplicates.
     """
 
     kind: Literal["duplicates"] = "duplicates"
@@ -64,19 +64,19 @@ class DuplicatesConfig(SetFilterConfig):
     def _refuse_what_the_method_ignores(self) -> "DuplicatesConfig":
         for key, methods in _USED_BY.items():
             if self.method not in methods and getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key} means nothing to method {self.method}, only to {' and '.join(methods)}; remove it")
+                raise ValueError(f"{key} does not apply to method {self.method}, only to {' and '.join(methods)}; remove it")
         if self.method == "minhash":
             bands_for(self.threshold, self.permutations, self.recall)
         return self
 
     @property
     def threshold(self) -> float:
-        """The least similarity of near duplicates."""
+        """The minimum similarity of near-duplicates."""
         return self.min_similarity if self.min_similarity is not None else _THRESHOLDS[self.method]
 
     @property
     def reads(self) -> Mapping[str, str]:
-        """The score that it ranks by, if any, and the vectors that method embedding compares."""
+        """The score that it ranks by, if any, and the vectors for method embedding."""
         vectors = {"vectors": self.vectors} if self.method == "embedding" else {}
         return {**({"by": self.by} if self.by else {}), **vectors}
 
@@ -86,18 +86,17 @@ class DuplicatesConfig(SetFilterConfig):
 
 
 class DuplicatesFilter:
-    """Drops rows that say the same as a better one; which one stays depends on nothing but the rows."""
+    """Drops duplicates of a better row; which row is kept depends only on the rows."""
 
     def __init__(self, config: DuplicatesConfig) -> None:
-        """Take the config."""
         self.name = config.name
         self._config = config
 
     def select(self, survivors: pa.Table) -> pa.Table:
         """Return `candidate_id`, `reason`, `duplicate_of` and `similarity` (to that row, 0 to 1) of each duplicate.
 
-        Of each group the row with the highest `by` stays; missing scores rank last, ties go to the lower (source_id, sample).
-        `undecided` is true, and the reason null, where a row's vector is null, and where a row that is not alone has a null `by`.
+        The row with the highest `by` of each group is kept; missing scores rank last, ties go to the lower (source_id, sample).
+        `undecided` is true, and the reason null, if a row's vector is null, or its `by` is null and its group has other rows.
         """
         if not survivors.num_rows:
             return DUPLICATES.empty_table()
@@ -122,7 +121,7 @@ class DuplicatesFilter:
         return pa.table(columns).cast(DUPLICATES)
 
     def _groups(self, survivors: pa.Table) -> tuple[Places, Similarity, npt.NDArray[np.bool_]]:
-        """The group of each row, the similarity of two rows of a group, and which rows cannot be judged."""
+        """The group of each row, the similarity of two rows of a group, and which rows cannot be decided."""
         config = self._config
         rows = survivors.num_rows
         scopes = codes(survivors["source_id"]) if config.within_source else np.zeros(rows, np.int64)
@@ -141,7 +140,7 @@ class DuplicatesFilter:
         return labels, partial(jaccard, sketches.shingles), judged
 
     def _reasons(self, others: pa.Array, similarities: npt.NDArray[np.float64]) -> pa.Array:
-        """One sentence a row that names the row which stays."""
+        """One sentence per row with the id of the kept row."""
         if self._config.method == "exact":
             return pc.binary_join_element_wise("says the same as candidate", others, " ")
         chain = pa.array(similarities < self._config.threshold)
@@ -151,7 +150,7 @@ class DuplicatesFilter:
 
 
 def _equal(texts: pa.ChunkedArray, scopes: Places) -> Places:
-    """The first row that equals each row in its scope, but for case, white space and the final stop.  # [rows]"""
+    """The first row that equals each row in its scope, up to case, whitespace and the final stop.  # [rows]"""
     keys = pa.array([" ".join((text or "").lower().split()).rstrip(".!") for text in texts.to_pylist()], pa.large_string())
     same = codes(pa.chunked_array([keys])) * (scopes.max(initial=0) + 1) + scopes
     _, firsts, inverse = np.unique(same, return_index=True, return_inverse=True)
@@ -164,13 +163,13 @@ def _all_alike(first: Places, _: Places) -> npt.NDArray[np.float64]:
 
 
 def _vectors(survivors: pa.Table, column: str, name: str) -> npt.NDArray[np.float32]:
-    """The unit vectors of a list column, zeros where null or not finite; raises LimbeckError for what is no column of vectors."""
+    """The unit vectors of a list column, zeros if null or not finite; raises LimbeckError if it is not a column of vectors."""
     if column not in survivors.column_names:
-        raise LimbeckError(f"filter {name}: no column {column!r} of vectors; add the filter embedding, or name its column")
+        raise LimbeckError(f"filter {name}: there is no vector column {column!r}; add the filter embedding, or name its column")
     lists = survivors[column].combine_chunks()
     if not (pa.types.is_list(lists.type) or pa.types.is_fixed_size_list(lists.type) or pa.types.is_large_list(lists.type)):
         raise LimbeckError(
-            f"filter {name}: the column {column!r} holds no vectors but {lists.type}; name the embedding's `vector`"
+            f"filter {name}: the column {column!r} holds {lists.type}, not vectors; name the `vector` column of embedding"
         )
     lengths = set(pc.unique(pc.list_value_length(lists)).drop_null().to_pylist())
     if len(lengths) > 1:

@@ -1,7 +1,7 @@
-"""ROUGE-L novelty: a text that is too near to one accepted before it is rejected, self-instruct's rule (Wang et al., 2023).
+"""ROUGE-L novelty: reject a text that is too similar to one accepted before it, self-instruct's rule (Wang et al., 2023).
 
-ROUGE-L is the F1 of the longest common subsequence of words, as `rouge_score` computes it without a stemmer. Order is part of the
-rule: what is judged earlier stands, and only what stands rejects.
+ROUGE-L is the F1 of the longest common subsequence of words, as `rouge_score` computes it without a stemmer. The result depends
+on the order: earlier rows are accepted first, and only accepted rows reject later ones.
 """
 
 from collections.abc import Mapping
@@ -30,22 +30,22 @@ NOVELTY = pa.schema(
         pa.field("neighbour_mean", pa.float64(), metadata=_F1),
     ]
 )
-"""What is told of each row where neighbours are asked for; `NOVELTY_MAXIMA`: where they are not."""
+"""The returned columns with `nearest`; without it, `NOVELTY_MAXIMA`."""
 NOVELTY_MAXIMA = pa.schema([field for field in NOVELTY if not field.name.startswith("neighbour_")])
 
 
 class NoveltyConfig(SetFilterConfig):
-    """Reject a text whose highest ROUGE-L F1 with all that was accepted before it is above `max_rouge_l`."""
+    """Reject a text whose highest ROUGE-L F1 with any text accepted before it is above `max_rouge_l`."""
 
     kind: Literal["novelty"] = "novelty"
     name: Name = "novelty"
     max_rouge_l: float = Field(0.7, ge=0, lt=1)
-    exact_above: float | None = Field(None, ge=0, description="tell `rouge_l` where it is above this; null: max_rouge_l")
-    column: Literal["output", "prompt", "document"] = Field("output", description="which text is judged")
-    by: str | None = Field(None, description="the score (`filter.column`) by which the best is judged first; null: as sampled")
+    exact_above: float | None = Field(None, ge=0, description="return `rouge_l` if it is above this; null: max_rouge_l")
+    column: Literal["output", "prompt", "document"] = Field("output", description="which text is compared")
+    by: str | None = Field(None, description="the score (`filter.column`); the best is accepted first; null: in sampling order")
     order: Literal["highest", "lowest"] = Field("highest", description="which score of `by` is the best")
-    pool: tuple[str, ...] = Field((), strict=False, description="files of accepted texts: .txt (one a line) or .jsonl")
-    pool_column: str = Field("text", description="the column of .jsonl files that holds the text")
+    pool: tuple[str, ...] = Field((), strict=False, description="files of accepted texts: .txt (one per line) or .jsonl")
+    pool_column: str = Field("text", description="the text column of .jsonl files")
     nearest: int = Field(0, ge=0, le=1000, description="record this many nearest neighbours of each row")
 
     @model_validator(mode="after")
@@ -56,7 +56,7 @@ class NoveltyConfig(SetFilterConfig):
 
     @property
     def floor(self) -> float:
-        """`rouge_l` is told where it is above this."""
+        """`rouge_l` is returned if it is above this."""
         return self.max_rouge_l if self.exact_above is None else self.exact_above
 
     @property
@@ -65,16 +65,16 @@ class NoveltyConfig(SetFilterConfig):
         return {"by": self.by} if self.by else {}
 
     def problems(self) -> list[str]:
-        """Which pool files are missing or of a kind that cannot be read."""
+        """Reports pool files that are missing or of an unsupported type."""
         return pool_problems(self.pool)
 
     def build(self) -> "NoveltyFilter":
-        """Return the filter; raises LimbeckError for a pool file that cannot be read."""
+        """Return the filter; raises LimbeckError if a pool file cannot be read."""
         return NoveltyFilter(self)
 
 
 class NoveltyFilter:
-    """Judges the survivors one after another against the pool and what it has accepted itself."""
+    """Compares the survivors one after another with the pool and the survivors accepted so far."""
 
     def __init__(self, config: NoveltyConfig) -> None:
         """Read the pool."""
@@ -83,11 +83,11 @@ class NoveltyFilter:
         self._pool = read_pool(config.pool, config.pool_column)
 
     def select(self, survivors: pa.Table) -> pa.Table:
-        """Return `NOVELTY`, one row a survivor in the order of judging: (source_id, sample), or the best `by` first.
+        """Return `NOVELTY`, one row per survivor in the order of comparison: (source_id, sample), or the best `by` first.
 
-        `rouge_l` and `nearest_id` (a candidate, or the pool's `file:line`) are of the nearest text accepted before, null where
-        that is not above the floor; with neighbours, which cost a comparison with every accepted text, always told. A row whose
-        `by` is null is undecided, and rejects nothing; a NaN ranks last. A text without words (of a-z and 0-9) is always kept.
+        `rouge_l` and `nearest_id` (a candidate, or the pool's `file:line`) refer to the nearest text accepted before, and are
+        null if it is not above the floor; with `nearest`, which compares with every accepted text, they are always set. A row
+        whose `by` is null is undecided and rejects nothing; NaN ranks last. A text without words (of a-z and 0-9) is always kept.
         """
         config = self._config
         survivors = survivors.take(np.argsort(ranks(survivors, config.by, self.name, lowest=config.order == "lowest")))
@@ -110,7 +110,7 @@ class NoveltyFilter:
         return pa.concat_tables([told, _undecided(undecided, told.schema)])
 
     def _reasons(self, judged: Judged, names: pa.Array) -> pa.Array:
-        """Why each row is rejected; null where it is accepted."""
+        """Why each row is rejected; null if it is accepted."""
         limit, pool = self._config.max_rouge_l, len(self._pool)
         reasons: list[str | None] = [None] * len(judged.accepted)
         for row in np.flatnonzero(~judged.accepted).tolist():
@@ -121,18 +121,18 @@ class NoveltyFilter:
 
 
 def _shown(score: float, limit: float) -> str:
-    """Four digits, or all where four would not show that the score is above the limit."""
+    """Four digits, or all if four would not show that the score is above the bound."""
     short = f"{score:.4g}"
     return short if float(short) > limit else repr(score)
 
 
 def _maxima(scores: Floats, places: Ints, names: pa.Array) -> dict[str, pa.Array]:
-    """The columns on the nearest text; null where there is none.  # scores, places: [rows]"""
+    """The columns on the nearest text; null if there is none.  # scores, places: [rows]"""
     return {"rouge_l": pa.array(scores, from_pandas=True), "nearest_id": _named(places, names)}
 
 
 def _neighbours(scores: Floats, places: Ints, names: pa.Array) -> dict[str, pa.Array]:
-    """The columns on the nearest texts, as many as there are.  # scores, places: [rows, neighbours]"""
+    """The columns on the nearest texts, if any.  # scores, places: [rows, neighbours]"""
     there = places >= 0
     counts = there.sum(axis=1)
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
@@ -145,11 +145,11 @@ def _neighbours(scores: Floats, places: Ints, names: pa.Array) -> dict[str, pa.A
 
 
 def _named(places: Ints, names: pa.Array) -> pa.Array:
-    """The ids at these places, null at -1."""
+    """The ids at these positions, null at -1."""
     return names.take(pa.array(places, mask=places < 0))
 
 
 def _undecided(ids: pa.ChunkedArray, schema: pa.Schema) -> pa.Table:
-    """Rows that nothing is known of but that they are undecided."""
+    """Undecided rows, with nulls in the other columns."""
     known = {"candidate_id": ids, "undecided": pa.array([True] * len(ids), pa.bool_())}
     return pa.table([known.get(field.name, pa.nulls(len(ids), field.type)) for field in schema], schema=schema)

@@ -1,4 +1,4 @@
-"""The order in which set-wise filters prefer survivors, and numbers that stand for equal values."""
+"""The order in which set-wise filters prefer survivors, and integer codes for values."""
 
 import numpy as np
 import pyarrow as pa
@@ -9,19 +9,19 @@ from limbeck.corpus.near_duplicates.groups import Places
 
 
 def ranks(survivors: pa.Table, by: str | None, name: str, *, lowest: bool = False) -> Places:
-    """Return the place of each row in the order best score first, then (source_id, sample, candidate_id).  # [rows]
+    """Return the rank of each row: best score first, then (source_id, sample, candidate_id).  # [rows]
 
-    `by` names the score (`filter.column`); `lowest`: the lowest is best. Missing scores come last. Raises LimbeckError, in the
-    name of the filter `name`, where there is no such score.
+    `by` is the score (`filter.column`); with `lowest`, the lowest is best. Missing scores rank last. Raises LimbeckError, naming
+    the filter `name`, if the score does not exist.
     """
     keys = survivors.select(["source_id", "sample", "candidate_id"])
     order = [(key, "ascending") for key in keys.column_names]
     if by is not None:
         if by not in survivors.column_names:
             known = ", ".join(column for column in survivors.column_names if "." in column) or "none"
-            raise LimbeckError(f"filter {name}: no score {by!r} to rank by; written filter.column, here are: {known}")
+            raise LimbeckError(f"filter {name}: no score {by!r} to rank by (written filter.column); available: {known}")
         if not _is_number(survivors[by].type):
-            raise LimbeckError(f"filter {name}: {by!r} is no score to rank by but {survivors[by].type}; name a column of numbers")
+            raise LimbeckError(f"filter {name}: cannot rank by {by!r}: its type is {survivors[by].type}, not a number")
         scores = survivors[by].cast(pa.float64())
         scores = pc.if_else(pc.is_null(scores, nan_is_null=True), -np.inf, pc.negate(scores) if lowest else scores)
         keys, order = keys.append_column("score", scores), [("score", "descending"), *order]
@@ -32,7 +32,7 @@ def ranks(survivors: pa.Table, by: str | None, name: str, *, lowest: bool = Fals
 
 
 def codes(values: pa.ChunkedArray) -> Places:
-    """Return equal numbers for equal values.  # [rows]"""
+    """Return equal integers for equal values.  # [rows]"""
     found: Places = values.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     return found
 

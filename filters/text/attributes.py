@@ -1,8 +1,8 @@
 """Control attributes: how short, how extractive and how specific an output is, as numbers and as buckets to condition on.
 
-Extractiveness follows Grusky et al. (2018): fragments are the runs of words that an output shares with its document.
-Specificity is the share of named entities and numbers (a reconstruction of InfoSumm's attribute). The buckets are what control
-codes (control_codes.py) tell a student: Referee's ten of compression (Sclar et al., 2022), three of every other attribute.
+Extractiveness follows Grusky et al. (2018): fragments are the runs of words that an output shares with its document. Specificity
+is the share of named entities and numbers (a reconstruction of InfoSumm's attribute). Control codes (control_codes.py) pass the
+buckets to a student: Referee's ten of compression (Sclar et al., 2022), three of each other attribute.
 """
 
 import re
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
 Edges = Annotated[list[float], Field(min_length=2, max_length=2)]
-"""Where the second and the third of three buckets begin."""
+"""The lower edges of the second and third of three buckets."""
 
 _GRAM_WORDS = 3
 _TOKEN = re.compile(r"\w+(?:[.,:'’/-]\w+)*|[.!?]+(?=\s|$)")
@@ -44,10 +44,10 @@ UNITS = {
 
 
 class AttributesConfig(FilterConfig):
-    """Where the three buckets of an attribute begin, how many keywords to look for, and limits on the attributes.
+    """The bucket edges of each attribute, the number of keywords, and bounds on the attributes.
 
-    The buckets cut `compression`, `rouge2_precision` and `specificity`. The default edges are near the terciles of the
-    summaries of installed Python packages; `quantile_edges` finds those of other scores.
+    The buckets are of `compression`, `rouge2_precision` and `specificity`. The default edges are near the terciles of the
+    summaries of installed Python packages; use `quantile_edges` for other scores.
     """
 
     reasons: ClassVar[Mapping[str, str]] = {
@@ -100,21 +100,20 @@ class AttributesConfig(FilterConfig):
 
 
 class AttributesFilter:
-    """Measures every output against its document; no model is asked."""
+    """Compares every output with its document; no model is called."""
 
     def __init__(self, config: AttributesConfig) -> None:
-        """Take the config."""
         self.name = config.name
         self.bounds: tuple[Bound, ...] = config.bounds
         self._config = config
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return `COLUMNS`, one row a candidate, and as evidence the `keywords` that the output holds.
+        """Return `COLUMNS`, one row per candidate, and as evidence the `keywords` that the output contains.
 
         `compression` is output characters / document characters. Shares of the output: `specificity`, `copied_3_grams` and
         `rouge2_precision` of its n-grams, `longest_fragment` and `coverage` of its words; `density` is the mean length, in words,
-        of the fragment that a word lies in. `keyword_recall` is of the document's keywords. An empty output scores 0, an empty
-        document NaN where it divides. Buckets count from 0. O(words of output and document).
+        of the fragment that contains a word. `keyword_recall` is a share of the document's keywords. An empty output scores 0; an
+        empty document gives NaN where it is the divisor. Buckets count from 0. O(words of output and document).
         """
         rows = candidates.select(["document", "output", "salient"]).to_pylist()
         scores = np.full((len(rows), len(COLUMNS)), np.nan)
@@ -145,10 +144,10 @@ class AttributesFilter:
 
 
 def extractiveness(output: str, document: str) -> dict[str, float]:
-    """How much of an output is its document's wording; all 0 for an output without words. O(words).
+    """How much of an output's wording comes from its document; all 0 for an output without words. O(words).
 
-    `coverage` and `density` as Grusky et al. (2018) define them: the fragments' lengths, and their squares, summed and divided by
-    the output's words. `rouge2_precision` is that of `rouge_score` on these words, without stemming.
+    `coverage` and `density` as in Grusky et al. (2018): the sum of the fragments' lengths, and of their squares, divided by the
+    output's words. `rouge2_precision` is that of `rouge_score` on these words, without stemming.
     """
     words, text = words_with_apostrophes(output), words_with_apostrophes(document)
     number = len(words)
@@ -166,8 +165,8 @@ def extractiveness(output: str, document: str) -> dict[str, float]:
 def specificity(text: str) -> float:
     """Named entities and numbers as a share of the words; 0 for a text without words. O(characters).
 
-    An entity is a run of capitalised words. A sentence's first word counts only where it holds a second capital or a digit, or
-    where a capitalised word follows and it is no stop word; the pronoun I never does.
+    An entity is a run of capitalised words. A sentence's first word counts only if it has a second capital or a digit, or if a
+    capitalised word follows and it is not a stop word; the pronoun I never counts.
     """
     found = 0
     words = 0
@@ -186,9 +185,9 @@ def specificity(text: str) -> float:
 
 
 def keywords(document: str, salient: Sequence[int], most: int) -> list[str]:
-    """Up to `most` distinct salient words of a document in lower case: those that it repeats most often, then the earlier.
+    """Up to `most` distinct salient words of a document in lower case: the most frequent first, ties by position.
 
-    `salient`: character spans start0, end0, ..., which TF-IDF chose (`limbeck.corpus.salience`). O(words).
+    `salient`: character spans start0, end0, ..., chosen by TF-IDF (`limbeck.corpus.salience`). O(words).
     """
     counts = Counter(match[0].lower() for match in WORD.finditer(document))
     chosen = dict.fromkeys(document[start:end].lower() for start, end in zip(salient[::2], salient[1::2], strict=True))
@@ -196,7 +195,7 @@ def keywords(document: str, salient: Sequence[int], most: int) -> list[str]:
 
 
 def quantile_edges(scores: Iterable[float]) -> tuple[float, float]:
-    """The terciles of scores that are numbers: edges that make three buckets of equal size. NaN without any score."""
+    """The terciles of the finite scores: edges of three buckets of equal size. NaN if there are none."""
     finite = np.array([score for score in scores if np.isfinite(score)])
     if not len(finite):
         return float("nan"), float("nan")

@@ -1,4 +1,4 @@
-"""What two texts share word for word: the longest common run that starts at every place, in linear time."""
+"""The words that two texts share verbatim: the longest common run from every position, in linear time."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -7,10 +7,9 @@ from limbeck.corpus.text.words import words_with_apostrophes
 
 
 class Runs:
-    """Every run of words of a text, as a suffix automaton (Blumer et al., 1985) over the words in reverse. O(words) to build."""
+    """All runs of words of a text, as a suffix automaton (Blumer et al., 1985) over the reversed words. O(words) to build."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        """Index `words`."""
         self._next: list[dict[str, int]] = [{}]
         self._link = [-1]
         self._length = [0]
@@ -19,7 +18,7 @@ class Runs:
             last = self._extend(last, word)
 
     def matches(self, words: Sequence[str]) -> list[int]:
-        """For every place of `words` the length of the longest run from there that stands in the text. O(words).  # [words]"""
+        """For every position of `words`, the length of the longest run from it that is in the text. O(words).  # [words]"""
         found = [0] * len(words)
         state, length = 0, 0
         following, link, lengths = self._next, self._link, self._length
@@ -62,14 +61,14 @@ class Runs:
 
 @lru_cache(maxsize=8)
 def runs_of(text: str) -> Runs:
-    """The runs of a text's words, remembered for a few texts: the candidates of a source are scored one after another."""
+    """The runs of a text's words, cached for a few texts because the candidates of a source are scored one after another."""
     return Runs(words_with_apostrophes(text))
 
 
 def fragments(matches: Sequence[int]) -> list[int]:
-    """The lengths of the extractive fragments of a text, left to right, greedily the longest (Grusky et al., 2018, figure 3).
+    """The lengths of the extractive fragments of a text, greedily the longest from the left (Grusky et al., 2018, figure 3).
 
-    `matches`: `Runs.matches` of its words. They do not overlap.
+    `matches`: `Runs.matches` of its words. Fragments do not overlap.
     """
     found = []
     place = 0

@@ -1,4 +1,4 @@
-"""Cheap checks of the text itself: empty, echoing the prompt, copied, cut off, refusing, repeating itself."""
+"""Cheap checks of the text: empty, echoing the prompt, copied, cut off, refusing, repeating itself."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ _GRAM_WORDS = 3
 
 
 class HeuristicsConfig(FilterConfig):
-    """The highest value allowed in each column of `HeuristicsFilter.score`; null: measured, but rejects nothing."""
+    """The maximum of each column of `HeuristicsFilter.score`; null: measured, but rejects nothing."""
 
     reasons: ClassVar[Mapping[str, str]] = {f"max_{column}": reason for column, reason in REASONS.items()}
 
@@ -58,19 +58,18 @@ class HeuristicsConfig(FilterConfig):
 
 
 class HeuristicsFilter:
-    """Scores the text itself; no model is asked."""
+    """Scores the text alone; no model is called."""
 
     def __init__(self, name: str = "heuristics", bounds: Sequence[Bound] = ()) -> None:
-        """Take the limits that selection will apply."""
         self.name = name
         self.bounds = tuple(bounds)
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return six columns in [0, 1], one row a candidate; an empty output scores 0 in all but `empty`.
+        """Return six columns in [0, 1], one row per candidate; an empty output scores 0 in all but `empty`.
 
-        `empty`, `cut_off` and `refusal` are 0 or 1. `echo_of_prompt` and `copied` are the longest run of words that stands
+        `empty`, `cut_off` and `refusal` are 0 or 1. `echo_of_prompt` and `copied` are the longest run of words that occurs
         verbatim in the prompt without its document, or in the document, as a share of the output's words. `repeated` is the share
-        of word 3-grams that occurred before in the output.
+        of word 3-grams that occurred earlier in the output.
         """
         rows = candidates.select(["prompt", "document", "output", "finish_reason"]).to_pylist()
         scores = [_checks(row) for row in rows]
@@ -95,11 +94,11 @@ def _checks(row: dict[str, Any]) -> dict[str, float]:
 
 
 def copied_share(words: Sequence[str], text: Runs) -> float:
-    """The longest run of `words` that stands verbatim in `text`, as a share of `words`; 0 where there are none. O(words)."""
+    """The longest run of `words` that occurs verbatim in `text`, as a share of `words`; 0 without words. O(words)."""
     return max(text.matches(words), default=0) / max(1, len(words))
 
 
 def repeated_share(words: Sequence[str]) -> float:
-    """The share of word 3-grams that occurred before; 0 where there are fewer than two."""
+    """The share of word 3-grams that occurred earlier; 0 if there are fewer than two."""
     grams = [tuple(words[start : start + _GRAM_WORDS]) for start in range(len(words) - _GRAM_WORDS + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

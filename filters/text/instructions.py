@@ -1,4 +1,4 @@
-"""The rules with which self-instruct and Alpaca clean what their models invent: one column, one limit and one reason a rule.
+"""The rules that self-instruct and Alpaca use to clean generated tasks: one column, one bound and one reason per rule.
 
 Self-Instruct (Wang et al., 2023) and Stanford Alpaca (Taori et al., 2023) drop instructions and instances by the same short list
 of checks (`limbeck.corpus.text.instruction_rules`); this filter applies them to candidates. The comparison with
@@ -43,10 +43,10 @@ COLUMNS = tuple(UNITS)
 
 
 class InstructionsConfig(FilterConfig):
-    """Which list of rules, where the instruction stands, and a limit a rule (null: measured, but rejects nothing).
+    """The list of rules, the instruction's column, and a bound per rule (null: measured, but rejects nothing).
 
-    `instruction` names the column that is the instruction: `prompt`, answered by the output, with the document as its input where
-    `input` says so; or `output`, where the candidates themselves are new instructions and there is no instance to judge.
+    `instruction` is the instruction's column: `prompt`, answered by the output, with the document as its input if `input` says
+    so; or `output`, if the candidates themselves are new instructions and there is no instance to check.
     """
 
     reasons: ClassVar[Mapping[str, str]] = {
@@ -88,19 +88,18 @@ class InstructionsConfig(FilterConfig):
 
 
 class InstructionsFilter:
-    """Applies every rule to every candidate; no rule hides another."""
+    """Applies every rule to every candidate, independently."""
 
     def __init__(self, config: InstructionsConfig) -> None:
-        """Take the config."""
         self.name = config.name
         self.bounds: tuple[Bound, ...] = config.bounds
         self._config = config
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return `COLUMNS`, one row a candidate: `words` and `forbidden_terms` are counts, the others 0 or 1.
+        """Return `COLUMNS`, one row per candidate: `words` and `forbidden_terms` are counts, the others 0 or 1.
 
-        The candidates of one source are the instances of one task. Where the output is the instruction, the columns of instances
-        are 0 but for `empty_output`. O(characters).
+        The candidates of one source are the instances of one task. If the output is the instruction, the columns on instances are
+        0, except `empty_output`. O(characters).
         """
         config = self._config
         rows = candidates.select(["source_id", "prompt", "document", "output", "finish_reason"]).to_pylist()

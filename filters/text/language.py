@@ -1,4 +1,4 @@
-"""The language of an output, by py3langid (naive Bayes over byte n-grams; Lui and Baldwin, 2012), whose model comes with it."""
+"""The language of an output, by py3langid (naive Bayes over byte n-grams; Lui and Baldwin, 2012), which includes its model."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -17,14 +17,14 @@ from limbeck.filters.contract import Bound
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
-_LOOKED_AT_CHARACTERS = 4000  # more says nothing new, and a row may have 100,000
+_LOOKED_AT_CHARACTERS = 4000  # more does not change the result, and a row may have 100,000
 
 
 class LanguageConfig(FilterConfig):
-    """The languages that are wanted, as ISO 639-1 codes, and how probable they must be together.
+    """The accepted languages, as ISO 639-1 codes, and their minimum total probability.
 
-    `among`: the languages that an output can be in at all; null: all that the library knows. Naming the few that a teacher can
-    write makes short texts much surer.
+    `among`: the languages that an output can be in; null: all that the library knows. Naming the few languages that a teacher
+    can write makes short texts much more certain.
     """
 
     reasons: ClassVar[Mapping[str, str]] = {"min_probability": "the output is in another language"}
@@ -45,7 +45,7 @@ class LanguageConfig(FilterConfig):
         return self
 
     def problems(self) -> list[str]:
-        """Say where the library is not installed, or does not know a language."""
+        """Reports a missing library or a language that it does not know."""
         if find_spec("py3langid") is None:
             return [f"filter {self.name}: py3langid is not installed; run: pip install py3langid"]
         try:
@@ -64,10 +64,10 @@ class LanguageConfig(FilterConfig):
 
 
 class LanguageFilter:
-    """Scores the probability that an output is in one of the wanted languages; the model is a table, no network."""
+    """Scores the probability that an output is in an accepted language; the model is a table, without a network."""
 
     def __init__(self, languages: Sequence[str], identifier: Any, name: str = "language", bounds: Sequence[Bound] = ()) -> None:
-        """Take the wanted languages and a loaded identifier of py3langid with normalised probabilities."""
+        """Score with a loaded py3langid identifier with normalised probabilities."""
         unknown = [language for language in languages if language not in identifier.labels]
         if unknown:
             raise LimbeckError(f"filter {name}: {_unknown(unknown[0])}")
@@ -77,9 +77,9 @@ class LanguageFilter:
         self._identifier = identifier
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return `probability` of the wanted languages together, and as evidence the likeliest `language`.
+        """Return the total `probability` of the accepted languages, and as evidence the most probable `language`.
 
-        The first 4000 characters are looked at. An output without a letter is in no language: NaN and null. About 40 µs a row.
+        Only the first 4000 characters are read. An output without letters has no language: NaN and null. About 40 µs per row.
         """
         found = [self._judge((output or "")[:_LOOKED_AT_CHARACTERS]) for output in candidates["output"].to_pylist()]
         return score_table(
@@ -100,9 +100,9 @@ class LanguageFilter:
 
 @lru_cache(maxsize=4)
 def identifier(among: tuple[str, ...] | None) -> Any:
-    """py3langid's identifier among these languages (None: all), loaded once a process in half a second; 40 MB.
+    """py3langid's identifier for these languages (None: all), loaded once per process in half a second; 40 MB.
 
-    Raises LimbeckError for a language that it does not know, or where the library is missing.
+    Raises LimbeckError for an unknown language or a missing library.
     """
     try:
         from py3langid import langid  # type: ignore[import-untyped]
@@ -119,5 +119,5 @@ def identifier(among: tuple[str, ...] | None) -> Any:
 def _unknown(language: str, known: Sequence[str] | None = None) -> str:
     known = identifier(None).labels if known is None else known
     near = nearest(language, known)
-    hint = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
+    hint = f"did you mean {near!r}?" if near else f"known languages: {', '.join(known)}"
     return f"py3langid does not know the language {language!r}; {hint}"

@@ -1,4 +1,4 @@
-"""The length critic: how long the output is, by itself and against its document, in the teacher's tokens."""
+"""The length filter: how long the output is, and how long relative to its document, in the teacher's tokens."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LengthConfig(FilterConfig):
-    """Limits on the output's tokens and on its share of the document's."""
+    """Bounds on the output's tokens and on their ratio to the document's."""
 
     reasons: ClassVar[Mapping[str, str]] = {
         "min_output_tokens": "the output is too short",
@@ -34,10 +34,9 @@ class LengthConfig(FilterConfig):
 
 
 class LengthFilter:
-    """Scores length from the token counts that sources and candidates carry; no text is tokenised again."""
+    """Scores length from the token counts of sources and candidates; no text is tokenised again."""
 
     def __init__(self, name: str = "length", bounds: Sequence[Bound] = ()) -> None:
-        """Take the limits that selection will apply."""
         self.name = name
         self.bounds = tuple(bounds)
 

@@ -1,7 +1,7 @@
-"""The numbers of an English text, in digits and in words, so that two texts can be checked to say the same ones.
+"""The numbers of an English text, in digits and in words, to check that two texts state the same ones.
 
-A number is named by its value: `1,000`, `1000` and `a thousand` are all "1000", `21st` and `twenty-first` are "21", `50 %` and
-`fifty percent` are "50%". What has digits after letters (`x86`, `H1N1`, `3.11.2`) is a name and stands as it is, in lower case.
+A number is represented by its value: `1,000`, `1000` and `a thousand` are all "1000", `21st` and `twenty-first` are "21", `50 %`
+and `fifty percent` are "50%". A token with digits after letters (`x86`, `H1N1`, `3.11.2`) is a name and is kept in lower case.
 """
 
 import re
@@ -34,7 +34,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a text says: `stated` must have its equal on the other side, `possible` (a bare "one", "first", "half") may."""
+    """The numbers of a text: `stated` ones must occur in the other text, `possible` ones (a bare "one", "first", "half") may."""
 
     stated: frozenset[str]
     possible: frozenset[str]
@@ -51,12 +51,12 @@ def numbers(text: str) -> Numbers:
 
 
 def missing(ours: Numbers, theirs: Numbers) -> list[str]:
-    """The numbers that `ours` states and `theirs` does not say, sorted."""
+    """The numbers stated in `ours` that do not occur in `theirs`, sorted."""
     return sorted(ours.stated - theirs.stated - theirs.possible)
 
 
 def _read(tokens: list[tuple[str, str]]) -> Iterator[tuple[str, bool]]:
-    """Yield (value, whether it is surely a number) in order."""
+    """Yield (value, whether it is certainly a number) in order."""
     place = 0
     while place < len(tokens):
         kind, token = tokens[place]
@@ -87,8 +87,8 @@ def _token(kind: str, text: str) -> tuple[str, str]:
 
 
 def _in_words(tokens: list[tuple[str, str]], place: int) -> tuple[str, int]:
-    """Return the value of the number in words that begins at `place`, and the place after it."""
-    total, group, end, scale, ended = 0, -1, place, 99, False  # group: what stands before the next scale word; -1: nothing
+    """Return the value of the number in words that starts at `place`, and the position after it."""
+    total, group, end, scale, ended = 0, -1, place, 99, False  # group: the value before the next scale word; -1: none
     following = place
     while not ended and following < len(tokens):
         kind, word = tokens[following]
@@ -121,7 +121,7 @@ def _adds(group: int, value: int) -> bool:
 
 
 def _next_word(tokens: list[tuple[str, str]], end: int, round_number: bool) -> int:
-    """The place of the word after the joint at `end`, past an "and" after a round number; beyond the end where there is none."""
+    """The position of the word after the joint at `end`, past an "and" after a round number; past the end if there is none."""
     if end >= len(tokens) or tokens[end][0] != "joint":
         return len(tokens)
     joined = [token for _, token in tokens[end + 1 : end + 4]]
@@ -131,7 +131,7 @@ def _next_word(tokens: list[tuple[str, str]], end: int, round_number: bool) -> i
 
 
 def _starts_with_article(tokens: list[tuple[str, str]], place: int) -> bool:
-    """Whether here stands "a hundred", "a thousand", "a million"."""
+    """Whether "a hundred", "a thousand" or "a million" starts here."""
     following = tokens[place + 1 : place + 3]
     return (
         tokens[place][1] in ("a", "an")
@@ -141,7 +141,7 @@ def _starts_with_article(tokens: list[tuple[str, str]], place: int) -> bool:
 
 
 def _scaled(tokens: list[tuple[str, str]], value: str, end: int) -> tuple[str, int]:
-    """Multiply a number in digits by the scale word that follows it, if one does; return it and the place after it."""
+    """Multiply a number in digits by the scale word after it, if any; return it and the position after it."""
     following = end + 1 if end < len(tokens) and tokens[end][0] == "joint" else end
     if following < len(tokens) and tokens[following][0] == "word":
         word = tokens[following][1]
@@ -153,7 +153,7 @@ def _scaled(tokens: list[tuple[str, str]], value: str, end: int) -> tuple[str, i
 
 
 def _percent_end(tokens: list[tuple[str, str]], end: int) -> int:
-    """The place after the per cent sign (or word) that stands at `end`; 0 where there is none."""
+    """The position after the per cent sign (or word) at `end`; 0 if there is none."""
     following = end + 1 if end < len(tokens) and tokens[end][0] == "joint" else end
     rest = [token for _, token in tokens[following : following + 3]]
     if rest[:1] == ["%"] or rest[:1] == ["percent"]:
@@ -162,7 +162,7 @@ def _percent_end(tokens: list[tuple[str, str]], end: int) -> int:
 
 
 def _plain(digits: str) -> str:
-    """Digits as written → the shortest way to write their value: no separators, no needless zeros."""
+    """The shortest notation of digits' value: no separators, no redundant zeros."""
     sign = "-" if digits[0] in "-−" else ""
     ascii_digits = "".join(c if c == "." else str(unicodedata.decimal(c, "")) for c in digits)
     whole, _, fraction = ascii_digits.partition(".")

@@ -1,8 +1,8 @@
 """Personal data and secrets by their form: e-mail addresses, phone, card and account numbers, public IP addresses, keys.
 
-What has a check is checked (Luhn for cards, mod 97 for IBANs, the registries' ranges for IP addresses, entropy for values
-that are assigned to a name such as `password`), so that version numbers, dates and identifiers pass. Names and addresses of
-people have no form and are not found.
+Checks are applied if there are any (Luhn for cards, mod 97 for IBANs, the registries' ranges for IP addresses, entropy for values
+assigned to a name such as `password`), so that version numbers, dates and identifiers pass. Names and postal addresses have no
+fixed form and are not found.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ UNITS = dict.fromkeys((*KINDS, "found"), "occurrences")
 
 
 class PrivacyConfig(FilterConfig):
-    """A limit on what is found in total and one a kind; `redact` also stores the output with `<EMAIL>` and the like in place."""
+    """A bound on the total and one per kind; `redact` also stores the output with placeholders such as `<EMAIL>`."""
 
     reasons: ClassVar[Mapping[str, str]] = {
         **{f"max_{column}": reason for column, reason in _REASONS.items()},
@@ -53,11 +53,11 @@ class PrivacyConfig(FilterConfig):
 
     @property
     def redacts(self) -> bool:
-        """As the recipe says."""
+        """The field `redact`."""
         return self.redact
 
     def problems(self) -> list[str]:
-        """Say where whatever would be redacted is rejected."""
+        """Reports bounds that reject everything that would be redacted."""
         if self.redact and self.max_found == 0:
             return [f"filter {self.name} redacts, but max_found 0 rejects all that it redacts; set max_found: null"]
         return []
@@ -68,18 +68,17 @@ class PrivacyConfig(FilterConfig):
 
 
 class PrivacyFilter:
-    """Looks for patterns; no model is asked."""
+    """Searches for patterns; no model is called."""
 
     def __init__(self, name: str = "privacy", bounds: Sequence[Bound] = (), *, redacting: bool = False) -> None:
-        """Take the limits that selection will apply."""
         self.name = name
         self.bounds = tuple(bounds)
         self._redacting = redacting
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return how many of each kind an output holds, and `found` in total; one row a candidate. O(characters).
+        """Return the number of matches of each kind, and `found` in total; one row per candidate. O(characters).
 
-        With `redacting` the evidence `redacted` is the output without them, null where there is nothing to take out.
+        With `redacting` the evidence `redacted` is the output with placeholders, null if there are no matches.
         """
         outputs = [output or "" for output in candidates["output"].to_pylist()]
         spans = [find(output) for output in outputs]

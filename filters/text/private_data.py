@@ -1,4 +1,4 @@
-"""Finding personal data and secrets in a text by their form, and taking them out. Pure functions of the text."""
+"""Finding personal data and secrets in a text by their form, and redacting them. Pure functions of the text."""
 
 import ipaddress
 import math
@@ -15,18 +15,18 @@ PLACEHOLDERS: Mapping[str, str] = {
     "ip_addresses": "<IP_ADDRESS>",
     "phones": "<PHONE>",
 }
-"""Kind → what stands in its place when redacted. Where two kinds overlap the first here wins."""
+"""Kind → its placeholder when redacted. If two kinds overlap, the first in this order wins."""
 
 KINDS = ("emails", "phones", "cards", "ibans", "ip_addresses", "keys")
 
-_MIN_ENTROPY_BITS = 3.0  # a character, of a value assigned to a secret's name; prose and paths repeat letters more
+_MIN_ENTROPY_BITS = 3.0  # per character, of a value assigned to a secret's name; prose and paths repeat letters more
 _IBAN_CHARACTERS = (15, 34)
 _PHONE_DIGITS = (8, 15)  # E.164
 
 
 @dataclass(frozen=True)
 class Span:
-    """Characters [begin, end) of a text, and what kind of thing they are."""
+    """Characters [begin, end) of a text, and the kind of data they are."""
 
     kind: str
     begin: int
@@ -34,7 +34,7 @@ class Span:
 
 
 def find(text: str) -> list[Span]:
-    """What a text holds, left to right, without overlaps. O(characters)."""
+    """The matches in a text, left to right, without overlaps. O(characters)."""
     taken: list[Span] = []
     free = text
     for kind in PLACEHOLDERS:
@@ -46,7 +46,7 @@ def find(text: str) -> list[Span]:
 
 
 def redact(text: str, spans: Sequence[Span] | None = None) -> str:
-    """The text with a placeholder such as `<EMAIL>` for each of `spans` (as `find` returns them; None: find them)."""
+    """The text with a placeholder such as `<EMAIL>` for each of `spans` (as returned by `find`; None: find them)."""
     pieces = []
     end = 0
     for span in find(text) if spans is None else spans:
@@ -56,25 +56,25 @@ def redact(text: str, spans: Sequence[Span] | None = None) -> str:
 
 
 def luhn(digits: str) -> bool:
-    """Whether the check digit of a card number is right (ISO/IEC 7812-1)."""
+    """Whether the check digit of a card number is valid (ISO/IEC 7812-1)."""
     doubled = [int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits))]
     return sum(value - 9 * (value > 9) for value in doubled) % 10 == 0
 
 
 def mod_97(account: str) -> bool:
-    """Whether the check digits of an IBAN are right (ISO 13616): its country, digits and account without spaces."""
+    """Whether the check digits of an IBAN, without spaces, are valid (ISO 13616)."""
     moved = account[4:] + account[:4]
     return int("".join(str(int(character, 36)) for character in moved)) % 97 == 1
 
 
 def entropy_bits(text: str) -> float:
-    """The Shannon entropy of a text's characters, in bits a character; 0 for an empty one."""
+    """The Shannon entropy of a text's characters, in bits per character; 0 for an empty text."""
     counts = Counter(text).values()
     return -sum(count / len(text) * math.log2(count / len(text)) for count in counts)
 
 
 def _blanked(text: str, spans: Sequence[Span]) -> str:
-    """The text with a character that no pattern takes in every place of `spans`."""
+    """The text with each character of `spans` replaced by one that no pattern matches."""
     pieces = []
     end = 0
     for span in spans:
@@ -92,7 +92,7 @@ def _always(match: _Match) -> bool:
 
 
 def _is_email(match: _Match) -> bool:
-    """Not the user of a URL, nor where the domain is reserved for examples (RFC 2606): those are nobody's."""
+    """Excludes the user part of a URL and domains reserved for examples (RFC 2606)."""
     before = match.string[max(0, match.start("it") - _AROUND_CHARACTERS) : match.start("it")]
     if _URL_USER.search(before):
         return False
@@ -113,7 +113,7 @@ def _is_iban(match: _Match) -> bool:
 
 
 def _is_public_v4(match: _Match) -> bool:
-    """Four small numbers are rather a section or a version, unless something about networks stands beside them."""
+    """Four small numbers are probably a section or a version, unless a networking term is next to them."""
     try:
         address = ipaddress.IPv4Address(match["it"])
     except ValueError:
@@ -126,7 +126,7 @@ def _is_public_v4(match: _Match) -> bool:
 
 
 def _is_public_v6(match: _Match) -> bool:
-    """In the block that is given out to the public, 2000::/3: so that `std::` or a time is none."""
+    """In the block allocated to the public, 2000::/3, which excludes `std::` and times."""
     try:
         address = ipaddress.IPv6Address(match["it"])
     except ValueError:
@@ -148,7 +148,7 @@ def _is_credential(match: _Match) -> bool:
 
 
 def _is_secret(match: _Match) -> bool:
-    """Letters and digits mixed, hardly repeating: no word, path or placeholder such as `your_password_here`."""
+    """Mixed letters and digits with few repeats: not a word, path or placeholder such as `your_password_here`."""
     value = match["it"]
     mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
     return mixed and entropy_bits(value) >= _MIN_ENTROPY_BITS
@@ -189,7 +189,7 @@ _PEM = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
 
 
 def _rules(*patterns: tuple[str, Callable[[_Match], bool]], flags: int = 0) -> tuple[_Rule, ...]:
-    """Each pattern with its check; what it finds is the group `it`."""
+    """Each pattern with its check; the match is the group `it`."""
     return tuple((re.compile(pattern, flags), check) for pattern, check in patterns)
 
 

@@ -1,8 +1,8 @@
-"""Repetition and form, by the rules with which web corpora are cleaned: Gopher's (Rae et al., 2021, table A1) and C4's.
+"""Repetition and form, by the rules used to clean web corpora: Gopher's (Rae et al., 2021, table A1) and C4's.
 
-Gopher: shares of repeated lines, paragraphs and word n-grams, and what a page of prose looks like. C4 (Raffel et al., 2020,
-section 2.2): lines that end in no terminal punctuation, "lorem ipsum", curly brackets. Published limits are the defaults
-wherever they also hold for an output of one sentence; the others are null and stand in `GOPHER_PAGE_LIMITS`.
+Gopher: shares of repeated lines, paragraphs and word n-grams, and properties of a page of prose. C4 (Raffel et al., 2020,
+section 2.2): lines without terminal punctuation, "lorem ipsum", curly brackets. Published bounds are the defaults if they also
+suit an output of one sentence; the others are null and listed in `GOPHER_PAGE_LIMITS`.
 """
 
 import re
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
 STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
-"""Of which Gopher wants two in a page of English."""
+"""Gopher requires two of these in a page of English."""
 
 GOPHER_PAGE_LIMITS: Mapping[str, float] = {
     "min_words": 50.0,
@@ -33,7 +33,7 @@ GOPHER_PAGE_LIMITS: Mapping[str, float] = {
     "max_top_3_gram": 0.18,
     "max_top_4_gram": 0.16,
 }
-"""Gopher's limits that a good output of one sentence can break: name them in a recipe for outputs of a page."""
+"""Gopher's bounds that a good output of one sentence can violate: set them in a recipe for page-long outputs."""
 
 _TOP_SIZES = (2, 3, 4)
 _DUPLICATE_SIZES = (5, 6, 7, 8, 9, 10)
@@ -63,7 +63,7 @@ UNITS = {
 
 
 class RepetitionConfig(FilterConfig):
-    """A limit a rule. Numbers are Gopher's, but for `max_lorem_ipsum`, which is C4's; null: measured, but rejects nothing."""
+    """A bound per rule. Values are Gopher's, except `max_lorem_ipsum`, which is C4's; null: measured, but rejects nothing."""
 
     reasons: ClassVar[Mapping[str, str]] = {
         "min_words": "the output has too few words",
@@ -124,24 +124,23 @@ class RepetitionConfig(FilterConfig):
 
 
 class RepetitionFilter:
-    """Scores the text itself; no model is asked."""
+    """Scores the text alone; no model is called."""
 
     def __init__(self, name: str = "repetition", bounds: Sequence[Bound] = ()) -> None:
-        """Take the limits that selection will apply."""
         self.name = name
         self.bounds = tuple(bounds)
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return `COLUMNS`, one row a candidate, as `measures` has them."""
+        """Return `COLUMNS`, one row per candidate, as computed by `measures`."""
         scores = np.array([measures(output or "") for output in candidates["output"].to_pylist()]).reshape(-1, len(COLUMNS))
         columns = {name: scores[:, at] for at, name in enumerate(COLUMNS)}
         return score_table(candidates, columns, UNITS)
 
 
 def measures(text: str) -> list[float]:
-    """The values of `COLUMNS` for one text: counts of words, characters a word, and shares in [0, 1]. O(characters).
+    """The values of `COLUMNS` for one text: counts of words, characters per word, and shares in [0, 1]. O(characters).
 
-    A word is what stands between white space, as in Gopher. A text without words has means of NaN and shares of 0.
+    Words are separated by whitespace, as in Gopher. A text without words has means of NaN and shares of 0.
     """
     words = text.split()
     lines = [stripped for line in text.split("\n") if (stripped := line.strip())]
@@ -166,11 +165,11 @@ def measures(text: str) -> list[float]:
 
 
 def n_gram_shares(words: Sequence[str]) -> list[float]:
-    """Of the characters of `words`, the share in the most common 2-, 3- and 4-gram, then in all 5- to 10-grams that repeat.
+    """Shares of the characters of `words`: in the most common 2-, 3- and 4-gram, then in all repeated 5- to 10-grams.
 
-    An n-gram that occurs once repeats nothing and counts 0; of equally common ones the longest in characters counts, then the
-    first. A character that several occurrences cover counts once. O(words) a size; above the longest repeated size nothing is
-    looked at.
+    An n-gram that occurs once is not a repeat and counts 0; of equally common ones the longest in characters counts, then the
+    first. A character covered by several occurrences counts once. O(words) per size; sizes above the longest repeated one are
+    skipped.
     """
     shares = dict.fromkeys((*_TOP_SIZES, *_DUPLICATE_SIZES), 0.0)
     characters = np.array([len(word) for word in words], dtype=np.float64)
@@ -192,7 +191,7 @@ def n_gram_shares(words: Sequence[str]) -> list[float]:
 
 
 def _repeated(pieces: Sequence[str]) -> tuple[float, float]:
-    """The share of lines or paragraphs that stood before, and their share of the characters."""
+    """The share of lines or paragraphs that repeat an earlier one, and their share of the characters."""
     counts = Counter(pieces)
     again = [piece for piece, count in counts.items() for _ in range(count - 1)]
     return _share(len(again), len(pieces)), _share(sum(map(len, again)), sum(map(len, pieces)))

@@ -1,8 +1,8 @@
-"""Toxicity by a word list that the user names: which of its terms an output holds, and what share of its words they are.
+"""Toxicity by a user-defined word list: which of its terms an output contains, and their share of the words.
 
-A list says what *you* will not have; no list comes with Limbeck. One term (a word or a phrase) stands on a line, `#` begins a
-comment, and `*` at the end of a word stands for any ending (`damn*`: damn, damned, damnation). Whole words are compared, without
-regard to case, after Unicode NFKC and without invisible characters.
+A list is the user's choice; none ships with Limbeck. One term (a word or a phrase) per line, `#` starts a comment, and `*` at the
+end of a word matches any ending (`damn*`: damn, damned, damnation). Whole words are compared, ignoring case, after Unicode NFKC
+and without invisible characters.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ from limbeck.filters.contract import Bound
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
-_TERM = re.compile(r"(?:[^\W_]|['’\s-])+")  # with the stars taken off
+_TERM = re.compile(r"(?:[^\W_]|['’\s-])+")  # with the stars removed
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 
 
 class ToxicityConfig(FilterConfig):
-    """The word list and the limits on the terms found and on their share of the words."""
+    """The word list and the bounds on the terms found and on their share of the words."""
 
     reasons: ClassVar[Mapping[str, str]] = {
         "max_terms": "the output holds terms of the word list",
@@ -45,7 +45,7 @@ class ToxicityConfig(FilterConfig):
     max_share: Limit = None
 
     def problems(self) -> list[str]:
-        """Say where the list is missing, empty, or holds a line that no words can match."""
+        """Reports a list that is missing, empty, or has a line that no words can match."""
         try:
             read_terms(Path(self.words))
         except LimbeckError as error:
@@ -53,27 +53,26 @@ class ToxicityConfig(FilterConfig):
         return []
 
     def scoring(self) -> dict[str, Any]:
-        """The list's content stands for its path; raises LimbeckError where it cannot be read."""
+        """As for every filter, with the list's content in place of its path; raises LimbeckError if it cannot be read."""
         return {**super().scoring(), "words": hashlib.sha256(_read(Path(self.words)).encode()).hexdigest()}
 
     def build(self, engines: "Engines") -> "ToxicityFilter":
-        """Return the filter; raises LimbeckError where the list cannot be used."""
+        """Return the filter; raises LimbeckError if the list cannot be used."""
         return ToxicityFilter(Terms(read_terms(Path(self.words))), self.name, self.bounds)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A term of the list in a text: as the list has it, and how many of the text's words it covers."""
+    """A match in a text: the term as listed, and the number of words it covers."""
 
     term: str
     words: int
 
 
 class Terms:
-    """A word list, ready to be looked up. Memory O(terms)."""
+    """A word list, indexed for look-up. Memory O(terms)."""
 
     def __init__(self, terms: Iterable[str]) -> None:
-        """Take the terms as the list has them."""
         self._whole: dict[tuple[str, ...], str] = {}  # words → term
         self._starts: dict[str, list[tuple[str, ...]]] = {}  # first word → patterns
         self._prefixes: dict[str, list[tuple[str, ...]]] = {}  # beginning of the first word → patterns
@@ -86,7 +85,7 @@ class Terms:
         self._prefix_sizes = sorted({len(prefix) for prefix in self._prefixes})
 
     def find(self, text: str) -> tuple[list[Found], int]:
-        """The terms in a text, left to right (of those that begin at a word the longest; they do not overlap), and its words.
+        """The matched terms of a text, left to right (the longest at each word, without overlaps), and its number of words.
 
         O(words · distinct lengths of starred terms).
         """
@@ -109,10 +108,9 @@ class Terms:
 
 
 class ToxicityFilter:
-    """Looks every output up in the list; no model is asked."""
+    """Looks up every output in the list; no model is called."""
 
     def __init__(self, terms: Terms, name: str = "toxicity", bounds: Sequence[Bound] = ()) -> None:
-        """Take the list and the limits that selection will apply."""
         self.name = name
         self.bounds = tuple(bounds)
         self._terms = terms
@@ -132,7 +130,7 @@ class ToxicityFilter:
 
 
 def read_terms(path: Path) -> list[str]:
-    """The terms of a word list; raises LimbeckError where it is missing, not UTF-8, empty, or a line cannot be a term."""
+    """Read the terms of a word list; raises LimbeckError if it is missing, not UTF-8 or empty, or a line is not a term."""
     terms = []
     for number, line in enumerate(_read(path).splitlines(), 1):
         term = line.split("#", 1)[0].strip()
@@ -141,17 +139,17 @@ def read_terms(path: Path) -> list[str]:
         plain = " ".join(word[:-1] if len(word) > 1 and word.endswith("*") else word for word in normalised(term).split())
         if not _TERM.fullmatch(plain) or not _words(plain):
             raise LimbeckError(
-                f"{path}:{number} {term!r} is no term of whole words; use letters, digits, hyphens and apostrophes, "
-                "and * at the end of a word alone"
+                f"{path}:{number} {term!r} is not a term of whole words; use letters, digits, hyphens and apostrophes, "
+                "and * only at the end of a word"
             )
         terms.append(term)
     if not terms:
-        raise LimbeckError(f"the word list {path} is empty; put one term on each line")
+        raise LimbeckError(f"the word list {path} is empty; write one term per line")
     return terms
 
 
 def normalised(text: str) -> str:
-    """The text in Unicode NFKC, folded for case, without invisible characters. O(characters)."""
+    """The text in Unicode NFKC, case-folded, without invisible characters. O(characters)."""
     return unicodedata.normalize("NFKC", _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold())
 
 
@@ -160,7 +158,7 @@ def _words(text: str) -> list[str]:
 
 
 def _pattern(term: str) -> list[str]:
-    """The words of a term; one with a star keeps it."""
+    """The words of a term; starred words keep the star."""
     pattern = []
     for piece in normalised(term).split():
         words = _words(piece)
@@ -181,6 +179,6 @@ def _read(path: Path) -> str:
     try:
         return path.expanduser().read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise LimbeckError(f"there is no word list {path}; correct `words`, or write one term a line into it") from error
+        raise LimbeckError(f"the word list {path} does not exist; correct `words`, or write one term per line") from error
     except (OSError, UnicodeDecodeError) as error:
         raise LimbeckError(f"the word list {path} cannot be read ({error}); save it as a UTF-8 text file") from error

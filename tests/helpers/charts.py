@@ -1,4 +1,4 @@
-"""Charts read back: what was drawn, as numbers, from the SVG that a page holds."""
+"""Reads charts back: the drawn values, as numbers, from the SVG of a page."""
 
 import re
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ class Chart:
         return [title.text or "" for title in self.root.iter("title")]
 
     def of_class(self, *names: str) -> list[ElementTree.Element]:
-        """Elements that have all of these classes, in order."""
+        """Elements with all of these classes, in order."""
         return [part for part in self.root.iter() if set(names) <= set(part.get("class", "").split())]
 
     def texts(self, *names: str) -> list[str]:
-        """The words of elements of these classes, without their tooltips."""
+        """The texts of elements of these classes, without their tooltips."""
         return ["".join(words(part)) for part in self.of_class(*names)]
 
     def horizontal(self) -> tuple[float, float]:
@@ -58,7 +58,7 @@ def words(part: ElementTree.Element) -> list[str]:
 
 
 def number(text: str) -> float:
-    """A number as charts write it: 12.5%, 1,000, 3 s."""
+    """A number as formatted in charts: 12.5%, 1,000, 3 s."""
     return float(text.replace(",", "").rstrip("% s"))
 
 
@@ -70,7 +70,7 @@ def charts(html: str) -> list[Chart]:
 
 
 def chart(fragment: str) -> Chart:
-    """The one chart of a fragment (a legend and an <svg>)."""
+    """The only chart of a fragment (a legend and an <svg>)."""
     (found,) = [part for part in ElementTree.fromstring(f"<figure>{fragment}</figure>") if part.tag == "svg"]
     return Chart(found)
 

@@ -1,7 +1,7 @@
-"""A Ray cluster of several raylets on this machine until standard input ends: prints where it is as a line of JSON.
+"""A Ray cluster of several raylets on this machine until standard input ends; prints its address as a line of JSON.
 
 Its argument is a JSON list of node settings, the head's first. Each line of standard input adds another node like the last. The
-head holds what a cluster cannot be without, so the others may be killed.
+head node runs the cluster's services, so the others may be killed.
 """
 
 import json
@@ -20,7 +20,7 @@ def main() -> None:
     print(json.dumps({"address": cluster.address, "raylets": raylets}), flush=True)
     for _ in sys.stdin:
         nodes.append(cluster.add_node(**shared, **others[-1]))
-    for node in reversed(nodes):  # `Cluster.shutdown` waits for what may have been killed
+    for node in reversed(nodes):  # `Cluster.shutdown` waits for processes that may have been killed
         node.kill_all_processes(check_alive=False, allow_graceful=False)
     os._exit(0)
 

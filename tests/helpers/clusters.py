@@ -1,4 +1,4 @@
-"""Ray clusters for tests to join by address; nobody finds them otherwise, and they end with the process that started them."""
+"""Ray clusters that tests join by address; they cannot be discovered, and end with the process that started them."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ import psutil
 
 from helpers.paths import child_environment
 
-# what limbeck.cluster.session sets before a driver imports Ray
+# set by limbeck.cluster.session before a driver imports Ray
 DRIVER_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -45,7 +45,7 @@ class RayCluster:
 
 @contextlib.contextmanager
 def ray_cluster(*nodes: dict[str, Any], **environment: str) -> Iterator[RayCluster]:
-    """A cluster of these nodes (`num_cpus=...`); `environment` is that of its workers too."""
+    """A cluster of these nodes (`num_cpus=...`); `environment` also applies to its workers."""
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:  # sockets need a short path
         process = subprocess.Popen(
             [sys.executable, "-m", "helpers.cluster_nodes", json.dumps(nodes)],

@@ -1,8 +1,8 @@
-"""A process that has imported what `limbeck` needs and runs each command in a fork of itself.
+"""A process that imports what `limbeck` needs and runs each command in a fork of itself.
 
-Each command still gets a process, an environment, a working directory and an exit code of its own; only the seconds of importing
-torch, transformers and Ray are saved. Standard input carries one order per line; standard output answers each with the process id
-and then the exit code. The server ends when its standard input does.
+Each command still has its own process, environment, working directory and exit code; only the time for importing torch,
+transformers and Ray is saved. Each line of standard input is an order; standard output answers it with the process id and then
+the exit code. The server exits when its standard input ends.
 """
 
 import gc
@@ -15,7 +15,7 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-# what a driver has imported by the end of a run; modules that a command imports by itself are imported in its fork
+# the imports of a driver by the end of a run; other modules are imported in the fork of the command that needs them
 DRIVER = (
     "limbeck.pipelines.run",
     "limbeck.pipelines.console.panel",
@@ -45,7 +45,7 @@ def main() -> None:
             importlib.import_module(name)
         except ModuleNotFoundError as missing:
             if str(missing.name).startswith("limbeck"):
-                raise  # a name above is out of date; without the extras, commands need less
+                raise  # a name above is outdated; without the extras, commands need fewer modules
     gc.collect()
     gc.freeze()  # a collection in a fork then neither visits nor copies what all forks share
     for line in sys.stdin:
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _become(order: dict[str, Any]) -> NoReturn:
-    """Turn this fork into what `python -m limbeck ARGUMENTS`, or `python SCRIPT ARGUMENTS`, would be."""
+    """Turn this fork into `python -m limbeck ARGUMENTS`, or `python SCRIPT ARGUMENTS`."""
     code = 1
     try:
         for descriptor, path in enumerate((os.devnull, order["stdout"], order["stderr"])):

@@ -1,4 +1,4 @@
-"""`limbeck` as a command: forked from a process that has its libraries, or (to be signalled or killed) started plainly."""
+"""The `limbeck` command: forked from a process with its imports, or (to be signalled or killed) started as a new process."""
 
 import functools
 import json
@@ -24,14 +24,14 @@ def limbeck(
 
 
 def script(path: Path, *arguments: Any, timeout: float = 600, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a user's script to its end, in its folder."""
+    """Run a script to its end, in its folder."""
     return _forked(str(path), arguments, settings(**environment), timeout, path.parent)
 
 
 def start(
     *arguments: Any, faults: Path | None = None, stdout: int | None = None, stderr: int = subprocess.PIPE, **environment: str
 ) -> subprocess.Popen[str]:
-    """Start the command line in a process of its own; Ctrl-C reaches it even if these tests run in the background."""
+    """Start the command line in its own process; Ctrl-C reaches it even if these tests run in the background."""
     return subprocess.Popen(
         command(*arguments),
         env=settings(faults, **environment),
@@ -43,7 +43,7 @@ def start(
 
 
 def command(*arguments: Any) -> list[str]:
-    """The command line as a list, for a process of its own."""
+    """The command line as a list, for its own process."""
     return [sys.executable, "-m", "limbeck", *map(str, arguments)]
 
 
@@ -54,7 +54,7 @@ def settings(faults: Path | None = None, **environment: str) -> dict[str, str]:
 
 
 class _Server:
-    """The other end of helpers/command_server.py."""
+    """The client side of helpers/command_server.py."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -96,14 +96,14 @@ class _Server:
 
 @functools.cache
 def _server() -> _Server:
-    """One per process of tests; it ends when this process does."""
+    """One per test process; it ends when this process does."""
     return _Server()
 
 
 def _forked(
     path: str, arguments: Sequence[Any], environment: dict[str, str], timeout: float, folder: Path | None
 ) -> subprocess.CompletedProcess[str]:
-    if environment["PYTHONPATH"] != SEARCH_PATH:  # what is installed is looked up at import
+    if environment["PYTHONPATH"] != SEARCH_PATH:  # installed packages are looked up at import
         line = [sys.executable, *([path] if path else ["-m", "limbeck"]), *map(str, arguments)]
         return subprocess.run(line, capture_output=True, text=True, timeout=timeout, env=environment, cwd=folder)
     with tempfile.TemporaryDirectory() as made:

@@ -2,7 +2,7 @@
 
 
 def components(rows: int, edges: list[tuple[int, int]]) -> list[int]:
-    """Each row's smallest companion, by spreading."""
+    """Each row's smallest connected row, by propagation."""
     labels = list(range(rows))
     for _ in range(rows):
         for first, second in edges:

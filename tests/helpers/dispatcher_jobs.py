@@ -25,7 +25,7 @@ ROWS = 4
 
 @dataclass(frozen=True)
 class Model:
-    """A config as critics' models have it: one object a process, which counts."""
+    """A config like those of scoring models: one object per process, which counts."""
 
     def load(self) -> "Counted":
         return Counted()
@@ -47,18 +47,18 @@ class Counted:
 
 @dataclass(frozen=True)
 class NotingJob:
-    """Writes ROWS rows a part and a line of `calls.jsonl` at the beginning and the end of each call."""
+    """Writes ROWS rows per part, and a line of `calls.jsonl` at the beginning and the end of each call."""
 
     folder: Path
     stage: str = "stage"
     concurrent: bool = True
     pool: PoolName = "teachers"
     seconds: float = 0.3
-    victim: tuple[str, int | None] | None = None  # part and row (None: each) that end the worker
+    victim: tuple[str, int | None] | None = None  # part and row (None: each) that crash the worker
     fault: str = "kill"
-    strikes: int = 1000  # how often it does so
+    strikes: int = 1000  # number of crashes
     loads: bool = True
-    together: int = 1  # the first calls wait until so many have begun, and those beside the victim until it has struck
+    together: int = 1  # the first calls wait until this many have begun, and those besides the victim until it has crashed
     waits: tuple[str, Path] | None = None  # a part, and the file that its call waits for
 
     @property
@@ -138,7 +138,7 @@ class NotingJob:
 
 @dataclass
 class Streamed:
-    """What a stream did."""
+    """The results of a stream."""
 
     reports: list[PartReport] = field(default_factory=list)
     seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""Limbeck as it was at an earlier commit, unpacked from the history, for tests that hold new code to what old code did."""
+"""Limbeck at an earlier commit, unpacked from the history, for tests that compare new code with old."""
 
 import io
 import os
@@ -16,7 +16,7 @@ BEFORE_THE_MOVE = "5a636afc6bce5b22803be6a1d7d1811f33fa133d"
 
 
 def unpack(commit: str, folder: Path) -> Path:
-    """Write the tree of a commit to `folder`; skips the test where the history is not at hand (an sdist, a shallow clone)."""
+    """Write the tree of a commit to `folder`; skips the test if the history is missing (an sdist, a shallow clone)."""
     try:
         done = subprocess.run(["git", "-C", str(ROOT), "archive", commit], capture_output=True, check=False)
     except OSError as error:
@@ -31,7 +31,7 @@ def unpack(commit: str, folder: Path) -> Path:
 def run_earlier(
     tree: Path, cwd: Path, *arguments: str, faults: Path | None = None, timeout: float = 900
 ) -> subprocess.CompletedProcess[str]:
-    """The earlier command line, `python -m pipelines.cli`, with nothing of this checkout on its path."""
+    """The earlier command line, `python -m pipelines.cli`, without this checkout on its path."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LIMBECK_TEST")}
     environment |= {"PYTHONPATH": os.pathsep.join([str(tree), str(tree / "tests/faults")]), "HF_HUB_OFFLINE": "1"}
     environment |= {"FAULTS": str(faults)} if faults else {}

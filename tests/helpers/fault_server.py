@@ -1,6 +1,6 @@
-"""An OpenAI-compatible HTTP server for tests, on a thread of its own, that fails as it is told and records what it saw.
+"""An OpenAI-compatible HTTP server for tests, in its own thread, that fails as scripted and records the requests.
 
-Its tokens are bytes, its "model" a function of prompt and seed, so every answer can be checked; it counts what it bills.
+Its tokens are bytes and its "model" a function of prompt and seed, so every answer can be checked; it counts what it bills.
 """
 
 import asyncio
@@ -44,19 +44,19 @@ def byte_tokenizer(folder: Path, chat: bool = True, context_tokens: int = 256) -
 
 
 def reply_text(prompt: str, seed: int, max_tokens: int) -> str:
-    """What the server's model answers: of a length that depends on the prompt."""
+    """The answer of the server's model, of a length that depends on the prompt."""
     words = f"{seed % 997} {prompt[::-1]}"
     return (words * 8)[: 1 + len(words) * 7 % max_tokens]
 
 
 def logprob_of(place: int, token: int) -> float:
-    """The log-probability of a token at a place of an echoed prompt."""
+    """The log-probability of a token at a position of an echoed prompt."""
     return -((place * 31 + token * 17) % 101) / 10.0
 
 
 @dataclass
 class FaultServer:
-    """`refuse_beyond`: 429 for more requests at once; `slots`: more at once wait their turn, as in a batching server's queue."""
+    """`refuse_beyond`: 429 for more concurrent requests; `slots`: more are queued, as in a batching server."""
 
     plan: Plan = lambda prompt, before: ""
     seconds: float = 0.0
@@ -67,12 +67,12 @@ class FaultServer:
     key: str | None = None
     refused_parameters: tuple[str, ...] = ()
     echoes: bool = True
-    alphabet_shift: int = 0  # another tokenizer: ids mean other bytes
+    alphabet_shift: int = 0  # another tokenizer: ids stand for other bytes
     hang_seconds: float = 60.0
 
     arrivals: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
-    sent_again: list[str] = field(default_factory=list)  # though it had been answered
+    sent_again: list[str] = field(default_factory=list)  # although already answered
     billed: list[int] = field(default_factory=lambda: [0, 0])
     bodies: list[dict[str, Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -223,7 +223,7 @@ _STATUSES: dict[str, tuple[int, dict[str, Any], str | None]] = {
 
 
 def _prompt(path: str, body: dict[str, Any]) -> tuple[str, int]:
-    """The words that matter of a prompt, and its tokens."""
+    """The relevant words of a prompt, and its tokens."""
     if path == "/v1/chat/completions":
         turns = body["messages"]
         sizes = [4 + len(turn["role"]) + len(turn["content"].encode()) for turn in turns]
@@ -254,7 +254,7 @@ async def _send_bytes(writer: asyncio.StreamWriter, status: int, content: bytes,
 
 
 def scattered(seed: int, poison: set[str], too_long: set[str]) -> Plan:
-    """Faults of every kind at random on a row's first three sends; `poison` rows fail for ever, `too_long` ones are refused."""
+    """Random faults of every kind on a row's first three sends; `poison` rows always fail, `too_long` ones are refused."""
     kinds = "429 429-seconds 429-date 500 503 cut half malformed empty two none slow usage-big usage-none usage-odd".split()
 
     def plan(prompt: str, before: int) -> str:
@@ -272,7 +272,7 @@ def scattered(seed: int, poison: set[str], too_long: set[str]) -> Plan:
 
 @contextlib.contextmanager
 def nothing_listens() -> Iterator[str]:
-    """The URL of a port of this machine that is taken, and on which nobody answers the phone."""
+    """The URL of a reserved port of this machine on which no process listens."""
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused, and nobody else can take it
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused, and no other process can take it
         yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"

@@ -1,14 +1,14 @@
-"""An environment without some packages, for child processes: HIDDEN_MODULES names what they must not find."""
+"""An environment without some packages, for child processes: HIDDEN_MODULES lists the modules to hide."""
 
 import importlib.machinery
 import os
 
 LOCAL_MODELS = "torch,transformers,safetensors,gguf,trl,peft,accelerate,deepspeed,vllm,spacy,tiktoken"
-"""What the core does without."""
+"""Packages that the core does not need."""
 
 
 def hide_modules() -> None:
-    """Make the modules that HIDDEN_MODULES names look as if they were not installed, in this process."""
+    """Make the modules in HIDDEN_MODULES appear as not installed, in this process."""
     hidden = frozenset(filter(None, os.environ.get("HIDDEN_MODULES", "").split(",")))
     if not hidden:
         return

@@ -1,4 +1,4 @@
-"""Which of Limbeck's modules import which, read from the source: at the top, inside functions, and for type checkers only."""
+"""The imports between Limbeck's modules, read from the source: at the top, inside functions, and for type checkers only."""
 
 import ast
 import os
@@ -27,7 +27,7 @@ def cycles(graph: Graph) -> list[list[str]]:
 
 
 def _sources(package: Path) -> list[Path]:
-    walked = os.walk(package, followlinks=True)  # src/limbeck holds links
+    walked = os.walk(package, followlinks=True)  # src/limbeck contains links
     return [Path(folder, name) for folder, _, names in walked for name in names if name.endswith(".py")]
 
 
@@ -50,7 +50,7 @@ def _imports(tree: ast.AST, known: Mapping[str, Path]) -> set[str]:
 
 
 def _reached(graph: Graph, start: str) -> set[str]:
-    """The modules that can be reached from `start` by at least one import."""
+    """The modules reachable from `start` by at least one import."""
     reached, waiting = set[str](), [start]
     while waiting:
         for module in graph[waiting.pop()] - reached:

@@ -1,4 +1,4 @@
-"""A process that opens indexes and answers every kind of query, so that a test survives what kills it: JSON lines in and out."""
+"""A process that opens indexes and runs every kind of query, so that a crash does not end the test: JSON lines in and out."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from limbeck.infinigram.index import Index
 
 
 def answers(job: dict[str, Any]) -> dict[str, Any]:
-    """Answers by call and query: values, or {"error": sentence}; only "open" and a sentence where it does not open."""
+    """Results by call and query: values, or {"error": message}; only "open" and a message if it cannot be opened."""
     try:
         index = Index.open(job["folder"], **job["options"])
     except LimbeckError as error:

@@ -1,4 +1,4 @@
-"""What the tests of builds share: inputs, a naive writer of the format, and ways to die."""
+"""Helpers for tests of builds: inputs, a naive writer of the format, and ways to crash."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ WIDTHS = {"u8": 1, "u16": 2, "u32": 4}
 
 
 def naive_files(documents: list[list[int]], shards: int, version: int, dtype: str) -> dict[str, bytes]:
-    """What tokenized, offset and table of each shard must be, by the definition of the format."""
+    """The expected tokenized, offset and table files of each shard, by the definition of the format."""
     width = WIDTHS[dtype]
     files: dict[str, bytes] = {}
     for shard in range(shards):
@@ -48,14 +48,14 @@ def is_naive(folder: Path, expected: dict[str, bytes]) -> bool:
 
 
 def large_documents() -> list[list[int]]:
-    """Some 40,000 tokens with long repeats, enough for many batches and parts."""
+    """About 40,000 tokens with long repeats, enough for many batches and parts."""
     random = np.random.default_rng(5)
     once = [random.integers(0, 300, size).tolist() for size in random.integers(0, 400, 100)]
     return once + once[::3] + [[7] * 3000, [7] * 2000]
 
 
 def killed_at(moment: int, work: Callable[[Callable[..., None]], object]) -> bool:
-    """Run `work` in a forked process that kills itself at the so-many-th time it touches the disk or reports."""
+    """Run `work` in a forked process that kills itself at its `moment`-th disk access or report."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -68,7 +68,7 @@ def killed_at(moment: int, work: Callable[[Callable[..., None]], object]) -> boo
                     left -= 1
                     if left == 0:
                         os.kill(os.getpid(), signal.SIGKILL)
-                        time.sleep(60)  # the signal takes a moment
+                        time.sleep(60)  # until the signal arrives
 
             for name in ("fsync", "replace", "rename", "truncate", "unlink", "link", "symlink", "rmdir"):
                 original = getattr(os, name)
@@ -86,7 +86,7 @@ def killed_at(moment: int, work: Callable[[Callable[..., None]], object]) -> boo
 
 
 def dies_after(seconds: float, work: Callable[[], object], last: Path) -> None:
-    """Run `work` in a forked process that waits when it would publish `last`, and kill it after so long."""
+    """Run `work` in a forked process that waits before it publishes `last`, and kill it after `seconds`."""
     pid = os.fork()
     if pid == 0:
         try:

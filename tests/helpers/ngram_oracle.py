@@ -1,4 +1,4 @@
-"""A naive n-gram engine and a naive writer of index folders: slow, short and obviously right."""
+"""A naive n-gram engine and a naive writer of index folders: slow, short and obviously correct."""
 
 import json
 import struct
@@ -76,7 +76,7 @@ def write_index(
 def write_removed(
     folder: Path, documents: Documents, shards: int, numbers: set[tuple[int, int]], dtype: str, version: int
 ) -> None:
-    """Take documents (shard, number within it) down, as construction does."""
+    """Remove documents (shard, number within it), as a build does."""
     pairs = sorted(numbers)
     (folder / "removed.ig").write_bytes(b"".join(struct.pack("<2Q", *pair) for pair in pairs))
     dealt = deal(documents, shards)
@@ -85,14 +85,14 @@ def write_removed(
 
 @dataclass
 class Oracle:
-    """Answers by scanning. `kept[shard]` are documents, None where one was taken down."""
+    """Answers by scanning. `kept[shard]` are documents, None for removed ones."""
 
     dtype: str
     version: int
     kept: list[list[list[int] | None]]
 
     def hits(self, query: list[int]) -> list[tuple[int, int]]:
-        """(shard, position in index order) of every occurrence that touches no document taken down but with a last separator."""
+        """(shard, position in index order) of every occurrence that overlaps no removed document except with a last separator."""
         query = query[::-1] if self.version == 5 else query
         size = len(query)
         found = []

@@ -1,4 +1,4 @@
-"""What the tests of the n-gram service share: a corpus with a tokenizer of its own, servers on loopback, the commands."""
+"""Helpers for tests of the n-gram service: a corpus with its own tokenizer, servers on loopback, the commands."""
 
 import contextlib
 import json
@@ -48,7 +48,7 @@ def write_corpus(folder: Path) -> Path:
 
 
 def write_tokenizer(path: Path) -> Path:
-    """A byte-level BPE of 500 tokens, in which words carry the space before them."""
+    """A byte-level BPE of 500 tokens, in which words include the preceding space."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -64,7 +64,7 @@ def write_tokenizer(path: Path) -> Path:
 
 
 def build_indexes(folder: Path) -> dict[str, Path]:
-    """The same texts as words (u16, two shards) and as bytes (u8)."""
+    """The same texts tokenised as words (u16, two shards) and as bytes (u8)."""
     corpus = write_corpus(folder / "corpus")
     tokenizer = write_tokenizer(folder / "tokenizer.json")
     made = {"words": folder / "words", "bytes": folder / "bytes"}
@@ -75,7 +75,7 @@ def build_indexes(folder: Path) -> dict[str, Path]:
 
 @contextlib.contextmanager
 def running(app: Application) -> Iterator[str]:
-    """Serve an application from a thread of this process; yields its address."""
+    """Serve an application in a thread of this process; yields its address."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", backlog=2048))  # type: ignore[arg-type]
@@ -98,11 +98,11 @@ def await_health(url: str, process: subprocess.Popen[str] | None = None) -> None
                 return
         assert process is None or process.poll() is None, process.communicate()
         time.sleep(0.05)
-    raise AssertionError(f"{url} did not come up")
+    raise AssertionError(f"{url} did not start")
 
 
 def environment() -> dict[str, str]:
-    """Of a process that imports what this one does, the extension included."""
+    """The environment of a process that imports what this one does, including the extension."""
     return child_environment()
 
 
@@ -117,7 +117,7 @@ def ngram(*arguments: Any, stdin: str | None = None) -> subprocess.CompletedProc
 
 @contextlib.contextmanager
 def serving(folder):
-    """Two indexes served in this process, with an engine of the same files to compare answers with."""
+    """Two indexes served in this process, with an engine on the same files to compare answers with."""
     folders = build_indexes(folder)
     specs = tuple(IndexSpec(name=name, paths=(str(path),)) for name, path in folders.items())
     with running(make_app(ServiceConfig(specs))) as url, httpx.Client(base_url=url, timeout=30) as client:

@@ -1,4 +1,4 @@
-"""What tests of interrupted runs compare: rows, reports, and how often each part was reported."""
+"""Comparisons for tests of interrupted runs: rows, reports, and how often each part was reported."""
 
 import json
 from collections import Counter
@@ -11,12 +11,12 @@ from limbeck.corpus.parts import read_parts, read_table
 from limbeck.corpus.schemas import CANDIDATES
 from limbeck.pipelines.runs.events import read_events
 
-# a run says these once, however often it is taken up again, and with one worker always in the same order
+# a run reports these once, however often it is resumed, and with one worker always in the same order
 MILESTONES = ("part_done", "calibrated", "selected", "training_started", "trained", "evaluated")
 
 
 def assert_same_outcome(run: Path, reference: Path, rounds: int) -> None:
-    """Candidates, decisions and datasets equal row for row; nothing left half-written."""
+    """Candidates, decisions and datasets are equal row for row; no partial files are left."""
     for number in range(rounds):
         here, there = run / "rounds" / f"{number:03d}", reference / "rounds" / f"{number:03d}"
         assert read_parts(here / "candidates", CANDIDATES).equals(read_parts(there / "candidates", CANDIDATES))
@@ -35,5 +35,5 @@ def milestones(run: Path) -> list[dict[str, Any]]:
 
 
 def parts_done(out: Path) -> Counter[tuple[str, str]]:
-    """How often each part of a stage was reported; the stages of held-out splits are named alike for every model."""
+    """How often each part of a stage was reported; stages of held-out splits have the same name for every model."""
     return Counter((event["stage"], event["part"]) for event in milestones(out) if event["event"] == "part_done")

@@ -1,4 +1,4 @@
-"""Where this checkout is, and what Python processes that tests start find on their path."""
+"""The location of this checkout, and the search path of Python processes that tests start."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""What the placement tests share."""
+"""Helpers for the placement tests."""
 
 from typing import Any
 
 MEMORY: Any = {"transformers": "process", "vllm": "processes", "endpoint": "none", "critic": "critic"}
-"""Where a model of each kind is held."""
+"""Where the memory of a model of each kind is held."""

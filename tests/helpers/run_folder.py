@@ -1,4 +1,4 @@
-"""A finished run folder as a run would leave it, made without any model; for tests of what reads run folders."""
+"""A finished run folder like that of a real run, made without any model; for tests of code that reads run folders."""
 
 import random
 from pathlib import Path
@@ -55,7 +55,7 @@ def sources(split: str, count: int, seed: int = 0) -> pa.Table:
 
 
 def candidates(table: pa.Table, samples: int, round_number: int, output: str | None = None) -> pa.Table:
-    """`samples` candidates a source; `output` replaces the first row's text."""
+    """`samples` candidates per source; `output` replaces the first row's text."""
     rng = random.Random(round_number)
     rows: list[dict[str, Any]] = []
     for source in table.to_pylist():
@@ -81,7 +81,7 @@ def candidates(table: pa.Table, samples: int, round_number: int, output: str | N
 
 
 def scores(table: pa.Table, quality: float) -> dict[str, pa.Table]:
-    """Made-up scores of each filter; `quality` moves PMI up."""
+    """Made-up scores of each filter; `quality` raises PMI."""
     rng = random.Random(f"{quality}{table.num_rows}")
     ids, count = table["candidate_id"], table.num_rows
     copied = [max(0.0, rng.gauss(0.4, 0.2)) for _ in range(count)]
@@ -136,7 +136,7 @@ def _fault(column: str, value: float, limit: dict[str, float | None]) -> str | N
 
 
 def evaluation_table(documents: pa.Table, table: pa.Table, quality: float) -> pa.Table:
-    """The table that `limbeck.students.evaluation.statistics.evaluate` takes."""
+    """The input table of `limbeck.students.evaluation.statistics.evaluate`."""
     found = scores(table, quality)
     decisions, passes = decide(table, found)
     by_id = {row["source_id"]: row for row in documents.to_pylist()}
@@ -151,7 +151,7 @@ def evaluation_table(documents: pa.Table, table: pa.Table, quality: float) -> pa
 def make_run(
     folder: Path, *, rounds: int = 2, finished: bool = True, output: str | None = None, qualities: Any = (0, 0.05, 0.1)
 ) -> Path:
-    """Write the run; `output` is one candidate's text of round 0, `qualities` those of the teacher and of each student."""
+    """Write the run; `output` is the text of one candidate of round 0, `qualities` those of the teacher and of each student."""
     write_text(folder / "recipe.yaml", "name: made-up\nrounds: 2\nteacher:\n  kind: transformers # a comment\n")
     write_json(folder / "lock.json", {"stages": {}, "versions": {"python": "3.11", "torch": "2.13.0"}, "seed": 7})
     calibration = {"bounds": BOUNDS, "pass_rate_target": 0.25, "pass_rate": 0.251, "candidates": 240, "level": 0.4, "note": None}

@@ -1,4 +1,4 @@
-"""All rows that a run folder holds, column by column, for comparisons of whole runs."""
+"""All rows of a run folder, column by column, to compare whole runs."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def run_columns(run: Path) -> Columns:
 
 
 def run_digests(run: Path) -> Columns:
-    """A digest of every column that leaves out the floats' last digits, which may differ between processors."""
+    """A digest of every column, without the floats' last digits, which may differ between processors."""
     return {
         name: {column: _digest(table[column].to_pylist()) for column in table.column_names}
         for name, table in _tables(run).items()
@@ -29,7 +29,7 @@ def run_digests(run: Path) -> Columns:
 
 
 def changed_columns(found: Columns, expected: Columns) -> list[str]:
-    """The expected columns that are missing or differ; what is found beyond them is nobody's loss."""
+    """The expected columns that are missing or differ; additional columns are ignored."""
     return [
         f"{table}: {column}"
         for table, columns in expected.items()
@@ -39,7 +39,7 @@ def changed_columns(found: Columns, expected: Columns) -> list[str]:
 
 
 def _tables(run: Path) -> dict[str, pa.Table]:
-    """Parts are joined into their folder's table; any other file is a table of its own."""
+    """Parts are joined into their folder's table; any other file is its own table."""
     files = sorted(file for part in ("rounds", "evaluation") for file in (run / part).rglob("*.parquet"))
     found: dict[str, list[pa.Table]] = {}
     for file in files:

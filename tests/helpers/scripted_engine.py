@@ -1,4 +1,4 @@
-"""An engine for tests whose answers a function makes up: no model, no randomness of its own."""
+"""An engine for tests whose answers come from a function: no model and no randomness."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -9,7 +9,7 @@ from limbeck.cluster.engines.protocol import Completion, Pair, Request, Usage
 
 
 class ScriptedEngine:
-    """Answers with `answer(request)` (None: no answer at all) and `measure(pair)`, and keeps what it was asked."""
+    """Answers with `answer(request)` (None: no answer at all) and `measure(pair)`, and records the requests."""
 
     context_tokens = 4096
 

@@ -1,4 +1,4 @@
-"""Classifiers of a few thousand random weights, made where a test needs one."""
+"""Classifiers of a few thousand random weights, made for the tests that need one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ _KINDS: dict[str, tuple[Any, Any]] = {
 
 
 def make_classifier(folder: Path, kind: str = "bert", names: Sequence[str] = NAMES, seed: int = 0) -> Path:
-    """Save a model of one architecture with random weights, far enough from zero for its answers to differ, and a tokenizer."""
+    """Save a model of one architecture, with random weights large enough that its answers differ, and a tokenizer."""
     _tokenizer(kind).save_pretrained(folder)
     own: dict[str, Any] = {"type_vocab_size": 2 if kind == "bert" else 1}
     if kind == "deberta-v2":
@@ -59,7 +59,7 @@ def _tokenizer(kind: str) -> PreTrainedTokenizerFast:
     pair = "<s> $A </s> </s> $B </s>" if kind == "roberta" else "<s> $A </s> $B:1 </s>:1"
     ends = [("<s>", 0), ("</s>", 2)]
     words.post_processor = processors.TemplateProcessing(single="<s> $A </s>", pair=pair, special_tokens=ends)
-    words.enable_truncation(8)  # as saved sentence encoders have it; it must not reach the pairs
+    words.enable_truncation(8)  # as in saved sentence encoders; it must not apply to the pairs
     return PreTrainedTokenizerFast(
         tokenizer_object=words,
         bos_token="<s>",

@@ -1,4 +1,4 @@
-"""Tiny random models with a byte tokenizer, and the naive computations that the engine is held to."""
+"""Tiny random models with a byte tokenizer, and the naive computations that the engine is compared with."""
 
 import functools
 from pathlib import Path
@@ -86,7 +86,7 @@ def save(folder: Path, kind: str, seed: int = 0, chat: bool = True) -> Path:
 
 @functools.cache
 def plain_model(folder: Path) -> PreTrainedModel:
-    """Load a folder's model as transformers itself would run it."""
+    """Load a folder's model with transformers."""
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return loaded
 

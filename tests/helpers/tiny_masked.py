@@ -97,7 +97,7 @@ def make_model(kind: str, tokenizer: PreTrainedTokenizerFast) -> Any:
 
 
 class Naive:
-    """One text at a time through the plain model, with the whole vocabulary at every place."""
+    """One text at a time through the plain model, with the whole vocabulary at every position."""
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.kind = kind
@@ -130,7 +130,7 @@ class Naive:
         return ("[CLS]", "[SEP]", "[MASK]") if self.kind == "bert" else ("<s>", "</s>", "<mask>")
 
     def _infill(self, before: list[int], ids: list[int], hidden: list[bool]) -> list[float]:
-        """The labels of T5's own pre-training: sentinel, run, sentinel, run, ..., last sentinel, end."""
+        """The labels of T5's pre-training: sentinel, run, sentinel, run, ..., last sentinel, end."""
         inputs, labels, wanted = list(before), [], []
         used = 0
         for place, token in enumerate(ids):

@@ -16,7 +16,7 @@ WORDS = """
 
 
 def write_documents(path: Path, count: int = 26, seed: int = 0) -> Path:
-    """Unlike documents of four sentences, with references."""
+    """Dissimilar documents of four sentences, with references."""
     rng = random.Random(seed)
     rows = []
     for _ in range(count):
@@ -27,7 +27,7 @@ def write_documents(path: Path, count: int = 26, seed: int = 0) -> Path:
 
 
 def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
-    """A recipe for `folder`, whose model and documents are made where they are missing; `changes` replace whole sections."""
+    """A recipe for `folder`; its model and documents are made if missing; `changes` replace whole sections."""
     model, documents = folder / "model", folder / "documents.jsonl"
     if not model.exists():
         make_model(model, max_position_embeddings=1024)

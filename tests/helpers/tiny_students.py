@@ -1,4 +1,4 @@
-"""A randomly initialised chat model of two layers with a tokenizer of its own, and datasets for it."""
+"""A randomly initialised chat model of two layers with its own tokenizer, and datasets for it."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ WORDS = TEXT.split(" ")
 
 
 def sentence(seed: int, length: int) -> str:
-    """Words in an order that the seed decides."""
+    """Words in an order that depends on the seed."""
     return " ".join(WORDS[(seed * 7 + step * (1 + seed % 5)) % len(WORDS)] for step in range(length))
 
 

@@ -1,4 +1,4 @@
-"""The training loop in this process, on a model and a dataset of a few thousand weights."""
+"""The training loop in this process, with a model and a dataset of a few thousand weights."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ def train_config(**changes: Any) -> SftConfig:
 
 
 def train_settings(root: Path, config: SftConfig, **model: Any) -> loop.Settings:
-    """A model and a dataset in `root`, made where they are not there."""
+    """A model and a dataset in `root`, made if missing."""
     if not (root / "model").exists():
         make_model(root / "model", **model)
         make_dataset(root / "dataset")

@@ -1,4 +1,4 @@
-"""The toy package on the path of child processes, as pip would leave it: modules beside a dist-info folder."""
+"""The toy package on the path of child processes, as installed by pip: modules beside a dist-info folder."""
 
 import subprocess
 import tomllib
@@ -12,7 +12,7 @@ SOURCE = TESTS / "helpers" / "toy_package"
 
 
 def install(site: Path, version: str | None = None) -> dict[str, str]:
-    """Put the toy package into the folder `site`; `version` replaces its own; returns what children's environment needs."""
+    """Install the toy package in the folder `site`; `version` replaces its own; returns the environment for child processes."""
     project = tomllib.loads((SOURCE / "pyproject.toml").read_text())["project"]
     site.mkdir(exist_ok=True)
     if not (site / "limbeck_toy").exists():
@@ -32,7 +32,7 @@ def write_distribution(site: Path, name: str, version: str, points: dict[str, st
 
 
 def limbeck(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own: packages are looked for when Limbeck is imported."""
+    """Run the command line in its own process: packages are looked up when Limbeck is imported."""
     return subprocess.run(command(*arguments), env=settings(**environment), capture_output=True, text=True, timeout=600)
 
 

@@ -112,7 +112,7 @@ def test_a_what_if_on_every_critic_needs_no_model(run: Path) -> None:
     ("override", "words"),
     [
         ("filters.length.max_compression={false_acceptance: 0.1}", "it scores no mismatched pairs, so compression"),
-        ("filters.toxicity.words=nowhere.txt", "there is no word list nowhere.txt"),
+        ("filters.toxicity.words=nowhere.txt", "the word list nowhere.txt does not exist"),
         ("select.diversity.graph=equivalence.entail", "did you mean 'equivalence.entails'"),
         ("select.novelty.pool=[nowhere.txt]", "nowhere.txt"),
         ("filters.nli.classifier.model=/nowhere/model", "/nowhere/model"),

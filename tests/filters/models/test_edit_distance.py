@@ -111,5 +111,5 @@ def test_a_parser_that_is_not_installed_says_what_to_install() -> None:
     assert config.release() == ""
     with pytest.raises(LimbeckError, match="pip install no-such-parser"):
         config.load()
-    with pytest.raises(LimbeckError, match="is no spaCy pipeline"):
+    with pytest.raises(LimbeckError, match="is not a spaCy pipeline"):
         ParserConfig(model="json").load()

@@ -257,9 +257,9 @@ def test_config_and_limits() -> None:
     with pytest.raises(LimbeckError, match="filter judge has no engine"):
         JudgeConfig().build(Provider())  # type: ignore[arg-type]
     for wrong, message in [
-        ({"min_preference": 0.5}, "no such score without compare"),
-        ({"compare": "lead", "min_score": 3.0}, "no such score with compare"),
-        ({"compare": "lead", "scale": {"highest": 3}}, "without grades"),
+        ({"min_preference": 0.5}, "this score does not exist without compare"),
+        ({"compare": "lead", "min_score": 3.0}, "this score does not exist with compare"),
+        ({"compare": "lead", "scale": {"highest": 3}}, "a comparison has no grades"),
         ({"scale": {"lowest": 5, "highest": 5}}, "must be below"),
     ]:
         with pytest.raises(ValidationError, match=message):

@@ -201,7 +201,7 @@ class Provider:
 
 def test_a_two_class_model_takes_no_limit_on_contradiction() -> None:
     assert isinstance(NliConfig().build(Provider(Overlap(two_class=True))), Filter)  # type: ignore[arg-type]
-    with pytest.raises(LimbeckError, match="no contradiction to limit"):
+    with pytest.raises(LimbeckError, match="no contradiction score to bound"):
         NliConfig(max_contradiction=0.2).build(Provider(Overlap(two_class=True)))  # type: ignore[arg-type]
 
 

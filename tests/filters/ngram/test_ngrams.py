@@ -216,7 +216,7 @@ def test_problems_name_the_key_and_the_way_out(bytes_index: str, words_index: st
     (wrong,) = NgramsConfig(
         index=bytes_index, contamination=ContaminationConfig(index=words_index, rule="50-characters")
     ).problems()
-    assert wrong.startswith("filters.ngrams.contamination.index: ") and "not one of bytes" in wrong
+    assert wrong.startswith("filters.ngrams.contamination.index: ") and "does not use the bytes tokenizer" in wrong
     with pytest.raises(ValueError, match="max_contamination needs"):
         NgramsConfig(index=bytes_index, max_contamination=0.2)
     ids = tmp_path / "ids.npy"

@@ -111,7 +111,7 @@ def test_a_list_that_cannot_be_used_is_reported_before_the_run(tmp_path: Path, c
 
 
 def test_a_missing_list_and_one_in_another_encoding(tmp_path: Path) -> None:
-    assert "there is no word list" in ToxicityConfig(words=str(tmp_path / "no.txt")).problems()[0]
+    assert "no.txt does not exist" in ToxicityConfig(words=str(tmp_path / "no.txt")).problems()[0]
     (tmp_path / "latin.txt").write_bytes(b"na\xefve\n")
     assert "UTF-8" in ToxicityConfig(words=str(tmp_path / "latin.txt")).problems()[0]
     assert "cannot be read" in ToxicityConfig(words=str(tmp_path)).problems()[0]

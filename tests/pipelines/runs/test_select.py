@@ -217,7 +217,7 @@ def test_the_best_may_be_the_lowest_and_a_missing_score_is_never_best() -> None:
 
 def test_ranking_by_an_unknown_score_names_the_known() -> None:
     connection = connect(candidates([False]), {"pmi": score_table({"faithfulness": [1.0]}, 1)})
-    with pytest.raises(LimbeckError, match=r"no score 'pmi.pmi' to rank by; .* pmi\.faithfulness"):
+    with pytest.raises(LimbeckError, match=r"no score 'pmi.pmi' to rank by .*; available: .*pmi\.faithfulness"):
         decide(connection, [("pmi", [])], [BestConfig().build()])
 
 

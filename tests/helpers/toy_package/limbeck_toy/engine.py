@@ -1,4 +1,4 @@
-"""An engine without weights: its text depends on prompt and seed alone, whatever else is asked beside them."""
+"""An engine without weights: its text depends only on prompt and seed, whatever else is requested."""
 
 import hashlib
 import json
@@ -24,8 +24,8 @@ WORDS = (
 class ScriptedConfig(EngineConfig):
     """Words drawn by a hash of prompt and seed; `model` names the tokenizer that counts tokens.
 
-    `across_callers`: jobs and sources ask it from several threads, as they ask vLLM. `trace` names a file to which every call of
-    `complete` appends a line: its process and its prompts. `fail` is a word: a prompt that holds it is answered with an error.
+    `across_callers`: jobs and sources call it from several threads, like vLLM. `trace` names a file to which every call of
+    `complete` appends a line: its process and its prompts. `fail` is a word: prompts that contain it get an error.
     """
 
     kind: Literal["scripted"] = "scripted"
@@ -99,7 +99,7 @@ def _words(pair: Pair) -> list[str]:
 
 
 def _nats(context: str, word: str) -> float:
-    """Log-probability of a word: likelier if the context holds it."""
+    """Log-probability of a word: higher if the context contains it."""
     return -(0.2 if word in context else 1.0) * (1 + _hash(word)[0] / 255)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class VowelsConfig(FilterConfig):
-    """Limits on the share of vowels among an output's letters."""
+    """Bounds on the share of vowels among an output's letters."""
 
     reasons: ClassVar[Mapping[str, str]] = {"min_share": "the output has too few vowels"}
 
