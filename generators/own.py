@@ -74,7 +74,7 @@ def own_generator(
     `script(source, draw, pool)` yields what it wants drawn or scored and returns drafts. Its inputs for evaluation are drawn once
     by the round-0 teacher and frozen, unless `question(source)` returns the question about a source. `settings`: `candidates`,
     `completions` and `chat` for the estimate and the checks; `answers` (a Sampling), `judged_by` and `compared_with` (names of
-    measures and controls) for evaluation; `named_engines`. Resume compares the source code of `script`, not of the functions it calls.
+    measures and controls) for evaluation; `named_engines`. Resume compares the code of `script`, not of functions it calls.
     """
     return OwnGenerator(kind=kind, script=script, ask=question, code=_digest(script), **settings)
 

@@ -278,7 +278,7 @@ def _step(least: float, *, whole: bool) -> float:
 
 
 def _digits(value: float, decimals: int) -> str:
-    """A value to so many decimals (negative: to tens, hundreds, ...), in scientific form if it is long."""
+    """A value rounded to `decimals` (negative: to tens, hundreds, ...), in scientific form if it is long."""
     if decimals > 6 or abs(value) >= 1e7:
         return f"{value:.{max(1, math.floor(math.log10(abs(value))) + decimals + 1)}g}" if value else "0"
     text = f"{value:,.{max(0, decimals)}f}"
