@@ -79,7 +79,7 @@ class MaskedPmiFilter:
         `brevity` is output tokens / document tokens, in the teacher's tokens. An empty output scores 0. A document that does not
         fit beside the output is cut at a word, identically in all four terms. NaN: the output alone fills the context, or nothing
         can be hidden (no salient words in the document as cut; no words in the output). With the null there are
-        `faithfulness_null`, `saliency_null` and `brevity_null` as well (see `limbeck.corpus.other_documents`). All terms of all candidates
+        `faithfulness_null`, `saliency_null` and `brevity_null` as well (`corpus.other_documents`). All terms of all candidates
         are sent to the model in one call, without repeats.
         """
         rows = candidates.select(["document", "output", "salient", "output_tokens", "document_tokens"]).to_pylist()

@@ -94,7 +94,7 @@ class PmiFilter:
         An empty output scores 0. The score is NaN if a candidate does not fit the engine's context, its document has no salient
         words, or its target is tokenised differently in the two contexts. The terms of all candidates are sent to the engine in
         one call, each distinct pair once, so work on a shared document or prefix is done once. With the null there are
-        `faithfulness_null` and `saliency_null` as well (see `limbeck.corpus.other_documents`), for two more terms per candidate; NaN for an
+        `faithfulness_null` and `saliency_null` as well (`corpus.other_documents`), for two more terms per candidate; NaN for an
         empty output, or if all available documents are near-duplicates.
         """
         rows = candidates.select(["document", "output", "salient"]).to_pylist()

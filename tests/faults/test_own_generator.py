@@ -1,4 +1,4 @@
-"""What a user's generator of a dozen lines gets from the runner: resume after kill -9, bisection, stored steps, estimate, report."""
+"""What a user's generator of a dozen lines gets from the runner: resume after kill -9, bisection, steps, estimate, report."""
 
 import json
 import subprocess
