@@ -136,8 +136,9 @@ def connected(config: ClusterConfig) -> Iterator[Session]:
         else:
             ray.init(address=address, **options)
     except Exception as error:
-        where = f"the Ray cluster at {address}" if address else "a private Ray cluster"
-        raise LimbeckError(f"cannot reach {where}: {_first_line(error)}; start it, or set cluster.address") from error
+        failed = f"reach the Ray cluster at {address}" if address else "start a private Ray cluster"
+        remedy = "start it, or set cluster.address" if address else "fix this, or set cluster.address to join a running cluster"
+        raise LimbeckError(f"cannot {failed}: {_first_line(error)}; {remedy}") from error
     ray_internals.silence_deaths()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)  # Ray installs its own handler, which exits silently

@@ -51,8 +51,9 @@ def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, 
         except failures as error:
             _release(_reservations() - held)
             if attempt > placement.max_failures:
-                times = "once" if attempt == 1 else f"{attempt} times"
-                raise LimbeckError(f"training failed {times}, last with: {exit_message(error)}") from error
+                attempts = "1 attempt" if attempt == 1 else f"{attempt} attempts"
+                words = f"training failed after {attempts}: {exit_message(error)}"
+                raise LimbeckError(f"{words}; fix the cause and rerun the same command to resume") from error
             continue
         if "refusal" in outcome:
             raise LimbeckError(outcome["refusal"])

@@ -25,7 +25,7 @@ def read_run(run: str, number: int | Literal["last"], selection: str | None) -> 
     where = f"{root.name}/{folder.relative_to(root).as_posix()}"
     files = sorted((folder / "data").glob("*.parquet"))
     if not files:
-        raise LimbeckError(f"{folder} has no Parquet file in data/; rerun the same command to create it")
+        raise LimbeckError(f"{folder} has no Parquet file in data/; resume that run with `limbeck run` to create it")
     for file in files:
         for row in parquet_rows(file, f"{where}/{file.name}"):
             if row.reason is not None:
@@ -49,7 +49,7 @@ def dataset_folder(run: str, number: int | Literal["last"], selection: str | Non
     chosen = max(rounds) if number == "last" else number
     if chosen not in rounds:
         known = ", ".join(str(known) for known in sorted(rounds))
-        raise LimbeckError(f"the run {run} has no dataset of round {chosen}; it has one of round {known}")
+        raise LimbeckError(f"the run {run} has no dataset of round {chosen}; rounds with a dataset: {known}")
     if selection is None:
         return rounds[chosen]
     stored = [place for place in rounds[chosen].parent.glob("selections/*/dataset") if place.parent.name[0] != "."]

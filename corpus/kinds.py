@@ -66,7 +66,7 @@ class Kind(Config):
             raise ValueError(f"expected a mapping with the settings of one {cls.family}")
         name = section.get("kind", cls.default_kind)
         if name is None:
-            raise ValueError(f"kind is missing; it is one of {', '.join(sorted(cls.kinds))}")
+            raise ValueError(f"kind is missing; set it to one of {', '.join(sorted(cls.kinds))}")
         if name not in cls.kinds:
             near = nearest(str(name), cls.kinds)
             hint = f"did you mean {near!r}?" if near else f"known are {', '.join(sorted(cls.kinds))}"

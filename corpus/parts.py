@@ -71,7 +71,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise LimbeckError(f"{path} does not exist; is {path.parent} a finished run folder?") from error
+        raise LimbeckError(f"{path} does not exist; check that {path.parent} is a finished run folder") from error
     except ValueError as error:
         raise LimbeckError(f"{path} is not valid JSON ({error}); delete it and rerun the same command") from error
 

@@ -211,4 +211,6 @@ def load_dataset(dataset: str, name: str | None, split: str) -> Any:
         raise
     except Exception as error:  # the library passes through the errors of every storage and format
         message = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise LimbeckError(f"cannot load the dataset {dataset}, split {split!r}: {message}") from error
+        raise LimbeckError(
+            f"cannot load the dataset {dataset}, split {split!r}: {message}; check dataset, name and dataset_split"
+        ) from error

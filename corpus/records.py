@@ -91,7 +91,7 @@ def _rows(
                 continue
             names.update(row.record)
             if VARY in row.record:
-                raise LimbeckError(f"{table.where} has a column {VARY!r}, which records drawn values here; rename it")
+                raise LimbeckError(f"{table.where} has a column {VARY!r}, a name reserved for drawn values; rename the column")
             try:
                 yield make(row.origin, row.record)
             except _Unfit as unfit:

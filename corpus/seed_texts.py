@@ -36,7 +36,7 @@ def _read(file: Path, column: str) -> Iterator[tuple[str, str]]:
     if file.suffix.lower() in _JSONL:
         for row in list(read_jsonl(str(file), column, None)):  # read to the end first, so that the error lists the columns
             if row.reason is not None:
-                raise LimbeckError(f"{row.origin} of the pool {file}: {row.reason}; fix or delete the line")
+                raise LimbeckError(f"{row.origin} of the pool file {file}: {row.reason}; fix or delete the line")
             yield row.origin, row.text
         return
     try:

@@ -231,7 +231,7 @@ class DrawSources(AnySources):
         wanted = [name for name in SPLITS if getattr(self.split, name)]
         asked = sum(share if isinstance(share, int) else 0 for share in (self.split.train, self.split.dev, self.split.test))
         if self.count < max(asked, len(wanted)):
-            short = f"the split asks for {asked}" if asked else f"there are too few for {', '.join(wanted)}"
+            short = f"the split needs {asked}" if asked else f"{', '.join(wanted)} need at least one each"
             raise ValueError(f"count is {self.count}, but {short}; raise count, or set a split to 0")
         return self
 

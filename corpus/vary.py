@@ -55,7 +55,7 @@ class WeightedValues(Config):
     @classmethod
     def _check(cls, value: dict[str, int | float]) -> dict[str, int | float]:
         if not value or min(value.values()) < 0 or not sum(value.values()):
-            raise ValueError("weights need at least one value, and are from 0 up, not all 0")
+            raise ValueError("weights need at least one value; none may be negative, and at least one must be positive")
         return value
 
 
@@ -78,7 +78,7 @@ def _named(vary: dict[str, Any]) -> dict[str, Any]:
         if not name.isidentifier() or keyword.iskeyword(name):
             raise ValueError(f"{name!r} cannot be a name in a prompt; use letters, digits and underscores")
         if name in _RESERVED:
-            raise ValueError(f"{name!r} is taken; choose another name")
+            raise ValueError(f"{name!r} is reserved; choose another name")
     return vary
 
 
@@ -162,4 +162,4 @@ def _read(name: str, path: str) -> list[Any]:
 
 
 def _refused(constant: str) -> None:
-    raise ValueError(f"{constant} is not a number")
+    raise ValueError(f"{constant} is not valid JSON")

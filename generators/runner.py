@@ -246,7 +246,9 @@ def _answer_together(runs: Sequence[Run], engines: Mapping[str, Engine]) -> Iter
     for name in dict.fromkeys(run.asked.engine for run in runs if run.asked):
         mine = [run for run in runs if run.asked and run.asked.engine == name]
         if name not in engines:
-            raise LimbeckError(f"the script asks engine {name!r}; the generator declares {', '.join(engines)}")
+            raise LimbeckError(
+                f"the script uses engine {name!r}, which the generator does not declare; known: {', '.join(engines)}"
+            )
         drawing = [(run, run.requests()) for run in mine if isinstance(run.asked, Drawing)]
         if drawing:
             together = [request for _, requests in drawing for request in requests]

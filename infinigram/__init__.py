@@ -1,7 +1,7 @@
 """Exact n-gram queries over a corpus of any size: suffix arrays in the infini-gram format (Liu et al. 2024).
 
 >>> from limbeck import infinigram
->>> infinigram.build(["corpus/"], "index", infinigram.Settings(tokenizer="bytes"))
+>>> infinigram.build(["texts/"], "index", infinigram.Settings(tokenizer="bytes"))
 >>> index = infinigram.Index.open("index")
 >>> index.count("synthetic data")
 """

@@ -130,7 +130,9 @@ def _content(value: object, where: str) -> str | np.ndarray:
 
 def _without(record: dict[str, Any], column: str, where: str) -> tuple[str | np.ndarray, dict[str, Any]]:
     if column not in record:
-        raise BadIndex(f"{where} has no {column!r}; it has {', '.join(map(str, record)) or 'nothing'}; set text_column")
+        raise BadIndex(
+            f"{where} has no {column!r}; it has {', '.join(map(str, record)) or 'nothing'}; set text_column (--text-column)"
+        )
     return _content(record[column], where), {name: value for name, value in record.items() if name != column}
 
 

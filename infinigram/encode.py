@@ -190,7 +190,9 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 def _encode(batch: list[Document], encoding: Encoding, tokenizer: Tokenizer | None) -> Encoded:
     texts = [document.content for document in batch if isinstance(document.content, str)]
     if texts and tokenizer is None:
-        raise BadIndex(f"{batch[0].origin} holds text, but no tokenizer was set; choose one, or 'bytes'")
+        raise BadIndex(
+            f"{batch[0].origin} contains text, but no tokenizer was set; set one, for example bytes (--tokenizer bytes)"
+        )
     encoded = iter(tokenizer.encode_batch(texts)) if tokenizer is not None else iter(())
     ids = [next(encoded) if isinstance(document.content, str) else document.content for document in batch]
     for document, tokens in zip(batch, ids, strict=True):

@@ -153,7 +153,7 @@ def _shards_of(folder: Path) -> list[ShardFiles]:
             raise BadIndex(f"{shard[match[1]]} and {path} are the same shard file; remove one")
         shard[match[1]] = path
     if not kinds:
-        raise BadIndex(f"{folder} holds no index (no file named tokenized.0); did the build finish, is this the right folder?")
+        raise BadIndex(f"{folder} holds no index (no file named tokenized.0); check the path, or rerun the build")
     if -1 in kinds and len(kinds) > 1:
         raise BadIndex(f"{folder} holds files with and without shard numbers; an index has one kind; move the others elsewhere")
     found = []
@@ -174,7 +174,7 @@ def _check_sizes(folder: Path, files: dict[str, Any]) -> None:
         size = path.stat().st_size if path.is_file() else None
         if size != recorded["bytes"]:
             have = f"has {size} bytes" if size is not None else "is not a file" if path.exists() else "is missing"
-            raise BadIndex(f"{path} {have}, but the manifest has {recorded['bytes']}; it was truncated or replaced: rebuild it")
+            raise BadIndex(f"{path} {have}, but the manifest records {recorded['bytes']} bytes; restore it, or rebuild the index")
 
 
 def _without(shard: ShardFiles, pairs: np.ndarray) -> ShardFiles:

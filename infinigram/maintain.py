@@ -51,7 +51,9 @@ def _new_numbers(folder: Path, shards: list[dict[str, Any]], wanted: int) -> tup
     begun = folder / WORK / SETTINGS
     numbers = manifests.load_json(begun)["shards"] if begun.exists() else list(range(first, first + wanted))
     if len(numbers) != wanted:
-        raise BadIndex(f"an append of {len(numbers)} shards to {folder} is unfinished; call it again, or delete {folder / WORK}")
+        raise BadIndex(
+            f"an append with shards={len(numbers)} to {folder} is unfinished; rerun it with that value, or delete {folder / WORK}"
+        )
     return numbers, [shard for shard in shards if shard["number"] not in numbers]
 
 
@@ -123,7 +125,7 @@ def compact(folder: str | Path, settings: Settings, report: Report = no_report) 
 def _refuse_unfinished(folder: Path) -> None:
     clear_built(folder)
     if (folder / WORK).is_dir():
-        raise BadIndex(f"an append to {folder} is unfinished; call it again, or delete {folder / WORK}")
+        raise BadIndex(f"an append to {folder} is unfinished; rerun that append, or delete {folder / WORK}")
 
 
 def _state_of(beside: Path) -> Any:

@@ -74,7 +74,10 @@ class OpenIndex:
         if type(query) is not str:
             return query
         if self.tokenizer is None:
-            raise BadQuery("this index has no tokenizer and takes token ids, not text; open it with tokenizer=...")
+            raise BadQuery(
+                "this index has no tokenizer and takes token ids, not text; "
+                "pass ids (--ids), or open it with tokenizer=... (--set tokenizer=NAME)"
+            )
         return self.tokenizer.encode(query)
 
     @property

@@ -140,7 +140,7 @@ def copy(name: str, folder: Path) -> list[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
         except OSError as error:
-            raise LimbeckError(f"cannot write {target}: {error.strerror}") from error
+            raise LimbeckError(f"cannot write {target}: {error.strerror}; copy into another folder") from error
     return targets
 
 
@@ -164,5 +164,5 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8; convert it"
         raise LimbeckError(f"cannot read the recipe {path}: {reason}") from error

@@ -60,7 +60,7 @@ def dataset_files(dataset: Path) -> list[Path]:
     )
     train_files = [path for path in files if "train" in path.name] or files
     if not train_files:
-        raise LimbeckError(f"{dataset} holds no Parquet file; was any candidate kept? relax a bound, or draw more candidates")
+        raise LimbeckError(f"{dataset} has no Parquet file, so no candidate was kept; relax a bound, or draw more candidates")
     return train_files
 
 

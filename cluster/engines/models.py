@@ -180,7 +180,9 @@ def _json(path: Path) -> dict[str, Any]:
 def _weights(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_"))
     if not files:
-        raise LimbeckError(f"{folder} has no .safetensors weights; other formats can run code: save it as safetensors")
+        raise LimbeckError(
+            f"{folder} has no .safetensors weights; other formats can execute code on loading, so convert it to safetensors"
+        )
     return files
 
 

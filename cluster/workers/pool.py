@@ -99,7 +99,10 @@ class WorkerPool:
             except ray.exceptions.RayError as death:  # a dispatcher or a worker is lost: published parts are skipped next time
                 attempts += 1
                 if attempts == STREAM_ATTEMPTS:
-                    raise LimbeckError(f"Ray lost the stream {STREAM_ATTEMPTS} times, last with: {last_line(death)}") from death
+                    raise LimbeckError(
+                        f"Ray Data failed {STREAM_ATTEMPTS} times in a row, last with: {last_line(death)}; "
+                        "rerun the same command to resume"
+                    ) from death
                 words = f"a node or a dispatcher died ({type(death).__name__})"
                 self.notes.append(f"{words}; the stream was restarted with the unpublished parts")
 
@@ -179,7 +182,9 @@ class WorkerPool:
                     calls[worker.claim.remote("")] = worker
                 except ray.exceptions.ActorDiedError as death:
                     if len(workers) == 1:
-                        raise LimbeckError(f"the worker is gone: {last_line(death)}") from death
+                        raise LimbeckError(
+                            f"the only worker died: {last_line(death)}; rerun the same command to resume"
+                        ) from death
         if not ready:
             raise LimbeckError(
                 "no worker responded: the cluster has no room, or its nodes are gone; see `ray status`, and rerun the same "

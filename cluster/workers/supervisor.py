@@ -195,7 +195,7 @@ class WorkerSupervisor:
             except ray.exceptions.ActorDiedError as death:
                 raise LimbeckError(
                     f"a worker died more often than cluster.max_restarts allows, last on {stage} {part}: {words} "
-                    f"({' '.join(str(death).split())[:200]})"
+                    f"({' '.join(str(death).split())[:200]}); see its log in the run's logs/, fix the cause and rerun to resume"
                 ) from death
             time.sleep(0.2)
         raise WorkerLost(f"a worker died on {stage} {part} and did not restart within {RESTART_SECONDS:.0f} s")

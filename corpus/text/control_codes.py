@@ -30,7 +30,7 @@ def referee_prompt(sentence: str, *, next_sentence: str | None = None, bucket: i
     Raises LimbeckError for both at once, for a bucket outside 0 to 9, and for a text that contains one of the marks.
     """
     if next_sentence is not None and bucket is not None:
-        raise LimbeckError("Referee's mark introduces a next sentence or a bucket; give only one")
+        raise LimbeckError("a control code is either next_sentence or bucket; pass only one of them")
     if bucket is not None and not 0 <= bucket < BUCKETS:
         raise LimbeckError(f"bucket {bucket} is out of range (0-{BUCKETS - 1})")
     for text in (sentence, next_sentence or ""):

@@ -84,7 +84,7 @@ def query_of(served: Served, query: str, ids: bool, word: bool, clauses: bool) -
 def read_text(text: str, file: Path | None) -> str:
     """The given text, or the file's; raises LimbeckError unless exactly one is given."""
     if (file is None) == (not text):
-        raise LimbeckError("give either a text or --file")
+        raise LimbeckError("give a text or --file FILE, and not both")
     return text if file is None else _read(file)
 
 
@@ -95,14 +95,14 @@ def read_numbers(file: Path | None) -> list[int]:
     try:
         return [int(number) for number in _read(file).split()]
     except ValueError as error:
-        raise LimbeckError(f"{file} is not a list of document numbers ({error})") from error
+        raise LimbeckError(f"{file} is not a list of document numbers ({error}); write one number per line") from error
 
 
 def _read(file: Path) -> str:
     try:
         return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        raise LimbeckError(f"cannot read {file} as UTF-8 text ({error})") from error
+        raise LimbeckError(f"cannot read {file} as UTF-8 text ({error}); check the path, or convert the file") from error
 
 
 def _checked(model: type[Model], given: dict[str, Any]) -> Model:

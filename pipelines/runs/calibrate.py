@@ -104,8 +104,8 @@ def _at_rate(table: pa.Table, name: str, bound: Bound) -> Bound:
     null = np.sort(null[np.isfinite(null)])[::-1]
     if not len(null):
         raise LimbeckError(
-            f"{name}.{bound.column} has false_acceptance {bound.false_acceptance:g}, but no mismatched pairs could be scored: a "
-            "part needs documents of at least two sources; set the bound to a number"
+            f"{name}.{bound.column} has false_acceptance {bound.false_acceptance:g}, but no mismatched pairs could be scored: "
+            "a part needs at least two sources with documents; raise cluster.rows_per_part, or set the bound to a number"
         )
     limit = sign * float(np.nextafter(null[math.floor(bound.false_acceptance * len(null))], np.inf))
     found = replace(bound, calibrate=None, false_acceptance=None)

@@ -36,7 +36,7 @@ def export(run: Path, round: int | None, format: str, out: Path) -> Path:
     if number is None or not (folder.dataset(number) / DONE).exists():
         last = last_round(folder, f"dataset/{DONE}")
         which = "no round has" if last is None else f"only rounds up to {last} have"
-        raise LimbeckError(f"{run}: {which} a finished dataset; resume the run with `limbeck run`")
+        raise LimbeckError(f"{run}: {which} a finished dataset; choose another --round, or resume the run")
     if out.exists():
         raise LimbeckError(f"{out} already exists; export to another path, or remove it first")
     dataset = folder.dataset(number)

@@ -159,7 +159,7 @@ def _set_wise_drops(
         unclear = judged["undecided"].to_pylist() if "undecided" in judged.column_names else [False] * len(ids)
         for id_, reason, undecided in zip(ids, judged["reason"].to_pylist(), unclear, strict=True):
             if undecided:
-                drops[id_] = (UNDECIDED, f"{filter_.name} cannot judge it: {reason or 'what it takes was never scored'}")
+                drops[id_] = (UNDECIDED, f"{filter_.name} cannot judge it: {reason or 'a score that it needs is missing'}")
             elif reason is not None:
                 drops[id_] = (filter_.name, reason)
         found = [name for name in judged.column_names if name not in ("candidate_id", "reason", "undecided")]

@@ -67,7 +67,9 @@ def stop(run: Path, timeout_seconds: float = 60.0) -> str:
         if lock_holder(folder) is None:
             return f"{run} stopped; rerun `limbeck run` to resume"
         time.sleep(0.2)
-    raise LimbeckError(f"process {holder['process']} did not stop within {timeout_seconds:.0f} s; end it with kill -9")
+    raise LimbeckError(
+        f"process {holder['process']} did not stop within {timeout_seconds:.0f} s; run: kill -9 {holder['process']}"
+    )
 
 
 def _facts(event: dict[str, Any]) -> dict[str, Any]:

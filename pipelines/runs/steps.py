@@ -36,7 +36,9 @@ def steps(run: Path, candidate_id: str, round: int | None = None) -> dict[str, A
         raise LimbeckError(f"round {number} of {run}: {some} an id that begins with {candidate_id!r}; see `limbeck inspect`")
     part, candidate = found[0]
     if part not in part_names(folder.steps(number)):
-        raise LimbeckError(f"round {number} of {run} has no steps: it was drawn by a version that did not store them")
+        raise LimbeckError(
+            f"round {number} of {run} has no steps: an older version drew it and did not store them; use a new run"
+        )
     rows = [row for row in read_part(folder.steps(number), part).to_pylist() if row["source_id"] == candidate["source_id"]]
     return {"candidate": candidate, "steps": [{**row, "used": candidate["sample"] in (row["samples"] or [])} for row in rows]}
 

@@ -130,7 +130,7 @@ class WhatIf:
         folder = self.folder.selection(self.number, ".scores") / f"{filter_.name}-{fingerprint(filter_.scoring())[:12]}"
         if done(folder) is None:
             if self._score is None:
-                differs = "is not part of the run" if before is None else "measures something else, or more rows, than in the run"
+                differs = "is not part of the run" if before is None else "differs from the run's in more than its bounds"
                 raise LimbeckError(f"filter {filter_.name} {differs}, so its scores must be computed first: add --score")
             self._score(self.folder, self.number, filter_, folder)
         return folder

@@ -66,7 +66,7 @@ def test_rows_of_one_source_share_a_split_though_they_have_no_document(tmp_path:
         ({"run": "absent"}, "no such run folder: absent"),
         ({"run": "plain"}, "plain is not a run folder"),
         ({"run": "begun"}, "the run begun has no dataset yet"),
-        ({"run": "done", "round": 4}, "the run done has no dataset of round 4; it has one of round 0, 1"),
+        ({"run": "done", "round": 4}, "the run done has no dataset of round 4; rounds with a dataset: 0, 1"),
         ({"run": "done", "selection": "wide"}, "round 1 of the run done has no selection 'wide'; it has loose, tight"),
         (
             {"run": "done", "round": 0, "selection": "wide"},

@@ -59,7 +59,7 @@ def test_paths_of_errors_are_those_of_the_recipe() -> None:
         ("plants.0.under.legs", "Input should be greater than or equal to 0")
     ]
     assert faults({"plants": [{"kind": "tre"}]}) == [("plants.0", "unknown plant kind 'tre'; did you mean 'tree'?")]
-    assert faults({"keeper": {"legs": 4}}) == [("keeper", "kind is missing; it is one of dog")]
+    assert faults({"keeper": {"legs": 4}}) == [("keeper", "kind is missing; set it to one of dog")]
     assert faults({"keeper": 4}) == [("keeper", "expected a mapping with the settings of one animal")]
 
 

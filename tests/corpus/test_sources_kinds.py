@@ -72,9 +72,9 @@ def test_draws_meet_the_split_exactly(tokenizer: Tokenizer) -> None:
         ({}, "Field required"),
         (
             {"count": 2, "split": {"train": 0.8, "dev": 0.1, "test": 0.1}},
-            "count is 2, but there are too few for train, dev, test",
+            "count is 2, but train, dev, test need at least one each",
         ),
-        ({"count": 9, "split": {"train": 8, "dev": 1, "test": 1}}, "count is 9, but the split asks for 10"),
+        ({"count": 9, "split": {"train": 8, "dev": 1, "test": 1}}, "count is 9, but the split needs 10"),
         ({"count": 9, "max_source_tokens": 5}, "unknown key 'max_source_tokens'"),
     ],
 )

@@ -116,7 +116,9 @@ def _read(handle: IO[bytes], name: str) -> list[int]:
         prompt, drawn = json.loads(content)
         return [int(prompt), int(drawn)]
     except (ValueError, TypeError) as error:
-        raise LimbeckError(f"the budget's ledger {name} is damaged; write [prompt tokens, drawn tokens] into it") from error
+        raise LimbeckError(
+            f"the budget's ledger {name} is damaged; replace its content with [PROMPT_TOKENS, OUTPUT_TOKENS]"
+        ) from error
 
 
 def _add(total: list[int], tokens: Tokens, sign: int) -> None:

@@ -149,9 +149,7 @@ def pooling(folder: Path) -> Literal["mean", "first"]:
         return "mean"
     if modes == ["cls_token"] or stated.get("pooling_mode") == "cls":
         return "first"
-    raise LimbeckError(
-        f"the encoder {folder} pools by {' and '.join(modes) or 'an unknown way'}; use one that pools by mean or cls"
-    )
+    raise LimbeckError(f"the encoder {folder} uses {' and '.join(modes) or 'unknown'} pooling; use one with mean or cls pooling")
 
 
 def stated_tokens(folder: Path) -> int:

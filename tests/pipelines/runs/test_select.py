@@ -425,7 +425,7 @@ def test_what_a_set_filter_cannot_judge_carries_its_words() -> None:
     judging = Dropping("graph", ids, undecided=[True, True, False])
     rows = decide(connect(candidates([False] * 3), {}), [], [judging]).to_pylist()
     assert [(row["rejected_by"], row["reason"]) for row in rows] == [
-        ("undecided", "graph cannot judge it: what it takes was never scored"),
+        ("undecided", "graph cannot judge it: a score that it needs is missing"),
         ("undecided", "graph cannot judge it: no graph"),
         ("graph", "far"),
     ]

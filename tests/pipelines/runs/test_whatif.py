@@ -152,7 +152,7 @@ def test_calibration_can_be_tried_with_another_rate(run: Path) -> None:
 def test_another_model_or_filter_needs_scores(run: Path) -> None:
     trial = WhatIf(run)
     with pytest.raises(
-        LimbeckError, match="measures something else, or more rows, than in the run, so its scores must be computed first"
+        LimbeckError, match="differs from the run's in more than its bounds, so its scores must be computed first"
     ):
         trial.decide(["filters.pmi.engine.dtype=bfloat16"])
     with pytest.raises(LimbeckError, match="filter second is not part of the run"):

@@ -93,7 +93,7 @@ def test_ways_of_pooling(tmp_path: Path) -> None:
         config.write_text(json.dumps(stated))
         assert pooling(tmp_path) == expected
     config.write_text(json.dumps({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}))
-    with pytest.raises(LimbeckError, match="pools by max_tokens and mean_tokens; use one that pools by mean or cls"):
+    with pytest.raises(LimbeckError, match="uses max_tokens and mean_tokens pooling; use one with mean or cls pooling"):
         pooling(tmp_path)
     (tmp_path / "modules.json").write_text(json.dumps([{"type": "sentence_transformers.models.Dense", "path": "2_Dense"}]))
     with pytest.raises(LimbeckError, match="has an unsupported Dense layer"):
