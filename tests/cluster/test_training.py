@@ -66,8 +66,8 @@ def test_the_loop_answers_from_one_worker_with_every_core(tmp_path: Path, ray_he
     ("loop", "attempts", "message"),
     [
         (_refuse, 1, "^the dataset has no rows; add some$"),
-        (_break, 2, "failed 2 times, last with: .*wrong shape"),
-        (_die, 2, "failed 2 times"),
+        (_break, 2, "failed after 2 attempts: .*wrong shape"),
+        (_die, 2, "failed after 2 attempts"),
     ],
 )
 def test_a_failure_is_one_sentence_after_bounded_tries(

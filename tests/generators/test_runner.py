@@ -224,7 +224,7 @@ def test_a_script_may_ask_several_engines() -> None:
     rows = Runner(judged, 3, 1).run(sources(4), {"teacher": teacher, "judge": judge}).to_pylist()
     assert (len(teacher.requests), len(teacher.pairs), len(judge.pairs)) == (4, 0, 4)
     assert json.loads(rows[0]["facts"]) == {"score": -0.75}
-    with pytest.raises(LimbeckError, match="asks engine 'judge'; the generator declares teacher"):
+    with pytest.raises(LimbeckError, match="uses engine 'judge', which the generator does not declare; known: teacher"):
         run(judged, sources(1), teacher, whole=False)
 
 
