@@ -18,6 +18,10 @@ from helpers.paths import PACKAGE, SEARCH_PATH
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes on two cores; read when torch is imported, so before that
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
+# one token for all clusters and drivers: otherwise the first private cluster creates one in the home folder, and drivers that
+# start after that do not fit clusters that started before
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "1" * 64}
+
 from helpers.clusters import ray_cluster
 from helpers.commands import limbeck
 from helpers.tiny_run import write_recipe

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers.clusters import DRIVER_SETTINGS, token_settings
+from helpers.clusters import DRIVER_SETTINGS
 from helpers.commands import limbeck, settings, start
 from helpers.gates import PATIENCE_SECONDS, Gate, wait_for
 from helpers.tiny_run import write_recipe
@@ -28,7 +28,7 @@ NO_STUDENT = {"rounds": 1, "student": None}
 def running_cluster(folder: Path) -> Iterator[tuple[dict[str, str], subprocess.Popen[str]]]:
     """`ray start --head`, ended by its own process id: `ray stop` would end every other cluster of the machine too."""
     place = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # its note of itself is not found by other runs of this machine
-    environment = {**settings(), **DRIVER_SETTINGS, **token_settings(), "RAY_TMPDIR": place}
+    environment = {**settings(), **DRIVER_SETTINGS, "RAY_TMPDIR": place}
     command_line = [*RAY, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false", f"--port={free_port()}"]
     with (folder / "ray.log").open("w") as log:
         head = subprocess.Popen(

@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -21,11 +20,6 @@ DRIVER_SETTINGS = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
-
-
-def token_settings() -> dict[str, str]:
-    """Ray starts a cluster with a token if this machine has one."""
-    return {"RAY_AUTH_MODE": "token"} if (Path.home() / ".ray" / "auth_token").exists() else {}
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ def ray_cluster(*nodes: dict[str, Any], **environment: str) -> Iterator[RayClust
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:  # sockets need a short path
         process = subprocess.Popen(
             [sys.executable, "-m", "helpers.cluster_nodes", json.dumps(nodes)],
-            env=child_environment(HF_HUB_OFFLINE="1", RAY_TMPDIR=folder, **DRIVER_SETTINGS, **token_settings(), **environment),
+            env=child_environment(HF_HUB_OFFLINE="1", RAY_TMPDIR=folder, **DRIVER_SETTINGS, **environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from helpers.clusters import DRIVER_SETTINGS, token_settings
+from helpers.clusters import DRIVER_SETTINGS
 from helpers.paths import SEARCH_PATH, child_environment
 
 
@@ -59,7 +59,7 @@ class _Server:
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "helpers.command_server"],
-            env=settings(OPENBLAS_NUM_THREADS="1", **DRIVER_SETTINGS, **token_settings()),
+            env=settings(OPENBLAS_NUM_THREADS="1", **DRIVER_SETTINGS),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
