@@ -44,7 +44,6 @@ def growing(home: Path, workers: int, rows_per_part: int, across_callers: bool) 
         teacher=toy.scripted(home / "model", across_callers=across_callers),
         generator={"kind": "five"},
         filters=[{"kind": "length", "min_output_tokens": 2, "max_compression": 50.0}],
-        calibration=None,
         student=None,
         target={"rows": 200, "wave_sources": 64},
         cluster={"workers": workers, "cpus_per_worker": 0.5, "rows_per_part": rows_per_part, "threads_per_worker": 1},
