@@ -112,7 +112,7 @@ def test_a_faulty_file_is_one_sentence(name: str, content: bytes | None, message
     [
         ({"a b": ["x"]}, "'a b' cannot be a name in a prompt"),
         ({"if": ["x"]}, "'if' cannot be a name"),
-        ({"document": ["x"]}, "'document' is taken"),
+        ({"document": ["x"]}, "'document' is reserved"),
         ({"x": []}, "needs at least one"),
         ({"x": ["a", None]}, "none of them null"),
         ({"x": "file.txt"}, "expected a list of values, {file: PATH}"),
@@ -124,7 +124,7 @@ def test_a_faulty_file_is_one_sentence(name: str, content: bytes | None, message
         ({"x": {"range": [1, 2, 0]}}, "a step above 0"),
         ({"x": {"weights": {}}}, "at least one value"),
         ({"x": {"weights": {"a": 0}}}, "not all 0"),
-        ({"x": {"weights": {"a": -1, "b": 2}}}, "from 0 up"),
+        ({"x": {"weights": {"a": -1, "b": 2}}}, "none may be negative"),
     ],
 )
 def test_nonsense_is_refused(vary: dict[str, Any], message: str) -> None:
