@@ -123,7 +123,7 @@ def test_a_faulty_file_is_one_sentence(name: str, content: bytes | None, message
         ({"x": {"range": [2, 1]}}, "low <= high"),
         ({"x": {"range": [1, 2, 0]}}, "a step above 0"),
         ({"x": {"weights": {}}}, "at least one value"),
-        ({"x": {"weights": {"a": 0}}}, "not all 0"),
+        ({"x": {"weights": {"a": 0}}}, "at least one must be positive"),
         ({"x": {"weights": {"a": -1, "b": 2}}}, "none may be negative"),
     ],
 )
