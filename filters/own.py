@@ -1,10 +1,14 @@
 """User-defined filters: adapters that give an object with the `Filter` or `SetFilter` interface a config."""
 
+import inspect
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import ConfigDict, Field, SkipValidation
 
 from limbeck.cluster.engines.model_cache import Engines
+from limbeck.corpus.errors import LimbeckError
 from limbeck.filters.config import Cost, FilterConfig, SetFilterConfig
 from limbeck.filters.contract import Bound, Filter, SetFilter
 
@@ -69,13 +73,33 @@ class OwnSetFilter(SetFilterConfig):
 
 
 def own_filter(filter_: FilterConfig | Filter) -> FilterConfig:
-    """Wrap a user-defined filter in a config; configs are returned unchanged."""
-    return filter_ if isinstance(filter_, FilterConfig) else OwnFilter(name=filter_.name, filter=filter_)
+    """Wrap a user-defined filter in a config; configs are returned unchanged. Raises LimbeckError if it is not a filter."""
+    if isinstance(filter_, FilterConfig):
+        return filter_
+    _check(filter_, {"name": str, "bounds": Sequence})
+    if strange := [bound for bound in filter_.bounds if not isinstance(bound, Bound)]:
+        raise LimbeckError(f"bounds of the filter {filter_.name!r} holds {strange[0]!r}, which is not a Bound")
+    return OwnFilter(name=filter_.name, filter=filter_)
 
 
 def own_set_filter(filter_: SetFilterConfig | SetFilter) -> SetFilterConfig:
-    """Wrap a user-defined set-wise filter in a config; configs are returned unchanged."""
-    return filter_ if isinstance(filter_, SetFilterConfig) else OwnSetFilter(name=filter_.name, filter=filter_)
+    """Wrap a user-defined set filter in a config; configs are returned unchanged. Raises LimbeckError if it is not one."""
+    if isinstance(filter_, SetFilterConfig):
+        return filter_
+    _check(filter_, {"name": str})
+    return OwnSetFilter(name=filter_.name, filter=filter_)
+
+
+def _check(filter_: object, attributes: Mapping[str, type]) -> None:
+    """Raise LimbeckError if an attribute is missing or of another type, or the name is not usable as a folder."""
+    known = dict(inspect.getmembers(filter_))
+    for name, kind in attributes.items():
+        if name not in known:
+            raise LimbeckError(f"the filter {class_name(filter_)} has no attribute {name!r}; see limbeck.filters.contract")
+        if not isinstance(known[name], kind):
+            raise LimbeckError(f"{name} of the filter {class_name(filter_)} is {known[name]!r}; it must be a {kind.__name__}")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", known["name"]):
+        raise LimbeckError(f"the filter name {known['name']!r} is not usable as a folder; use letters, digits, '.', '_' and '-'")
 
 
 def class_name(object_: object) -> str:

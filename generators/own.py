@@ -5,12 +5,14 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic import ConfigDict, Field, SkipValidation
+from pydantic import ConfigDict, Field, SkipValidation, ValidationError
 
 from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.engines.protocol import Sampling
+from limbeck.corpus.errors import LimbeckError
 from limbeck.generators.contract import Draw, GeneratorConfig, Needs, Question, Script, ScriptedGenerator, Source, Task
 
+_ANSWERS = Sampling(64, temperature=0.7, top_p=0.95)
 ScriptFunction = Callable[[Source, Draw, Sequence[Task]], Script]
 
 
@@ -22,13 +24,14 @@ class OwnGenerator(GeneratorConfig):
     kind: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     script: SkipValidation[Any] = Field(exclude=True)
     ask: SkipValidation[Any] = Field(None, exclude=True)
-    answers: SkipValidation[Sampling] = Field(Sampling(64, temperature=0.7, top_p=0.95), exclude=True)
+    answers: SkipValidation[Sampling] = Field(_ANSWERS, exclude=True)
     named_engines: SkipValidation[Mapping[str, Any]] = Field({}, exclude=True)
     candidates: int = Field(1, ge=1)
     completions: int = Field(1, ge=1)
     chat: bool = True
     judged_by: tuple[str, ...] | None = None
     compared_with: tuple[str, ...] = ("mismatched",)
+    reads_pool: bool = False
     code: str = ""
 
     @property
@@ -40,6 +43,11 @@ class OwnGenerator(GeneratorConfig):
     def controls(self) -> tuple[str, ...]:  # type: ignore[override]
         """The controls that it is compared with."""
         return self.compared_with
+
+    @property
+    def grows(self) -> bool:  # type: ignore[override]
+        """Whether the script reads what earlier waves accepted."""
+        return self.reads_pool
 
     @property
     def invents_inputs(self) -> bool:  # type: ignore[override]
@@ -67,16 +75,44 @@ class OwnGenerator(GeneratorConfig):
 
 
 def own_generator(
-    kind: str, script: ScriptFunction, question: Callable[[Source], str] | None = None, **settings: Any
+    kind: str,
+    script: ScriptFunction,
+    question: Callable[[Source], str] | None = None,
+    *,
+    measures: Sequence[str] | None = None,
+    controls: Sequence[str] = ("mismatched",),
+    grows: bool = False,
+    **settings: Any,
 ) -> OwnGenerator:
     """Make a generator from one function, for `run(..., generator=own_generator(name, script))`.
 
     `script(source, draw, pool)` yields what it wants drawn or scored and returns drafts. Its inputs for evaluation are drawn once
-    by the round-0 teacher and frozen, unless `question(source)` returns the question about a source. `settings`: `candidates`,
-    `completions` and `chat` for the estimate and the checks; `answers` (a Sampling), `judged_by` and `compared_with` (names of
-    measures and controls) for evaluation; `named_engines`. Resume compares the code of `script`, not of functions it calls.
+    by the round-0 teacher and frozen, unless `question(source)` returns the question about a source. `measures` and `controls` of
+    its task: see `GeneratorConfig`. `grows`: `pool` holds what earlier waves accepted; the recipe needs a `target` with
+    `wave_sources`. `settings`: `candidates`, `completions` and `chat` for the estimate and the checks, `answers` (a Sampling) for
+    evaluation, `named_engines`. Resume compares the code of `script`, not of functions it calls. Raises LimbeckError if `script`
+    is not a function of three arguments, and for unknown settings.
     """
-    return OwnGenerator(kind=kind, script=script, ask=question, code=_digest(script), **settings)
+    if not (inspect.isfunction(script) or inspect.ismethod(script)):
+        raise LimbeckError(f"the script of generator {kind!r} is {script!r}; define it with def, as script(source, draw, pool)")
+    try:
+        inspect.signature(script).bind(None, None, None)
+    except TypeError as error:
+        raise LimbeckError(
+            f"the script of generator {kind!r} has other arguments ({error}); define script(source, draw, pool)"
+        ) from error
+    if not isinstance(settings.get("answers", _ANSWERS), Sampling):
+        raise LimbeckError(f"answers of generator {kind!r} is not a Sampling")
+    stated: dict[str, Any] = {
+        "judged_by": None if measures is None else tuple(measures),
+        "compared_with": tuple(controls),
+        "reads_pool": grows,
+    }
+    try:
+        return OwnGenerator(kind=kind, script=script, ask=question, code=_digest(script), **stated, **settings)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise LimbeckError(f"generator {kind!r}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
 
 
 class _Own:

@@ -4,10 +4,11 @@ The only module of generators/ that calls an engine. Engines that batch one call
 engines that batch across callers get one thread per source, so that a finished source never waits for another.
 """
 
+import inspect
 import json
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,10 @@ MOST_THREADS = 1024
 FATAL = (EngineDied, MemoryError, LimbeckError)
 
 
+class Misused(Exception):
+    """A script that does not keep to the contract; the message completes "the script ..."."""
+
+
 @dataclass
 class Run:
     """One source's running script."""
@@ -62,20 +67,31 @@ class Run:
                 self.asked = self.script.send(answer)
             self._label()
         except StopIteration as end:
-            self._end(list(end.value or ()))
+            self._return(end.value)
         except StepFailed as failure:
             self._end([Draft("", "", error=str(failure))])
+        except Misused as error:
+            self._fail(f"the script {error}{_line(self.script)}")
         except FATAL:
             raise
         except Exception as error:
-            self.raised = f"the script raised {_where(error)}"
-            self._end([Draft("", "", error=self.raised)])
+            self._fail(f"the script raised {_where(error)}")
+
+    def _return(self, value: Any) -> None:
+        try:
+            self._end(checked(value))
+        except Misused as error:
+            self._fail(f"the script {error}")
+
+    def _fail(self, reason: str) -> None:
+        self.raised = reason
+        self._end([Draft("", "", error=reason)])
 
     def _label(self) -> None:
         if not isinstance(self.asked, Drawing | Scoring):
-            raise TypeError(f"a script yields draw(...) or draw.logprobs(...), not {type(self.asked).__name__}")
+            raise Misused(f"yielded {type(self.asked).__name__} instead of draw(...) or draw.logprobs(...)")
         if sum(self.labels.values()) >= STEP_LIMIT:
-            raise RuntimeError(f"the script asked for more than {STEP_LIMIT} steps")
+            raise Misused(f"asked for more than {STEP_LIMIT} steps")
         count = self.labels[self.asked.step] = self.labels.get(self.asked.step, 0) + 1
         self.label = self.asked.step if count == 1 else f"{self.asked.step}.{count}"
 
@@ -181,7 +197,15 @@ class Runner:
 
     def _start(self, place: int, source: Source, pool: Sequence[Task]) -> Run:
         draw = Draw(self.run_seed, self.round, source.source_id)
-        return Run(place, source, draw, self.generator.script(source, draw, pool))
+        try:
+            script: Any = self.generator.script(source, draw, pool)
+        except FATAL:
+            raise
+        except Exception as error:  # a function without `yield` runs here
+            script = _raising(error)
+        if not isinstance(script, Generator):
+            script = _raising(Misused(f"returned {type(script).__name__} without a yield; it must yield draw(...)"))
+        return Run(place, source, draw, script)
 
     def _in_batches(self, runs: Sequence[Run], engines: Mapping[str, Engine]) -> None:
         """Advance all scripts together: one call per engine and kind of request, until every script has ended."""
@@ -305,13 +329,45 @@ def _with_samples(run: Run) -> list[dict[str, Any]]:
     return [{**step, "samples": used.get((step["step"], step["index"]), [])} for step in run.steps]
 
 
+def checked(value: Any) -> list[Draft]:
+    """The drafts that a script returned; raises Misused if they cannot be stored as candidates."""
+    if isinstance(value, str) or not isinstance(value, Iterable | None):
+        raise Misused(f"returned {type(value).__name__} instead of a list of drafts")
+    drafts = list(value or ())
+    for draft in drafts:
+        if not isinstance(draft, Draft):
+            raise Misused(f"returned a list with {type(draft).__name__} in it; make drafts with Draft.of(answer, prompt)")
+        texts = {"prompt": draft.prompt, "output": draft.output, "input": draft.input, "reference": draft.reference}
+        for name, text in texts.items():
+            if not isinstance(text, str) and (text is not None or name in ("prompt", "output")):
+                raise Misused(f"returned a draft whose {name} is {type(text).__name__}, not text")
+        try:
+            json.dumps(dict(draft.facts), sort_keys=True)
+            "".join(text or "" for text in (*texts.values(), draft.error)).encode()
+        except (TypeError, ValueError) as error:
+            raise Misused(f"returned a draft that cannot be stored: {error}") from error
+    return drafts
+
+
+def _raising(error: Exception) -> Script:
+    """A script that raises at its first step."""
+    raise error
+    yield  # a generator, so that the error is raised where those of scripts are
+
+
 def _no_answer(request: Request) -> Completion:
     return Completion(request.request_id, "", (), "error", 0, "the engine gave no answer")
 
 
+def _line(script: Script) -> str:
+    """The line at which a script waits; "" if it has ended."""
+    frame = script.gi_frame if inspect.isgenerator(script) else None
+    return f" (line {frame.f_lineno} of {frame.f_code.co_name})" if frame is not None else ""
+
+
 def _where(error: BaseException) -> str:
     """An exception with the line of the script that raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     place = f" (line {frames[-1].lineno} of {frames[-1].name})" if frames else ""
     words = " ".join(str(error).split())[:300]
     return f"{type(error).__name__}{': ' + words if words else ''}{place}"

@@ -197,6 +197,17 @@ class Recipe(Config):
         double = sorted({name for name in names if names.count(name) > 1})
         if double:
             raise ValueError(f"two filters are named {double[0]!r}; rename one of them")
+        self._generators_fit()
+        return self._students_fit()
+
+    def refuse_contradictions(self) -> None:
+        """Raise LimbeckError if a generator that was put into the recipe does not fit its other sections."""
+        try:
+            self._generators_fit()
+        except ValueError as error:
+            raise LimbeckError(f"{error}") from error
+
+    def _generators_fit(self) -> None:
         growing = [section.kind for section in (self.generator, self.later) if section is not None and section.grows]
         if growing and (self.target is None or self.target.wave_sources is None):
             raise ValueError(
@@ -207,6 +218,8 @@ class Recipe(Config):
         for what, stated, known in (("measure", self.asked.measures or (), SCALARS), ("control", self.asked.controls, CONTROLS)):
             if strange := [name for name in stated if name not in known]:
                 raise ValueError(f"generator {self.asked.kind} declares the {what} {strange[0]!r}; known: {', '.join(known)}")
+
+    def _students_fit(self) -> "Recipe":
         if isinstance(self.student, tuple) and len(self.student) != self.rounds:
             raise ValueError(
                 f"student is a list of length {len(self.student)}, but rounds is {self.rounds}; "
@@ -310,7 +323,10 @@ def _from_environment(match: re.Match[str]) -> str:
 
 
 def _sentence(detail: Any) -> str:
-    where = ".".join(str(step) for step in detail["loc"])
+    steps = [str(step) for step in detail["loc"]]
+    if steps[:1] in (["sources"], ["rows"]):  # pydantic puts the kind after the section, which recipes do not
+        del steps[1:2]
+    where = ".".join(steps)
     message = str(detail["msg"]).removeprefix("Value error, ")
     given = detail.get("input")
     shown = f" (it is {given!r})" if isinstance(given, str | int | float | bool) and "unknown key" not in message else ""

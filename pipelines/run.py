@@ -57,6 +57,7 @@ def run(
     began = started or time.time()
     if generator is not None:
         recipe = recipe.model_copy(update={"generator": generator, "later": None, "task": None})
+        recipe.refuse_contradictions()
     folder, resolved = RunFolder(Path(out).resolve()), recipe.resolved()
     with driving(folder) as driver:
         events = Events(folder.events, listener)

@@ -72,6 +72,8 @@ class Dispatcher:
                 except JobRaised:
                     break
             rows = job.rows(part)
+            if not rows:  # nothing to divide: the job is at fault
+                return self._run(job, part, report)
             report.rows = job.publish(part, self._by_halves(Bisection(job, part, report, rows), 0, rows))
             return report
 

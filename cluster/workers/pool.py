@@ -8,6 +8,7 @@ sent to them once its candidates are published.
 
 import contextlib
 import json
+import re
 import time
 import warnings
 from collections.abc import Generator, Sequence
@@ -100,7 +101,7 @@ class WorkerPool:
                 attempts += 1
                 if attempts == STREAM_ATTEMPTS:
                     raise LimbeckError(
-                        f"Ray Data failed {STREAM_ATTEMPTS} times in a row, last with: {last_line(death)}; "
+                        f"Ray Data failed {STREAM_ATTEMPTS} times in a row, last with: {_cause(death)}; "
                         "rerun the same command to resume"
                     ) from death
                 words = f"a node or a dispatcher died ({type(death).__name__})"
@@ -229,3 +230,9 @@ def _quiet(context: Any) -> None:
     context.print_on_execution_start = False
     context.max_errored_blocks = 0
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the error that ends a stream is also raised
+
+
+def _cause(death: BaseException) -> str:
+    """The last line that names an exception: Ray Data puts advice of its own after it."""
+    named = [line.strip() for line in str(death).splitlines() if re.match(r"\s*[\w.]*(Error|Exception|Died)\b", line)]
+    return named[-1][:400] if named else last_line(death)

@@ -22,6 +22,7 @@ from limbeck.pipelines.kinds import packages_of
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.dataset import COLUMNS
 from limbeck.pipelines.runs.events import read_events
+from limbeck.pipelines.runs.rows import ControlCodeRows
 
 # measured on two CPU cores with a 135M model in bfloat16; used only for the estimate
 REFERENCE_PARAMETERS = 135e6
@@ -199,7 +200,7 @@ def _score_columns(recipe: Recipe) -> set[str]:
 
 
 def _score_problems(recipe: Recipe) -> list[str]:
-    """A set-wise filter may only use columns that some filter scores, named `filter.column`."""
+    """A set filter, and rows with control codes, may only use columns that some filter scores, named `filter.column`."""
     known = _score_columns(recipe)
     unknown = tuple(f"{filter_.name}." for filter_ in recipe.filters if filter_.columns is None)
     problems = []
@@ -209,6 +210,12 @@ def _score_problems(recipe: Recipe) -> list[str]:
                 hint = nearest(column, known)
                 near = f"; did you mean {hint!r}?" if hint else ""
                 problems.append(f"select {filter_.name}: no filter scores {column!r}, which {key} requires{near}")
+    if isinstance(recipe.renderer, ControlCodeRows):
+        missing = [column for column in recipe.renderer.columns if column not in known]
+        if missing:
+            problems.append(
+                f"rows: no filter scores {missing[0]!r}, which control_codes requires; add {{kind: attributes}} to filters"
+            )
     return problems
 
 

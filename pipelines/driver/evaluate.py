@@ -44,7 +44,7 @@ def publish_controls(context: Context, split: str) -> list[str]:
     sources = read_parts(context.held_out(split), SOURCES)
     outputs = read_parts(folder.evaluation(split, TEACHER) / "candidates", CANDIDATES)
     found = controls(sources, outputs, Tokenizer.load(context.teacher_folder).count)
-    found = {name: table for name, table in found.items() if name in context.recipe.asked.controls}
+    found = {name: table for name, table in found.items() if name in context.recipe.asked.controls and table.num_rows}
     for name, table in found.items():
         for part in part_names(context.held_out(split)):
             members = set(read_part(context.held_out(split), part)["source_id"].to_pylist())

@@ -178,13 +178,21 @@ class ScoreJob:
         candidates = read_part(self.candidates, part).slice(start, stop - start)
         skipped_by = self._skipped_by(part, start, stop)
         wanted = [position for position, name in enumerate(skipped_by) if name is None]
+        if not wanted:  # the filter is not called: an empty table has no types to infer
+            return self._unscored(candidates["candidate_id"], skipped_by)
         built = self.filter.build(engines)
-        scores = built.score(with_sources(candidates.take(wanted), read_part(self.sources, part)))
+        chosen = candidates.take(pa.array(wanted, pa.int64()))
+        scores = built.score(with_sources(chosen, read_part(self.sources, part)))
+        # a faulty filter stops the run: bisection is for faulty rows
         if scores.num_rows != len(wanted):
-            raise ValueError(f"filter {built.name!r} returned {scores.num_rows} rows for {len(wanted)} candidates")
+            raise LimbeckError(
+                f"filter {built.name!r} returned {scores.num_rows} rows for {len(wanted)} candidates; fix its score()"
+            )
         for bound in built.bounds:
             if bound.column not in scores.column_names:
-                raise ValueError(f"filter {built.name!r} returned no column {bound.column!r}, which its bounds need")
+                raise LimbeckError(
+                    f"filter {built.name!r} returned no column {bound.column!r}, which its bounds need; fix its score() or bounds"
+                )
         rows = dict(zip(wanted, range(len(wanted)), strict=True))
         positions = pa.array([rows.get(position) for position in range(candidates.num_rows)], pa.int64())  # null: skipped
         if "skipped_by" in scores.column_names:  # the filter itself skipped its model for these rows
@@ -217,8 +225,19 @@ class ScoreJob:
     def failure(self, part: str, row: int, reason: str) -> pa.Table:
         """A row without scores, with the reason why the candidate cannot be scored."""
         candidate = read_part(self.candidates, part).slice(row, 1)
-        missing = {bound.column: pa.nulls(1, pa.float64()) for bound in self.filter.bounds}
-        return pa.table({"candidate_id": candidate["candidate_id"], "error": [reason], **missing})
+        return self._unscored(candidate["candidate_id"], None, reason)
+
+    def _unscored(self, ids: pa.ChunkedArray, skipped_by: Sequence[str | None] | None, error: str | None = None) -> pa.Table:
+        """Rows without scores: null in every bounded column."""
+        count = len(ids)
+        return pa.table(
+            {
+                "candidate_id": ids,
+                "error": pa.array([error] * count, pa.string()),
+                **({} if skipped_by is None else {"skipped_by": pa.array(skipped_by, pa.string())}),
+                **{bound.column: pa.nulls(count, pa.float64()) for bound in self.filter.bounds},
+            }
+        )
 
     def publish(self, part: str, table: pa.Table) -> int:
         """Write the scores."""

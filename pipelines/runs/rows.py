@@ -167,6 +167,11 @@ class ControlCodeRows(Config):
         """Rows are text."""
         return False
 
+    @property
+    def columns(self) -> list[str]:
+        """The score columns that hold the buckets, as `filter.column`."""
+        return [f"{self.filter}.{name}_bucket" for name in self.attributes]
+
     def asked(self, source_id: str) -> Attributes:
         """The buckets requested for a source in evaluation."""
         return _attributes({name: derive_seed("rows", name, source_id) % BUCKETS[name] for name in self.attributes})
@@ -178,8 +183,7 @@ class ControlCodeRows(Config):
     def row(self, answered: Answered) -> TrainingRow:
         """The document, the buckets of this output, and the output. Raises LimbeckError if no filter measures them."""
         buckets: dict[Attribute, int | None] = {}
-        for name in self.attributes:
-            column = f"{self.filter}.{name}_bucket"
+        for name, column in zip(self.attributes, self.columns, strict=True):
             if column not in answered.scores:
                 raise LimbeckError(
                     f"rows.kind is control_codes, but no filter scores {column}; add {{kind: attributes}} to filters"

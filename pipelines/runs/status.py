@@ -44,7 +44,8 @@ def show(found: dict[str, Any]) -> None:
     if found["state"] == "running":
         print(f"stage: {found['stage']}, last event {found['seconds_since_last_event']:.0f} s ago")
     if found["state"] == "stopped":
-        print(f"stopped at {found['stage']}: {found['last_words'] or found['last_event']}; rerun `limbeck run` to resume")
+        words = found["last_words"] or found["last_event"]
+        print(f"stopped at {found['stage']}: {words}" + ("" if "rerun" in words else "; rerun the same command to resume"))
     if found["acceptance"]:
         print(f"round {found['acceptance']['round']}: {acceptance_words(found['acceptance'])}")
     for row in found["rounds"]:

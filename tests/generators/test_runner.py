@@ -184,7 +184,15 @@ def test_a_dead_engine_is_not_a_source_s_fault(across_callers: bool) -> None:
     [
         (lambda source, draw, pool: _nothing(draw), "the script returned no draft"),
         (lambda source, draw, pool: _endless(draw), f"more than {STEP_LIMIT} steps"),
-        (lambda source, draw, pool: _wrong(), "TypeError: a script yields draw"),
+        (lambda source, draw, pool: _wrong(), "the script yielded str instead of draw(...) or draw.logprobs(...) (line "),
+        (lambda source, draw, pool: [Draft("p", "o")], "the script returned list without a yield"),
+        (lambda source, draw, pool: 1 / 0, "the script raised ZeroDivisionError: division by zero (line "),
+        (lambda source, draw: None, "the script raised TypeError"),
+        (lambda source, draw, pool: _returns(Draft("p", "o")), "the script returned Draft instead of a list of drafts"),
+        (lambda source, draw, pool: _returns(["text"]), "the script returned a list with str in it; make drafts with Draft.of"),
+        (lambda source, draw, pool: _returns([Draft(None, "o")]), "a draft whose prompt is NoneType, not text"),  # type: ignore[arg-type]
+        (lambda source, draw, pool: _returns([Draft("p", "\ud800")]), "a draft that cannot be stored: "),
+        (lambda source, draw, pool: _returns([Draft("p", "o", facts={"x": {1}})]), "a draft that cannot be stored: "),
         (lambda source, draw, pool: _refuses(draw), "too short"),
     ],
 )
@@ -201,6 +209,11 @@ def _nothing(draw: Draw) -> Script:
 def _endless(draw: Draw) -> Script:
     while True:
         yield draw("again", "x", GREEDY)
+
+
+def _returns(value: Any) -> Any:
+    return value
+    yield
 
 
 def _wrong() -> Script:

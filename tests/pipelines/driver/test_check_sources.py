@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from helpers.tiny_run import recipe
+from limbeck.corpus.errors import LimbeckError
 from limbeck.pipelines import recipe as recipes
 from limbeck.pipelines.driver.check import check, find_problems
 
@@ -51,3 +52,23 @@ def test_a_file_of_values_that_is_not_there_is_said_once(home: Path, tmp_path: P
     varied = {"kind": "draws", "count": 40, "vary": {"persona": {"file": "absent.txt"}}}
     (problem,) = check(tiny(home, "As {{ persona }}.", sources=varied), tmp_path)["problems"]
     assert problem == "sources: vary.persona: cannot read absent.txt: No such file or directory; correct the path"
+
+
+def test_rows_with_control_codes_need_the_filter_that_measures_them(home: Path, tmp_path: Path) -> None:
+    rows = {"kind": "control_codes", "attributes": ["length"], "filter": "codes"}
+    wanted = tiny(home, "Shorten {{ document }}.", rows=rows)
+    (problem,) = find_problems(wanted, tmp_path)
+    assert (
+        problem == "rows: no filter scores 'codes.length_bucket', which control_codes requires; add {kind: attributes} to filters"
+    )
+    codes = recipes.validate(
+        recipe(home, filters=[{"kind": "attributes", "name": "codes"}], rows=rows, student=None, rounds=1), "x"
+    )
+    assert "control_codes" not in "; ".join(find_problems(codes, tmp_path))
+
+
+def test_faults_of_sources_and_rows_are_named_by_the_recipe_s_own_keys(home: Path) -> None:
+    with pytest.raises(LimbeckError, match="x: sources.count: "):
+        tiny(home, "Ask.", sources={"kind": "draws", "count": 0})
+    with pytest.raises(LimbeckError, match="x: rows.attributes: "):
+        tiny(home, "Ask.", rows={"kind": "control_codes", "attributes": []})
