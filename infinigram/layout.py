@@ -79,11 +79,11 @@ def _state(paths: Sequence[Path]) -> list[Any]:
     found: list[Any] = []
     for path in paths:
         try:
-            status = (path / manifests.NAME).stat()
-        except OSError:
+            status, removed = (path / manifests.NAME).stat(), os.path.realpath(path / REMOVED)
+        except OSError:  # of a link that is replaced at this moment too
             found.append(None)
         else:
-            found.append((status.st_dev, status.st_ino, status.st_mtime_ns, os.path.realpath(path / REMOVED)))
+            found.append((status.st_dev, status.st_ino, status.st_mtime_ns, removed))
     return found
 
 
@@ -249,5 +249,10 @@ def _compare(path: Path, copies: Path, shards: Sequence[ShardFiles], pairs: np.n
 
 def _mapped(path: Path, dtype: str) -> np.ndarray:
     """A file as a mapped array; empty if the file is missing or empty; a trailing partial item is ignored."""
-    size = path.stat().st_size // np.dtype(dtype).itemsize if path.is_file() else 0
-    return np.memmap(path, dtype=dtype, mode="r", shape=(size,)) if size else np.zeros(0, dtype)
+    try:
+        opened = path.open("rb")
+    except (FileNotFoundError, IsADirectoryError):
+        return np.zeros(0, dtype)
+    with opened:  # size and content of the same file, even if another one is published under its name meanwhile
+        size = os.fstat(opened.fileno()).st_size // np.dtype(dtype).itemsize
+        return np.memmap(opened, dtype=dtype, mode="r", shape=(size,)) if size else np.zeros(0, dtype)

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import DONE, done, read_json, read_table, write_json, write_text
+from limbeck.pipelines import recipe_files
 from limbeck.pipelines.runs.events import read_events, seconds_by_stage
 from limbeck.pipelines.runs.folder import RunFolder, existing
 from limbeck.pipelines.runs.funnel import funnel, source_counts
@@ -128,9 +128,9 @@ def _sources(folder: RunFolder) -> Sources | None:
 
 def _name(folder: RunFolder) -> str:
     if folder.recipe_file.exists():
-        recipe = yaml.safe_load(folder.recipe_file.read_text(encoding="utf-8"))
-        if isinstance(recipe, dict) and isinstance(recipe.get("name"), str):
-            return str(recipe["name"])
+        name = recipe_files.read(folder.recipe_file).get("name")  # the file may have several documents (--with)
+        if isinstance(name, str):
+            return name
     return folder.path.resolve().name
 
 

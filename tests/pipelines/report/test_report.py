@@ -58,6 +58,15 @@ def test_a_report_names_the_sources_and_measures_of_its_task(tmp_path: Path) -> 
     assert '<th scope="col">faithfulness</th>' not in page  # no value on the split that is shown
 
 
+def test_a_run_of_a_recipe_with_an_override_has_a_report(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "toy", rounds=1)
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(f"{text}---\n# --with toy\nrounds: 1\n")
+    assert json.loads(write_report(folder).json.read_text())["name"] == "made-up"
+    (folder / "recipe.yaml").write_text(f"{text}---\nname: smaller\n")
+    assert json.loads(write_report(folder).json.read_text())["name"] == "smaller"
+
+
 class Page(HTMLParser):
     """What a browser would fetch or run, and the text it would show."""
 
