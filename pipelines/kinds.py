@@ -91,7 +91,7 @@ def packages_of(sections: Iterable[Config]) -> dict[str, str]:
 def known_kinds() -> list[KnownKind]:
     """Every kind, by family and name."""
     return [
-        KnownKind(family.family, name, origin_of(kind), (inspect.getdoc(kind) or "").partition("\n")[0])
+        KnownKind(family.family, name, origin_of(kind), (kind.__doc__ or "").strip().partition("\n")[0])
         for family in FAMILIES
         for name, kind in sorted(family.kinds.items())
     ]

@@ -29,6 +29,7 @@ from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.report.build import write_report
 from limbeck.pipelines.runs.events import Events, Listener
 from limbeck.pipelines.runs.folder import RunFolder, driving, open_run
+from limbeck.pipelines.runs.funnel import rejected_sources
 from limbeck.pipelines.runs.stages import stages_of
 
 if TYPE_CHECKING:
@@ -169,8 +170,7 @@ def read_documents(context: Context) -> None:
             wave = context.recipe.target.wave_sources if context.recipe.target and split == "train" else None
             write_parts(context.folder.sources(split), rows, context.recipe.cluster.rows_per_part, SOURCES, wave)
             counts[split] = rows.num_rows
-        reasons = [_kind_of(reason) for reason in table["reason"].drop_null().to_pylist()]
-        rejected = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+        rejected = rejected_sources(table)
         used = sum(counts[split] for split in ("train", "dev", "test"))
         counts = {"used": used, **{split: counts[split] for split in ("train", "dev", "test")}, "rejected": rejected}
         counts["rows_are"] = context.recipe.sources.rows_are
@@ -206,11 +206,6 @@ def _open(
     text = text if text is not None else yaml.safe_dump(recorded, sort_keys=False)
     open_run(folder, stages, facts, text)
     return Context(recipe, folder, filters, set_filters, events, stages.data, teacher_folder, placement, stages.packages)
-
-
-def _kind_of(reason: str) -> str:
-    """A reason without its details, for counting."""
-    return reason.split(":")[0].split(" as ")[0]
 
 
 def _version(package: str) -> str | None:

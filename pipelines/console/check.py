@@ -20,6 +20,8 @@ def show(found: dict[str, Any]) -> None:
         counts = found["documents"]
         splits = ", ".join(f"{counts[split]} {split}" for split in ("train", "dev", "test"))
         print(f"{found['rows_are']}: {splits}; {counts['rejected']} not used")
+        for reason, count in found["rejected_sources"].items():
+            print(f"  not used: {count}: {reason}")
     if "estimate" in found:
         cost = found["estimate"]
         print(
@@ -58,7 +60,7 @@ def _show_placement(plan: dict[str, Any]) -> None:
                 f"{count} turns: all parts pass through one turn, then the workers are stopped and the next turn starts"
             )
     if len(turns) > 1 and max(turns) == 1:
-        console.print(f"students are loaded like the teacher; a worker holds at most {plan['keep']} engines at a time")
+        console.print(f"students are loaded like the teacher; engines per worker at a time: {plan['keep']}")
     if plan["training"]:
         console.print(_training(plan["training"]))
     for note in plan["notes"]:

@@ -22,6 +22,7 @@ from limbeck.pipelines.kinds import packages_of
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.dataset import COLUMNS
 from limbeck.pipelines.runs.events import read_events
+from limbeck.pipelines.runs.funnel import rejected_sources
 from limbeck.pipelines.runs.rows import ControlCodeRows
 
 # measured on two CPU cores with a 135M model in bfloat16; used only for the estimate
@@ -99,7 +100,7 @@ def _described(recipe: Recipe) -> tuple[dict[str, ModelInfo], dict[str, LimbeckE
 
 
 def check(recipe: Recipe, out: Path) -> dict[str, Any]:
-    """Problems and estimate as data: {problems, models, cluster, placement, documents, rows_are, estimate}; writes nothing."""
+    """Problems and estimate as data: {problems, models, cluster, placement, documents, ..., estimate}; writes nothing."""
     problems = find_problems(recipe, out)
     found: dict[str, Any] = {"name": recipe.name, "problems": problems, "cluster": _cluster(recipe), "models": {}}
     models, faults = _described(recipe)
@@ -112,7 +113,8 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
         found["placement"] = as_plain(plan)
     if "teacher.model" in found["models"]:
         try:
-            found["documents"], found["rows_are"] = _documents(recipe), recipe.sources.rows_are
+            found["documents"], found["rejected_sources"] = _documents(recipe)
+            found["rows_are"] = recipe.sources.rows_are
             found["estimate"] = estimate(recipe, found["documents"], models["teacher.model"].parameters)
         except LimbeckError as error:
             problems += [problem for problem in [f"sources: {error}"] if problem not in problems]
@@ -236,14 +238,15 @@ def _disk_problems(recipe: Recipe, models: dict[str, ModelInfo], out: Path) -> l
     return problems
 
 
-def _documents(recipe: Recipe) -> dict[str, int]:
+def _documents(recipe: Recipe) -> tuple[dict[str, int], dict[str, int]]:
+    """Counts of the sources by split, and of the unusable ones by reason."""
     from limbeck.corpus.sources import read_sources
 
     table = read_sources(recipe.sources, Tokenizer.load(recipe.teacher.folder()), recipe.seed)
     splits = table["split"].to_pylist()
     counts = {split: splits.count(split) for split in ("train", "dev", "test", "rejected")}
     used = [count for count, split in zip(table["document_tokens"].to_pylist(), splits, strict=True) if split != "rejected"]
-    return {**counts, "used": len(used), "document_tokens": sum(used)}
+    return {**counts, "used": len(used), "document_tokens": sum(used)}, rejected_sources(table)
 
 
 def _cluster(recipe: Recipe) -> str:

@@ -32,3 +32,9 @@ def source_counts(folder: RunFolder) -> dict[str, Any] | None:
     """The fields of `Sources` recorded when the sources were read; None until then."""
     found = done(folder.sources("train").parent)
     return None if found is None else {key: found[key] for key in Sources.model_fields if key in found}
+
+
+def rejected_sources(table: pa.Table) -> dict[str, int]:
+    """How many rows of a table of `SOURCES` are unusable, by reason; the details of a reason are left out."""
+    reasons = Counter(reason.split(":")[0].split(" as ")[0] for reason in table["reason"].drop_null().to_pylist())
+    return {reason: reasons[reason] for reason in sorted(reasons)}

@@ -8,6 +8,7 @@ import pytest
 from helpers.tiny_run import recipe
 from limbeck.corpus.errors import LimbeckError
 from limbeck.pipelines import recipe as recipes
+from limbeck.pipelines.console.check import show
 from limbeck.pipelines.driver.check import check, find_problems
 
 
@@ -28,7 +29,7 @@ def test_draws_are_counted_and_cost_no_document_tokens(home: Path, tmp_path: Pat
     found = check(tiny(home, "Ask something.", sources={"kind": "draws", "count": 40}), tmp_path)
     assert found["problems"] == []
     expected = {"train": 32, "dev": 4, "test": 4, "rejected": 0, "used": 40, "document_tokens": 0}
-    assert found["documents"] == expected
+    assert found["documents"] == expected and found["rejected_sources"] == {}
     assert found["estimate"]["candidates"] == 32 * 2 + 4 + 4 * 2
 
 
@@ -72,3 +73,19 @@ def test_faults_of_sources_and_rows_are_named_by_the_recipe_s_own_keys(home: Pat
         tiny(home, "Ask.", sources={"kind": "draws", "count": 0})
     with pytest.raises(LimbeckError, match="x: rows.attributes: "):
         tiny(home, "Ask.", rows={"kind": "control_codes", "attributes": []})
+
+
+def test_unusable_sources_are_counted_by_reason(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        '{"text": "A document of some words."}',
+        "no json",
+        '{"text": "A document of some words."}',
+        '{"text": "Another one."}',
+    ]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines))
+    sources = {"kind": "jsonl", "path": str(tmp_path / "d.jsonl"), "split": {"train": 1, "dev": 0, "test": 1}}
+    found = check(tiny(home, "Ask.", sources=sources), tmp_path)
+    assert sum(found["rejected_sources"].values()) == found["documents"]["rejected"] == 2
+    assert {"not JSON": 1}.items() <= found["rejected_sources"].items()
+    show(found)
+    assert "2 not used\n  not used: 1: not JSON\n" in capsys.readouterr().out
