@@ -76,7 +76,8 @@ def test_faults_of_sources_and_rows_are_named_by_the_recipe_s_own_keys(home: Pat
 
 
 def test_unusable_sources_are_counted_by_reason(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [
+    document = '{"text": "A document of some words."}'
+    lines = [document, "no json", document, '{"text": "Another one."}']
         '{"text": "A document of some words."}',
         "no json",
         '{"text": "A document of some words."}',
