@@ -78,11 +78,6 @@ def test_faults_of_sources_and_rows_are_named_by_the_recipe_s_own_keys(home: Pat
 def test_unusable_sources_are_counted_by_reason(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = '{"text": "A document of some words."}'
     lines = [document, "no json", document, '{"text": "Another one."}']
-        '{"text": "A document of some words."}',
-        "no json",
-        '{"text": "A document of some words."}',
-        '{"text": "Another one."}',
-    ]
     (tmp_path / "d.jsonl").write_text("\n".join(lines))
     sources = {"kind": "jsonl", "path": str(tmp_path / "d.jsonl"), "split": {"train": 1, "dev": 0, "test": 1}}
     found = check(tiny(home, "Ask.", sources=sources), tmp_path)
