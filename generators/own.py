@@ -103,6 +103,9 @@ def own_generator(
         ) from error
     if not isinstance(settings.get("answers", _ANSWERS), Sampling):
         raise LimbeckError(f"answers of generator {kind!r} is not a Sampling")
+    for name, engine in dict(settings.get("named_engines", {})).items():
+        if not isinstance(engine, EngineConfig):
+            raise LimbeckError(f"engine {name!r} of generator {kind!r} is {engine!r}; give an engine config")
     stated: dict[str, Any] = {
         "judged_by": None if measures is None else tuple(measures),
         "compared_with": tuple(controls),

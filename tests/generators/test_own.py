@@ -23,6 +23,7 @@ def script(source: Any, draw: Any, pool: Any) -> Any:
         (lambda source, draw: None, {}, "has other arguments"),
         (script, {"answers": 3}, "answers of generator 'mine' is not a Sampling"),
         (script, {"sample": 3}, "sample"),
+        (script, {"named_engines": {"judge": 3}}, "engine 'judge' of generator 'mine' is 3"),
         (script, {"candidates": 0}, "greater than or equal to 1"),
     ],
 )
