@@ -69,6 +69,7 @@ def test_a_load_that_never_fits_stops_the_run_after_three_starts(tmp_path: Path,
     assert read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows == 36, "the stage before is kept"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_load_that_does_not_fit_once_is_tried_again(tmp_path: Path, ray_address: str) -> None:
     """Rows that do not fit together are scored in halves: none of them is at fault, so none gets a reason."""

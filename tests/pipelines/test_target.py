@@ -62,6 +62,7 @@ def test_status_and_check_say_how_it_went(run: Path, home: Path) -> None:
     assert f"of {TARGET} rows accepted" in limbeck("check", home / "recipe.yaml", "--out", run).stdout
 
 
+@pytest.mark.slow
 def test_a_spent_budget_ends_the_run_short_and_a_larger_one_goes_on_to_the_same_rows(
     run: Path, home: Path, ray_address: str
 ) -> None:

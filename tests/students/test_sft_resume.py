@@ -42,7 +42,12 @@ ADAPTERS = LoraConfig(rank=4, alpha=8, dropout=0.1, target_modules=("q_proj", "d
 
 
 @pytest.mark.parametrize(
-    ("when", "resumed", "lora"), [("inside a step", 4, None), ("inside a checkpoint", 2, None), ("inside a step", 4, ADAPTERS)]
+    ("when", "resumed", "lora"),
+    [
+        ("inside a step", 4, None),
+        pytest.param("inside a checkpoint", 2, None, marks=pytest.mark.slow),
+        pytest.param("inside a step", 4, ADAPTERS, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_training_resumes_to_the_same_bits(tmp_path: Path, when: str, resumed: int, lora: LoraConfig | None) -> None:
     import pickle

@@ -28,6 +28,7 @@ def overlapping(job: NotingJob) -> int:
     return most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "words"),
     [

@@ -124,7 +124,9 @@ def test_the_readme_s_filter_runs(run: Path, ray_address: str, tmp_path: Path) -
     assert sum(bool(line.strip()) for line in script.splitlines()) <= 20
     data = recipe(run.parent, rounds=1, student=None)
     (tmp_path / "tiny.yaml").write_text(json.dumps(data))
-    script = script.replace("pipelines/recipes/quickstart.yaml", str(tmp_path / "tiny.yaml")).replace("runs/numbers", "numbers")
+    for given, mine in (("quickstart", tmp_path / "tiny.yaml"), ("runs/numbers", "numbers")):
+        assert f'"{given}"' in script
+        script = script.replace(f'"{given}"', f'"{mine}"')
     (tmp_path / "mine.py").write_text(script)
     done = run_script(tmp_path / "mine.py", RAY_ADDRESS=ray_address)
     assert done.returncode == 0, done.stderr

@@ -50,6 +50,7 @@ def answers(engine: EndpointEngine, requests: list[Request]) -> dict[str, Comple
     return {c.request_id: c for c in found}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_thousand_requests_over_every_fault(opened: Opener) -> None:
     poison, too_long = {f"row {n}" for n in range(7, 2000, 400)}, {f"row {n}" for n in range(9, 2000, 400)}
