@@ -24,6 +24,7 @@ import own_generator as example
 
 def questions(source, draw, pool):
     if source.source_id == {victim!r}:
+        yield draw("fatal", "Anything.", example.SAMPLING)
         os.kill(os.getpid(), signal.SIGKILL)
     return (yield from example.questions(source, draw, pool))
 
