@@ -67,7 +67,7 @@ class Kind(Config):
         name = section.get("kind", cls.default_kind)
         if name is None:
             raise ValueError(f"kind is missing; set it to one of {', '.join(sorted(cls.kinds))}")
-        if name not in cls.kinds:
+        if not isinstance(name, str) or name not in cls.kinds:
             near = nearest(str(name), cls.kinds)
             hint = f"did you mean {near!r}?" if near else f"known are {', '.join(sorted(cls.kinds))}"
             raise ValueError(f"unknown {cls.family} kind {name!r}; {hint}")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     Field,
     TypeAdapter,
@@ -49,6 +48,7 @@ from limbeck.generators.summaries import SummariesConfig
 from limbeck.pipelines import recipe_files
 from limbeck.pipelines.kinds import add_installed_kinds
 from limbeck.pipelines.runs.rows import RowsConfig, default_rows
+from limbeck.pipelines.wording import sentences
 from limbeck.students.config import SftConfig
 from limbeck.students.contract import StudentConfig
 from limbeck.students.evaluation.measures import CONTROLS, SCALARS
@@ -258,7 +258,7 @@ def validate(data: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise LimbeckError(f"{where}: {'; '.join(_sentence(detail) for detail in error.errors())}") from error
+        raise LimbeckError(f"{where}: {'; '.join(sentences(error, data))}") from error
 
 
 def interpolate(value: Any) -> Any:
@@ -271,7 +271,7 @@ def interpolate(value: Any) -> Any:
         return value
     whole = _VARIABLE.fullmatch(value)
     text = _VARIABLE.sub(_from_environment, value)
-    return yaml.safe_load(text) if whole else text  # a value that is only a variable may be a number
+    return recipe_files.parse(text, value) if whole else text  # a value that is only a variable may be a number
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -290,7 +290,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         node = node[name]
         if not isinstance(node, dict | list):
             raise LimbeckError(f"--set {override}: {name!r} is a single value, so it has no keys to set")
-    value = yaml.safe_load(text) if text else None
+    value = recipe_files.parse(text, f"--set {override}") if text else None
     if isinstance(node, list):
         node[_index(node, last, override)] = value
     else:
@@ -320,14 +320,3 @@ def _from_environment(match: re.Match[str]) -> str:
     if value is None:
         raise LimbeckError(f"the recipe uses ${{{match[1]}}}, which is not set; export it, or write ${{{match[1]}:-default}}")
     return value
-
-
-def _sentence(detail: Any) -> str:
-    steps = [str(step) for step in detail["loc"]]
-    if steps[:1] in (["sources"], ["rows"]):  # pydantic puts the kind after the section, which recipes do not
-        del steps[1:2]
-    where = ".".join(steps)
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    given = detail.get("input")
-    shown = f" (it is {given!r})" if isinstance(given, str | int | float | bool) and "unknown key" not in message else ""
-    return f"{where + ': ' if where else ''}{message}{shown}"

@@ -1,5 +1,7 @@
 """Recipe files: shipped recipes by name, override files, and the recipe text stored in a run folder."""
 
+import contextlib
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,25 @@ from limbeck.corpus.errors import LimbeckError
 
 SHIPPED = Path(__file__).parent / "recipes"
 """Every shipped recipe is `NAME.yaml` here; its override called `toy` is `toy/NAME.yaml`."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with two differences: 1e-3 is a number, as in YAML 1.2, and a key that occurs twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; raises ConstructorError at the second occurrence of a key."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} occurs twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +127,12 @@ def _differ(kind: Any, other: Any) -> bool:
     return kind is not None and other is not None and kind != other
 
 
+def parse(text: str, where: str) -> Any:
+    """The value of a YAML text; raises LimbeckError, which begins with `where`, if it is not YAML."""
+    with _readable(where):
+        return yaml.load(text, _Loader)
+
+
 def as_given(recipe: Path, overrides: Sequence[Path] = (), settings: Sequence[str] = ()) -> str:
     """The text stored in a run folder: the recipe file, then each override file as another YAML document.
 
@@ -150,14 +177,21 @@ def _overrides(recipe: Path) -> Iterator[str]:
 
 
 def _documents(path: Path) -> list[dict[str, Any]]:
-    try:
-        documents = [document for document in yaml.safe_load_all(_text(path)) if document is not None]
-    except yaml.YAMLError as error:
-        raise LimbeckError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    text = _text(path)
+    with _readable(str(path)):
+        documents = [document for document in yaml.load_all(text, _Loader) if document is not None]
     for document in documents:
         if not isinstance(document, dict):
             raise LimbeckError(f"{path} is not a recipe: expected a mapping; `limbeck schema` prints its keys")
     return documents
+
+
+@contextlib.contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except yaml.YAMLError as error:
+        raise LimbeckError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _text(path: Path) -> str:

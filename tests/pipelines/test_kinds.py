@@ -163,10 +163,10 @@ def test_two_packages_of_one_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("student", "words"),
     [
-        ({"kind": "sft", "epochs": "x"}, "student.epochs: Input should be a valid integer"),
-        ([{"kind": "sft"}, {"kind": "sft", "epochs": "x"}], "student.1.epochs: Input should be a valid integer"),
+        ({"kind": "sft", "epochs": "x"}, "student.epochs: expected an integer"),
+        ([{"kind": "sft"}, {"kind": "sft", "epochs": "x"}], "student.1.epochs: expected an integer"),
         ([{"kind": "sft"}], "student is a list of length 1, but rounds is 2; give one per round, or one for all"),
-        ({"kind": "sft", "base": {"kind": "layers", "layers": 0}}, "student.base.layers: Input should be greater than"),
+        ({"kind": "sft", "base": {"kind": "layers", "layers": 0}}, "student.base.layers: must be at least 1"),
         ({"kind": "copy"}, "student: unknown student kind 'copy'; known are sft"),  # without the toy package
     ],
 )
