@@ -5,6 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+NAME = r"[a-z0-9][a-z0-9_-]*"
+"""A name that becomes a path: of a filter, a selection, a kind."""
+
 
 class Config(BaseModel):
     """A frozen section of a recipe that refuses unknown keys and suggests the nearest known one."""

@@ -36,7 +36,7 @@ def read_run(run: str, number: int | Literal["last"], selection: str | None) -> 
                 yield _row(where, row.origin, row.record)
 
 
-def dataset_folder(run: str, number: int | Literal["last"], selection: str | None) -> Path:
+def dataset_folder(run: str | Path, number: int | Literal["last"], selection: str | None) -> Path:
     """Where the dataset of a round, or a selection of it, is stored; "last": the last round that has a dataset."""
     folder = Path(run).expanduser().resolve()
     if not folder.is_dir():

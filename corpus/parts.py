@@ -6,6 +6,7 @@ folder ends with `_done.json`, written last.
 """
 
 import contextlib
+import errno
 import json
 import os
 import uuid
@@ -24,17 +25,23 @@ DONE = "_done.json"
 
 
 @contextlib.contextmanager
-def publishing(path: Path) -> Iterator[Path]:
+def publishing(path: Path, *, once: str | None = None) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; what the caller writes there is renamed to `path`, or removed if it raised.
 
-    Works for files and folders. If `path` exists when the caller is done, the new version is dropped.
+    Works for files and folders. By default, if `path` exists when the caller is done, the new version is dropped: two writers of
+    a part write the same. With `once` (the way out, such as "choose another --out"), a `path` that exists, before or after, is a
+    LimbeckError, so of several writers exactly one succeeds.
     """
+    if once is not None and os.path.lexists(path):
+        raise LimbeckError(f"{path} already exists; {once}")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         flush_contents(temporary)
-        if not path.exists():
+        if once is not None:
+            _move_once(temporary, path)
+        elif not path.exists():
             try:
                 os.rename(temporary, path)
             except OSError:  # a folder that was published by another writer meanwhile
@@ -42,9 +49,20 @@ def publishing(path: Path) -> Iterator[Path]:
                     raise
         flush(path.parent)
     except OSError as error:
+        if once is not None and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise LimbeckError(f"{path} was written by another process meanwhile; {once}") from error
+
         raise LimbeckError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") from error
     finally:
         _remove(temporary)
+
+
+def _move_once(temporary: Path, path: Path) -> None:
+    """Move a file or folder to a path; raises OSError (EEXIST or ENOTEMPTY) if something is there."""
+    if temporary.is_dir():
+        os.rename(temporary, path)  # fails unless `path` is free or an empty folder
+    else:
+        os.link(temporary, path)  # a rename would replace the other file
 
 
 def write_text(path: Path, text: str, *, replace: bool = False) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from limbeck.cluster.engines.contract import EngineConfig, ScoringModelConfig
 from limbeck.cluster.engines.protocol import Engine
-from limbeck.corpus.config import Config
+from limbeck.corpus.config import NAME, Config
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.kinds import Kind
 from limbeck.filters.contract import Bound, Filter, SetFilter
@@ -29,7 +29,7 @@ Limit = float | Literal["calibrated"] | FalseAcceptance | None
 candidate's score against another document (the column `<column>_null`); null: the score is measured but rejects nothing."""
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 """A filter's name; it is part of folder, view and column names."""
 
 

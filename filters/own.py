@@ -52,6 +52,35 @@ class OwnFilter(FilterConfig):
         return built
 
 
+class RecordedFilter(FilterConfig):
+    """A filter object of a finished stage: its scores are stored and its bounds known, but it cannot score anything else."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    kind: Literal["recorded"] = "recorded"
+    name: str
+    recorded: SkipValidation[tuple[Bound, ...]]
+    data: Mapping[str, Any]
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """The recorded bounds."""
+        return self.recorded
+
+    @property
+    def columns(self) -> None:
+        """Not recorded."""
+        return None
+
+    def scoring(self) -> dict[str, Any]:
+        """What was recorded about the object."""
+        return dict(self.data)
+
+    def build(self, engines: Engines) -> Filter:
+        """Raise LimbeckError, since the object itself is not stored."""
+        raise LimbeckError(f"filter {self.name} was passed to the run as an object, which is not stored; run it again in Python")
+
+
 class OwnSetFilter(SetFilterConfig):
     """A user-defined set-wise filter object."""
 

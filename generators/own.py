@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, SkipValidation, ValidationError
 
 from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.engines.protocol import Sampling
+from limbeck.corpus.config import NAME
 from limbeck.corpus.errors import LimbeckError
 from limbeck.generators.contract import Draw, GeneratorConfig, Needs, Question, Script, ScriptedGenerator, Source, Task
 
@@ -21,7 +22,7 @@ class OwnGenerator(GeneratorConfig):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    kind: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    kind: str = Field(pattern=f"^{NAME}$")
     script: SkipValidation[Any] = Field(exclude=True)
     ask: SkipValidation[Any] = Field(None, exclude=True)
     answers: SkipValidation[Sampling] = Field(_ANSWERS, exclude=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +164,8 @@ def copy(name: str, folder: Path) -> list[Path]:
     for source, target in zip(sources, targets, strict=True):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            with target.open("xb") as file:  # fails if another process has copied it meanwhile
+                file.write(source.read_bytes())
         except OSError as error:
             raise LimbeckError(f"cannot write {target}: {error.strerror}; copy into another folder") from error
     return targets

@@ -67,15 +67,20 @@ def _about_shape(detail: Any) -> bool:
 
 
 def _shown(data: Any, path: Path) -> str:
-    """The path as `--set` takes it, before a colon; an entry of a list of filters is called by its name."""
+    """The path as `--set` takes it, before a colon; a filter is called by its name if no other has it."""
     steps, node = [], data
     for step in path:
-        entry = node[step] if isinstance(step, int) or step in node else None
-        name = entry.get("name", entry.get("kind")) if isinstance(step, int) and isinstance(entry, Mapping) else None
-        unique = steps[:1] in (["filters"], ["select"]) and name is not None and sum(isinstance(e, Mapping) and e.get("name", e.get("kind")) == name for e in node) == 1
-        steps.append(str(name if unique else step))
-        node = entry
+        listed = isinstance(step, int) and path[0] in ("filters", "select")
+        names = [_name(entry) for entry in node] if listed else []
+        steps.append(names[step] if listed and names[step] and names.count(names[step]) == 1 else str(step))
+        node = node[step] if isinstance(step, int) or step in node else None
     return ".".join(steps) + ": " if steps else ""
+
+
+def _name(entry: Any) -> str | None:
+    """The name of a filter's section."""
+    name = entry.get("name", entry.get("kind")) if isinstance(entry, Mapping) else None
+    return name if isinstance(name, str) else None
 
 
 def _said(details: Sequence[Any]) -> str:

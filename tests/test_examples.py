@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from helpers.commands import script
+from helpers.commands import limbeck, script
 from helpers.paths import ROOT
 from helpers.tiny_run import write_documents, write_recipe
 from helpers.tiny_students import make_model
+from limbeck.corpus.parts import read_parts
+from limbeck.pipelines.runs.whatif import WhatIf
 
 EXAMPLES = ROOT / "examples"
 
@@ -42,6 +44,18 @@ def test_an_own_filter(tmp_path: Path, ray_address: str) -> None:
     recipe = write_recipe(tmp_path, rounds=1, student=None)
     run_example("own_filter.py", recipe, tmp_path / "run", RAY_ADDRESS=ray_address)
     assert list((tmp_path / "run/rounds/000/scores/numbers").glob("part-*.parquet"))
+    trial = WhatIf(tmp_path / "run")
+    assert trial.decide([]).decisions.equals(trial.before.decisions)
+    looser = trial.decide(["filters.pmi.min_faithfulness=null", "filters.pmi.min_saliency=null", "select=[]"])
+    verdicts = looser.decisions["rejected_by"].to_pylist()
+    invented = {
+        row["candidate_id"]: row["invented"] for row in read_parts(tmp_path / "run/rounds/000/scores/numbers").to_pylist()
+    }
+    assert "numbers" in verdicts and trial.before.names[-1] == "numbers"
+    for id_, by in zip(looser.decisions["candidate_id"].to_pylist(), verdicts, strict=True):
+        assert by is None if invented[id_] == 0 and by not in ("heuristics", "length") else by is not None
+    done = limbeck("filter", tmp_path / "run", "--set", "filters.pmi.min_faithfulness=null", "--json")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.timeout(900)

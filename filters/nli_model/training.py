@@ -111,7 +111,7 @@ def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out:
         "final_loss": round(loss, 4),
         "train_seconds": round(seconds, 1),
     }
-    with publishing(out) as folder:
+    with publishing(out, once="choose another --out") as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         figures |= _measures(folder, pairs, held, training.seed)

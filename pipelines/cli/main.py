@@ -44,6 +44,9 @@ Merged = Annotated[
     list[str],
     typer.Option("--with", help="an override file merged into the recipe, or a name such as toy (repeatable; before --set)"),
 ]
+Selected = Annotated[
+    str | None, typer.Option("--selection", help="read what `limbeck filter --apply NAME` stored, instead of the run's own")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value instead of text")]
 
 
@@ -142,6 +145,7 @@ def inspect(
     ascending: Annotated[bool, typer.Option("--ascending", help="sort in ascending order")] = False,
     limit: Annotated[int, typer.Option(min=1)] = 20,
     made: Annotated[str | None, typer.Option("--steps", help="show every request that led to this candidate")] = None,
+    selection: Selected = None,
     as_json: AsJson = False,
 ) -> None:
     """Print candidates with their scores and decisions. With --steps, print every request that led to one candidate."""
@@ -153,7 +157,7 @@ def inspect(
         return
     from limbeck.pipelines.runs.inspect import candidates, show
 
-    table = candidates(run, round_number, rejected_by, kept, source, sort, not ascending, limit)
+    table = candidates(run, round_number, rejected_by, kept, source, sort, not ascending, limit, selection)
     if as_json:
         typer.echo(json.dumps(table.to_pylist(), indent=2, ensure_ascii=False, default=str))
     else:
@@ -209,11 +213,12 @@ def export(
     out: Annotated[Path, typer.Option(help="the output file or folder", show_default=False)],
     format: Annotated[str, typer.Option(help="messages, alpaca or huggingface")] = "messages",
     round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last round with a dataset]")] = None,
+    selection: Selected = None,
 ) -> None:
     """Export a round's dataset for other tools."""
     from limbeck.pipelines.runs.export import export as write
 
-    typer.echo(f"wrote {write(run, round_number, format, out)}")
+    typer.echo(f"wrote {write(run, round_number, format, out, selection)}")
 
 
 @app.command("recipes")

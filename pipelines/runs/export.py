@@ -8,23 +8,23 @@ from typing import Any
 import pyarrow as pa
 
 from limbeck.corpus.config import nearest
+from limbeck.corpus.earlier_runs import dataset_folder
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import DONE, publishing, read_table
 from limbeck.pipelines.runs.card import DATA
 from limbeck.pipelines.runs.folder import existing
-from limbeck.pipelines.runs.inspect import last_round
 
 Turns = list[dict[str, str]]
 FORMATS = ("messages", "alpaca", "huggingface")
 
 
-def export(run: Path, round: int | None, format: str, out: Path) -> Path:
-    """Write the dataset of a round (None: the last that has one) and return its path.
+def export(run: Path, round: int | None, format: str, out: Path, selection: str | None = None) -> Path:
+    """Write the dataset of a round (None: the last that has one), or a selection of it, and return its path.
 
     messages: `out` is a JSONL file with one {"messages": [{role, content}, ...]} per row, for chat trainers. alpaca: `out` is a
     folder with dataset.json (instruction, input, output and optional system) and the dataset_info.json that LLaMA-Factory reads.
-    huggingface: `out` is a copy of the folder that `datasets.load_dataset` opens. Raises LimbeckError if the round has no
-    dataset, or if `out` exists.
+    huggingface: `out` is a copy of the folder that `datasets.load_dataset` opens. Raises LimbeckError if there is no such
+    dataset or selection, or if `out` exists.
     """
     if format not in FORMATS:
         near = nearest(format, FORMATS)
@@ -32,25 +32,26 @@ def export(run: Path, round: int | None, format: str, out: Path) -> Path:
             f"unknown format {format!r}; {f'did you mean {near}?' if near else 'known formats: ' + ', '.join(FORMATS)}"
         )
     folder = existing(run)
-    number = last_round(folder, f"dataset/{DONE}") if round is None else round
-    if number is None or not (folder.dataset(number) / DONE).exists():
-        last = last_round(folder, f"dataset/{DONE}")
-        which = "no round has" if last is None else f"only rounds up to {last} have"
-        raise LimbeckError(f"{run}: {which} a finished dataset; choose another --round, or resume the run")
-    if out.exists():
-        raise LimbeckError(f"{out} already exists; export to another path, or remove it first")
-    dataset = folder.dataset(number)
-    with publishing(out) as temporary:
+    dataset = dataset_folder(folder.path, "last" if round is None else round, selection)
+    if selection is None and not (dataset / DONE).exists():
+        raise LimbeckError(f"{dataset} is not finished yet; resume the run, or choose another --round")
+    with publishing(out, once="export to another path, or remove it first") as temporary:
         if format == "huggingface":
             shutil.copytree(dataset, temporary, ignore=shutil.ignore_patterns(DONE))
         elif format == "alpaca":
             temporary.mkdir()
-            _write_alpaca(temporary, f"{folder.path.resolve().name}-round-{number}", read_table(dataset / DATA))
+            _write_alpaca(temporary, _name(folder.path, dataset), read_table(dataset / DATA))
         else:
             rows = _conversations(read_table(dataset / DATA))
             lines = (json.dumps({"messages": prompt + completion}, ensure_ascii=False) + "\n" for _, prompt, completion in rows)
             temporary.write_text("".join(lines), encoding="utf-8")
     return out
+
+
+def _name(run: Path, dataset: Path) -> str:
+    """The run, the round, and the selection if it is one."""
+    _, number, *inner = dataset.relative_to(run).parts
+    return "-".join((run.name, "round", str(int(number)), *inner[1:-1]))
 
 
 def _conversations(table: pa.Table) -> list[tuple[str, Turns, Turns]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from limbeck.corpus.config import nearest
+from limbeck.corpus.earlier_runs import dataset_folder
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import check_whole, part_names, register
 from limbeck.pipelines.runs.folder import RunFolder, existing
@@ -33,16 +34,21 @@ def candidates(
     sort: str | None = None,
     descending: bool = True,
     limit: int | None = 20,
+    selection: str | None = None,
 ) -> pa.Table:
     """Return candidates joined with scores, decision and source: `FACTS`, then each score, then `AFTER_SCORES`.
 
-    `round` None: the last one with decisions. `source` is a source_id or a prefix of one. Rows are sorted by source_id and
-    sample, or by the column `sort` with missing values last. A score whose name is taken is named `filter.column`. Raises
-    LimbeckError for an unknown name, with the nearest known one.
+    `round` None: the last one with decisions. `selection`: the decisions of `limbeck filter --apply` (None: the run's own).
+    `source` is a source_id or a prefix of one. Rows are sorted by source_id and sample, or by the column `sort` with missing
+    values last. A score whose name is taken is named `filter.column`. Raises LimbeckError for an unknown name, with the nearest
+    known one.
     """
     folder = existing(run)
     number = decided_round(folder, round)
-    with _joined(folder, number) as connection:
+    decisions = folder.decisions(number)
+    if selection is not None:
+        decisions = dataset_folder(folder.path, number, selection).parent / "decisions.parquet"
+    with _joined(folder, number, decisions) as connection:
         types = {row[0]: row[1] for row in connection.execute("describe joined").fetchall()}
         conditions: list[str] = []
         values: list[object] = []
@@ -109,16 +115,16 @@ def decided_round(folder: RunFolder, wanted: int | None) -> int:
     return last if wanted is None else wanted
 
 
-def _joined(folder: RunFolder, number: int) -> duckdb.DuckDBPyConnection:
+def _joined(folder: RunFolder, number: int, decisions: Path) -> duckdb.DuckDBPyConnection:
     """A connection with the view `joined`; close it (or use it in a with statement)."""
     import duckdb
 
     connection = duckdb.connect()
     register(connection, "candidates", folder.candidates(number))
     register(connection, "sources", folder.sources("train"))
-    check_whole(folder.decisions(number))
-    decisions = str(folder.decisions(number)).replace("'", "''")
-    connection.execute(f"create view decisions as select * from read_parquet('{decisions}')")
+    check_whole(decisions)
+    file = str(decisions).replace("'", "''")
+    connection.execute(f"create view decisions as select * from read_parquet('{file}')")
     selected, joins, taken = [], [], {*FACTS, *AFTER_SCORES}
     for index, name in enumerate(_filters(folder, number)):
         register(connection, f"scores {index}", folder.scores(number, name))

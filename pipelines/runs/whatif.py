@@ -3,20 +3,26 @@
 The run is not changed. An applied selection is written to `rounds/NNN/selections/NAME/`.
 """
 
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from limbeck.corpus.config import NAME
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import done, publishing, read_json, read_table, write_json, write_table
 from limbeck.corpus.schemas import DECISIONS
 from limbeck.filters.config import FilterConfig
+from limbeck.filters.contract import Bound
+from limbeck.filters.own import RecordedFilter
 from limbeck.generators.contract import GeneratorConfig
 from limbeck.pipelines import recipe as recipes
-from limbeck.pipelines.recipe import Recipe
+from limbeck.pipelines.recipe import CalibrationConfig, Recipe
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.card import write_dataset
 from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
@@ -46,6 +52,8 @@ class Selection:
     """The decisions of a round by a recipe's bounds."""
 
     recipe: Recipe
+    filters: tuple[FilterConfig, ...]
+    """The recipe's, then those that were passed to the run as objects."""
     calibration: dict[str, Any]
     decisions: pa.Table
     choices: dict[str, pa.Table] = field(default_factory=dict)
@@ -53,7 +61,7 @@ class Selection:
     @property
     def names(self) -> list[str]:
         """Every filter, in the order in which they are applied."""
-        return [filter_.name for filter_ in (*self.recipe.filters, *self.recipe.select)]
+        return [filter_.name for filter_ in (*self.filters, *self.recipe.select)]
 
     @property
     def undecided(self) -> int:
@@ -69,15 +77,10 @@ class WhatIf:
         self.folder = existing(run)
         self.number = decided_round(self.folder, number)
         self.recipe = recorded_recipe(self.folder)
-        named = {filter_.name for filter_ in self.recipe.filters}
-        others = [name for name in read_json(self.folder.lock_file)["stages"]["scores"] if name not in named]
-        if others:
-            raise LimbeckError(
-                f"{run} uses filters that are not in its recipe ({', '.join(others)}), so it cannot be decided again"
-            )
+        self._others = _passed_as_objects(self.folder, self.recipe)
         self._score = score
-        recorded = read_table(self.folder.decisions(self.number))
-        self.before = Selection(self.recipe, read_json(self.folder.calibration), recorded)
+        recorded, filters = read_table(self.folder.decisions(self.number)), (*self.recipe.filters, *self._others)
+        self.before = Selection(self.recipe, filters, read_json(self.folder.calibration), recorded)
 
     def decide(self, settings: Sequence[str]) -> Selection:
         """Decide the round with `--set` overrides of its recipe; raises LimbeckError if one needs missing scores."""
@@ -90,19 +93,20 @@ class WhatIf:
                 )
             recipes.apply_override(data, setting)
         recipe = recipes.validate(data, "--set").resolved()
-        scores = {filter_.name: self._scored(filter_) for filter_ in recipe.filters}
-        calibration = self._calibration(recipe, scores)
-        bounds = freeze([(filter_.name, filter_.bounds) for filter_ in recipe.filters], calibration)
+        filters = (*recipe.filters, *self._others)
+        scores = {filter_.name: self._scored(filter_) for filter_ in filters}
+        calibration = self._calibration(recipe.calibration, filters, scores)
+        bounds = freeze([(filter_.name, filter_.bounds) for filter_ in filters], calibration)
         choices: dict[str, pa.Table] = {}
         with self._connect(self.number, scores) as connection:
             decisions = decide(connection, bounds, [filter_.build() for filter_ in recipe.select], choices.__setitem__)
         if recipe.target is not None:
             decisions = to_target(decisions, in_order(self.folder.candidates(self.number)), recipe.target.rows)
-        return Selection(recipe, calibration, decisions, choices)
+        return Selection(recipe, filters, calibration, decisions, choices)
 
     def kept_rows(self, selection: Selection) -> pa.Table:
         """The dataset rows of a selection."""
-        scores = {filter_.name: self._scored(filter_) for filter_ in selection.recipe.filters}
+        scores = {filter_.name: self._scored(filter_) for filter_ in selection.filters}
         with self._connect(self.number, scores) as connection:
             table = joined(connection, list(scores), evidence=True)
         assert table["candidate_id"].equals(selection.decisions["candidate_id"]), "both are in order of source and sample"
@@ -123,7 +127,7 @@ class WhatIf:
         Scores are reused if the filter measures the same; its bounds do not matter. Raises LimbeckError if there are none and
         the caller does not allow computing them.
         """
-        known = {before.name: before for before in self.recipe.filters}
+        known = {before.name: before for before in self.before.filters}
         before = known.get(filter_.name)
         if before is not None and before.serves(filter_):
             return self.folder.scores(self.number, filter_.name)
@@ -135,9 +139,11 @@ class WhatIf:
             self._score(self.folder, self.number, filter_, folder)
         return folder
 
-    def _calibration(self, recipe: Recipe, scores: Mapping[str, Path]) -> dict[str, Any]:
+    def _calibration(
+        self, config: CalibrationConfig, filters: Sequence[FilterConfig], scores: Mapping[str, Path]
+    ) -> dict[str, Any]:
         """The run's frozen bounds if they cover every calibrated bound, else bounds calibrated again on round 0's candidates."""
-        if recipe.calibration == self.recipe.calibration and _open(recipe) <= _open(self.recipe):
+        if config == self.recipe.calibration and _open(filters) <= _open(self.before.filters):
             return self.before.calibration
         if self.number and any("selections" in folder.parts for folder in scores.values()):
             raise LimbeckError(
@@ -145,7 +151,7 @@ class WhatIf:
             )
         with self._connect(0, {name: self.folder.scores(0, name) for name in scores} if self.number else scores) as connection:
             table = joined(connection, list(scores))
-        return calibrate(table, [(filter_.name, filter_.bounds) for filter_ in recipe.filters], recipe.calibration.pass_rate)
+        return calibrate(table, [(filter_.name, filter_.bounds) for filter_ in filters], config.pass_rate)
 
     def _connect(self, number: int, scores: Mapping[str, Path]) -> "duckdb.DuckDBPyConnection":
         return connect_parts(self.folder.candidates(number), scores, self.folder.sources("train"))
@@ -211,18 +217,21 @@ def sweep(whatif: WhatIf, settings: Sequence[str], swept: Sweep) -> Iterator[dic
 
 def parse_sweep(text: str) -> Sweep:
     """Parse `filters.pmi.min_faithfulness=0.1:0.6:0.05` (the last value included); raises LimbeckError if it is malformed."""
-    key, equals, span = text.partition("=")
+    key, _, span = text.partition("=")
     try:
-        low, high, step = (float(number) for number in span.split(":"))
-    except ValueError:
-        low, high, step = 0.0, -1.0, 1.0
-    number = int((high - low) / step + 1e-9) + 1 if step > 0 else 0
-    if not key or not equals or not 1 <= number <= MOST_SWEPT:
+        low, high, step = (Decimal(number) for number in span.split(":"))
+        if not all(math.isfinite(float(number)) for number in (low, high, step)) or low > high or step <= 0:
+            raise ValueError
+        count = int((high - low) // step) + 1
+    except (ValueError, ArithmeticError):
+        count = 0
+    if not key or not 1 <= count <= MOST_SWEPT:
         raise LimbeckError(
-            f"--sweep {text}: expected a bound, '=' and low:high:step with at most {MOST_SWEPT} values, as in "
-            "filters.pmi.min_faithfulness=0.1:0.6:0.05"
+            f"--sweep {text}: expected a bound, '=' and low:high:step with at most {MOST_SWEPT} values (three finite numbers, "
+            "low <= high, step > 0), as in filters.pmi.min_faithfulness=0.1:0.6:0.05"
         )
-    return Sweep(key, tuple(round(low + index * step, 12) for index in range(number)))
+    whole = low == low.to_integral_value() and step == step.to_integral_value()  # bounds that count take only integers
+    return Sweep(key, tuple(int(low + index * step) if whole else float(low + index * step) for index in range(count)))
 
 
 def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[str]) -> Path:
@@ -235,13 +244,13 @@ def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[st
             f"cannot decide {selection.undecided} row{'' if selection.undecided == 1 else 's'}, since a needed score was "
             "skipped; nothing was written. Keep the bounds that skipped it, or score all: --set filters.NAME.lazy=false --score"
         )
+    if not re.fullmatch(NAME, name):
+        raise LimbeckError(f"--apply {name!r}: a selection's name begins with a-z or 0-9 and has only these, '_' and '-'")
     folder = whatif.folder.selection(whatif.number, name)
-    if folder.exists():
-        raise LimbeckError(f"{folder} already exists; choose another name, or remove it")
     rows = funnel(selection.decisions, selection.names)
     if not rows.kept:
         raise LimbeckError("no candidate passes these bounds, so there is no dataset to write")
-    with publishing(folder) as temporary:
+    with publishing(folder, once="choose another name, or remove it") as temporary:
         write_table(temporary / "decisions.parquet", selection.decisions, DECISIONS)
         for filter_name, table in selection.choices.items():
             write_table(temporary / "choices" / f"{filter_name}.parquet", table)
@@ -253,11 +262,31 @@ def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[st
     return folder
 
 
-def _open(recipe: Recipe) -> set[tuple[str, str, str, float | None]]:
-    """The calibrated bounds of a recipe."""
+def _passed_as_objects(folder: RunFolder, recipe: Recipe) -> tuple[FilterConfig, ...]:
+    """The filters that were passed to a run as objects, with their recorded bounds.
+
+    Raises LimbeckError for a set-wise one: it would have to choose among other survivors, and it is not recorded.
+    """
+    stages = read_json(folder.lock_file)["stages"]
+    named = {filter_.name for filter_ in (*recipe.filters, *recipe.select)}
+    if unknown := [name for name in stages["decisions"]["select"] if name not in named]:
+        raise LimbeckError(
+            f"{folder.path} was made with the set-wise filter object {unknown[0]!r}, which its folder does not record, so it "
+            "cannot be decided again; decide again in Python, or put a set-wise filter of the recipe in its place"
+        )
+    bounds = stages["decisions"]["bounds"]
+    return tuple(
+        RecordedFilter(name=name, recorded=tuple(Bound(**bound) for bound in bounds[name]), data=data)
+        for name, data in stages["scores"].items()
+        if name not in named
+    )
+
+
+def _open(filters: Sequence[FilterConfig]) -> set[tuple[str, str, str, float | None]]:
+    """The calibrated bounds of filters."""
     return {
         (filter_.name, bound.column, bound.calibrate, bound.false_acceptance)
-        for filter_ in recipe.filters
+        for filter_ in filters
         for bound in filter_.bounds
         if bound.calibrate is not None
     }

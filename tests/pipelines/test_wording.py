@@ -26,8 +26,14 @@ def refused(*settings: str) -> str:
         ("seed=1.5", "seed: expected an integer (it is 1.5)"),
         ("calibration.pass_rate=2", "calibration.pass_rate: must be at most 1.0 (it is 2)"),
         ("student.learning_rate=.inf", "student.learning_rate: expected a finite number (it is inf)"),
-        ("filters.pmi.min_faithfulness=nan", "filters.pmi.min_faithfulness: expected a number, 'calibrated' or a mapping (it is 'nan')"),
-        ("filters.pmi.min_faithfulness={false_acceptance: x}", "filters.pmi.min_faithfulness.false_acceptance: expected a number"),
+        (
+            "filters.pmi.min_faithfulness=nan",
+            "filters.pmi.min_faithfulness: expected a number, 'calibrated' or a mapping (it is 'nan')",
+        ),
+        (
+            "filters.pmi.min_faithfulness={false_acceptance: x}",
+            "filters.pmi.min_faithfulness.false_acceptance: expected a number",
+        ),
         ("filters.pmi.min_faithfulness={false_acceptanc: 1}", "unknown key 'false_acceptanc'; did you mean 'false_acceptance'?"),
         ("sources.split={train: a}", "sources.split.train: expected a number (it is 'a')"),
         ("sources.kind=jsn", "sources: unknown kind 'jsn'; did you mean 'jsonl'?"),
@@ -75,7 +81,9 @@ def test_text_that_resembles_one_stays_text(text: str) -> None:
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["kind", "samples", "train", "x"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["kind", "samples", "train", "x"]), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 

@@ -141,7 +141,7 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(run: Path, tmp_pa
         export(small_run(tmp_path / "run", TURNS), 0, "alpaca", out)
     with pytest.raises(LimbeckError, match="did you mean alpaca"):
         export(run, 0, "alpacca", out)
-    with pytest.raises(LimbeckError, match="a finished dataset"):
+    with pytest.raises(LimbeckError, match="no dataset of round 7; rounds with a dataset: 0"):
         export(run, 7, "messages", out)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     out.write_text("mine")
@@ -153,5 +153,5 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(run: Path, tmp_pa
 def test_a_dataset_that_is_not_finished_is_not_exported(tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", CHAT)
     (run / "rounds" / "000" / "dataset" / "_done.json").unlink()
-    with pytest.raises(LimbeckError, match="no round has a finished dataset"):
+    with pytest.raises(LimbeckError, match="is not finished yet; resume the run"):
         export(run, None, "messages", tmp_path / "out")

@@ -3,18 +3,25 @@
 import hashlib
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers.charts import Chart, charts, number
 from helpers.commands import limbeck
 from helpers.tiny_run import recipe, write_recipe
+from limbeck.corpus.earlier_runs import read_run
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import read_parts, read_table
 from limbeck.pipelines.console.whatif import plot_sweep
 from limbeck.pipelines.driver.rescore import score_here
-from limbeck.pipelines.runs.whatif import WhatIf, compare, counts, parse_sweep, sweep
+from limbeck.pipelines.runs.inspect import candidates
+from limbeck.pipelines.runs.whatif import Sweep, WhatIf, apply, compare, counts, parse_sweep, sweep
 
 
 @pytest.fixture(scope="module")
@@ -180,9 +187,85 @@ def test_faults_are_one_sentence(run: Path, arguments: list[str], words: str) ->
     assert done.returncode == 1 and words in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_a_sweep_includes_its_last_value() -> None:
-    assert parse_sweep("a=0.1:0.6:0.05").values[-1] == 0.6 and len(parse_sweep("a=0.1:0.6:0.05").values) == 11
-    assert parse_sweep("a=0:0:1").values == (0.0,)
+def test_a_sweep_includes_its_last_value_and_its_values_are_exact() -> None:
+    assert parse_sweep("a=0.1:0.6:0.05").values == (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+    assert parse_sweep("a=-0.1:0.1:0.1").values == (-0.1, 0.0, 0.1)
+    assert parse_sweep("a=1e-15:3e-15:1e-15").values == (1e-15, 2e-15, 3e-15)
+    assert parse_sweep("a=0:0:1").values == (0,)
+
+
+def test_a_sweep_of_whole_numbers_can_vary_a_bound_that_counts(run: Path) -> None:
+    values = parse_sweep("filters.length.min_output_tokens=1:21:10").values
+    assert values == (1, 11, 21) and all(isinstance(value, int) for value in values)
+    kept = [point["kept"] for point in sweep(WhatIf(run), ["select=[]"], Sweep("filters.length.min_output_tokens", values))]
+    assert kept == sorted(kept, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "span",
+    ["", "0.1", "0.1:0.6", "0.1:0.6:0.05:1", "a:b:c", "0.6:0.1:1", "0:1:0", "0:1:-1", "1:0:-1", "nan:0.6:0.1", "0:inf:0.1"]
+    + ["0:1:nan", "0:1:inf", "0:1:1e-9", "0:1e999:1e998", "0:1:1e-400", "::", "0::1", "sNaN:1:1"],
+)
+def test_what_is_no_sweep_is_one_sentence(span: str) -> None:
+    with pytest.raises(LimbeckError, match="low:high:step"):
+        parse_sweep(f"filters.pmi.min_faithfulness={span}")
+
+
+@given(st.text(max_size=12) | st.lists(st.floats(), min_size=3, max_size=3).map(lambda numbers: ":".join(map(repr, numbers))))
+def test_whatever_the_text_a_sweep_is_refused_or_rises_from_low_to_high(span: str) -> None:
+    try:
+        values = parse_sweep(f"key={span}").values
+    except LimbeckError:
+        return
+    low, high, step = (float(number) for number in span.split(":"))
+    assert low == float(values[0]) and float(values[-1]) <= high and Decimal(values[-1]) + 2 * Decimal(step) > Decimal(high)
+    assert list(values) == sorted(values) and 1 <= len(values) <= 1000
+
+
+@pytest.mark.parametrize("name", ["../student", "../../../x", "/tmp/x", ".scores", "", "a/b", "A", "a\n", "-a", "a.b", "x\0"])
+def test_a_selection_has_a_name_and_no_path(run: Path, name: str) -> None:
+    trial, before = WhatIf(run), digest(run)
+    with pytest.raises(LimbeckError, match="a selection's name has only"):
+        apply(trial, trial.decide([]), name, [])
+    assert digest(run) == before and not (run / "rounds/000/selections" / name / "selection.json").exists()
+
+
+def test_of_several_selections_with_one_name_exactly_one_is_written(run: Path) -> None:
+    trial, barrier = WhatIf(run), threading.Barrier(8)
+    selection = trial.decide([])
+
+    def attempt(number: int) -> int | None:
+        barrier.wait()
+        try:
+            apply(trial, selection, "raced", [f"calibration.parts={number}"])
+        except LimbeckError as error:
+            assert "raced" in str(error) and "choose another name, or remove it" in str(error)
+            return None
+        return number
+
+    with ThreadPoolExecutor(8) as threads:
+        winners = [number for number in threads.map(attempt, range(8)) if number is not None]
+    written = json.loads((run / "rounds/000/selections/raced/selection.json").read_text())
+    assert [f"calibration.parts={number}" for number in winners] == written["settings"]
+
+
+def test_a_selection_is_inspected_exported_and_a_source(run: Path, tmp_path: Path) -> None:
+    trial = WhatIf(run)
+    selection = trial.decide(["select=[]"])
+    apply(trial, selection, "all", ["select=[]"])
+    kept = set(selection.decisions.filter(selection.decisions["kept"])["candidate_id"].to_pylist())
+    own = set(candidates(run, kept=True, limit=None)["candidate_id"].to_pylist())
+    shown = limbeck("inspect", run, "--selection", "all", "--kept", "--limit", 1000, "--json")
+    assert {row["candidate_id"] for row in json.loads(shown.stdout)} == kept > own
+    exported = limbeck("export", run, "--selection", "all", "--out", tmp_path / "all.jsonl")
+    assert exported.returncode == 0 and len((tmp_path / "all.jsonl").read_text().splitlines()) == len(kept)
+    rows = list(read_run(str(run), "last", "all"))
+    assert {row.origin.rpartition(":")[2] for row in rows} == kept
+    limbeck("export", run, "--selection", "all", "--format", "alpaca", "--out", tmp_path / "alpaca")
+    assert list(json.loads((tmp_path / "alpaca/dataset_info.json").read_text())) == ["run-round-0-all"]
+    for verb in (["inspect"], ["export", "--out", tmp_path / "x"]):
+        done = limbeck(*verb, run, "--selection", "al")
+        assert done.returncode == 1 and "has no selection 'al'; it has" in done.stderr
 
 
 def test_a_sweep_keeps_the_other_settings(run: Path) -> None:
