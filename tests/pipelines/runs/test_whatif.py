@@ -218,7 +218,7 @@ def test_whatever_the_text_a_sweep_is_refused_or_rises_from_low_to_high(span: st
     except LimbeckError:
         return
     low, high, step = (float(number) for number in span.split(":"))
-    assert low == float(values[0]) and float(values[-1]) <= high and Decimal(values[-1]) + 2 * Decimal(step) > Decimal(high)
+    assert low == float(values[0]) and float(values[-1]) <= high and Decimal(values[-1]) + 2 * Decimal(step) >= Decimal(high)
     assert list(values) == sorted(values) and 1 <= len(values) <= 1000
 
 
