@@ -70,9 +70,10 @@ def _shown(data: Any, path: Path) -> str:
     """The path as `--set` takes it, before a colon; a filter is called by its name if no other has it."""
     steps, node = [], data
     for step in path:
-        listed = isinstance(step, int) and path[0] in ("filters", "select")
-        names = [_name(entry) for entry in node] if listed else []
-        steps.append(names[step] if listed and names[step] and names.count(names[step]) == 1 else str(step))
+        steps.append(str(step))
+        if isinstance(step, int) and path[0] in ("filters", "select"):
+            names = [_name(entry) for entry in node]
+            steps[-1] = (names.count(names[step]) == 1 and names[step]) or str(step)
         node = node[step] if isinstance(step, int) or step in node else None
     return ".".join(steps) + ": " if steps else ""
 
