@@ -138,6 +138,11 @@ def _fixed_part(pattern: str) -> str:
     return str(Path(*parts[:fixed])) if fixed else "."
 
 
+def reason_without_details(reason: str) -> str:
+    """The reason of an unusable row without what differs from row to row: "same content as a.txt" is "same content"."""
+    return reason.split(":")[0].split(" as ")[0]
+
+
 def text_row(origin: str, text: object, reference: object) -> RawRow:
     """Decode and check one document and its reference; a row without a text carries a reason."""
     try:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, assert_never
@@ -13,7 +14,7 @@ from limbeck.corpus.config import Config
 from limbeck.corpus.earlier_runs import read_run
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.packages import read_packages
-from limbeck.corpus.readers import RawRow, read_huggingface, read_jsonl, read_parquet, read_text
+from limbeck.corpus.readers import RawRow, read_huggingface, read_jsonl, read_parquet, read_text, reason_without_details
 from limbeck.corpus.records import VARY, read_conversations, read_labelled, read_seeds
 from limbeck.corpus.salience import document_frequencies, salient_spans
 from limbeck.corpus.schemas import SOURCES
@@ -300,7 +301,10 @@ def read_sources(config: SourcesConfig, tokenizer: Tokenizer, seed: int) -> pa.T
     else:
         usable, rejected = _read_usable(config, tokenizer, seed)
     count = len(usable) + len(rejected)
-    splits = assign_splits({source.source_id: source.group for source in usable}, config.split, seed)
+    try:
+        splits = assign_splits({source.source_id: source.group for source in usable}, config.split, seed)
+    except LimbeckError as error:
+        raise LimbeckError(f"{error}{_others(rejected)}") from error
     usable = [replace(source, split=splits[source.source_id]) for source in usable]
     left_over = [_rejected(source, "more than the split asks for") for source in usable if source.split is None]
     used = [source for source in usable if source.split is not None]
@@ -454,6 +458,13 @@ def _table(sources: list[_Source]) -> pa.Table:
         "record": [None if source.row.record is None else _as_json(source.row.record) for source in sources],
     }
     return pa.table(columns, schema=SOURCES)
+
+
+def _others(rejected: list[_Source]) -> str:
+    """How many rows are unusable, by reason without its details, in brackets; "" if none is."""
+    reasons = Counter(reason_without_details(str(source.row.reason)) for source in rejected)
+    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    return f" (not usable: {counts})" if counts else ""
 
 
 def _nothing_usable(config: AnySources, rejected: list[_Source]) -> str:

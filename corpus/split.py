@@ -94,9 +94,11 @@ def assign_splits(groups: Mapping[str, str], split: Split, seed: int) -> dict[st
     sizes = Counter(groups.values())
     wanted = [name for name in SPLITS if getattr(split, name)]
     if len(sizes) < len(wanted):
+        usable = "1 usable document" if len(groups) == 1 else f"{len(groups)} usable documents"
+        alike = f" in only {len(sizes)} near-duplicate group{'s' * (len(sizes) > 1)}" if len(sizes) < len(groups) else ""
+        way_out = "raise sources.near_duplicate_threshold, " if alike else ""
         raise LimbeckError(
-            f"{len(groups)} usable documents form only {len(sizes)} near-duplicate groups, too few for {', '.join(wanted)}; "
-            "add documents, raise near_duplicate_threshold, or set a split to 0"
+            f"{usable}{alike}: too few for {', '.join(wanted)}; add documents, {way_out}or set a split to 0 in sources.split"
         )
     chosen: dict[str, str | None] = {}
     order = sorted(sizes, key=lambda group: (-sizes[group], derive_seed(seed, "split", group)))
@@ -116,7 +118,8 @@ def _targets(split: Split, documents: int) -> dict[str, int]:
     if all(isinstance(share, int) or share == 0 for share in shares.values()):
         if sum(shares.values()) > documents:
             asked = " + ".join(f"{share} {name}" for name, share in shares.items())
-            message = f"the split needs {asked} documents, but only {documents} are usable; lower the counts, or give fractions"
+            are = "1 is" if documents == 1 else f"{documents} are"
+            message = f"sources.split needs {asked} documents, but only {are} usable; lower the counts, or give fractions"
             raise LimbeckError(message)
         return {name: int(share) for name, share in shares.items()}
     exact = {name: share * documents for name, share in shares.items()}

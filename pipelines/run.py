@@ -178,7 +178,7 @@ def read_documents(context: Context) -> None:
         found = done(place) or {}
     words = {key: found[key] for key in ("used", "train", "dev", "test")}
     words["rows_are"] = found.get("rows_are", "documents")  # as recorded by older versions
-    context.events.emit("sources_read", **words, rejected=sum(found["rejected"].values()))
+    context.events.emit("sources_read", **words, rejected=sum(found["rejected"].values()), reasons=found["rejected"])
 
 
 def _open(

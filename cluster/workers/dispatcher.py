@@ -53,7 +53,7 @@ class Dispatcher:
 
     def _take(self, job: PartJob, part: str) -> PartReport:
         """Run a job on a part, concurrently at first; alone after a death; by bisection after two deaths alone, or an error."""
-        report, deaths = PartReport(job.stage, part, self._pool), 0
+        report, deaths = PartReport(job.stage, part, self._pool, job.subject), 0
         with self._timed(self._lease.shared(job.concurrent), report):
             try:
                 return self._run(job, part, report)

@@ -34,6 +34,11 @@ class PartJob(Protocol):
         ...
 
     @property
+    def subject(self) -> str:
+        """The model or control whose rows it computes, if several pass through the same stage; otherwise empty."""
+        ...
+
+    @property
     def pool(self) -> PoolName:
         """The pool that computes it, if filters have their own workers."""
         ...
@@ -79,6 +84,7 @@ class PartReport:
     stage: str
     part: str
     pool: PoolName = "teachers"
+    subject: str = ""
     rows: int = 0
     seconds: float = 0.0
     model_seconds: float = 0.0

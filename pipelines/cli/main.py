@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import limbeck
+from limbeck.corpus.errors import LimbeckError
 from limbeck.pipelines.cli.critic import app as critic
 from limbeck.pipelines.cli.ngram import app as ngram
 
@@ -94,6 +95,8 @@ def preview(
 
     found = take(recipes.load(recipe, overrides, merged), sources)
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
+    if found["problem"]:
+        raise LimbeckError(found["problem"])
 
 
 @app.command()
@@ -294,8 +297,6 @@ def main() -> None:
 
 
 def _exit_code() -> int:
-    from limbeck.corpus.errors import LimbeckError
-
     try:
         code = int(app(standalone_mode=False) or 0)
         return _interrupted() if code == 130 else code  # typer turns Ctrl-C into this value

@@ -27,6 +27,7 @@ def show(found: dict[str, Any]) -> None:
         print(
             f"estimate: {cost['candidates']} candidates; tokens: "
             + ", ".join(f"{name} {n:,}" for name, n in cost["tokens"].items())
+            + (f", if {cost['acceptance']:.0%} of the candidates are accepted" if "acceptance" in cost else "")
         )
         if "seconds" in cost:
             print(

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,11 @@ def watching(*, panel: bool | None = None) -> Iterator[Listener]:
     if panel is None:
         panel = sys.stderr.isatty()
     if not panel:
-        yield plain_lines
+        lines = PlainLines()
+        try:
+            yield lines
+        finally:
+            lines.close()
         return
     from rich.console import Console
     from rich.live import Live
@@ -30,11 +35,46 @@ def watching(*, panel: bool | None = None) -> Iterator[Listener]:
         yield state.take
 
 
-def plain_lines(event: dict[str, Any]) -> None:
-    """Print one line per event that `sentence` describes, with the time of day."""
-    line = sentence(event)
-    if line:
-        print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+class PlainLines:
+    """A listener that prints one line per event that `sentence` describes, with the time of day.
+
+    While a student is trained there are no events, so the trainer's progress is printed every `interval` seconds, if it moved.
+    """
+
+    def __init__(self, interval: float = 30.0) -> None:
+        self._interval = interval
+        self._watching: tuple[threading.Event, threading.Thread] | None = None
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Print an event."""
+        self.close()
+        if line := sentence(event):
+            _print(line)
+        if event["event"] == "training_started":
+            stop = threading.Event()
+            thread = threading.Thread(target=self._follow, args=(event, stop), daemon=True)
+            self._watching = stop, thread
+            thread.start()
+
+    def close(self) -> None:
+        """Stop following a training."""
+        if self._watching is not None:
+            stop, thread = self._watching
+            stop.set()
+            thread.join()
+            self._watching = None
+
+    def _follow(self, event: dict[str, Any], stop: threading.Event) -> None:
+        last = ""
+        while not stop.wait(self._interval):
+            now = training_progress(Path(event["progress"]), bar=False)
+            if now != last:
+                _print(f"round {event['round']}: training, {now}")
+            last = now
+
+
+def _print(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
 def sentence(event: dict[str, Any]) -> str:
@@ -44,7 +84,8 @@ def sentence(event: dict[str, Any]) -> str:
         rate = event["output_tokens"] / event["seconds"] if event["seconds"] else 0.0
         speed = f", {rate:.0f} tokens/s" if event["output_tokens"] else ""
         failed = f", {len(event['failed_rows'])} failed rows" if event["failed_rows"] else ""
-        return f"{event['stage']} {event['part']}: {event['rows']} rows in {event['seconds']:.1f} s{speed}{failed}"
+        subject = f" of {event['subject']}" if event.get("subject") else ""
+        return f"{event['stage']}{subject} {event['part']}: {event['rows']} rows in {event['seconds']:.1f} s{speed}{failed}"
     if kind == "selected":
         rejected = ", ".join(f"{name} {n}" for name, n in event["rejected_by"].items())
         return (
@@ -56,10 +97,14 @@ def sentence(event: dict[str, Any]) -> str:
         return f"round {event['round']}: student trained{steps}{loss}"
     if kind == "acceptance":
         return acceptance_words(event)
+    if kind == "sources_read":
+        splits = ", ".join(f"{event[split]} {split}" for split in ("train", "dev", "test"))
+        reasons = ", ".join(f"{count} {reason}" for reason, count in event.get("reasons", {}).items())
+        used = f"{event['used']} {event.get('rows_are', 'documents')}: {splits}"  # older runs do not say what rows are
+        return f"{used}; {event['rejected']} not used" + (f" ({reasons})" if reasons else "")
     templates = {
         "run_started": "run {name} in {folder}",
         "cluster": "{words}",
-        "sources_read": "{used} {rows_are}: {train} train, {dev} dev, {test} test; {rejected} not used",
         "stage_started": "{stage}: {parts} parts",
         "training_started": "round {round}: training a student on {rows} rows",
         "calibrated": "bounds calibrated: {pass_rate:.0%} of {candidates} candidates pass all of them",
@@ -68,7 +113,7 @@ def sentence(event: dict[str, Any]) -> str:
         "run_done": "done in {seconds:.0f} s; report: {report}",
         "run_failed": "stopped: {words}",
     }
-    return templates[kind].format(**{"rows_are": "documents"} | event) if kind in templates else ""  # older runs: documents
+    return templates[kind].format(**event) if kind in templates else ""
 
 
 class State:
@@ -130,13 +175,14 @@ class State:
         return _clock(elapsed / self._parts_done * (self._parts - self._parts_done))
 
 
-def training_progress(path: Path) -> str:
-    """The latest progress that the trainer has written, as a sentence."""
+def training_progress(path: Path, *, bar: bool = True) -> str:
+    """The latest progress that the trainer has written, as a sentence; `bar`: with a progress bar before it."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
         return "starting"
-    return f"{_bar(found['step'], found['steps'])} {found['unit']} {found['step']} of {found['steps']}, loss {found['loss']:.3f}"
+    drawn = f"{_bar(found['step'], found['steps'])} " if bar else ""
+    return f"{drawn}{found['unit']} {found['step']} of {found['steps']}, loss {found['loss']:.3f}"
 
 
 def _bar(done: int, total: int, width: int = 24) -> str:

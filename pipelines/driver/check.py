@@ -1,5 +1,6 @@
 """Validate a recipe before it runs: models, context lengths, memory, disk, cluster; and estimate the cost of the run."""
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -22,8 +23,10 @@ from limbeck.pipelines.kinds import packages_of
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.dataset import COLUMNS
 from limbeck.pipelines.runs.events import read_events
+from limbeck.pipelines.runs.folder import RunFolder, being_run, lock_holder, refuse_other_run
 from limbeck.pipelines.runs.funnel import rejected_sources
 from limbeck.pipelines.runs.rows import ControlCodeRows
+from limbeck.pipelines.runs.stages import stages_of
 
 # measured on two CPU cores with a 135M model in bfloat16; used only for the estimate
 REFERENCE_PARAMETERS = 135e6
@@ -116,8 +119,10 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
             found["documents"], found["rejected_sources"] = _documents(recipe)
             found["rows_are"] = recipe.sources.rows_are
             found["estimate"] = estimate(recipe, found["documents"], models["teacher.model"].parameters)
+            problems += _target_problems(recipe, found["documents"])
         except LimbeckError as error:
             problems += [problem for problem in [f"sources: {error}"] if problem not in problems]
+        problems += _folder_problems(recipe, out)
     problems += _code_problems(recipe)
     said = [event for event in read_events(out / "events.jsonl") if event["event"] == "acceptance"]
     if said:
@@ -128,9 +133,13 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
 def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict[str, Any]:
     """Estimate tokens and seconds of the run from counts: within a factor of about two on CPUs, too high on GPUs.
 
-    Without `parameters` (the teacher is on a server), seconds are omitted.
+    Without `parameters` (the teacher is on a server), seconds are omitted. With a target, a round draws from as many sources as
+    it needs if `acceptance` of the candidates are accepted: the recipe's pass rate, an assumption until some are decided.
     """
     split = {name: documents[name] for name in ("train", "dev", "test")}
+    each = max(1, recipe.generator.needs.candidates)
+    if recipe.target is not None:
+        split["train"] = min(split["train"], math.ceil(recipe.target.rows / (recipe.calibration.pass_rate * each)))
     length = documents["document_tokens"] / max(1, documents["used"])
     needs, settings = recipe.generator.needs, recipe.evaluation
     new, samples = needs.new_tokens * 0.6, needs.completions
@@ -139,15 +148,40 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     drawn += models * split["test"] * settings.samples
     judged = drawn + split["test"] * (2 + settings.samples)
     scored = judged * (length + 3 * new) * sum(filter_.cost >= Cost.MODEL for filter_ in recipe.filters)
-    rows = recipe.calibration.pass_rate * split["train"] * samples
+    rows = recipe.calibration.pass_rate * split["train"] * each
     trained = sum(student.passes for student in recipe.students) * rows * (length + needs.prompt_tokens / 2 + new)
     tokens = {"complete": drawn * new, "logprobs": scored, "train": trained}
     found: dict[str, Any] = {"candidates": drawn, "tokens": {name: round(count) for name, count in tokens.items()}}
+    if recipe.target is not None:
+        found["acceptance"] = recipe.calibration.pass_rate
     if parameters:
         speed = REFERENCE_PARAMETERS / parameters * (os.cpu_count() or 1) / REFERENCE_CORES
         seconds = {name: round(count / (TOKENS_PER_SECOND[name] * speed), 1) for name, count in tokens.items()}
         found["seconds"] = {**seconds, "total": round(sum(seconds.values()), 1)}
     return found
+
+
+def _target_problems(recipe: Recipe, documents: dict[str, int]) -> list[str]:
+    """A target cannot exceed the candidates of all train sources."""
+    each, most = recipe.generator.needs.candidates, documents["train"] * recipe.generator.needs.candidates
+    if recipe.target is None or recipe.target.rows <= most:
+        return []
+    sources = f"{documents['train']} train {recipe.sources.rows_are}"
+    return [
+        f"target: {recipe.target.rows} rows are more than {sources} with {each} candidates each can give; lower target, "
+        "add sources, or draw more candidates of each"
+    ]
+
+
+def _folder_problems(recipe: Recipe, out: Path) -> list[str]:
+    """Why `run` would refuse the folder: it belongs to another recipe, to something else, or to a living driver."""
+    folder, resolved = RunFolder(out.absolute()), recipe.resolved()
+    try:
+        refuse_other_run(folder, stages_of(resolved, resolved.filters, resolved.select, resolved.teacher.folder()))
+    except LimbeckError as error:
+        return [str(error)]
+    holder = lock_holder(folder)
+    return [being_run(folder, holder)] if holder else []
 
 
 def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:

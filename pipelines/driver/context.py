@@ -138,9 +138,10 @@ def held_out_lane(context: Context, split: str, subject: str, engine: EngineConf
                 run_seed=context.recipe.seed,
                 round=HELD_OUT,
                 engine=context.counted(engine),
+                subject=subject,
             )
         )
-    jobs += score_jobs(context, split, split, folder / "candidates", folder / "scores")
+    jobs += score_jobs(context, split, split, folder / "candidates", folder / "scores", subject=subject)
     return Lane(jobs, part_names(context.held_out(split)))
 
 
@@ -171,7 +172,7 @@ def earlier_index(context: Context, round_number: int) -> str | None:
 
 
 def score_jobs(
-    context: Context, stage: str, split: str, candidates: Path, out: Path, earlier: str | None = None
+    context: Context, stage: str, split: str, candidates: Path, out: Path, earlier: str | None = None, subject: str = ""
 ) -> list[ScoreJob]:
     """One job per filter, cheap ones first; a `lazy` filter skips rows that those reject, on train candidates only.
 
@@ -191,6 +192,7 @@ def score_jobs(
                 out=out / filter_.name,
                 filter=_for_run(context, filter_, earlier),
                 cheaper=tuple(done_before) if lazy else (),
+                subject=subject,
             )
         )
         if not filter_.lazy:  # a lazy filter leaves rows without a score, so others cannot rely on it

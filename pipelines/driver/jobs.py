@@ -40,6 +40,7 @@ class GenerateJob:
     round: int
     engine: "EngineConfig"
     accepted: Path | None = None  # the task pool of this wave, in addition to the generator's seeds
+    subject: str = ""
     pool: ClassVar[PoolName] = "teachers"
 
     @property
@@ -154,6 +155,7 @@ class ScoreJob:
     out: Path
     filter: FilterConfig
     cheaper: Sequence[Cheaper] = ()
+    subject: str = ""
     pool: ClassVar[PoolName] = "critics"
 
     @property

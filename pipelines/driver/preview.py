@@ -5,20 +5,22 @@ from typing import Any
 
 import pyarrow as pa
 
+from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.generators.contract import TEACHER
 from limbeck.generators.runner import Runner
 from limbeck.pipelines.driver.jobs import with_sources
 from limbeck.pipelines.driver.placing import loads_models
 from limbeck.pipelines.recipe import Recipe
-from limbeck.pipelines.runs.calibrate import calibrate, freeze
+from limbeck.pipelines.runs.calibrate import absolute, calibrate, freeze
 from limbeck.pipelines.runs.select import connect, decide, joined
 
 
 def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
     """Draw, score and filter candidates for the first `documents` train sources; nothing is written.
 
-    Calibrated bounds are computed from these few candidates, so they are only a rough indication.
+    Calibrated bounds are computed from these few candidates, so they are only a rough indication. If that is impossible, because
+    too few pass the other bounds, `problem` says why, and only the other bounds decide.
     """
     from limbeck.cluster.engines.model_cache import Engines
     from limbeck.corpus.sources import read_sources
@@ -27,8 +29,6 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
     recipe = recipe.resolved()
     problems = find_problems(recipe, Path.cwd())
     if problems:
-        from limbeck.corpus.errors import LimbeckError
-
         raise LimbeckError("; ".join(problems))
     if loads_models(recipe):
         import torch
@@ -48,8 +48,13 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
     connection = connect(candidates, scores, sources)
     bounds = [(filter_.name, filter_.bounds) for filter_ in recipe.filters]
     rows = joined(connection, [filter_.name for filter_ in recipe.filters])
-    calibration = calibrate(rows, bounds, recipe.calibration.pass_rate)
-    decisions = decide(connection, freeze(bounds, calibration), [filter_.build() for filter_ in recipe.select])
+    problem = None
+    try:
+        calibration = calibrate(rows, bounds, recipe.calibration.pass_rate)
+        frozen = freeze(bounds, calibration)
+    except LimbeckError as error:
+        calibration, frozen, problem = {"bounds": {}, "note": ""}, absolute(bounds), str(error)
+    decisions = decide(connection, frozen, [filter_.build() for filter_ in recipe.select])
     texts = {row["source_id"]: row for row in sources.to_pylist()}
     shown = [
         {
@@ -65,7 +70,8 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
         }
         for row, verdict in zip(rows.to_pylist(), decisions.to_pylist(), strict=True)
     ]
-    return {"name": recipe.name, "bounds": calibration["bounds"], "note": calibration["note"], "candidates": shown}
+    facts = {"bounds": calibration["bounds"], "note": calibration["note"], "problem": problem}
+    return {"name": recipe.name, **facts, "candidates": shown}
 
 
 def show(found: dict[str, Any]) -> None:
@@ -91,4 +97,5 @@ def show(found: dict[str, Any]) -> None:
         said = (f"{name.rpartition('.')[2]} {value:.3g}" for name, value in row["scores"].items() if "log_p" not in name)
         console.print(Text("  " + ", ".join(said), style="dim"))
     kept = sum(row["kept"] for row in found["candidates"])
-    console.print(f"\n{kept} of {len(found['candidates'])} candidates kept, with bounds calibrated on these few", highlight=False)
+    how = "by the bounds that are numbers" if found["problem"] else "with bounds calibrated on these few"
+    console.print(f"\n{kept} of {len(found['candidates'])} candidates kept, {how}", highlight=False)

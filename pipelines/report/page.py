@@ -41,6 +41,7 @@ def render(folder: RunFolder, report: Report) -> str:
         split=headline_split(report),
         headline=headline(report),
         inputs=held_out_inputs(report),
+        unmeasured=unmeasured(report),
         measures=_measures(report),
         histograms=histograms,
         binary=binary,
@@ -89,6 +90,20 @@ def headline(report: Report) -> list[tuple[str, EvaluationRow]]:
 def held_out_inputs(report: Report) -> str:
     """What the held-out inputs are called."""
     return next((round.task.inputs for round in reversed(report.rounds) if round.task), "documents")
+
+
+def unmeasured(report: Report) -> list[str]:
+    """What a finished run could not measure, one sentence each: splits without sources, controls without rows."""
+    if not report.finished or report.sources is None:
+        return []
+    inputs = held_out_inputs(report)
+    found = [f"There are no {split} {inputs}." for split in ("dev", "test") if not getattr(report.sources, split)]
+    task = next((round.task for round in reversed(report.rounds) if round.task), None)
+    measured = {row.model for round in report.rounds for row in round.evaluation if row.split == "test"}
+    missing = [control for control in task.controls if control not in measured] if task and measured else []
+    why = {"mismatched": f"it needs outputs for at least two {inputs} that are not near-duplicates"}
+    needs = "they have no document"
+    return found + [f"The control {control} was not measured: {why.get(control, needs)}." for control in missing]
 
 
 def _measures(report: Report) -> dict[str, tuple[str, str]]:

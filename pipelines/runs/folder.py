@@ -122,24 +122,38 @@ def fingerprint(value: Any) -> str:
 
 
 def open_run(folder: RunFolder, stages: "Stages", facts: Mapping[str, Any], recipe_text: str) -> None:
-    """Start a run folder, or resume one of the same recipe.
+    """Start a run folder, or resume one of the same recipe; raises LimbeckError as `refuse_other_run` does."""
+    lock = {**_lock_of(stages), **json.loads(json.dumps(facts, default=str))}
+    before = refuse_other_run(folder, stages)
+    if before is not None and done(folder.path / "evaluation") is not None:
+        # nothing is computed any more: keep the record of what produced the results
+        lock |= {key: before.get(key, {}) for key in ("semantics", "packages")}
+    write_text(folder.recipe_file, recipe_text, replace=True)
+    write_json(folder.lock_file, lock, replace=True)
 
-    Raises LimbeckError if the data that determine a started stage have changed, naming the stage and the first different key. An
+
+def _lock_of(stages: "Stages") -> dict[str, Any]:
+    """The stages as lock.json holds them."""
+    lock = {"stages": stages.data, "semantics": stages.semantics, "packages": stages.packages}
+    return dict(json.loads(json.dumps(lock, default=str)))
+
+
+def refuse_other_run(folder: RunFolder, stages: "Stages") -> dict[str, Any] | None:
+    """Raise LimbeckError if a run of these stages can neither start nor resume in a folder; returns its lock.json, if any.
+
+    The data that determine a started stage must be the recorded ones; the error names the stage and the first different key. An
     unfinished run is also refused if a kind's semantics or the version of its package has changed since it was started.
     """
-    lock = {"stages": stages.data, "semantics": stages.semantics, "packages": stages.packages, **facts}
-    lock = json.loads(json.dumps(lock, default=str))
     if not folder.lock_file.exists():
+        if folder.path.is_file():
+            raise LimbeckError(f"{folder.path} is a file; choose another --out")
         if folder.path.exists() and any(p.name not in ("run.lock", "workers", "logs") for p in folder.path.iterdir()):
             raise LimbeckError(f"{folder.path} is not empty and is not a run folder (no lock.json); choose another --out")
-        write_text(folder.recipe_file, recipe_text, replace=True)
-        write_json(folder.lock_file, lock)
-        return
-    before = read_json(folder.lock_file)
+        return None
+    before: dict[str, Any] = read_json(folder.lock_file)
+    lock = _lock_of(stages)
     begun = [name for name in lock["stages"] if _begun(folder, name)]
-    if done(folder.path / "evaluation") is not None:  # nothing is computed any more: keep the record of what produced the results
-        lock |= {key: before.get(key, {}) for key in ("semantics", "packages")}
-    else:
+    if done(folder.path / "evaluation") is None:
         _refuse_other_versions(folder, before, lock, begun)
     recorded = stages.with_defaults(before["stages"])
     for name in begun:
@@ -150,8 +164,7 @@ def open_run(folder: RunFolder, stages: "Stages", facts: Mapping[str, Any], reci
                 f"{folder.path} belongs to another recipe: stage {name!r} differs ({difference}); use the recipe in "
                 f"{folder.recipe_file}, or choose another --out for this one"
             )
-    write_text(folder.recipe_file, recipe_text, replace=True)
-    write_json(folder.lock_file, lock, replace=True)
+    return before
 
 
 def _refuse_other_versions(folder: RunFolder, before: Mapping[str, Any], lock: Mapping[str, Any], begun: Sequence[str]) -> None:
@@ -213,10 +226,7 @@ def driving(folder: RunFolder) -> Iterator[str]:
         if holder is None:
             folder.run_lock.unlink(missing_ok=True)  # its driver is dead, or the file is truncated
             continue
-        raise LimbeckError(
-            f"{folder.path} is being run by process {holder['process']} on {holder['host']}; wait for it, or stop it with "
-            f"`limbeck stop {folder.path}`"
-        )
+        raise LimbeckError(being_run(folder, holder))
     _wait_for_orphans(folder)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(folder.run_lock, stop), daemon=True)
@@ -227,6 +237,14 @@ def driving(folder: RunFolder) -> Iterator[str]:
         stop.set()
         beat.join()
         folder.run_lock.unlink(missing_ok=True)
+
+
+def being_run(folder: RunFolder, holder: Mapping[str, Any]) -> str:
+    """That a live driver holds the run, and the way out."""
+    return (
+        f"{folder.path} is being run by process {holder['process']} on {holder['host']}; wait for it, or stop it with "
+        f"`limbeck stop {folder.path}`"
+    )
 
 
 def lock_holder(folder: RunFolder) -> dict[str, Any] | None:

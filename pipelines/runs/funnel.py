@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from limbeck.corpus.parts import done
+from limbeck.corpus.readers import reason_without_details
 from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.report_model import Rows, Sources
 from limbeck.pipelines.runs.select import BEYOND_TARGET, GENERATOR, UNDECIDED
@@ -36,5 +37,5 @@ def source_counts(folder: RunFolder) -> dict[str, Any] | None:
 
 def rejected_sources(table: pa.Table) -> dict[str, int]:
     """How many rows of a table of `SOURCES` are unusable, by reason; the details of a reason are left out."""
-    reasons = Counter(reason.split(":")[0].split(" as ")[0] for reason in table["reason"].drop_null().to_pylist())
+    reasons = Counter(map(reason_without_details, table["reason"].drop_null().to_pylist()))
     return {reason: reasons[reason] for reason in sorted(reasons)}

@@ -42,10 +42,11 @@ def show(found: dict[str, Any]) -> None:
     where = f" (process {driver['process']} on {driver['host']})" if driver else ""
     print(f"{found['run']}: {found['state']}{where}, {found['seconds']['total']:.0f} s of work")
     if found["state"] == "running":
-        print(f"stage: {found['stage']}, last event {found['seconds_since_last_event']:.0f} s ago")
+        print(f"stage: {found['stage'] or 'starting'}, last event {found['seconds_since_last_event']:.0f} s ago")
     if found["state"] == "stopped":
         words = found["last_words"] or found["last_event"]
-        print(f"stopped at {found['stage']}: {words}" + ("" if "rerun" in words else "; rerun the same command to resume"))
+        where = f"stopped at {found['stage']}" if found["stage"] else "stopped before its first stage"
+        print(f"{where}: {words}" + ("" if "rerun" in words else "; rerun the same command to resume"))
     if found["acceptance"]:
         print(f"round {found['acceptance']['round']}: {acceptance_words(found['acceptance'])}")
     for row in found["rounds"]:

@@ -241,8 +241,16 @@ def test_the_seed_draws_the_split() -> None:
     ("groups", "split", "message"),
     [
         ({"a": "a", "b": "b"}, Split(train=2, dev=1, test=1), "needs 2 train .* 1 dev .* 1 test documents, but only 2"),
-        ({"a": "g", "b": "g", "c": "g"}, Split(), "3 usable documents form only 1 near-duplicate group.* for train, dev, test"),
-        ({"a": "g", "b": "h", "c": "h"}, Split(), "3 usable documents form only 2 near-duplicate group.* for train, dev, test"),
+        (
+            {"a": "g", "b": "g", "c": "g"},
+            Split(),
+            "^3 usable documents in only 1 near-duplicate group: .* sources.split",
+        ),
+        (
+            {"a": "g", "b": "h", "c": "h"},
+            Split(),
+            "only 2 near-duplicate groups: too few for train, dev, test",
+        ),
         ({"a": "g", "b": "g"}, Split(train=0.5, dev=0, test=0.5), "only 1 near-duplicate group.* for train, test"),
     ],
 )

@@ -52,6 +52,7 @@ class NotingJob:
     folder: Path
     stage: str = "stage"
     concurrent: bool = True
+    subject: str = ""
     pool: PoolName = "teachers"
     seconds: float = 0.3
     victim: tuple[str, int | None] | None = None  # part and row (None: each) that crash the worker
