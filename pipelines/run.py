@@ -28,8 +28,9 @@ from limbeck.pipelines.driver.round import judged, select, train_student
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.report.build import write_report
 from limbeck.pipelines.runs.events import Events, Listener
-from limbeck.pipelines.runs.folder import RunFolder, driving, open_run
+from limbeck.pipelines.runs.folder import RunFolder, open_run
 from limbeck.pipelines.runs.funnel import rejected_sources
+from limbeck.pipelines.runs.lock import driving
 from limbeck.pipelines.runs.stages import stages_of
 
 if TYPE_CHECKING:

@@ -100,6 +100,7 @@ class PartReport:
             setattr(self, name, getattr(self, name) + done[name])
 
 
+LOCK_SECONDS = 5.0
 MEASURES = ("model_seconds", "load_seconds", "output_tokens", "forwarded_tokens")
 
 
@@ -201,20 +202,24 @@ def heartbeat_file(folder: Path, name: str) -> Path:
 
 
 def heartbeat(folder: Path, driver: str, name: str, progress: Callable[[], float] = time.time) -> None:
-    """Write the progress to a file every second, and exit once the driver's run lock or the raylet is gone.
+    """Write the progress to a file every second, and exit once another driver has the run, or the raylet is gone.
 
     Ray considers a process with a dead raylet dead and may replace it: this one would keep memory and GPU.
     A restarted driver waits until the workers of the killed one have fallen silent; its dispatcher uses
-    the heartbeat to detect a stalled worker.
+    the heartbeat to detect a stalled worker. A run lock that cannot be read for a moment, as happens on shared file systems, ends
+    nothing; one that cannot be read for LOCK_SECONDS does.
     """
     folder.mkdir(parents=True, exist_ok=True)
     mine, lock, raylet = heartbeat_file(folder, name), folder.parent / "run.lock", os.getppid()
+    seen = time.monotonic()
     while True:
+        owner = driver
         try:
             owner = json.loads(lock.read_text())["driver"]
+            seen = time.monotonic()
         except (OSError, ValueError, KeyError):
-            owner = None
-        if owner != driver or os.getppid() != raylet:
+            pass
+        if owner != driver or time.monotonic() - seen > LOCK_SECONDS or os.getppid() != raylet:
             mine.unlink(missing_ok=True)
             os._exit(1)
         with contextlib.suppress(OSError):  # a full disk must not stop the heartbeat

@@ -23,8 +23,9 @@ from limbeck.pipelines.kinds import packages_of
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.dataset import COLUMNS
 from limbeck.pipelines.runs.events import read_events
-from limbeck.pipelines.runs.folder import RunFolder, being_run, lock_holder, refuse_other_run
+from limbeck.pipelines.runs.folder import RunFolder, refuse_other_run
 from limbeck.pipelines.runs.funnel import rejected_sources
+from limbeck.pipelines.runs.lock import being_run, lock_holder
 from limbeck.pipelines.runs.rows import ControlCodeRows
 from limbeck.pipelines.runs.stages import stages_of
 

@@ -97,7 +97,7 @@ def unmeasured(report: Report) -> list[str]:
     if not report.finished or report.sources is None:
         return []
     inputs = held_out_inputs(report)
-    found = [f"There are no {split} {inputs}." for split in ("dev", "test") if not getattr(report.sources, split)]
+    found = [f"There are no {split} {inputs}." for split in ("dev", "test") if not dict(report.sources)[split]]
     task = next((round.task for round in reversed(report.rounds) if round.task), None)
     measured = {row.model for round in report.rounds for row in round.evaluation if row.split == "test"}
     missing = [control for control in task.controls if control not in measured] if task and measured else []

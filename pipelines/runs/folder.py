@@ -1,14 +1,8 @@
-"""The run folder: its paths, the record of what produced it, and the lock that allows one driver to write."""
+"""The run folder: its paths, and the record of what produced it."""
 
-import contextlib
 import hashlib
 import json
-import os
-import socket
-import threading
-import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +13,9 @@ from limbeck.corpus.parts import done, read_json, write_json, write_text
 if TYPE_CHECKING:
     from limbeck.pipelines.runs.stages import Stages
 
-STALE_SECONDS = 5.0  # heartbeats come every second
+
+OF_A_DRIVER = ("run.lock", ".run.lock.tmp", ".run.flock", "workers", "logs")
+"""What a driver leaves in a folder before it records its recipe."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +98,11 @@ class RunFolder:
         return self.path / "run.lock"
 
     @property
+    def run_flock(self) -> Path:
+        """The file with the kernel's lock (lock.py)."""
+        return self.path / ".run.flock"
+
+    @property
     def workers(self) -> Path:
         """Heartbeats of the processes that write here."""
         return self.path / "workers"
@@ -147,7 +148,7 @@ def refuse_other_run(folder: RunFolder, stages: "Stages") -> dict[str, Any] | No
     if not folder.lock_file.exists():
         if folder.path.is_file():
             raise LimbeckError(f"{folder.path} is a file; choose another --out")
-        if folder.path.exists() and any(p.name not in ("run.lock", "workers", "logs") for p in folder.path.iterdir()):
+        if folder.path.exists() and any(p.name not in OF_A_DRIVER for p in folder.path.iterdir()):
             raise LimbeckError(f"{folder.path} is not empty and is not a run folder (no lock.json); choose another --out")
         return None
     before: dict[str, Any] = read_json(folder.lock_file)
@@ -208,99 +209,3 @@ def _first_difference(old: Any, new: Any, where: str = "") -> str:
             if left != right:
                 return _first_difference(left, right, f"{where}.{index}")
     return f"{where}: {json.dumps(old)} in the folder, {json.dumps(new)} in this recipe"
-
-
-@contextlib.contextmanager
-def driving(folder: RunFolder) -> Iterator[str]:
-    """Lock the run for this process and yield its driver id; raises LimbeckError if another live driver holds it.
-
-    If an earlier driver was killed, wait until the heartbeats of its workers have stopped: until then they may still write.
-    """
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LimbeckError(f"cannot create the run folder {folder.path}: {error.strerror}; choose another --out") from error
-    driver = uuid.uuid4().hex[:12]
-    while not _take_lock(folder, driver):
-        holder = lock_holder(folder)
-        if holder is None:
-            folder.run_lock.unlink(missing_ok=True)  # its driver is dead, or the file is truncated
-            continue
-        raise LimbeckError(being_run(folder, holder))
-    _wait_for_orphans(folder)
-    stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(folder.run_lock, stop), daemon=True)
-    beat.start()
-    try:
-        yield driver
-    finally:
-        stop.set()
-        beat.join()
-        folder.run_lock.unlink(missing_ok=True)
-
-
-def being_run(folder: RunFolder, holder: Mapping[str, Any]) -> str:
-    """That a live driver holds the run, and the way out."""
-    return (
-        f"{folder.path} is being run by process {holder['process']} on {holder['host']}; wait for it, or stop it with "
-        f"`limbeck stop {folder.path}`"
-    )
-
-
-def lock_holder(folder: RunFolder) -> dict[str, Any] | None:
-    """The live driver of the run ({driver, process, host}), or None."""
-    try:
-        holder: dict[str, Any] = json.loads(folder.run_lock.read_text())
-        age = time.time() - folder.run_lock.stat().st_mtime
-    except (OSError, ValueError):
-        return None
-    if holder["host"] == socket.gethostname():
-        return holder if _alive(holder["process"], holder["started"]) else None
-    return holder if age < 10 * STALE_SECONDS else None
-
-
-def _take_lock(folder: RunFolder, driver: str) -> bool:
-    mine = {"driver": driver, "process": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
-    temporary = folder.run_lock.with_name(f".run.lock.{driver}.tmp")
-    temporary.write_text(json.dumps(mine))
-    try:
-        os.link(temporary, folder.run_lock)  # fails if the lock exists, so only one of two drivers succeeds
-        return True
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise LimbeckError(f"cannot lock the run folder {folder.path}: {error.strerror}; choose another --out") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _wait_for_orphans(folder: RunFolder) -> None:
-    while folder.workers.exists():
-        beats = list(folder.workers.iterdir())
-        for beat in beats:
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - beat.stat().st_mtime > STALE_SECONDS:
-                    beat.unlink(missing_ok=True)
-        if not beats:
-            return
-        time.sleep(0.2)
-
-
-def _beat(path: Path, stop: threading.Event) -> None:
-    while not stop.wait(1.0):
-        with contextlib.suppress(OSError):
-            os.utime(path)
-
-
-def _alive(process: int, started: float) -> bool:
-    return started == _started(process)
-
-
-def _started(process: int) -> float:
-    """Start time of a process in clock ticks since boot (0 if there is none), since process ids are reused."""
-    try:
-        return float(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
-    except OSError:
-        import psutil
-
-        return float(psutil.Process(process).create_time()) if psutil.pid_exists(process) else 0.0

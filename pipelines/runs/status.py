@@ -10,7 +10,8 @@ from typing import Any
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import part_names, read_json
 from limbeck.pipelines.runs.events import acceptance_words, read_events, seconds_by_stage
-from limbeck.pipelines.runs.folder import RunFolder, existing, lock_holder
+from limbeck.pipelines.runs.folder import RunFolder, existing
+from limbeck.pipelines.runs.lock import lock_holder
 
 
 def status(run: Path) -> dict[str, Any]:

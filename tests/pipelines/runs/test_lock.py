@@ -1,6 +1,8 @@
-"""The run folder: only one of several drivers holds the lock, a dead driver does not, and another recipe's folder is refused."""
+"""The lock of a run folder: one of several drivers has it, a dead one does not, and nobody else removes it."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import mmap
 import os
@@ -19,12 +21,14 @@ import pytest
 
 from helpers.paths import child_environment
 from limbeck.corpus.errors import LimbeckError
-from limbeck.pipelines.runs.folder import STALE_SECONDS, RunFolder, driving, lock_holder
+from limbeck.pipelines.runs.folder import RunFolder
+from limbeck.pipelines.runs.lock import STALE_SECONDS, driving, lock_holder
 
 HOLD = """
 import sys
 from pathlib import Path
-from limbeck.pipelines.runs.folder import RunFolder, driving
+from limbeck.pipelines.runs.folder import RunFolder
+from limbeck.pipelines.runs.lock import driving
 
 with driving(RunFolder(Path(sys.argv[1]))) as driver:
     print(driver, flush=True)
@@ -77,7 +81,7 @@ def test_the_holder_is_on_disk_while_the_run_is_driven_and_nothing_is_left_of_it
         holder = lock_holder(folder)
         assert holder is not None and len(driver) == 12
         assert (holder["driver"], holder["process"], holder["host"]) == (driver, os.getpid(), socket.gethostname())
-        assert [path.name for path in folder.path.iterdir()] == ["run.lock"]
+        assert sorted(path.name for path in folder.path.iterdir()) == [".run.flock", "run.lock"]
         grown = mmap.mmap(-1, 256 << 20)  # a driver that needs more memory is the same driver
         assert lock_holder(folder) == holder
         grown.close()
@@ -101,7 +105,7 @@ def test_a_second_driver_is_refused_and_takes_nothing_from_the_first(folder: Run
             assert f"limbeck stop {folder.path}" in str(refused.value)
             holder = lock_holder(folder)
             assert holder is not None and holder["driver"] == driver
-            assert [path.name for path in folder.path.iterdir()] == ["run.lock"]
+            assert sorted(path.name for path in folder.path.iterdir()) == [".run.flock", "run.lock"]
 
 
 def test_a_killed_driver_holds_nothing(folder: RunFolder) -> None:
@@ -239,11 +243,139 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, name: str) -> Non
         pass
 
 
-def test_a_file_system_without_hard_links_is_named(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def link(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")  # what link(2) returns on exFAT
+@pytest.mark.parametrize("fault", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, fault: int) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(fault, os.strerror(fault))
 
-    monkeypatch.setattr(os, "link", link)
-    with pytest.raises(LimbeckError, match=f"{folder.path}: Operation not permitted; .*--out"), driving(folder):
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(LimbeckError, match=f"{folder.path}: {os.strerror(fault)}; choose an --out"), driving(folder):
         pass
-    assert list(folder.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_is_full_or_read_only_is_one_sentence_and_leaves_no_lock(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, fault: int
+) -> None:
+    def write_text(*_: object, **__: object) -> None:
+        raise OSError(fault, os.strerror(fault))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", write_text)
+        with pytest.raises(LimbeckError, match=f"{folder.path}: {os.strerror(fault)}; free some space"), driving(folder):
+            pass
+    assert lock_holder(folder) is None and list(folder.path.iterdir()) == []
+    with driving(folder):
+        pass
+
+
+def test_a_fork_of_the_driver_does_not_keep_the_run(folder: RunFolder) -> None:
+    """A process that the driver forked outlives it: the run is free."""
+    hold = HOLD.replace("    print(driver", "    import os, time\n    child = os.fork() or time.sleep(600)\n    print(driver")
+    command = [sys.executable, "-c", hold, str(folder.path)]
+    with subprocess.Popen(command, text=True, env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        children = psutil.Process(process.pid).children()
+        try:
+            process.kill()
+            process.wait()
+            assert all(child.is_running() for child in children) and children
+            with driving(folder):
+                pass
+        finally:
+            for child in children:
+                child.kill()
+
+
+def test_a_driver_in_another_process_namespace_holds_the_run(folder: RunFolder) -> None:
+    """There its process id is 1 or 2, which here is another process, under the same host name."""
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("this machine does not allow process namespaces")
+    command = [*unshare, sys.executable, "-c", HOLD, str(folder.path)]
+    with subprocess.Popen(command, text=True, env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        holder = lock_holder(folder)
+        assert holder is not None and holder["process"] < 10 and holder["host"] == socket.gethostname()
+        with pytest.raises(LimbeckError, match=f"process {holder['process']} on"), driving(folder):
+            pass
+        process.kill()
+        process.wait()
+    until(lambda: lock_holder(folder) is None)
+
+
+def test_a_lock_that_cannot_be_read_for_a_moment_is_held_all_the_same(folder: RunFolder) -> None:
+    with another_driver(folder) as (_, driver):
+        content = folder.run_lock.read_text()
+        for broken in ("", content[:20], "[]", "{}"):
+            folder.run_lock.write_text(broken)
+            assert lock_holder(folder) is not None
+            with pytest.raises(LimbeckError, match="is being run by a process"), driving(folder):
+                pass
+        folder.run_lock.unlink()
+        assert lock_holder(folder) is not None
+        folder.run_lock.write_text(content)
+        holder = lock_holder(folder)
+        assert holder is not None and holder["driver"] == driver
+
+
+CONTEND = """
+import os, sys
+from pathlib import Path
+from limbeck.corpus.errors import LimbeckError
+from limbeck.pipelines.runs import lock
+from limbeck.pipelines.runs.folder import RunFolder
+
+lock._PATIENCE_SECONDS = float(sys.argv[3])
+folder, inside = RunFolder(Path(sys.argv[1])), Path(sys.argv[2])
+print("ready", flush=True)
+for line in sys.stdin:
+    try:
+        with lock.driving(folder):
+            handle = os.open(inside, os.O_CREAT | os.O_EXCL)  # fails if another driver is inside
+            os.close(handle)
+            print("inside", flush=True)
+            if sys.stdin.readline() == "end\\n":
+                inside.unlink()
+            else:
+                os.kill(os.getpid(), 9)
+    except LimbeckError as error:
+        print("refused", flush=True)
+"""
+
+
+def contender(folder: RunFolder, inside: Path, patience: float) -> subprocess.Popen[str]:
+    """A process that tries to drive at every line of its standard input."""
+    command = [sys.executable, "-c", CONTEND, str(folder.path), str(inside), str(patience)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 1}
+    process = subprocess.Popen(command, text=True, env=child_environment(), **pipes)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("restarts", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_after_kills_never_two_of_three_contenders_are_inside(folder: RunFolder, tmp_path: Path, restarts: int) -> None:
+    """Three drivers start at once, again and again; the one inside is killed, or ends, and another takes its place."""
+    inside = tmp_path / "inside"
+    processes = [contender(folder, inside, 0.3) for _ in range(3)]
+    try:
+        for number in range(restarts):
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write("try\n")
+            said = [process.stdout.readline().strip() for process in processes if process.stdout]
+            assert sorted(said) == ["inside", "refused", "refused"], (number, said)
+            winner = processes[said.index("inside")]
+            assert winner.stdin is not None
+            if number % 2:
+                winner.stdin.write("end\n")
+                until(lambda: not inside.exists())
+                continue
+            winner.stdin.write("die\n")
+            winner.wait(60)
+            inside.unlink()
+            processes[said.index("inside")] = contender(folder, inside, 0.3)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
