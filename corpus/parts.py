@@ -84,14 +84,14 @@ def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
     write_text(path, json_text(value), replace=replace)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raises LimbeckError if it is missing or truncated."""
+def read_json(path: Path, way_out: str = "delete it and rerun the same command") -> Any:
+    """Read a JSON file; raises LimbeckError, which ends with `way_out`, if it is missing or truncated."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise LimbeckError(f"{path} does not exist; check that {path.parent} is a finished run folder") from error
     except ValueError as error:
-        raise LimbeckError(f"{path} is not valid JSON ({error}); delete it and rerun the same command") from error
+        raise LimbeckError(f"{path} is not valid JSON ({error}); {way_out}") from error
 
 
 def part_path(folder: Path, part: str) -> Path:

@@ -250,7 +250,7 @@ def load(path: Path | str, settings: Sequence[str] = (), overrides: Sequence[Pat
     data = interpolate(data)
     for setting in settings:
         apply_override(data, setting)
-    return validate(data, str(path))
+    return validate(data, " --with ".join(map(str, (path, *overrides))))
 
 
 def validate(data: dict[str, Any], where: str) -> Recipe:

@@ -173,7 +173,7 @@ def copy(name: str, folder: Path) -> list[Path]:
 
 def _overrides(recipe: Path) -> Iterator[str]:
     """Names of the overrides stored beside a recipe."""
-    return (path.parent.name for path in sorted(recipe.parent.glob(f"*/{recipe.name}")))
+    return (path.parent.name for path in sorted(recipe.parent.glob(f"*/{recipe.name}")) if path.is_file())
 
 
 def _documents(path: Path) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from limbeck.pipelines.driver import target
 from limbeck.pipelines.driver.check import refuse_what_cannot_run
 from limbeck.pipelines.driver.context import Context, held_out_lane, inputs_lane, stream, train_lane
 from limbeck.pipelines.driver.placing import loads_models
+from limbeck.pipelines.driver.repair import reopen
 from limbeck.pipelines.driver.round import judged, select, train_student
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.report.build import write_report
@@ -67,7 +68,12 @@ def run(
         context = _open(resolved, folder, *every, events, recipe_text)
         try:
             events.emit("run_started", name=recipe.name, folder=str(folder.path), seconds_before=round(time.time() - began, 3))
-            if not (folder.path / "evaluation" / "_done.json").exists():
+            finished = done(folder.path / "evaluation") is not None
+            missing = reopen(context) if finished else []
+            if missing:
+                more = f" and {len(missing) - 1} other files" if len(missing) > 1 else ""
+                events.emit("note", words=f"{missing[0]}{more} of this finished run are missing and are computed again")
+            if not finished or missing:
                 _rounds(context, driver)
             context.finish(folder.path / "evaluation", "evaluation")
             report = write_report(folder.path)

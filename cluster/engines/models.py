@@ -1,11 +1,13 @@
 """Locate and describe models without importing torch or transformers (except for the one conversion)."""
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import math
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,17 +224,33 @@ def _convert(name: str, folder: Path) -> None:
     packaged = _packaged(name)
     require(f"converting embedded:{name} from GGUF", "local")
     source, file = packaged.parent, packaged.name
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    print(f"converting embedded:{name} (half a minute, once)", file=sys.stderr, flush=True)
+    with publishing(folder) as temporary, _quiet_libraries():
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    quantization = GgufConfig(dequantize=True)
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, quantization_config=quantization, dtype=torch.bfloat16)
-    tokenizer.model_max_length = model.config.max_position_embeddings
-    model.config.name_or_path = name
-    with publishing(folder) as temporary:
+        form = {"gguf_file": file, "quantization_config": GgufConfig(dequantize=True), "dtype": torch.bfloat16}
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
+        model = AutoModelForCausalLM.from_pretrained(source, **form)
+        tokenizer.model_max_length = model.config.max_position_embeddings
+        model.config.name_or_path = name
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep what libraries print off standard output, which may be JSON, and their progress bars off logs."""
+    before = os.environ.get("TQDM_DISABLE")
+    if not sys.stderr.isatty():
+        os.environ["TQDM_DISABLE"] = "1"
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.environ.pop("TQDM_DISABLE", None)
+        if before is not None:
+            os.environ["TQDM_DISABLE"] = before
 
 
 def _from_hub(model: str) -> Path:

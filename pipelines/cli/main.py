@@ -1,5 +1,7 @@
 """The command line. Each command imports the heavy libraries it needs, so that `limbeck --help` starts fast."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -94,7 +96,7 @@ def preview(
     from limbeck.pipelines.driver.preview import show
 
     found = take(recipes.load(recipe, overrides, merged), sources)
-    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
+    _print_json(found) if as_json else show(found)
     if found["problem"]:
         raise LimbeckError(found["problem"])
 
@@ -114,7 +116,7 @@ def check(
 
     loaded = recipes.load(recipe, overrides, merged)
     found = look(loaded, out or Path("runs") / loaded.name)
-    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
+    _print_json(found) if as_json else show(found)
     if found["problems"]:
         raise typer.Exit(1)
 
@@ -126,7 +128,7 @@ def status(run: RunArgument, as_json: AsJson = False) -> None:
     from limbeck.pipelines.runs.status import status as look
 
     found = look(run)
-    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
+    _print_json(found) if as_json else show(found)
 
 
 @app.command()
@@ -153,16 +155,19 @@ def inspect(
 ) -> None:
     """Print candidates with their scores and decisions. With --steps, print every request that led to one candidate."""
     if made is not None:
+        _without("--steps", **{"--rejected-by": rejected_by, "--kept/--rejected": kept, "--source": source, "--sort": sort})
         from limbeck.pipelines.runs import steps
 
         found = steps.steps(run, made, round_number)
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else steps.show(found)
+        _print_json(found) if as_json else steps.show(found)
         return
+    if kept:
+        _without("--kept", **{"--rejected-by": rejected_by})
     from limbeck.pipelines.runs.inspect import candidates, show
 
     table = candidates(run, round_number, rejected_by, kept, source, sort, not ascending, limit, selection)
     if as_json:
-        typer.echo(json.dumps(table.to_pylist(), indent=2, ensure_ascii=False, default=str))
+        _print_json(table.to_pylist())
     else:
         show(table)
 
@@ -184,19 +189,23 @@ def filter_run(
     from limbeck.pipelines.driver.rescore import score_here
     from limbeck.pipelines.runs import whatif as what
 
+    if sweep is not None:
+        _without("--sweep", **{"--apply": apply})
+    elif plot is not None:
+        raise LimbeckError("--plot draws the curve of a sweep; add --sweep")
     trial = what.WhatIf(run, round_number, score_here if score else None)
     if sweep is not None:
         swept = what.parse_sweep(sweep)
         points = list(what.sweep(trial, overrides, swept))
         if plot is not None:
             plot_sweep(swept.key, points, plot)
-        typer.echo(json.dumps({"key": swept.key, "points": points}, indent=2)) if as_json else show_sweep(swept.key, points)
+        _print_json({"key": swept.key, "points": points}) if as_json else show_sweep(swept.key, points)
         return
     selection = trial.decide(overrides)
     found = what.compare(trial, selection, examples)
     if apply is not None:
         found["written"] = str(what.apply(trial, selection, apply, overrides))
-    typer.echo(json.dumps(found, indent=2, ensure_ascii=False)) if as_json else show(found)
+    _print_json(found) if as_json else show(found)
     if apply is not None and not as_json:
         typer.echo(f"wrote {found['written']}")
 
@@ -236,11 +245,11 @@ def shipped_recipes(
 
     if copy is not None:
         written = [str(path) for path in recipe_files.copy(*copy)]
-        typer.echo(json.dumps(written, indent=2) if as_json else f"wrote {', '.join(written)}")
+        _print_json(written) if as_json else typer.echo(f"wrote {', '.join(written)}")
         return
     found = recipe_files.shipped()
     if as_json:
-        typer.echo(json.dumps([{**vars(recipe), "path": str(recipe.path)} for recipe in found], indent=2))
+        _print_json([{**vars(recipe), "path": str(recipe.path)} for recipe in found])
         return
     width = max(len(recipe.name) for recipe in found)
     for recipe in found:
@@ -264,7 +273,7 @@ def schema(
         from limbeck.pipelines.runs.report_model import json_schema
     else:
         from limbeck.pipelines.recipe import json_schema
-    typer.echo(json.dumps(json_schema(), indent=2))
+    _print_json(json_schema())
 
 
 @app.callback()
@@ -289,9 +298,15 @@ def main() -> None:
         "TOKENIZERS_PARALLELISM": "false",
     }.items():
         os.environ.setdefault(name, value)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character shows a question mark
+            stream.reconfigure(errors="replace")
     code = _exit_code()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C during the last lines changes nothing
+        signal.signal(number, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # the reader of a pipe has ended
+            stream.flush()
     # all output is written and closed; a regular teardown would only wait for the libraries and print their warnings
     os._exit(code)
 
@@ -320,6 +335,21 @@ def _interrupted() -> int:
 
 def _interrupt(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
+
+
+def _without(option: str, **others: Any) -> None:
+    """Raise LimbeckError if an option is given with another that it would make meaningless."""
+    if given := [name for name, value in others.items() if value is not None]:
+        raise LimbeckError(f"{option} and {given[0]} exclude each other; give one of them")
+
+
+def _print_json(value: Any) -> None:
+    """Print one JSON value; characters that the output's encoding lacks are escaped."""
+    try:
+        whole = bool(json.dumps(value, ensure_ascii=False, default=str).encode(sys.stdout.encoding or "utf-8"))
+    except UnicodeEncodeError:
+        whole = False
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=not whole, default=str))
 
 
 def _first_line(run: Path) -> str:

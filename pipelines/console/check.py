@@ -12,7 +12,8 @@ def show(found: dict[str, Any]) -> None:
         size = f"{facts['parameters'] / 1e6:.0f}M parameters, {facts['bytes'] / 1e6:.0f} MB"
         if not facts["parameters"]:
             size = "on a server"
-        print(f"{where}: {facts['model']}: {size}, context {facts['context_tokens']} tokens")
+        context = f"{facts['context_tokens']} tokens" if facts["context_tokens"] else "unknown"
+        print(f"{where}: {facts['model']}: {size}, context {context}")
     print(f"cluster: {found['cluster']}")
     if "placement" in found:
         _show_placement(found["placement"])

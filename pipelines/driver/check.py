@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.cluster.engines.contract import EngineConfig
-from limbeck.cluster.engines.models import ModelInfo, describe, describe_served, resolve
+from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, ModelInfo, describe, describe_served, resolve
 from limbeck.cluster.installation import foreign_nodes
 from limbeck.cluster.placement.plan import Plan, as_plain
 from limbeck.cluster.session import running_cluster
@@ -109,7 +109,8 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"name": recipe.name, "problems": problems, "cluster": _cluster(recipe), "models": {}}
     models, faults = _described(recipe)
     for where, info in models.items():
-        facts = {"parameters": info.parameters, "bytes": info.bytes, "context_tokens": info.context_tokens}
+        known = info.context_tokens if info.context_tokens < NO_LIMIT_TOKENS else None
+        facts = {"parameters": info.parameters, "bytes": info.bytes, "context_tokens": known}
         found["models"][where] = {"model": named_models(recipe)[where], **facts}
     if not faults:
         plan = plan_for(recipe.resolved())

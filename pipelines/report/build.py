@@ -12,7 +12,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import DONE, done, read_json, read_table, write_json, write_text
 from limbeck.pipelines import recipe_files
 from limbeck.pipelines.runs.events import read_events, seconds_by_stage
-from limbeck.pipelines.runs.folder import RunFolder, existing
+from limbeck.pipelines.runs.folder import RunFolder, existing, read_lock
 from limbeck.pipelines.runs.funnel import funnel, source_counts
 from limbeck.pipelines.runs.report_model import Bounds, Report, RoundReport, Seconds, Sources
 from limbeck.students.evaluation.measures import EvaluationRow
@@ -43,7 +43,7 @@ def write_report(run: Path) -> ReportPaths:
 
 def collect(folder: RunFolder) -> Report:
     """Collect the report from the run folder."""
-    lock, events = read_json(folder.lock_file), read_events(folder.events)
+    lock, events = read_lock(folder), read_events(folder.events)
     finished = done(folder.path / "evaluation") is not None  # the last stage
     rounds = _rounds(folder)
     ended = events[-1]["time"] if events else folder.lock_file.stat().st_mtime
@@ -51,7 +51,7 @@ def collect(folder: RunFolder) -> Report:
         name=_name(folder),
         created=datetime.fromtimestamp(ended, UTC).isoformat(timespec="seconds"),
         finished=finished,
-        first_line=first_line(rounds, finished),
+        first_line=first_line(rounds, finished, trains=bool((lock.get("recipe") or {"student": True}).get("student"))),
         rounds=rounds,
         sources=_sources(folder),
         seconds=_validated(Seconds, seconds_by_stage(events), folder.events),
@@ -60,10 +60,16 @@ def collect(folder: RunFolder) -> Report:
     )
 
 
-def first_line(rounds: Sequence[RoundReport], finished: bool) -> str:
-    """The verdict: a control that beats the final student first, then the paired difference to the round-0 teacher."""
+def first_line(rounds: Sequence[RoundReport], finished: bool, trains: bool = True) -> str:
+    """The verdict: a control that beats the final student first, then the paired difference to the round-0 teacher.
+
+    `trains`: whether the recipe has a student; without one it says how many candidates were kept.
+    """
     opening = "" if finished else "Unfinished run. "
     row = final_student(rounds)
+    if row is None and not trains and rounds:
+        kept, drawn = sum(round.rows.kept for round in rounds), sum(round.rows.candidates for round in rounds)
+        return f"{opening}Kept {kept} of {drawn} candidates; the recipe trains no student."
     if row is None:
         return f"{opening}No student has been evaluated yet."
     judged = next(round for round in reversed(rounds) if any(r is row for r in round.evaluation))

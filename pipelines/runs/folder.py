@@ -116,6 +116,15 @@ def existing(path: Path | str) -> RunFolder:
     return folder
 
 
+def read_lock(folder: RunFolder) -> dict[str, Any]:
+    """lock.json; raises LimbeckError if it is damaged."""
+    lost = "it records what produced this run and cannot be made again: restore it, or start again with another --out"
+    lock = read_json(folder.lock_file, lost)
+    if not isinstance(lock, dict) or "stages" not in lock:
+        raise LimbeckError(f"{folder.lock_file} is not the record of a run; {lost}")
+    return lock
+
+
 def fingerprint(value: Any) -> str:
     """A short hash of plain data, independent of key order."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
@@ -151,7 +160,7 @@ def refuse_other_run(folder: RunFolder, stages: "Stages") -> dict[str, Any] | No
         if folder.path.exists() and any(p.name not in OF_A_DRIVER for p in folder.path.iterdir()):
             raise LimbeckError(f"{folder.path} is not empty and is not a run folder (no lock.json); choose another --out")
         return None
-    before: dict[str, Any] = read_json(folder.lock_file)
+    before = read_lock(folder)
     lock = _lock_of(stages)
     begun = [name for name in lock["stages"] if _begun(folder, name)]
     if done(folder.path / "evaluation") is None:

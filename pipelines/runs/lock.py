@@ -34,6 +34,7 @@ def driving(folder: RunFolder) -> Iterator[str]:
 
     If an earlier driver was killed, wait until the heartbeats of its workers have stopped: until then they may still write.
     """
+    new = not folder.path.exists()
     with _writing(folder):
         folder.path.mkdir(parents=True, exist_ok=True)
     descriptor = _take(folder)
@@ -54,6 +55,9 @@ def driving(folder: RunFolder) -> Iterator[str]:
         with contextlib.suppress(OSError):  # on a disk that has become read-only; the kernel's lock ends all the same
             folder.run_lock.unlink(missing_ok=True)
         _release(folder, descriptor)
+        if new:
+            with contextlib.suppress(OSError):  # what was refused leaves no empty folder; any other folder is not empty
+                folder.path.rmdir()
 
 
 def lock_holder(folder: RunFolder) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ from limbeck.pipelines.recipe import CalibrationConfig, Recipe
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.card import write_dataset
 from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
-from limbeck.pipelines.runs.folder import RunFolder, existing, fingerprint
+from limbeck.pipelines.runs.folder import RunFolder, existing, fingerprint, read_lock
 from limbeck.pipelines.runs.funnel import funnel
 from limbeck.pipelines.runs.inspect import decided_round
 from limbeck.pipelines.runs.select import UNDECIDED, connect_parts, decide, in_order, joined, to_target
@@ -159,7 +159,7 @@ class WhatIf:
 
 def recorded_recipe(folder: RunFolder) -> Recipe:
     """The resolved recipe of a run, with its `--set` options."""
-    lock = read_json(folder.lock_file)
+    lock = read_lock(folder)
     if "recipe" not in lock:
         return recipes.load(folder.recipe_file).resolved()
     data, known = dict(lock["recipe"]), GeneratorConfig.kinds
@@ -267,7 +267,7 @@ def _passed_as_objects(folder: RunFolder, recipe: Recipe) -> tuple[FilterConfig,
 
     Raises LimbeckError for a set-wise one: it would have to choose among other survivors, and it is not recorded.
     """
-    stages = read_json(folder.lock_file)["stages"]
+    stages = read_lock(folder)["stages"]
     named = {filter_.name for filter_ in (*recipe.filters, *recipe.select)}
     if unknown := [name for name in stages["decisions"]["select"] if name not in named]:
         raise LimbeckError(

@@ -206,3 +206,42 @@ def fill(path: Path) -> None:
                 pass
         except OSError:
             return
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["filter", "--plot", "x.html"], "--plot draws the curve of a sweep; add --sweep"),
+        (["filter", "--sweep", "filters.length.max_compression=1:2:1", "--apply", "x"], "--sweep and --apply exclude each other"),
+        (["inspect", "--kept", "--rejected-by", "length"], "--kept and --rejected-by exclude each other"),
+        (["inspect", "--steps", "x", "--sort", "pmi"], "--steps and --sort exclude each other"),
+    ],
+    ids=str,
+)
+def test_an_option_that_would_do_nothing_is_refused(plain_run: Path, arguments: list[str], words: str) -> None:
+    verb, *options = arguments
+    one_sentence(limbeck(verb, plain_run, *options), words)
+    assert not Path("x.html").exists()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_output_in_another_encoding(plain_run: Path, encoding: str) -> None:
+    shown = limbeck("inspect", plain_run, "--limit", 1, PYTHONIOENCODING=encoding)
+    assert shown.returncode == 0 and "sample" in shown.stdout, shown.stderr
+    as_json = limbeck("inspect", plain_run, "--limit", 1, "--json", PYTHONIOENCODING=encoding)
+    assert json.loads(as_json.stdout) == json.loads(limbeck("inspect", plain_run, "--limit", 1, "--json").stdout)
+
+
+def test_a_refused_run_leaves_no_folder_and_an_override_is_named(home: Path, tmp_path: Path) -> None:
+    override = tmp_path / "mine.yaml"
+    override.write_text("generator: {sampels: 2}")
+    line = one_sentence(limbeck("check", write_recipe(home), "--with", override), "did you mean 'samples'")
+    assert str(override) in line
+    one_sentence(limbeck("run", write_recipe(home), "--set", "teacher.model=none", "--out", tmp_path / "a/run"), "none")
+    assert not (tmp_path / "a/run").exists()
+
+
+def test_a_run_without_a_student_says_what_it_kept(plain_run: Path) -> None:
+    rows = json.loads((plain_run / "report.json").read_text())["rounds"][0]["rows"]
+    said = limbeck("report", plain_run).stdout
+    assert said.startswith(f"Kept {rows['kept']} of {rows['candidates']} candidates; the recipe trains no student.")

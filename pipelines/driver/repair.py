@@ -1,0 +1,66 @@
+"""Files that a finished run has lost: they are computed again when the run is started again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import count_rows, done, part_names, part_path
+from limbeck.pipelines.driver.context import Context
+from limbeck.pipelines.driver.evaluate import TEACHER, student_subject
+from limbeck.pipelines.runs.card import DATA
+
+
+def reopen(context: Context) -> list[str]:
+    """Prepare a finished run for computing what was removed from its folder; returns the missing files, relative to it.
+
+    Decisions that depend on a missing file are removed, since they are made while it is computed. Raises LimbeckError if sources
+    are missing: the input may have changed since they were read.
+    """
+    folder = context.folder
+    _refuse_lost_sources(context)
+    missing = list(_missing(context))
+    if folder.calibration in missing:
+        folder.decisions(0).unlink(missing_ok=True)
+    if context.recipe.target is not None:
+        for number in range(context.recipe.rounds):
+            if any(path.is_relative_to(folder.round(number)) and path.suffix == ".parquet" for path in missing):
+                folder.decisions(number).unlink(missing_ok=True)
+    return [str(path.relative_to(folder.path)) for path in missing]
+
+
+def _refuse_lost_sources(context: Context) -> None:
+    folder = context.folder
+    counts = done(folder.sources("train").parent) or {}
+    for split in ("train", "dev", "test"):
+        if count_rows(folder.sources(split)) != counts.get(split, 0):
+            raise LimbeckError(
+                f"{folder.sources(split)} has lost parts, which cannot be made again: restore them, or start again with "
+                "another --out"
+            )
+
+
+def _missing(context: Context) -> Iterator[Path]:
+    folder, recipe = context.folder, context.recipe
+    wanted = [folder.calibration]
+    for number in range(recipe.rounds):
+        places = [folder.candidates(number), *(folder.scores(number, name) for name in context.filter_names)]
+        wanted += _parts(places, part_names(folder.sources("train")) if recipe.target is None else [])
+        wanted += [folder.decisions(number), folder.round(number) / "rows.json", folder.dataset(number) / DATA]
+        wanted += [folder.round(number) / "evaluation.json"]
+        if recipe.student_of(number) is not None:
+            wanted += [folder.student(number), folder.training(number)]
+    for split in ("dev", "test"):
+        students = [student_subject(number) for number in range(recipe.rounds) if recipe.student_of(number) is not None]
+        for subject in (TEACHER, *students):
+            home = folder.evaluation(split, subject)
+            places = [home / "candidates", *(home / "scores" / name for name in context.filter_names)]
+            wanted += _parts(places, part_names(context.held_out(split)))
+    if part_names(context.held_out("test")):
+        wanted.append(folder.path / "evaluation" / "test.json")
+    return (path for path in wanted if not path.exists())
+
+
+def _parts(places: list[Path], names: list[str]) -> list[Path]:
+    """The parts that all of these folders should have: `names`, and those that one of them has."""
+    every = {*names, *(name for place in places for name in part_names(place))}
+    return [part_path(place, name) for place in places for name in sorted(every)]
