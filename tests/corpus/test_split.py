@@ -208,6 +208,8 @@ def test_sizes_differ_from_the_exact_shares_by_less_than_one(documents: int, a: 
         ({"a": 7, "b": 2, "c": 2, "d": 1}, Split(train=2, dev=2, test=1), {"a": None, "b": "train", "c": "dev", "d": "test"}),
         ({"a": 9, "b": 2, "c": 1, "d": 1}, Split(train=6, dev=3, test=2), {"a": "train", "b": "dev", "c": "test", "d": "dev"}),
         ({"a": 5, "b": 1, "c": 1, "d": 1}, Split(train=2, dev=1, test=1), {"a": "train", "b": "dev", "c": "test", "d": None}),
+        # shares of 0.8, 0.8 and 0.4 documents: test gets its one, and train does not give up its own to it
+        ({"a": 2, "b": 1, "c": 1}, Split(train=0.2, dev=0.2, test=0.1), {"a": "train", "b": "dev", "c": "test"}),
         # rather a split that has exactly the room than what is left over
         ({"a": 4, "b": 4, "c": 1}, Split(train=4, dev=1, test=0), {"a": "train", "b": None, "c": "dev"}),
     ],
