@@ -192,4 +192,5 @@ def test_memory_without_which_a_model_does_not_start() -> None:
     """vLLM needs a cache and room to work beside its weights; the weights are shared out over its GPUs."""
     assert least_bytes(model()) == 9 * GB
     assert least_bytes(model("vllm", tensor_parallel=3)) == 3 * GB + VLLM_LEAST_BYTES
+    assert least_bytes(model("vllm", tensor_parallel=7)) == 1_285_714_285 + VLLM_LEAST_BYTES  # a whole number of bytes
     assert 200 << 20 <= VLLM_LEAST_BYTES <= 8 << 30
