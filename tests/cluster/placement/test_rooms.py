@@ -86,8 +86,19 @@ def test_where_no_share_is_enough_all_get_alike_and_the_model_is_named_once() ->
     assert "lower cluster.workers" in problem
     fewer = plan([pool(1)], [node(40 * GB)], large[0])
     assert not fewer.problems and fewer.rooms["teachers"].memory_bytes == int(38 * GB)
+    beside = draw(model("large", 30 * GB, "critic", key="filters.nli.classifier"), name="score", pool="critics")
+    made = plan([pool(), pool(name="critics")], [node(20 * GB)], draw(model()), beside)
+    assert [room.memory_bytes for room in made.rooms.values()] == [int(9.5 * GB)] * 2
+    assert len(made.problems) == 1 and made.problems[0].startswith("filters.nli.classifier large needs")
     other = draw(model("other", 50 * GB, key="filters.pmi.engine"), name="pmi")
     assert len(plan([pool(1)], [node(20 * GB)], large[0], other).problems) == 2
+
+
+def test_a_node_that_is_just_large_enough_gives_each_worker_what_its_model_needs() -> None:
+    small, large = model("a", 6 * GB - PROCESS_BYTES), model("b", 13 * GB - PROCESS_BYTES, "critic", key="filters.nli.classifier")
+    made = plan([pool(), pool(name="critics")], [node(20 * GB)], draw(small), draw(large, pool="critics", name="score"))
+    assert {name: room.memory_bytes for name, room in made.rooms.items()} == {"teachers": 6 * GB, "critics": 13 * GB}
+    assert usable(made) == 19 * GB and not made.problems
 
 
 def test_the_gpus_of_a_cluster_are_as_large_as_the_smallest_and_as_unknown_as_any() -> None:
@@ -195,6 +206,24 @@ def test_training_beside_the_workers_fits_to_the_byte() -> None:
     assert beside(int(two / USABLE) - 9, trainer, cpus=3.0, workers=2) == "after the workers"
 
 
+@pytest.mark.parametrize(
+    ("memory", "weights", "turns", "trainer", "when"),
+    [
+        (22, (4, 4), [2], 10, "beside the workers"),  # 8.7 of 20.9 GB for both models
+        (17, (4, 4), [2], 10, "after the workers"),  # of 16.1 GB; with one model, 4.7 GB, both would fit
+        (12, (2, 10), [1, 1], 3, "after the workers"),  # 10.7 of 11.4 GB in one turn, 2.7 in the other
+        (12, (10, 2), [1, 1], 3, "after the workers"),
+    ],
+)
+def test_training_leaves_workers_what_they_hold_at_their_peak(
+    memory: int, weights: tuple[int, int], turns: list[int], trainer: int, when: str
+) -> None:
+    """All models of a turn, in the turn that holds most: not only the largest model, by which a worker is placed."""
+    steps = [draw(model(name, weight * GB), name=name) for name, weight in zip("ab", weights, strict=True)]
+    made = plan([pool(1)], [node(memory * GB)], *steps, trainer=Trainer(1, 1.0, 0, trainer * GB, 0))
+    assert [len(turn) for turn in made.turns["round 0"]] == turns and made.training == when
+
+
 def test_training_that_never_fits_says_how_many_would() -> None:
     made = plan([pool(1)], [node(40 * GB)], draw(ENDPOINT), trainer=Trainer(4, 1.0, 0, 15 * GB, 0))
     (problem,) = made.problems
@@ -203,6 +232,9 @@ def test_training_that_never_fits_says_how_many_would() -> None:
     (problem,) = plan([pool(1)], [node(10 * GB)], draw(ENDPOINT), trainer=Trainer(1, 1.0, 0, 15 * GB, 0)).problems
     assert "room for 0" in problem and "lower student.workers" not in problem
     assert not plan([pool(1)], [node(40 * GB)], draw(ENDPOINT), trainer=Trainer(2, 1.0, 0, 15 * GB, 0)).problems
+    for beyond in (0, 1):  # all that may be used of the node, and a byte more
+        most = Trainer(1, 1.0, 0, int(40 * GB * USABLE) + beyond, 0)
+        assert len(plan([pool(1)], [node(40 * GB)], draw(ENDPOINT), trainer=most).problems) == beyond
     untrained = plan([pool(1)], [node()], draw(ENDPOINT))
     assert untrained.training is None and untrained.training_places == ()
 
@@ -237,9 +269,9 @@ def test_workers_that_compute_on_a_gpu_unreserved_are_ended_before_training() ->
     assert reserved.training == "beside the workers" and reserved.rooms["teachers"].gpus == 1.0 and not reserved.notes
     no_gpu = plan([pool(2)], [node()], draw(model()), trainer=Trainer(1, 1.0, 0, GB, 0))
     assert no_gpu.training == "beside the workers" and not no_gpu.notes
-    critics = plan(
-        [pool(1, gpus=1.0), pool(2, name="critics")], gpu, draw(model()), draw(model("c", kind="critic"), pool="critics")
-    )
+    judge = draw(model("c", kind="critic"), pool="critics")
+    critics = plan([pool(1, gpus=1.0), pool(2, name="critics")], gpu, draw(model()), judge, trainer=trainer)
+    assert critics.training == "after the workers"  # although the second GPU is reserved by none
     assert (critics.rooms["teachers"].gpus, critics.rooms["critics"].gpus) == (1.0, 0.5)
     assert len(critics.notes) == 1 and critics.notes[0].startswith("cluster.critics.gpus_per_worker is 0")
 
