@@ -1,5 +1,6 @@
 """Files that a finished run has lost: they are computed again when the run is started again."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,18 +14,20 @@ from limbeck.pipelines.runs.card import DATA
 def reopen(context: Context) -> list[str]:
     """Prepare a finished run for computing what was removed from its folder; returns the missing files, relative to it.
 
-    Decisions that depend on a missing file are removed, since they are made while it is computed. Raises LimbeckError if sources
-    are missing: the input may have changed since they were read.
+    What is left of an incomplete dataset, and decisions that depend on a missing file, are removed to be made again. Raises
+    LimbeckError if sources are missing: the input may have changed since they were read.
     """
     folder = context.folder
     _refuse_lost_sources(context)
     missing = list(_missing(context))
     if folder.calibration in missing:
         folder.decisions(0).unlink(missing_ok=True)
-    if context.recipe.target is not None:
-        for number in range(context.recipe.rounds):
-            if any(path.is_relative_to(folder.round(number)) and path.suffix == ".parquet" for path in missing):
-                folder.decisions(number).unlink(missing_ok=True)
+    for number in range(context.recipe.rounds):
+        lost = [path for path in missing if path.is_relative_to(folder.round(number))]
+        if context.recipe.target is not None and any(path.suffix == ".parquet" for path in lost):
+            folder.decisions(number).unlink(missing_ok=True)
+        if folder.dataset(number) / DATA in lost:  # the folder is published whole
+            shutil.rmtree(folder.dataset(number), ignore_errors=True)
     return [str(path.relative_to(folder.path)) for path in missing]
 
 
@@ -48,7 +51,7 @@ def _missing(context: Context) -> Iterator[Path]:
         wanted += [folder.decisions(number), folder.round(number) / "rows.json", folder.dataset(number) / DATA]
         wanted += [folder.round(number) / "evaluation.json"]
         if recipe.student_of(number) is not None:
-            wanted += [folder.student(number), folder.training(number)]
+            wanted.append(folder.student(number))
     for split in ("dev", "test"):
         students = [student_subject(number) for number in range(recipe.rounds) if recipe.student_of(number) is not None]
         for subject in (TEACHER, *students):
