@@ -6,6 +6,7 @@ from importlib import metadata
 
 from limbeck.corpus.markup.cleaning import clean_markup, clean_text, without_verbatim
 from limbeck.corpus.readers import RawRow
+from limbeck.corpus.text.invisible import is_blank
 
 _MIN_REFERENCE_WORDS = 2
 
@@ -39,7 +40,7 @@ def _read(key: str, distribution: metadata.Distribution) -> RawRow:
         return RawRow(key.rsplit("/", 1)[-1], "", reason="its metadata has no name or version")
     origin = f"{name}=={version}"
     summary = _stated(header["Summary"])
-    description = _stated(payload if isinstance(payload, str) and payload.strip() else _unfolded(header["Description"]))
+    description = _stated(payload if isinstance(payload, str) and not is_blank(payload) else _unfolded(header["Description"]))
     if not description:
         return RawRow(origin, "", reason="no description")
     document = clean_markup(description, header["Description-Content-Type"] or "")

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, field
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.seeds import derive_seed
+from limbeck.corpus.text.invisible import is_blank
 
 _RESERVED = ("document", "true", "false", "none")  # what a template sees already, and Jinja's own words
 _JSONL = (".jsonl", ".ndjson")
@@ -147,7 +148,7 @@ def _read(name: str, path: str) -> list[Any]:
         raise LimbeckError(f"vary.{name}: cannot read {path}: {error.strerror}; correct the path") from error
     values: list[Any] = []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        if is_blank(line):
             continue
         try:
             values.append(json.loads(line, parse_constant=_refused) if file.suffix.lower() in _JSONL else line.strip())

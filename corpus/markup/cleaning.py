@@ -7,6 +7,7 @@ from limbeck.corpus.markup.blocks import Block
 from limbeck.corpus.markup.markdown import markdown_blocks
 from limbeck.corpus.markup.restructured import rst_blocks
 from limbeck.corpus.sentences import split_sentences
+from limbeck.corpus.text.invisible import stripped
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffc-\uffff\ue000-\ue00f]")
 _WORD = re.compile(r"[^\W_]+")
@@ -45,9 +46,12 @@ _MOSTLY = 0.6  # share of letters and whitespace in prose
 
 
 def clean_text(text: str) -> str:
-    """Plain text without control characters, carriage returns, and leading or trailing whitespace of the text and its lines."""
+    """Plain text without control characters, carriage returns, and leading or trailing whitespace of the text and its lines.
+
+    "" if no character is visible.
+    """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return re.sub(r"[^\S\n]+\n", "\n", _CONTROL.sub("", text)).strip()
+    return stripped(re.sub(r"[^\S\n]+\n", "\n", _CONTROL.sub("", text)))
 
 
 def clean_markup(text: str, content_type: str = "") -> str:

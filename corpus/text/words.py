@@ -2,6 +2,8 @@
 
 import re
 
+from limbeck.corpus.text.invisible import is_blank
+
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 """Letters and digits, with apostrophes inside: salient words, the words that masked PMI hides, terms of a word list."""
 
@@ -20,5 +22,5 @@ def words_with_apostrophes(text: str) -> list[str]:
 
 
 def one_line(text: str) -> str:
-    """The text with every run of whitespace as one space, and none at its ends."""
-    return " ".join(text.split())
+    """The text with every run of whitespace as one space, and none at its ends; "" if it has no visible character."""
+    return "" if is_blank(text) else " ".join(text.split())

@@ -37,6 +37,7 @@ _SCHEMA = pa.schema(
 class BottleneckConfig(EngineFilterConfig):
     """Referee's bottleneck with its engine (null: the round-0 teacher) and the paper's bound for GPT2-large."""
 
+    semantics: ClassVar[int] = 2
     reasons: ClassVar[Mapping[str, str]] = {
         "max_bottleneck_nats": "the output loses what the text behind the document depends on"
     }

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from limbeck.cluster.engines.scoring_models.encoder import Encoder, EncoderConfig
 from limbeck.corpus.other_documents import other_rows
+from limbeck.corpus.text.invisible import is_blank
 from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
@@ -38,6 +39,7 @@ class EmbeddingConfig(FilterConfig):
     min_similarity: Limit = None
     max_similarity: Limit = None
 
+    semantics: ClassVar[int] = 2
     cost: ClassVar[Cost] = Cost.ENCODER
     nullable: ClassVar[bool] = True
     reasons: ClassVar[Mapping[str, str]] = {
@@ -73,7 +75,7 @@ class EmbeddingFilter:
         """
         rows = candidates.num_rows
         texts = [text or "" for name in ("output", "document") for text in candidates[name].to_pylist()]
-        filled = np.array([bool(text.strip()) for text in texts], bool)
+        filled = np.array([not is_blank(text) for text in texts], bool)
         vectors = np.full((len(texts), self._encoder.dimensions), np.nan, np.float32)
         vectors[filled] = self._encoder.encode([text for text, has in zip(texts, filled, strict=True) if has])
         outputs, documents = vectors[:rows], vectors[rows:]

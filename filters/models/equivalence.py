@@ -43,6 +43,7 @@ class EquivalenceConfig(FilterConfig):
     that the set-wise filter `diversity` needs, for rows that pass this filter's own known bounds.
     """
 
+    semantics: ClassVar[int] = 2
     cost: ClassVar[Cost] = Cost.MODEL
     reasons: ClassVar[Mapping[str, str]] = {
         "min_character_ratio": "the output is too short for its document",

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from limbeck.cluster.engines.protocol import Engine, Pair
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.text.invisible import stripped
 from limbeck.corpus.text.words import one_line
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.filters.config import EngineFilterConfig, Limit, Name
@@ -39,6 +40,7 @@ class FluencyConfig(EngineFilterConfig):
     The paper's bound is 1.0, for single sentences and GPT2-large; few outputs reach it for documents of many sentences.
     """
 
+    semantics: ClassVar[int] = 2
     reasons: ClassVar[Mapping[str, str]] = {"max_fluency": "the output reads worse than its document"}
 
     also: ClassVar[tuple[str, ...]] = ("output_nats_per_token", "document_nats_per_token")
@@ -77,7 +79,7 @@ class FluencyFilter:
         scored. NaN for an empty text or one that does not fit the engine's context. Each distinct text is scored once.
         """
         outputs = [one_line(text) for text in candidates["output"].to_pylist()]
-        documents = [text.strip() for text in candidates["document"].to_pylist()]
+        documents = [stripped(text) for text in candidates["document"].to_pylist()]
         texts = [text for text in dict.fromkeys(outputs + documents) if text]
         arrays = self._engine.logprobs([self._pair(text) for text in texts]) if texts else []
         nats = {text: -float(array.mean(dtype=np.float64)) for text, array in zip(texts, arrays, strict=True)}

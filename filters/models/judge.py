@@ -20,6 +20,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.prompts import load_template, prompt_path
 from limbeck.corpus.seeds import derive_seed
 from limbeck.corpus.sentences import split_sentences
+from limbeck.corpus.text.invisible import stripped
 from limbeck.filters.config import Cost, EngineFilterConfig, Limit, Name
 from limbeck.filters.models.judge_answers import Answers, SamplingConfig, exact, sampled
 
@@ -56,6 +57,7 @@ class JudgeConfig(EngineFilterConfig):
     sampled and parsed; without, their probabilities are computed.
     """
 
+    semantics: ClassVar[int] = 2
     cost: ClassVar[Cost] = Cost.GENERATION
     reasons: ClassVar[Mapping[str, str]] = {
         "min_answered": "the judge hardly answers in grades",
@@ -158,7 +160,7 @@ class JudgeFilter:
         """
         rows = candidates.select(["document", "output", "reference", "seed"]).to_pylist()
         for row in rows:
-            row |= {name: (row[name] or "").strip() for name in ("output", "document", "reference")}
+            row |= {name: stripped(row[name] or "") for name in ("output", "document", "reference")}
         columns = self._compared(rows) if self._config.compare else self._graded(rows)
         units = COMPARED if self._config.compare else GRADED
         table = candidates.select(["candidate_id"])

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from limbeck.cluster.engines.scoring_models.masked import Infill, MaskedConfig, MaskedModel
 from limbeck.corpus.salience import STOP_WORDS
+from limbeck.corpus.text.invisible import is_blank
 from limbeck.corpus.text.words import WORD, one_line
 from limbeck.filters.config import Limit, Name
 from limbeck.filters.contract import Bound
@@ -86,7 +87,7 @@ class MaskedPmiFilter:
         pairs = rows + (mismatched(candidates, rows) if self._null else [])
         sums = self._sums(pairs)
         own, null = sums[: len(rows)], sums[len(rows) :]
-        empty = np.array([not row["output"].strip() for row in rows], dtype=bool)
+        empty = np.array([is_blank(row["output"]) for row in rows], dtype=bool)
         table = scored(candidates["candidate_id"], own, empty, TERMS)
         table = table.append_column(_BREVITY, [_brevity(rows)])
         if not self._null:

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from limbeck.cluster.engines.scoring_models.classifier import LABELS, Classifier, ClassifierConfig
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.other_documents import other_rows
+from limbeck.corpus.text.invisible import stripped
 from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.premises import Answer, Question, answer, sentence_windows
@@ -27,6 +28,7 @@ _PROBABILITY = {b"unit": b"probability"}
 class NliConfig(FilterConfig):
     """The NLI filter: its classifier, the direction of entailment, how long documents are cut, and its bounds."""
 
+    semantics: ClassVar[int] = 2
     cost: ClassVar[Cost] = Cost.MODEL
     nullable: ClassVar[bool] = True
     reasons: ClassVar[Mapping[str, str]] = {
@@ -140,7 +142,7 @@ class NliFilter:
 
 
 def _texts(candidates: pa.Table, column: str) -> list[str]:
-    return [(text or "").strip() for text in candidates[column].to_pylist()]
+    return [stripped(text or "") for text in candidates[column].to_pylist()]
 
 
 def _column(answers: Sequence[Answer], label: str) -> pa.Array:

@@ -47,6 +47,7 @@ class PmiLimits(FilterConfig):
     `null` adds the columns `<column>_null` even if no bound is by false acceptance yet.
     """
 
+    semantics: ClassVar[int] = 2
     cost: ClassVar[Cost] = Cost.MODEL
     nullable: ClassVar[bool] = True
     reasons: ClassVar[Mapping[str, str]] = {"min_faithfulness": UNFAITHFUL, "min_saliency": UNINFORMATIVE}

@@ -20,6 +20,7 @@ from limbeck.corpus.text.instruction_rules import (
     instruction_rules,
     is_contradicted,
 )
+from limbeck.corpus.text.invisible import stripped
 from limbeck.filters.columns import FLAG, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
@@ -49,6 +50,7 @@ class InstructionsConfig(FilterConfig):
     so; or `output`, if the candidates themselves are new instructions and there is no instance to check.
     """
 
+    semantics: ClassVar[int] = 2
     reasons: ClassVar[Mapping[str, str]] = {
         "min_words": "the instruction has too few words",
         "max_words": "the instruction has too many words",
@@ -105,7 +107,7 @@ class InstructionsFilter:
         rows = candidates.select(["source_id", "prompt", "document", "output", "finish_reason"]).to_pylist()
         columns = {name: np.zeros(len(rows)) for name in COLUMNS}
         inputs = [_input(row, config) for row in rows]
-        outputs = [str(row["output"] or "").strip() for row in rows]
+        outputs = [stripped(str(row["output"] or "")) for row in rows]
         for at, row in enumerate(rows):
             instruction = outputs[at] if config.instruction == "output" else str(row["prompt"] or "")
             scores = {"truncated": float(row["finish_reason"] == "length"), **instruction_rules(instruction, config.rules)}
@@ -123,7 +125,7 @@ class InstructionsFilter:
 def _input(row: Mapping[str, Any], config: InstructionsConfig) -> str:
     if config.instruction == "output" or config.input is None:
         return ""
-    text = str(row["document"] or "").strip()
+    text = stripped(str(row["document"] or ""))
     return "" if text.lower() == NO_INPUT else text
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from limbeck.corpus.other_documents import NO_OTHER, other_rows
 from limbeck.corpus.schemas import CANDIDATES
 from limbeck.corpus.sentences import sentence_ends, split_sentences
+from limbeck.corpus.text.invisible import is_blank
 from limbeck.corpus.text.words import one_line
 
 
@@ -26,7 +27,7 @@ def controls(
     prompts: dict[str, dict[str, Any]] = {}  # the teacher's prompt is included for filters that use it
     for candidate in sorted(teacher_outputs.to_pylist(), key=lambda row: (row["source_id"], row["sample"])):
         prompts.setdefault(candidate["source_id"], candidate)
-        if candidate["error"] is None and candidate["output"].strip():
+        if candidate["error"] is None and not is_blank(candidate["output"]):
             usable.setdefault(candidate["source_id"], []).append(candidate)
     outputs: dict[str, list[tuple[str, int, str]]] = {
         "first-sentence": [(row["source_id"], 0, first_sentence(row["document"])) for row in rows if row["document"]],

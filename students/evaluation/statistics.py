@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from limbeck.corpus.text.invisible import is_blank
 from limbeck.corpus.text.words import plain_words
 from limbeck.students.evaluation.measures import CONTROLS, SCALARS, EvaluationRow, Measure, Model, Split
 
@@ -164,7 +165,7 @@ def _rouge(references: Sequence[str | None], outputs: Sequence[str]) -> dict[str
     scorer = RougeScorer(list(ROUGE.values()), use_stemmer=False)
     scores = {name: np.full(len(outputs), np.nan) for name in ROUGE}
     for row, (reference, output) in enumerate(zip(references, outputs, strict=True)):
-        if reference and reference.strip():
+        if reference and not is_blank(reference):
             found = scorer.score(reference, output)
             for name, theirs in ROUGE.items():
                 scores[name][row] = found[theirs].fmeasure

@@ -104,6 +104,7 @@ PROMPTED = InstructionsConfig(instruction="prompt", input="document", max_contra
         ("Water is scarce.", "Water is scarce.", "input_is_output"),
         ("Water is scarce.", "", "empty_output"),
         ("Water is scarce.", " \n", "empty_output"),
+        ("Water is scarce.", "\u200b\ufeff", "empty_output"),
         ("", "", "input_is_output"),
         ("Water is scarce:", "Save it.", "ends_with_colon"),
         ("Water is scarce.", "Save it: ", "ends_with_colon"),
