@@ -38,9 +38,10 @@ GOPHER_PAGE_LIMITS: Mapping[str, float] = {
 _TOP_SIZES = (2, 3, 4)
 _DUPLICATE_SIZES = (5, 6, 7, 8, 9, 10)
 _PARAGRAPH = re.compile(r"\n\s*\n")
-_SYMBOL = re.compile(r"#|\.\.\.|…")
+_ELLIPSIS = re.compile(r"\.\.\.|…")
 _BULLETS = ("•", "‣", "▪", "●", "◦", "-", "*", "–", "·")
-_TERMINAL = (".", "!", "?", '"', "”", "…")
+_ELLIPSES = ("...", "…")
+_TERMINAL = (".", "!", "?", '"', "”")
 _STRIPPED = ".,;:!?\"'“”‘’()[]{}<>…"
 
 COLUMNS = (
@@ -65,13 +66,14 @@ UNITS = {
 class RepetitionConfig(FilterConfig):
     """A bound per rule. Values are Gopher's, except `max_lorem_ipsum`, which is C4's; null: measured, but rejects nothing."""
 
+    semantics: ClassVar[int] = 2
     reasons: ClassVar[Mapping[str, str]] = {
         "min_words": "the output has too few words",
         "max_words": "the output has too many words",
         "min_stop_words": "the output has hardly any stop word, so it is no prose",
         "min_mean_word_characters": "the words are too short on average",
         "max_mean_word_characters": "the words are too long on average",
-        "max_symbols_per_word": "too many number signs and ellipses",
+        "max_symbols_per_word": "too many number signs or ellipses",
         "min_alphabetic_words": "too many words without a letter",
         "max_bullet_lines": "nearly every line is an item of a list",
         "max_ellipsis_lines": "too many lines end in an ellipsis",
@@ -151,11 +153,11 @@ def measures(text: str) -> list[float]:
         float(len(words)),
         float(len(STOP_WORDS.intersection(plain))),
         sum(map(len, words)) / number,
-        len(_SYMBOL.findall(text)) / max(1, len(words)),
+        max(text.count("#"), len(_ELLIPSIS.findall(text))) / max(1, len(words)),
         sum(any(map(str.isalpha, word)) for word in words) / number,
         _share(sum(line.startswith(_BULLETS) for line in lines), len(lines)),
-        _share(sum(line.endswith(("...", "…")) for line in lines), len(lines)),
-        _share(sum(not line.endswith(_TERMINAL) for line in lines), len(lines)),
+        _share(sum(line.endswith(_ELLIPSES) for line in lines), len(lines)),
+        _share(sum(not line.endswith(_TERMINAL) or line.endswith(_ELLIPSES) for line in lines), len(lines)),
         float("lorem ipsum" in text.lower()),
         float("{" in text or "}" in text),
         *_repeated(lines),

@@ -40,6 +40,7 @@ PAGE = RepetitionConfig(**GOPHER_PAGE_LIMITS)
         ("A dependency-free parser of weather reports.", set()),
         ("- one more thing to do\n- another thing to do\n* a third thing as well\n• a fourth thing at last", {"bullet_lines"}),
         ("It goes on...\nand on…\nand stops.", {"ellipsis_lines", "symbols_per_word"}),
+        ("#a or #b ... and here … two of each kind in more than the twenty words of which a tenth may be one.", set()),
         ("#one #two #three four", {"symbols_per_word"}),
         ("1 2 3 four 5.6 -", {"alphabetic_words"}),
         ("Lorem ipsum dolor sit amet consectetur.", {"lorem_ipsum"}),
@@ -70,6 +71,9 @@ def test_repeated_words_break_the_rules_of_n_grams() -> None:
         ("mean_word_characters", "ab abcd", 3),
         ("alphabetic_words", "a 1 b2 -", 0.5),
         ("unterminated_lines", 'A line.\nAnother\n"A third."', 1 / 3),
+        ("unterminated_lines", 'It ends...\nIt ends…\nIt ends.\nIt ends?\n"It ends..."', 2 / 5),  # C4: an ellipsis is no end
+        ("symbols_per_word", "#one #two three... four", 2 / 4),  # Gopher: hash marks or ellipses, not their sum
+        ("symbols_per_word", "#one two... three… four", 2 / 4),
         ("curly_brackets", "f() { }", 1),
         ("duplicate_lines", "a\nb\na\n\na", 0.5),
         ("duplicate_line_characters", "aaa\nb\naaa", 3 / 7),
