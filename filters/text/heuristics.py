@@ -1,4 +1,4 @@
-"""Cheap checks of the text: empty, echoing the prompt, copied, cut off, refusing, repeating itself."""
+"""Cheap checks of the text: empty, cut off, refusing, with a preamble, echoing the prompt, repeating itself, copied."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from limbeck.corpus.text.invisible import is_blank
 from limbeck.corpus.text.words import words_with_apostrophes
 from limbeck.filters.columns import FLAG, SHARE, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
+from limbeck.filters.text.assistant_phrases import has_preamble, is_refusal
 from limbeck.filters.text.fragments import Runs, runs_of
 
 if TYPE_CHECKING:
@@ -20,27 +22,22 @@ REASONS = {
     "empty": "the output is empty",
     "cut_off": "the output is cut off before its sentence ends",
     "refusal": "the output refuses or speaks about itself",
+    "preamble": "the output begins with a preamble",
     "echo_of_prompt": "the output repeats the instructions",
     "repeated": "the output repeats itself",
     "copied": "the output is copied from the document",
 }
 
-UNITS = {name: FLAG if name in ("empty", "cut_off", "refusal") else SHARE for name in REASONS}
+UNITS = {name: FLAG if name in ("empty", "cut_off", "refusal", "preamble") else SHARE for name in REASONS}
 
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]`*_]*$")
-_REFUSAL = re.compile(
-    r"(?:^|[.!?]\s+)(?:"
-    r"i(?:[’']m| am) (?:sorry|afraid|unable|not able|an ai)|i apologi[sz]e|sorry,|unfortunately, i|please provide"
-    r"|i (?:can(?:not|[’']t)|do(?: not|n[’']t) have)|as an? (?:ai|assistant|language model)"
-    r")|\b(?:as an ai|(?:ai|large) language model)\b",
-    re.IGNORECASE,
-)
 _GRAM_WORDS = 3
 
 
 class HeuristicsConfig(FilterConfig):
     """The maximum of each column of `HeuristicsFilter.score`; null: measured, but rejects nothing."""
 
+    semantics: ClassVar[int] = 2
     reasons: ClassVar[Mapping[str, str]] = {f"max_{column}": reason for column, reason in REASONS.items()}
 
     kind: Literal["heuristics"] = "heuristics"
@@ -48,6 +45,7 @@ class HeuristicsConfig(FilterConfig):
     max_empty: Limit = 0.0
     max_cut_off: Limit = 0.0
     max_refusal: Limit = 0.0
+    max_preamble: Limit = 0.0
     max_echo_of_prompt: Limit = 0.5
     max_repeated: Limit = 0.2
     max_copied: Limit = 0.8
@@ -65,11 +63,11 @@ class HeuristicsFilter:
         self.bounds = tuple(bounds)
 
     def score(self, candidates: pa.Table) -> pa.Table:
-        """Return six columns in [0, 1], one row per candidate; an empty output scores 0 in all but `empty`.
+        """Return seven columns in [0, 1], one row per candidate; an empty output scores 0 in all but `empty`.
 
-        `empty`, `cut_off` and `refusal` are 0 or 1. `echo_of_prompt` and `copied` are the longest run of words that occurs
-        verbatim in the prompt without its document, or in the document, as a share of the output's words. `repeated` is the share
-        of word 3-grams that occurred earlier in the output.
+        `empty`, `cut_off`, `refusal` and `preamble` are 0 or 1. `echo_of_prompt` and `copied` are the longest run of words that
+        occurs verbatim in the prompt without its document, or in the document, as a share of the output's words. `repeated` is
+        the share of word 3-grams that occurred earlier in the output.
         """
         rows = candidates.select(["prompt", "document", "output", "finish_reason"]).to_pylist()
         scores = [_checks(row) for row in rows]
@@ -80,13 +78,14 @@ class HeuristicsFilter:
 def _checks(row: dict[str, Any]) -> dict[str, float]:
     output, document, prompt = ((row[name] or "") for name in ("output", "document", "prompt"))
     output = output.strip()
-    if not output:
+    if is_blank(output):
         return {"empty": 1.0}
     words = words_with_apostrophes(output)
     instructions = prompt.replace(document, " ") if document else prompt
     return {
         "cut_off": float(row["finish_reason"] == "length" or _SENTENCE_END.search(output) is None),
-        "refusal": float(_REFUSAL.search(output) is not None),
+        "refusal": float(is_refusal(output)),
+        "preamble": float(has_preamble(output)),
         "echo_of_prompt": copied_share(words, runs_of(instructions)),
         "repeated": repeated_share(words),
         "copied": copied_share(words, runs_of(document)),

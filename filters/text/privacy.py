@@ -1,7 +1,7 @@
-"""Personal data and secrets by their form: e-mail addresses, phone, card and account numbers, public IP addresses, keys.
+"""Personal data and secrets by their form: e-mail and IP addresses, phone, card, account and identity numbers, keys.
 
-Checks are applied if there are any (Luhn for cards, mod 97 for IBANs, the registries' ranges for IP addresses, entropy for values
-assigned to a name such as `password`), so that version numbers, dates and identifiers pass. Names and postal addresses have no
+Checks are applied if there are any (top-level domains for addresses, check digits for numbers, the registries' ranges for IP
+addresses, entropy for keys), so that version numbers, dates and identifiers pass. Names and postal addresses have no
 fixed form and are not found.
 """
 
@@ -24,6 +24,7 @@ _REASONS = {
     "phones": "the output holds phone numbers",
     "cards": "the output holds card numbers",
     "ibans": "the output holds bank account numbers",
+    "identity_numbers": "the output holds identity numbers",
     "ip_addresses": "the output holds public IP addresses",
     "keys": "the output holds keys, tokens or passwords",
 }
@@ -33,6 +34,7 @@ UNITS = dict.fromkeys((*KINDS, "found"), "occurrences")
 class PrivacyConfig(FilterConfig):
     """A bound on the total and one per kind; `redact` also stores the output with placeholders such as `<EMAIL>`."""
 
+    semantics: ClassVar[int] = 2
     reasons: ClassVar[Mapping[str, str]] = {
         **{f"max_{column}": reason for column, reason in _REASONS.items()},
         "max_found": "the output holds personal data or keys",
@@ -47,6 +49,7 @@ class PrivacyConfig(FilterConfig):
     max_phones: Limit = None
     max_cards: Limit = None
     max_ibans: Limit = None
+    max_identity_numbers: Limit = None
     max_ip_addresses: Limit = None
     max_keys: Limit = None
     max_found: Limit = 0.0

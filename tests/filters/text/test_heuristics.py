@@ -5,6 +5,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
+from helpers.labelled import HALVES, measure_phrases, read_phrases, table_rows
+from helpers.paths import ROOT
+from limbeck.filters.text.assistant_phrases import has_preamble, is_refusal
 from limbeck.filters.text.fragments import Runs
 from limbeck.filters.text.heuristics import REASONS, HeuristicsConfig, copied_share, repeated_share
 from limbeck.pipelines.runs.select import connect, decide
@@ -49,6 +52,9 @@ GOOD = [
     "A dependency-free Python library that parses weather station files and checks their units.",
     'Quern, a "small library", turns weather reports into tables (with checked units).',
     "It reports errors it can't parse in weather files.",
+    "I cannot recommend this book enough.",
+    "Sure enough, the parser checks every unit.",
+    "A large language model reads weather reports.",
 ]
 
 
@@ -68,6 +74,9 @@ def test_a_summary_passes(output: str) -> None:
         ("I'm sorry, but there is nothing here to tell.", "stop", "refusal"),
         ("Of course. As an AI language model, I have no opinion on weather.", "stop", "refusal"),
         ("I cannot read the text.", "stop", "refusal"),
+        ("Sure! Here is the summary: it reads weather files.", "stop", "preamble"),
+        ("\u200bSure! It reads weather files.", "stop", "preamble"),
+        *((invisible * 3, "stop", "empty") for invisible in "\u200b\u2060\ufeff\u00ad\u202e\u3164\u2800\U000e0020\0"),
         ("Summarize the text above in one complete sentence.", "stop", "echo_of_prompt"),
         ("Quern reads and checks files. Quern reads and checks files. Quern reads and checks files.", "stop", "repeated"),
         ("Quern is a small library for reading weather station files.", "stop", "copied"),
@@ -114,7 +123,7 @@ def test_null_and_hostile_rows_are_scored() -> None:
         outputs = {"output": pa.array(hostile, pa.string()), "finish_reason": ["stop"] * len(hostile)}
         candidates = pa.table({"candidate_id": [str(at) for at in range(len(hostile))], **columns, **outputs})
         rows = HeuristicsConfig().build(engines=None).score(candidates).to_pylist()
-        assert [row["empty"] for row in rows] == [1.0, 1.0, *[0.0] * 6]
+        assert [row["empty"] for row in rows] == [1.0, 1.0, *[0.0] * 5, 1.0]
         assert all(0 <= row[name] <= 1 for row in rows for name in REASONS)
         assert rows[2]["copied"] == pytest.approx(float(other == "a " * 50_000), abs=1e-3)
 
@@ -125,3 +134,26 @@ def test_without_a_document_the_whole_prompt_is_what_can_be_echoed() -> None:
         {"candidate_id": ["a"], "prompt": [words], "document": [""], "output": [words], "finish_reason": ["stop"]}
     )
     assert HeuristicsConfig().build(engines=None).score(candidates)["echo_of_prompt"].to_pylist() == [1.0]
+
+
+def test_the_development_half_is_as_good_as_the_page_says() -> None:
+    """And the set is as large and as balanced as it says; the held-out half is measured but not asserted."""
+    phrases = read_phrases()
+    assert len(phrases) >= 200 and sum(not (one.refusal or one.preamble) for one in phrases) >= 0.4 * len(phrases)
+    measured = measure_phrases()
+    rows = table_rows((ROOT / "docs/filters/heuristics.md").read_text(encoding="utf-8"), measured.names)
+    assert set(rows) == set(measured.names)
+    for name, cells in rows.items():
+        counts = measured.counts[HALVES[0], name]
+        assert counts.precision >= float(cells[1]) - 0.005, f"{name}: {counts.false_positives}"
+        assert counts.recall >= float(cells[2]) - 0.005, f"{name}: {counts.misses}"
+
+
+@pytest.mark.parametrize(
+    "piece", ["\n", " ", "* ", '"', "i can't see ", "sorry, ", "here is a ", "here is the ", "as an ai ", "a-a "]
+)
+def test_phrases_are_searched_in_linear_time(piece: str) -> None:
+    """A search that is worse than linear does not end within the suite's timeout."""
+    text = (piece * 200_000)[:200_000]
+    assert not has_preamble(text)
+    assert is_refusal(text) in (True, False)
