@@ -1,7 +1,8 @@
 """The base of every recipe section: frozen, strict about types, and strict about keys."""
 
 import difflib
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -14,6 +15,24 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    operational: ClassVar[frozenset[str]] = frozenset()
+    """Keys that change no row: where work is done, how fast, and within which limits. A subclass adds to those of its bases.
+
+    They may change while a run is interrupted; every other key belongs to the record that a resumed run is compared with.
+    """
+
+    @classmethod
+    def operational_keys(cls) -> frozenset[str]:
+        """The operational keys of this class and its bases."""
+        declared = [vars(base).get("operational", frozenset()) for base in cls.__mro__]
+        return frozenset[str]().union(*declared)
+
+    def determining(self, exclude: Iterable[str] = ()) -> dict[str, Any]:
+        """The section as plain data, without `exclude` and, at any depth, without operational keys."""
+        data = self.model_dump(mode="json", exclude=set(exclude))
+        _drop_operational(data, self)
+        return data
+
     @model_validator(mode="before")
     @classmethod
     def _name_the_nearest_key(cls, data: Any) -> Any:
@@ -24,6 +43,21 @@ class Config(BaseModel):
                     hint = f"did you mean {near!r}?" if near else f"known are {', '.join(cls.model_fields)}"
                     raise ValueError(f"unknown key {key!r}; {hint}")
         return data
+
+
+def _drop_operational(data: Any, value: Any) -> None:
+    """Remove the operational keys from the plain `data` of a value."""
+    if isinstance(value, Config) and isinstance(data, dict):
+        for key in type(value).operational_keys():
+            data.pop(key, None)
+        for key in data.keys() & type(value).model_fields.keys():
+            _drop_operational(data[key], getattr(value, key))
+    elif isinstance(value, Mapping) and isinstance(data, dict):
+        for key in data.keys() & value.keys():
+            _drop_operational(data[key], value[key])
+    elif isinstance(value, tuple | list) and isinstance(data, list):
+        for inner, entry in zip(data, value, strict=False):
+            _drop_operational(inner, entry)
 
 
 def nearest(word: str, known: Any) -> str | None:

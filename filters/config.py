@@ -129,8 +129,8 @@ class FilterConfig(NamedKind):
         return []
 
     def scoring(self) -> dict[str, Any]:
-        """What its scores depend on, as plain data: every field except the bounds, `name` and `lazy`."""
-        return self.model_dump(mode="json", exclude={"name", "lazy", *self.limit_fields()})
+        """What its scores depend on, as plain data: every field except the bounds, `name`, `lazy` and operational keys."""
+        return self.determining(exclude=("name", "lazy", *self.limit_fields()))
 
     def serves(self, other: Self) -> bool:
         """Whether its scores can be reused for `other`, of the same name: same measure, rows and mismatched pairs."""
@@ -191,7 +191,7 @@ class SetFilterConfig(NamedKind):
 
     def deciding(self) -> dict[str, Any]:
         """What its decisions depend on, as plain data."""
-        return self.model_dump(mode="json")
+        return self.determining()
 
     @abstractmethod
     def build(self) -> SetFilter:

@@ -84,9 +84,12 @@ def _start_afresh_unless_same(training: Path, config: SftConfig, rows: list[Path
     digest = hashlib.sha256()
     for file in rows:
         digest.update(file.read_bytes())
-    plan = {"config": config.model_dump(mode="json"), "dataset": digest.hexdigest(), "base": fingerprint(base), "seed": seed}
+    plan = {"config": config.determining(), "dataset": digest.hexdigest(), "base": fingerprint(base), "seed": seed}
     path = training / "plan.json"
-    if path.exists() and read_json(path) == json.loads(json.dumps(plan)):
+    before = read_json(path) if path.exists() else {"config": {}}
+    for key in config.operational_keys():  # older versions recorded them
+        before["config"].pop(key, None)
+    if before == json.loads(json.dumps(plan)):
         return
     shutil.rmtree(training, ignore_errors=True)
     write_json(path, plan)

@@ -96,6 +96,8 @@ class ScoringModelConfig(Config):
     extra: ClassVar[str | None] = "local"
     """The extra of this distribution that it needs."""
 
+    operational: ClassVar[frozenset[str]] = frozenset({"device", "batch_tokens"})
+
     model: str
     dtype: Literal["bfloat16", "float32", "float16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"

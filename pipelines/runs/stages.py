@@ -33,7 +33,7 @@ class Stages:
     packages: Mapping[str, str]
 
     def with_defaults(self, recorded: Mapping[str, Any]) -> dict[str, Any]:
-        """Recorded data, with current defaults for keys that did not exist when it was written."""
+        """Recorded data as this version would record them: with defaults for newer keys, and without operational keys."""
         filled: dict[str, Any] = json.loads(json.dumps(recorded))
         for where, section in self.sections.items():
             there, here = _at(filled, where), _at(self.data, where)
@@ -51,13 +51,13 @@ def stages_of(
     from limbeck.pipelines.kinds import packages_of
 
     optional = {"later": recipe.later, "rows": recipe.rows, "task": recipe.task}  # keys of newer versions: absent if unset
-    plain = {name: {name: _plain(section)} if section else {} for name, section in optional.items()}
+    plain = {name: {name: section.determining()} if section else {} for name, section in optional.items()}
     teacher = {name: value for name, value in recipe.teacher.fingerprint().items() if name != "model"}
     data = {
-        "sources": {**_plain(recipe.sources), "seed": recipe.seed, **_layout(recipe)},
+        "sources": {**recipe.sources.determining(), "seed": recipe.seed, **_layout(recipe)},
         "candidates": {
-            "generator": _plain(recipe.generator),
-            "teacher": _plain(recipe.teacher),
+            "generator": recipe.generator.determining(),
+            "teacher": recipe.teacher.determining(),
             "model": model_fingerprint(teacher_folder),
             **teacher,
             "next_teacher": recipe.next_teacher,
@@ -66,13 +66,13 @@ def stages_of(
         "scores": {filter_.name: {**filter_.scoring(), "lazy": filter_.lazy} for filter_ in filters},
         "decisions": {
             "bounds": {filter_.name: [vars(bound) for bound in filter_.bounds] for filter_ in filters},
-            "calibration": _plain(recipe.calibration),
+            "calibration": recipe.calibration.determining(),
             "target": target_facts(recipe.target),
             "select": {filter_.name: filter_.deciding() for filter_ in set_filters},
             **plain["rows"],
         },
         "student": _student(recipe),
-        "evaluation": {"rounds": recipe.rounds, **_plain(recipe.evaluation), **plain["task"]},
+        "evaluation": {"rounds": recipe.rounds, **recipe.evaluation.determining(), **plain["task"]},
     }
     sections: dict[Where, Config | None] = {
         ("sources",): recipe.sources,
@@ -99,24 +99,20 @@ def target_facts(target: TargetConfig | None) -> int | dict[str, Any] | None:
     """The target as stage data: a number if only `rows` is set."""
     if target is None:
         return None
-    return target.rows if target.wave_sources is None else target.model_dump(mode="json")
+    return target.rows if target.wave_sources is None else target.determining()
 
 
 def _student(recipe: Recipe) -> dict[str, Any]:
     """One section, or one per round by its number."""
     if isinstance(recipe.student, tuple):
-        return {str(number): _plain(student) for number, student in enumerate(recipe.student)}
-    return {} if recipe.student is None else _plain(recipe.student)
+        return {str(number): student.determining() for number, student in enumerate(recipe.student)}
+    return {} if recipe.student is None else recipe.student.determining()
 
 
 def _layout(recipe: Recipe) -> dict[str, Any]:
     """Settings that determine part boundaries."""
     waves = recipe.target.wave_sources if recipe.target else None
     return {"rows_per_part": recipe.cluster.rows_per_part, **({"wave_sources": waves} if waves else {})}
-
-
-def _plain(section: Config) -> dict[str, Any]:
-    return section.model_dump(mode="json")
 
 
 def _at(data: Any, where: Where) -> Any:
@@ -126,7 +122,9 @@ def _at(data: Any, where: Where) -> Any:
 
 
 def _fill(there: dict[str, Any], here: Mapping[str, Any], section: Config) -> None:
-    """Add the section's defaults to `there` for keys that are missing there and present `here`."""
+    """Drop operational keys from `there`, and add the section's defaults for keys that are missing there and present `here`."""
+    for key in type(section).operational_keys():  # older versions recorded them
+        there.pop(key, None)
     for key, field in type(section).model_fields.items():
         if key not in here:
             continue
@@ -134,10 +132,16 @@ def _fill(there: dict[str, Any], here: Mapping[str, Any], section: Config) -> No
             if not field.is_required():
                 there[key] = to_jsonable_python(field.get_default(call_default_factory=True, validated_data={}))
             continue
-        value = getattr(section, key)
-        if isinstance(value, Config) and isinstance(there[key], dict):
-            _fill(there[key], here[key], value)
-        elif isinstance(value, tuple) and isinstance(there[key], list) and len(value) == len(there[key]):
-            for old, new, inner in zip(there[key], here[key], value, strict=True):
-                if isinstance(inner, Config) and isinstance(old, dict):
-                    _fill(old, new, inner)
+        _fill_inside(there[key], here[key], getattr(section, key))
+
+
+def _fill_inside(there: Any, here: Any, value: Any) -> None:
+    """Apply `_fill` to the sections in a value: itself, or those in a list or a mapping."""
+    if isinstance(value, Config) and isinstance(there, dict):
+        _fill(there, here, value)
+    elif isinstance(value, Mapping) and isinstance(there, dict):
+        for key in there.keys() & here.keys() & value.keys():
+            _fill_inside(there[key], here[key], value[key])
+    elif isinstance(value, tuple | list) and isinstance(there, list) and len(value) == len(there):
+        for old, new, inner in zip(there, here, value, strict=True):
+            _fill_inside(old, new, inner)

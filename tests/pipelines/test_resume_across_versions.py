@@ -20,8 +20,11 @@ from helpers.fault_server import FaultServer, byte_tokenizer
 from helpers.run_tables import changed_columns, run_columns, run_digests
 from helpers.tiny_run import recipe
 from helpers.tiny_students import make_model
+from limbeck.cluster.engines.config import EndpointConfig, TransformersConfig
+from limbeck.students.config import SftConfig
 
 RECORDED = Path(__file__).with_name("earlier_run.json")
+OPERATIONAL = frozenset[str]().union(*(kind.operational_keys() for kind in (TransformersConfig, EndpointConfig, SftConfig)))
 AFTER_THE_LAST_SCORES = [{"rename": "evaluation/test.json$", "when": "after", "victim": "driver"}]  # everything except the report
 
 
@@ -89,9 +92,10 @@ def stages(run: Path) -> dict[str, Any]:
 
 
 def changed_keys(found: Any, expected: Any, where: str = "") -> list[str]:
-    """The expected keys that are missing or differ. Keys that a later version added refuse no earlier run."""
+    """The expected keys that are missing or differ, except keys that change no row: neither these nor newer keys refuse a run."""
     if isinstance(expected, dict) and isinstance(found, dict):
-        return [change for key, value in expected.items() for change in changed_keys(found.get(key), value, f"{where}.{key}")]
+        compared = {key: value for key, value in expected.items() if key in found or key not in OPERATIONAL}
+        return [change for key, value in compared.items() for change in changed_keys(found.get(key), value, f"{where}.{key}")]
     return [] if found == expected else [f"{where}: {expected!r} before, {found!r} now"]
 
 

@@ -46,6 +46,19 @@ class EndpointConfig(EngineConfig):
     batches_across_callers: ClassVar[bool] = True
     paid: ClassVar[bool] = True
     remote: ClassVar[bool] = True
+    operational: ClassVar[frozenset[str]] = frozenset(
+        {
+            "base_url",
+            "api_key_env",
+            "max_concurrency",
+            "latency_factor",
+            "timeout_seconds",
+            "patience_seconds",
+            "backoff_seconds",
+            "attempts",
+            "budget",
+        }
+    )
 
     kind: Literal["endpoint"] = "endpoint"
     model: str

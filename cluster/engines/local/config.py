@@ -19,6 +19,7 @@ class TransformersConfig(EngineConfig):
     """
 
     extra: ClassVar[str | None] = "local"
+    operational: ClassVar[frozenset[str]] = frozenset({"device", "batch_sequences", "pack_tokens", "cache_bytes"})
 
     kind: Literal["transformers"] = "transformers"
     model: str

@@ -34,6 +34,18 @@ class VllmConfig(EngineConfig):
 
     extra: ClassVar[str | None] = "vllm"
     batches_across_callers: ClassVar[bool] = True
+    operational: ClassVar[frozenset[str]] = frozenset(
+        {
+            "tensor_parallel_size",
+            "pipeline_parallel_size",
+            "gpu_memory_utilization",
+            "cache_bytes",
+            "max_sequences",
+            "batch_tokens",
+            "prefix_caching",
+            "enforce_eager",
+        }
+    )
 
     kind: Literal["vllm"] = "vllm"
     model: str

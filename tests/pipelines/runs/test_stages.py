@@ -62,9 +62,9 @@ def test_keys_that_the_version_of_the_run_did_not_have_refuse_nothing(home: Path
         for section, key in [
             (data["sources"], "max_source_tokens"),
             (data["candidates"]["generator"], "stop"),
-            (data["candidates"]["teacher"], "pack_tokens"),
+            (data["candidates"]["teacher"], "context_tokens"),
             (data["scores"]["pmi"], "lazy"),
-            (data["scores"]["pmi"]["engine"], "cache_bytes"),
+            (data["scores"]["pmi"]["engine"], "trust_remote_code"),
             (data["decisions"]["calibration"], "parts"),
             (data["decisions"]["select"]["duplicates"], "recall"),
             (data["student"], "scheduler"),
@@ -89,6 +89,52 @@ def test_keys_that_the_version_of_the_run_did_not_have_refuse_nothing(home: Path
     edit(folder, lambda lock: lock["stages"]["evaluation"].update(dev_samples=1))
     open_run(folder, stages(given), {}, "")
     assert json.loads(folder.lock_file.read_text())["stages"] == json.loads(json.dumps(stages(given).data))
+
+
+SERVED = {"kind": "endpoint", "base_url": "http://127.0.0.1:8000/v1", "budget": {"tokens": 3000}}
+MOVED = {
+    "kind": "endpoint", "base_url": "http://127.0.0.1:9/v1", "budget": {"money": 2.5, "price_per_million_output": 1.0},
+    "api_key_env": "OTHER_KEY", "max_concurrency": 3, "latency_factor": 2.0, "timeout_seconds": 1.0, "patience_seconds": 1.0,
+    "backoff_seconds": 1.0, "attempts": 1,
+}  # fmt: skip
+DRAWN = {"kind": "vllm", "dtype": "float32", "max_sequences": 8}
+FITTED = {"kind": "vllm", "dtype": "float32", "gpu_memory_utilization": 0.5, "tensor_parallel_size": 2, "batch_tokens": 64}
+
+
+@pytest.mark.parametrize(("before", "after"), [(SERVED, MOVED), (MOVED, SERVED), (DRAWN, FITTED)])
+@pytest.mark.parametrize("version", ["this", "earlier"])
+def test_keys_that_change_no_row_may_change_while_a_run_is_interrupted(
+    home: Path, tmp_path: Path, before: dict[str, Any], after: dict[str, Any], version: str
+) -> None:
+    """For the teacher and for the engine of a filter, also if the folder is of a version that recorded these keys."""
+    model = {"model": recipe(home)["teacher"]["model"]}
+
+    def made(section: dict[str, Any]) -> Recipe:
+        pmi = {"kind": "pmi", "engine": {**section, **model}}
+        return tiny(home, teacher={**section, **model}, filters=[{"kind": "length", "min_output_tokens": 1}, pmi])
+
+    folder, given = begun(home, tmp_path, made(before)), made(after)
+    if version == "earlier":
+
+        def record_everything(lock: dict[str, Any]) -> None:
+            engine = made(before).teacher.model_dump(mode="json")
+            assert engine.keys() > lock["stages"]["candidates"]["teacher"].keys()
+            lock["stages"]["candidates"]["teacher"] = engine
+            lock["stages"]["scores"]["pmi"]["engine"] = engine
+
+        edit(folder, record_everything)
+    open_run(folder, stages(given), {}, "")
+    assert json.loads(folder.lock_file.read_text())["stages"] == json.loads(json.dumps(stages(given).data))
+    other = given.model_copy(update={"teacher": given.teacher.model_copy(update={"context_tokens": 100})})
+    with pytest.raises(LimbeckError, match="teacher.context_tokens: null in the folder, 100 in this recipe"):
+        open_run(folder, stages(other), {}, "")
+
+
+def test_how_often_a_student_is_saved_changes_nothing(home: Path, tmp_path: Path) -> None:
+    student = recipe(home)["student"]
+    folder = begun(home, tmp_path, tiny(home))
+    edit(folder, lambda lock: lock["stages"]["student"].update(checkpoint_steps=1, keep_checkpoints=1))
+    open_run(folder, stages(tiny(home, student={**student, "checkpoint_steps": 7, "keep_checkpoints": 2})), {}, "")
 
 
 def test_a_difference_is_still_one(home: Path, tmp_path: Path) -> None:
