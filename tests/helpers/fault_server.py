@@ -25,7 +25,10 @@ TEMPLATE = (
 )
 TOO_LONG = "This model's maximum context length is 256 tokens. However, you requested more."
 Plan = Callable[[str, int], str]
-"""(the last words of the prompt, how often it was sent before) → the name of a fault, or "" for an answer."""
+"""(the last words of the prompt, how often it was sent before) → the name of a fault, or "" for an answer.
+
+A status and a message, such as "403 moderated", is sent as an error of that status.
+"""
 
 
 def byte_tokenizer(folder: Path, chat: bool = True, context_tokens: int = 256) -> Path:
@@ -67,6 +70,7 @@ class FaultServer:
     key: str | None = None
     refused_parameters: tuple[str, ...] = ()
     echoes: bool = True
+    reshape: Callable[[str, dict[str, Any]], Any] = lambda prompt, answer: answer  # the body to send in place of an answer
     alphabet_shift: int = 0  # another tokenizer: ids stand for other bytes
     hang_seconds: float = 60.0
 
@@ -156,6 +160,8 @@ class FaultServer:
         if self.refuse_beyond is not None and self.in_flight > self.refuse_beyond:
             return await _send(writer, 429, {"error": {"message": "Too many requests"}}, self.retry_after)
         fault = self.plan(prompt, before)
+        if fault[:3].isdecimal() and fault[3:4] == " ":
+            return await _send(writer, int(fault[:3]), {"error": {"message": fault[4:]}})
         if fault in _STATUSES:
             status, said, retry_after = _STATUSES[fault]
             return await _send(writer, status, said, _date() if retry_after == "date" else retry_after)
@@ -164,7 +170,7 @@ class FaultServer:
         text, answer = self._reply(path, body, prompt, tokens)
         self.billed[0] += tokens
         self.billed[1] += max(1, len(text.encode())) if not body.get("echo") else 1
-        return await self._deliver(writer, name, fault, answer)
+        return await self._deliver(writer, name, fault, answer if fault else self.reshape(prompt, answer))
 
     def _reply(self, path: str, body: dict[str, Any], prompt: str, tokens: int) -> tuple[str, dict[str, Any]]:
         text = reply_text(prompt, body.get("seed", 0), body.get("max_tokens", body.get("max_completion_tokens", 1)) or 1)
@@ -242,7 +248,7 @@ def _date() -> str:
 
 
 async def _send(writer: asyncio.StreamWriter, status: int, said: Any, retry_after: str | None = None) -> bool:
-    return await _send_bytes(writer, status, json.dumps(said).encode(), retry_after)
+    return await _send_bytes(writer, status, b"" if status == 204 else json.dumps(said).encode(), retry_after)
 
 
 async def _send_bytes(writer: asyncio.StreamWriter, status: int, content: bytes, retry_after: str | None = None) -> bool:

@@ -3,12 +3,16 @@
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from limbeck.cluster.engines.endpoint.answers import Answer, Counts
 from limbeck.cluster.engines.endpoint.budget import Tokens
 from limbeck.cluster.engines.endpoint.dialect import Payload
 from limbeck.cluster.engines.protocol import EngineDied, ServerGone
 from limbeck.corpus.errors import LimbeckError
+
+Form = tuple[object, ...]
+SAMPLING = ("temperature", "top_p", "top_k")
 
 
 @dataclass(eq=False)
@@ -32,15 +36,33 @@ class Job:
     faults: int = 0  # of these, faults of the server or the connection
     own_faults: int = 0  # of these, faults while other rows were answered
 
+    @cached_property
+    def form(self) -> Form:
+        """What the job has in common with other rows: a server that refuses the form refuses them all."""
+        return self.path, *(self.payload.get(name) for name in SAMPLING), *sorted(self.payload.keys() - {"seed"})
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A refusal by the server: its status and message. `advice`: what the user can change, if known."""
+
+    status: int
+    words: str
+    advice: str = ""
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a job: an answer, with the tokens (prompt, drawn) that it took, or the reason why it failed."""
+    """The outcome of a job: an answer, with the tokens (prompt, drawn) that it took, or the reason why it failed.
+
+    `refusal` is set if the server refused the request, which may be the fault of the row or of all.
+    """
 
     job: Job
     answer: Answer | None
     tokens: Tokens = (0, 0)
     error: str = ""
+    refusal: Refusal | None = None
 
 
 @dataclass(eq=False)

@@ -14,18 +14,20 @@ from collections.abc import Callable, Sequence
 
 import httpx
 
+from limbeck.cluster.engines.endpoint.answers import Malformed, read_any
 from limbeck.cluster.engines.endpoint.budget import Ledger
-from limbeck.cluster.engines.endpoint.calls import Call, Job, copied
+from limbeck.cluster.engines.endpoint.calls import Call, Job, Outcome, copied
 from limbeck.cluster.engines.endpoint.config import EndpointConfig
 from limbeck.cluster.engines.endpoint.dialect import Payload
 from limbeck.cluster.engines.endpoint.pacing import Pacing, backoff
+from limbeck.cluster.engines.endpoint.refusals import TRIAL_PROMPT_TOKENS, Refusals
 from limbeck.cluster.engines.endpoint.retry_policy import Decision, Reply, RetryPolicy
 from limbeck.cluster.engines.endpoint.server import Key
 from limbeck.cluster.engines.protocol import EngineDied, ServerGone, Usage
 from limbeck.corpus.errors import LimbeckError
 
 PROBE_SECONDS = 10.0
-TRIAL_TOKENS = (64, 1)  # more than the rendered chat template of one word
+TRIAL_TOKENS = (TRIAL_PROMPT_TOKENS, 1)
 TICK_SECONDS = 0.5
 COUNTED = ("requests", "retries", "most_in_flight", "window", "money", "usage_not_believed")
 
@@ -39,6 +41,7 @@ class Client:
         usage.extra.update(dict.fromkeys(COUNTED, 0.0))
         self._pacing = Pacing(config.max_concurrency, config.latency_factor)
         self._policy = RetryPolicy(config, key, count, self._pacing)
+        self._refusals = Refusals(config)
         self._ready: deque[Job] = deque()
         self._later: list[tuple[float, int, Job]] = []  # heap of (time, tie-breaker, job)
         self._numbers = itertools.count()
@@ -93,6 +96,7 @@ class Client:
                 self._stirred.clear()
                 self._tick()
                 self._dispatch()
+                self._try_refused()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stirred.wait(), self._nap())
 
@@ -144,13 +148,30 @@ class Client:
             if not job.call.closed:
                 worst = (job.worst[0] + self._policy.overshoot, job.worst[1])
                 if not self._ledger.reserve(worst):
-                    if not self._tasks:  # no answer of ours can free budget any more
+                    if self._tasks:  # an answer of ours may free budget
+                        return
+                    if job is not self._refusals.trial:
                         self._end(self._ledger.spent(worst))
-                    return
+                        return
+                    self._deliver(self._refusals.untried())
+                    self._ready.popleft()
+                    continue
                 job.reserved, job.sent_at = worst, now
                 self._start(job)
             self._ready.popleft()
         self._calls = [call for call in self._calls if not call.over]
+
+    def _try_refused(self) -> None:
+        """Send a trial if refused rows wait for one."""
+        trial = self._refusals.next_trial(self._loop.time(), idle=not self._tasks)
+        if trial is not None:
+            self._ready.appendleft(trial)
+            self._stirred.set()
+
+    def _deliver(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            assert outcome.job.call is not None
+            outcome.job.call.put(outcome)
 
     def _start(self, job: Job) -> None:
         task = self._loop.create_task(self._send(job))
@@ -178,14 +199,13 @@ class Client:
             spent = decision.tokens
         finally:
             self._ledger.settle(job.reserved, spent)
-        assert job.call is not None
         if (doubt := self._policy.doubt) and self._trial is None:
             self._trial = self._loop.create_task(self._try(job, doubt))
         if decision.outcome is not None:
             answer = decision.outcome.answer
             self._usage.forwarded_tokens += sum(decision.outcome.tokens)
             self._usage.output_tokens += decision.outcome.tokens[1] if answer and not answer.logprobs else 0
-            job.call.put(decision.outcome)
+            self._deliver(self._refusals.settle(decision.outcome, self._loop.time()))
         elif decision.at_once:
             self._ready.appendleft(job)
         else:
@@ -250,8 +270,10 @@ class Client:
         self._usage.extra["requests"] += 1
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                return (await self._post(job.path, self._policy.dialect.shape(body))).status == 200
-        except (TimeoutError, httpx.RequestError):
+                reply = await self._post(job.path, self._policy.dialect.shape(body))
+            read_any(reply.body)
+            return reply.status == 200
+        except (TimeoutError, httpx.RequestError, Malformed):
             return False
         finally:
             self._ledger.settle(worst, worst)
@@ -262,6 +284,7 @@ class Client:
             if not call.over:
                 call.fail(copied(error))
         self._calls = []
+        self._refusals.forget()
         self._ready.clear()
         self._later.clear()
         for task in self._tasks:

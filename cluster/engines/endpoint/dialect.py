@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from limbeck.cluster.engines.endpoint.answers import NOT_TAKEN
-from limbeck.corpus.errors import LimbeckError
 
 Payload = Mapping[str, Any]
 
@@ -27,7 +26,7 @@ class Dialect:
     def learn(self, sent: Payload, payload: Payload, words: str) -> bool:
         """Learn from the message of a 400 to the body `sent` of a `payload`; returns whether to resend it in a new form.
 
-        Raises LimbeckError if the refused parameter affects sampling.
+        A parameter that affects sampling is never omitted; see `advice`.
         """
         if self.shape(payload) != sent:
             return True  # learned from another answer meanwhile
@@ -37,12 +36,15 @@ class Dialect:
             self._renamed["max_tokens"] = "max_completion_tokens"
             return True
         for name in ("top_k", "seed", "stop", "top_p", "temperature"):
-            if name in sent and name in words:
-                if name not in ("seed", "stop") and sent[name] != MEANS_NOTHING.get(name):
-                    raise LimbeckError(
-                        f"the server does not accept {name} {sent[name]}: {words}; "
-                        f"set the generator's {name} to {MEANS_NOTHING.get(name, 1.0)}"
-                    )
+            if name in sent and name in words and (name in ("seed", "stop") or sent[name] == MEANS_NOTHING.get(name)):
                 self._dropped.add(name)  # seeds: different but still independent samples; stop strings are also cut here
                 return True
         return False
+
+    def advice(self, sent: Payload, words: str) -> str:
+        """What the user can change if the server refuses every request with this message; "" if that is unknown."""
+        for name in ("top_k", "top_p", "temperature"):
+            if NOT_TAKEN.search(words) and name in sent and name in words and sent[name] != MEANS_NOTHING.get(name):
+                neutral = MEANS_NOTHING.get(name, 1.0)
+                return f"the server does not accept {name} {sent[name]}; set the generator's {name} to {neutral}"
+        return ""

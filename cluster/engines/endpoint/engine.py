@@ -49,8 +49,8 @@ class EndpointEngine:
     def complete(self, requests: Sequence[Request]) -> Iterator[Completion]:
         """Yield one completion per request, as they finish; requests of other threads run concurrently.
 
-        A prompt that is too long, or that the server refuses to answer, yields an error. Raises LimbeckError if the key, the
-        model or the budget stops the work, and EngineDied if the server is gone.
+        A prompt that is too long, or that the server refuses to answer, yields an error. Raises LimbeckError if the server
+        refuses every request (for the key, the model, a parameter) or the budget is spent, and EngineDied if the server is gone.
         """
         jobs: list[Job] = []
         requests_of: dict[Job, Request] = {}
@@ -110,6 +110,9 @@ class EndpointEngine:
         error = count if isinstance(count, str) else refusal(count, sampling, self.context_tokens)
         if sampling.regex:
             error = "the OpenAI API has no field for a regular expression; use an engine of kind vllm"
+        schema = _json(sampling.json_schema)
+        if sampling.json_schema and schema is None:
+            error = "its json_schema is not valid JSON"
         if error:
             return Completion(request.request_id, "", (), "error", tokens, error)
         payload: dict[str, Any] = {
@@ -122,8 +125,8 @@ class EndpointEngine:
             "n": 1,
         }
         if sampling.json_schema:
-            schema = {"name": "output", "strict": True, "schema": json.loads(sampling.json_schema)}
-            payload["response_format"] = {"type": "json_schema", "json_schema": schema}
+            output = {"name": "output", "strict": True, "schema": schema}
+            payload["response_format"] = {"type": "json_schema", "json_schema": output}
         if sampling.stop:
             payload["stop"] = list(sampling.stop)
         chat = not isinstance(request.prompt, str)
@@ -139,11 +142,15 @@ class EndpointEngine:
         answer, prompt_tokens = outcome.answer, outcome.tokens[0] or outcome.job.worst[0]
         if answer is None:
             return Completion(request.request_id, "", (), "error", prompt_tokens, outcome.error)
-        text, reason = answer.text, answer.finish_reason
+        text, tokens, reason = answer.text, self.prompts.encode(answer.text), answer.finish_reason
+        if reason is None:  # not reported: it was cut if it has all the tokens that it may have
+            drawn = max(len(tokens), answer.counts.output_tokens or 0)
+            reason = "length" if drawn >= request.sampling.max_new_tokens else "stop"
         for stop in request.sampling.stop:
             if stop in text:
                 text, reason = text.split(stop, 1)[0], "stop"
-        return Completion(request.request_id, text, self.prompts.encode(text), reason, prompt_tokens)
+                tokens = self.prompts.encode(text)
+        return Completion(request.request_id, text, tokens, reason, prompt_tokens)
 
     def _tokenised(self, pairs: Sequence[Pair]) -> list[Query | None]:
         """The tokens of each pair; None if it is not valid Unicode."""
@@ -211,6 +218,14 @@ def build(config: EndpointConfig) -> EndpointEngine:
     engine = EndpointEngine(config, prompts, wait_for_server(config, key), key)
     engine.usage.load_seconds = time.perf_counter() - start
     return engine
+
+
+def _json(text: str | None) -> Any:
+    """A JSON value, or None if the text is not JSON."""
+    try:
+        return json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _is_unicode(text: str) -> bool:

@@ -1,17 +1,17 @@
 """The reaction to each outcome of a request: deliver, resend, or stop. Uses no clock and no network.
 
-A fault counts against a row only if the server answered other rows meanwhile: a server that is down for a minute costs no rows,
-and one that answers nothing for `patience_seconds` is `EngineDied`. If every remaining row fails, the server is in doubt, and the
-client tries it with an unrelated request.
+A fault (a 5xx, a cut connection) counts against a row only if the server answered other rows meanwhile: a server that is down for
+a minute costs no rows, and one that answers nothing for `patience_seconds` is `EngineDied`. If every remaining row fails, the
+server is in doubt, and the client tries it with an unrelated request. What the server refuses (a 4xx) is decided in refusals.py.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from limbeck.cluster.engines.endpoint.answers import Malformed, Refused, categorise, error_words
+from limbeck.cluster.engines.endpoint.answers import Malformed, Refused, answers, categorise, error_words
 from limbeck.cluster.engines.endpoint.budget import Tokens
-from limbeck.cluster.engines.endpoint.calls import Job, Outcome, settled
+from limbeck.cluster.engines.endpoint.calls import Job, Outcome, Refusal, settled
 from limbeck.cluster.engines.endpoint.config import EndpointConfig
 from limbeck.cluster.engines.endpoint.dialect import Dialect, Payload
 from limbeck.cluster.engines.endpoint.pacing import Pacing, backoff, retry_after_seconds
@@ -19,6 +19,7 @@ from limbeck.cluster.engines.endpoint.server import Key, user_words
 from limbeck.cluster.engines.protocol import EngineDied, ServerGone
 from limbeck.corpus.errors import LimbeckError
 
+OF_PARAMETERS = (400, 422)  # statuses whose message may name a parameter that the server does not accept
 LONGEST_PAUSE = 5.0  # between attempts at a server that refuses connections
 REFUSALS = 200  # per row, while others are answered
 SUSPECTS = 3  # number of unanswered rows that count as the server's fault
@@ -67,9 +68,9 @@ class RetryPolicy:
     def reply(self, job: Job, sent: Payload, reply: Reply, now: float, in_flight: int) -> Decision:
         """The server responded to the body `sent`."""
         self.alive_at, self._refused_connections = now, 0
-        if reply.status in (200, 201):
+        if answers(reply.status):
             return self._read(job, reply.body, now, in_flight)
-        words = f"{reply.status}: {self.key.hide(error_words(reply.body))}"
+        words = f"{reply.status}: {self.key.hide(error_words(reply.body)) or 'no message'}"
         what, wait = categorise(reply.status, words), retry_after_seconds(reply.retry_after)
         if what in ("busy", "fault") and wait is not None:
             self._wait(wait, now, words)
@@ -78,12 +79,13 @@ class RetryPolicy:
             return self._busy(job, words, now)
         if what == "fault":
             return self._fault(job, (0, 0), words, now)
-        if what == "row" and self.dialect.learn(sent, job.payload, words):
-            return Decision((0, 0), at_once=True)
-        if what == "user" and not job.tentative:
+        if what == "account" and not job.tentative:
             raise LimbeckError(user_words(self.config, reply.status, words))
+        if reply.status in OF_PARAMETERS and self.dialect.learn(sent, job.payload, words):
+            return Decision((0, 0), at_once=True)
         self._answered(now)
-        return _done(Outcome(job, None, error=f"the server refused it: {words}"))
+        refusal = Refusal(reply.status, words, self.dialect.advice(sent, words))
+        return _done(Outcome(job, None, error=f"the server refused it: {words}", refusal=refusal))
 
     def cut(self, job: Job, words: str, now: float) -> Decision:
         """No answer came, or a truncated one; the server may have billed it."""

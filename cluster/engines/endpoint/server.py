@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import SecretStr
 
-from limbeck.cluster.engines.endpoint.answers import BUSY, error_words
+from limbeck.cluster.engines.endpoint.answers import BUSY, NO_MODEL, error_words
 from limbeck.cluster.engines.endpoint.config import EndpointConfig
 from limbeck.cluster.engines.protocol import EngineDied, ServerGone
 from limbeck.corpus.errors import LimbeckError
@@ -116,19 +116,21 @@ def problems(config: EndpointConfig) -> list[str]:
 
 
 def user_words(config: EndpointConfig, status: int, words: str) -> str:
-    """One sentence about a refusal that the user can fix."""
+    """One sentence about a refusal of every request, which the user can fix."""
     where = config.base_url
     if status in (401, 403):
         key = f"the key in {config.api_key_env} is not accepted" if config.api_key_env else "it requires a key: set api_key_env"
         return f"{where} refuses us ({words}); {key}"
     if status in (402, 429):
         return f"{where} returned a billing error ({words}); check the account's credit and rerun to resume"
-    if status in (400, 404):
+    if status == 404 or NO_MODEL.search(words):
         name = f" {config.served_name!r}" if config.served_name else ""
         return f"{where} does not know the model{name} or the path ({words}); check served_name, and that base_url ends in /v1"
     if 300 <= status < 400:
         return f"{where} redirects us ({words}); set base_url to the final address of the server"
-    return f"{where} does not answer as an OpenAI-compatible server ({words}); check base_url"
+    if status == 405 or status < 300:
+        return f"{where} does not answer as an OpenAI-compatible server ({words}); check base_url"
+    return f"{where} refuses every request ({words}); fix the cause and rerun to resume"
 
 
 def _listed(response: httpx.Response) -> list[dict[str, Any]] | None:

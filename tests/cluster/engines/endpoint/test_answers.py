@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers.fault_server import FaultServer, byte_tokenizer, nothing_listens
 from limbeck.cluster.engines.endpoint.answers import (
+    Answer,
     Counts,
     Malformed,
     Refused,
+    answers,
     categorise,
     error_words,
+    read_any,
     read_chat,
     read_counts,
     read_echo,
@@ -45,7 +48,12 @@ def body(choice: dict[str, Any], **more: Any) -> bytes:
         ({"message": {"content": None}, "finish_reason": "stop"}, Refused, "no text"),
         ({"message": {"content": "x"}, "finish_reason": "content_filter"}, Refused, "content_filter"),
         ({"message": {"content": None}, "finish_reason": "tool_calls"}, Refused, "tool_calls"),
-        ({"message": {"content": "x"}, "finish_reason": None}, Malformed, "finish reason None"),
+        ({"message": {"content": None, "reasoning_content": "Hm."}, "finish_reason": "stop"}, Refused, "only reasoning"),
+        ({"message": {"content": [{"type": "thinking", "thinking": "Hm."}]}, "finish_reason": "stop"}, Refused, "no text"),
+        ({"message": {"content": [{"type": "refusal", "refusal": "no way"}]}, "finish_reason": "stop"}, Refused, "no way"),
+        ({"message": {"content": "x"}, "finish_reason": "SAFETY"}, Refused, "safety"),
+        ({"message": {"content": "x \ud800"}, "finish_reason": "stop"}, Refused, "not valid Unicode"),
+        ({"message": {"content": [3]}, "finish_reason": "stop"}, Malformed, "type list"),
         ({"message": {"content": "x"}, "finish_reason": "abort"}, Malformed, "abort"),
         ({"message": {"content": 3}, "finish_reason": "stop"}, Malformed, "type int"),
         ({"message": "x", "finish_reason": "stop"}, Malformed, "without a message"),
@@ -65,6 +73,102 @@ def test_an_error_with_status_200_is_told() -> None:
 def test_a_reasoning_model_that_never_came_to_its_answer() -> None:
     answer = read_chat(body({"message": {"content": None}, "finish_reason": "length"}))
     assert (answer.text, answer.finish_reason, answer.counts) == ("", "length", Counts(5, 2))
+
+
+FOREIGN = [
+    *((reason, "stop") for reason in ("stop", "STOP", "eos", "eos_token", "end_turn", "stop_sequence", " Stop ", "COMPLETE")),
+    *((reason, "length") for reason in ("length", "LENGTH", "max_tokens", "MAX_TOKENS", "model_length", "max_length")),
+    *((reason, None) for reason in (None, "", "something_new", 7, {"type": "stop"}, ["stop"])),
+]
+
+
+@pytest.mark.parametrize(("reason", "meant"), FOREIGN, ids=str)
+@pytest.mark.parametrize("read", [read_chat, read_text])
+def test_finish_reasons_of_other_servers(reason: object, meant: str | None, read: Any) -> None:
+    choice = {"message": {"content": "x"}} if read is read_chat else {"text": "x"}
+    assert read(body({**choice, "finish_reason": reason})) == Answer("x", meant, Counts(5, 2))  # type: ignore[arg-type]
+    assert read(body(choice)).finish_reason is None, "a missing reason"
+    assert read(body({**choice, "finishReason": "STOP"})).finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "one two",
+        ["one", " two"],
+        [{"type": "text", "text": "one two"}],
+        [{"type": "text", "text": "one"}, {"type": "text", "text": " two"}],
+        [{"type": "output_text", "text": "one two", "annotations": []}],
+        [{"text": "one two"}],
+        {"type": "text", "text": "one two"},
+        [{"type": "text", "text": {"value": "one two", "annotations": []}}],
+        [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "one two"}],
+        [{"type": "reasoning", "text": "Hm."}, "one two"],
+    ],
+    ids=str,
+)
+def test_a_text_in_parts(content: object) -> None:
+    assert read_chat(body({"message": {"content": content}, "finish_reason": "stop"})).text == "one two"
+
+
+def test_a_chat_answer_from_completions_and_the_reverse() -> None:
+    assert read_chat(body({"text": "x", "finish_reason": "stop"})).text == "x"
+    assert read_text(body({"message": {"content": "x"}, "finish_reason": "stop"})).text == "x"
+
+
+def test_a_surrogate_pair_that_was_encoded_in_halves_is_one_character() -> None:
+    halves = b'{"choices": [{"text": "\xed\xa0\xbd\xed\xb8\x80", "finish_reason": "stop"}]}'
+    assert read_text(halves) == Answer("\U0001f600", "stop", Counts(None, None))
+
+
+def test_a_message_with_a_lone_surrogate_can_be_stored() -> None:
+    assert error_words(b'{"error": {"message": "bad \\ud800"}}') == "bad ?"
+    with pytest.raises(Refused, match=r"the model refused: no \?"):
+        read_chat(body({"message": {"refusal": "no \ud800"}, "finish_reason": "stop"}))
+
+
+TEXTS = st.text(max_size=8) | st.sampled_from(["\ud800", "a \udfff", "\x00", "\ufeff"])
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS
+ANYTHING = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=6
+)
+
+
+def some(**fields: Any) -> Any:
+    """A mapping with some of these fields; each may also hold anything."""
+    return st.fixed_dictionaries({}, optional={name: value | ANYTHING for name, value in fields.items()})
+
+
+PARTS = st.lists(
+    some(type=st.sampled_from(["text", "output_text", "thinking", "refusal"]), text=TEXTS, refusal=TEXTS), max_size=3
+)
+REASONS = st.sampled_from([*(reason for reason, _ in FOREIGN), "abort", "content_filter", "tool_calls"])
+MESSAGES = some(content=TEXTS | PARTS, refusal=TEXTS, reasoning_content=TEXTS, tool_calls=st.just([]))
+CHOICES = some(
+    message=MESSAGES, text=TEXTS | PARTS, finish_reason=REASONS, logprobs=some(token_logprobs=st.lists(SCALARS, max_size=4))
+)
+USAGES = some(prompt_tokens=st.integers(), completion_tokens=st.floats(), input_tokens=st.integers())
+BODIES = some(choices=st.lists(CHOICES, max_size=2), usage=USAGES, error=TEXTS)
+
+
+@settings(max_examples=600)
+@given(said=BODIES)
+@example(said={"choices": [{"text": "", "logprobs": {"token_logprobs": [-(10**400)]}, "finish_reason": "stop"}]})
+@example(said={"choices": [{"text": "x"}], "usage": {"prompt_tokens": 1e400, "completion_tokens": float("nan")}})
+def test_any_foreign_shape_is_an_answer_or_a_reason(said: Any) -> None:
+    """No shape raises anything else: what one answer raises would end the call that all rows share."""
+    content = json.dumps(said).encode()
+    for read in (read_chat, read_text, read_any, lambda body: read_echo(body, 3, False)):
+        try:
+            answer = read(content)
+        except (Malformed, Refused) as failure:
+            str(failure).encode()
+        else:
+            answer.text.encode()
+            assert answer.finish_reason in ("stop", "length", None)
+            assert all(count is None or count >= 0 for count in (answer.counts.prompt_tokens, answer.counts.output_tokens))
+            settled((10, 5), answer.counts, len(answer.text))
+    error_words(content).encode()
 
 
 @given(
@@ -96,14 +200,19 @@ def test_echoed_log_probabilities() -> None:
 @pytest.mark.parametrize(
     ("status", "words", "expected"),
     [
-        (200, "", "answered"), (429, "slow down", "busy"), (503, "", "busy"), (529, "", "busy"),
-        (429, "insufficient_quota", "user"),
-        (500, "", "fault"), (502, "", "fault"), (408, "", "fault"), (400, "too long", "row"), (413, "", "row"), (422, "", "row"),
-        (400, "The model `x` does not exist", "user"), (401, "", "user"), (402, "", "user"), (404, "", "user"), (301, "", "user"),
+        (429, "slow down", "busy"), (503, "", "busy"), (529, "", "busy"),
+        (429, "insufficient_quota", "account"), (402, "", "account"),
+        (500, "", "fault"), (502, "", "fault"), (408, "", "fault"),
+        *((status, "", "refused") for status in (204, 205, 301, 400, 401, 403, 404, 405, 413, 422, 451)),
+        (400, "The model `x` does not exist", "refused"),
     ],
 )  # fmt: skip
 def test_statuses(status: int, words: str, expected: str) -> None:
-    assert categorise(status, words) == expected
+    assert not answers(status) and categorise(status, words) == expected
+
+
+def test_statuses_with_an_answer() -> None:
+    assert all(answers(status) for status in (200, 201, 203))
 
 
 @pytest.mark.parametrize(
@@ -163,8 +272,10 @@ def test_a_dialect_is_learnt_once() -> None:
     assert dialect.shape(payload) == {"model": "m", "max_completion_tokens": 5, "top_k": 0, "temperature": 0.3}
     assert dialect.learn(sent, payload, "400: anything"), "sent before we knew: worth another try"
     assert not dialect.learn(dialect.shape(payload), payload, "400: the prompt is too long")
-    with pytest.raises(LimbeckError, match="does not accept temperature 0.3"):
-        dialect.learn(dialect.shape(payload), payload, "400: Unsupported value: 'temperature' does not support 0.3")
+    words = "400: Unsupported value: 'temperature' does not support 0.3"
+    assert not dialect.learn(dialect.shape(payload), payload, words), "it affects sampling"
+    assert dialect.advice(dialect.shape(payload), words).startswith("the server does not accept temperature 0.3; set")
+    assert dialect.advice(dialect.shape(payload), "400: the prompt is too long") == ""
 
 
 def test_the_key_is_seen_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,7 +191,6 @@ def test_a_server_that_was_never_there_is_dead(opened: Opener) -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("403", "refuses us .*set api_key_env"),
         ("quota", "returned a billing error"),
         ("429-long", "rate limiting us .Retry-After: 86400 s.*patience_seconds 20"),
     ],
