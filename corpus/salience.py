@@ -33,7 +33,7 @@ def document_frequencies(documents: Iterable[str]) -> tuple[Counter[str], int]:
     number = 0
     for document in documents:
         number += 1
-        frequencies.update({match[0].lower() for match in WORD.finditer(document)})
+        frequencies.update({word for _, _, word in WORD.spans(document)})
     return frequencies, number
 
 
@@ -44,7 +44,7 @@ def salient_spans(document: str, frequencies: Counter[str], documents: int, frac
     occurrences, stop words included, are chosen (rounded, at least one): those with the highest weight that are not stop words;
     ties go to the earlier one. Fewer are returned if the document has fewer.
     """
-    words = [(match.start(), match.end(), match[0].lower()) for match in WORD.finditer(document)]
+    words = WORD.spans(document)
     content = [word for word in words if word[2].replace("’", "'") not in STOP_WORDS]
     counts = Counter(word for _, _, word in content)
     weights = {word: count * (math.log((1 + documents) / (1 + frequencies[word])) + 1) for word, count in counts.items()}

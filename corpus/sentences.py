@@ -1,11 +1,15 @@
-"""English sentence ends, and cutting a document at one. All functions take time linear in the text."""
+"""Sentence ends, and cutting a document at one. All functions take time linear in the text.
+
+The rules for `.!?…` (abbreviations, initials) are those of English. The stops of other scripts always end a sentence.
+"""
 
 import re
 from bisect import bisect_right
 
+from limbeck.corpus.text.words import CLOSERS, SENTENCE_STOPS, ends_of_characters
 from limbeck.corpus.tokenizer import Tokenizer
 
-_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)")
+_END = re.compile(rf"[.!?…]+[\"'”’)\]]*(?=\s|$)|(?P<other>[{SENTENCE_STOPS}][{SENTENCE_STOPS}!?…]*[{CLOSERS}]*)")
 _PARAGRAPH_END = re.compile(r"\n\s*\n|\n(?=- )")
 _OPENERS = "\"'“‘([*_-"
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘]*$")
@@ -36,7 +40,8 @@ def split_sentences(text: str) -> list[str]:
 def cut(text: str, tokenizer: Tokenizer, max_tokens: int | None) -> tuple[str, int]:
     """Return the longest prefix of `text` that ends with a sentence and has at most `max_tokens` tokens, and its token count.
 
-    If the first sentence is too long, the cut is between two paragraphs, or between two words. A text whose first word is too
+    If the first sentence is too long, the cut is between two paragraphs, or between two words; in scripts written without
+    spaces, between two characters. A text whose first word is too
     long is returned empty, with 0 tokens.
     """
     if max_tokens is None:
@@ -65,13 +70,16 @@ def _cut_places(text: str, limit: int) -> list[int]:
     paragraphs = [match.start() for match in _PARAGRAPH_END.finditer(text, 0, limit + 2) if match.start() <= limit][::-1]
     if ends and paragraphs and ends[0] < paragraphs[0] // 2:  # a list without full stops: a sentence end loses too much
         ends = paragraphs[:3] + ends
-    words = [match.start() for match in re.finditer(r"\s+", text) if match.start() <= limit][::-1]
+    words = [match.start() for match in re.finditer(r"\s+", text) if match.start() <= limit]
+    words = sorted({*words, *(end for end in ends_of_characters(text) if end <= limit)}, reverse=True)
     if not ends and paragraphs and paragraphs[0] >= limit // 2:
         ends = paragraphs
     return ends + words[:20]
 
 
 def _ends(text: str, match: re.Match[str]) -> bool:
+    if match["other"]:
+        return True
     stop = match[0]
     following = text[match.end() : match.end() + 40]
     rest = following.lstrip()

@@ -8,9 +8,10 @@ from limbeck.corpus.markup.markdown import markdown_blocks
 from limbeck.corpus.markup.restructured import rst_blocks
 from limbeck.corpus.sentences import split_sentences
 from limbeck.corpus.text.invisible import stripped
+from limbeck.corpus.text.words import Words, is_mark, is_plain
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffc-\uffff\ue000-\ue00f]")
-_WORD = re.compile(r"[^\W_]+")
+_WORD = Words(without="_")
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
 _URL = re.compile(r"(?:https?|ftp|git)://\S+|www\.\S+|\S+@\S+\.\w+|\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|io|dev|ai)\b\S*")
 _VERSION = re.compile(r"v?\d+(?:\.\d+)+\S*(?:\W.*)?", re.S)  # the heading of a release
@@ -136,7 +137,7 @@ def _prose(blocks: Sequence[Block]) -> list[Block]:
         if gap and sentences and sentences[-1].endswith((":", "：")):
             sentences.pop()
         text = " ".join(sentence for sentence in sentences if not _is_boilerplate(sentence))
-        too_few = len(_LETTERS.findall(text)) < (_MIN_WORDS if block.kind == "text" and not text.endswith(":") else 1)
+        too_few = _words_of_letters(text) < (_MIN_WORDS if block.kind == "text" and not text.endswith(":") else 1)
         gap = too_few or not _mostly_letters(text) or len(_BAR.findall(text)) > 1
         if not gap:
             kept.append(Block(block.kind, text))
@@ -144,14 +145,22 @@ def _prose(blocks: Sequence[Block]) -> list[Block]:
 
 
 def _is_boilerplate(sentence: str) -> bool:
-    words = _LETTERS.findall(_URL.sub("", sentence))
-    if _URL.search(sentence) and len(words) < 8:
+    words = _words_of_letters(_URL.sub("", sentence))
+    if _URL.search(sentence) and words < 8:
         return True
-    return bool(_BOILERPLATE.search(sentence)) or (len(words) <= _POINTER_WORDS and bool(_POINTER.match(sentence)))
+    return bool(_BOILERPLATE.search(sentence)) or (words <= _POINTER_WORDS and bool(_POINTER.match(sentence)))
 
 
 def _mostly_letters(text: str) -> bool:
-    return sum(character.isalpha() or character.isspace() for character in text) >= _MOSTLY * len(text)
+    marks = 0 if is_plain(text) else sum(map(is_mark, text))
+    return sum(character.isalpha() or character.isspace() for character in text) + marks >= _MOSTLY * len(text)
+
+
+def _words_of_letters(text: str) -> int:
+    """The number of words of at least two letters; in scripts written without spaces, of characters."""
+    if is_plain(text):
+        return len(_LETTERS.findall(text))
+    return sum(not is_plain(word[0]) or _LETTERS.search(word[0]) is not None for word in _WORD.finditer(text))
 
 
 def _join(blocks: Sequence[Block]) -> str:

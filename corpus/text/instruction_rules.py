@@ -10,6 +10,8 @@ import string
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from limbeck.corpus.text.words import normal, spaced_words
+
 Rules = Literal["self-instruct", "alpaca"]
 
 _SELF_INSTRUCT_TERMS = (
@@ -27,6 +29,7 @@ MAX_WORDS = 150
 NO_INPUT = "<noinput>"  # an empty input in Alpaca's prompt
 
 _FORBIDDEN = {rules: re.compile(rf"\b(?:{'|'.join(terms)})\b", re.IGNORECASE) for rules, terms in FORBIDDEN_TERMS.items()}
+_COLONS = (":", "：", "፥", "៖")
 _PUNCTUATION = frozenset(string.punctuation)
 
 
@@ -41,7 +44,7 @@ def instruction_rules(instruction: str, rules: Rules = "self-instruct") -> dict[
     text = tidy(instruction, rules)
     first = text[:1]
     return {
-        "words": float(len(text.split())),
+        "words": float(len(spaced_words(text))),
         "forbidden_terms": float(len(_FORBIDDEN[rules].findall(text))),
         "write_a_program": float(text.startswith("Write a program")),
         "starts_with_punctuation": float(first in _PUNCTUATION),
@@ -52,13 +55,13 @@ def instruction_rules(instruction: str, rules: Rules = "self-instruct") -> dict[
 def instance_rules(input: str, output: str) -> dict[str, float]:
     """The columns of the rules for one instance of a task; an input of "" means no input."""
     return {
-        "input_is_output": float(input == output),
+        "input_is_output": float(normal(input) == normal(output)),
         "empty_output": float(output == ""),
-        "ends_with_colon": float(input.rstrip().endswith(":") or output.rstrip().endswith(":")),
+        "ends_with_colon": float(input.rstrip().endswith(_COLONS) or output.rstrip().endswith(_COLONS)),
     }
 
 
 def is_contradicted(instances: Iterable[tuple[str, str]]) -> bool:
     """Whether a task's instances (input, output) have two outputs for one non-empty input; self-instruct then drops all."""
     seen: dict[str, str] = {}
-    return any(input and seen.setdefault(input, output) != output for input, output in instances)
+    return any(input and seen.setdefault(normal(input), normal(output)) != normal(output) for input, output in instances)

@@ -44,6 +44,8 @@ class MaskedPmiConfig(PmiLimits):
 
     also: ClassVar[tuple[str, ...]] = ("pmi", *TERMS)
 
+    semantics: ClassVar[int] = 2
+
     kind: Literal["masked_pmi"] = "masked_pmi"
     name: Name = "masked_pmi"
     masked: MaskedConfig = MaskedConfig()
@@ -145,8 +147,8 @@ def hidden_words(output: str, masks: int) -> list[Spans]:
     As in `corpus.salience`, content words are all words that are not stop words. They are not ranked: in a short text all of
     them count, invented ones most. If there are only stop words, all words are used.
     """
-    words = [(match.start(), match.end(), match[0].lower().replace("’", "'")) for match in WORD.finditer(output)]
-    content = [word for word in words if word[2] not in STOP_WORDS] or words
+    words = WORD.spans(output)
+    content = [word for word in words if word[2].replace("’", "'") not in STOP_WORDS] or words
     dealt = [tuple((start, end) for start, end, _ in content[number::masks]) for number in range(masks)]
     return [mask for mask in dealt if mask]
 

@@ -148,7 +148,7 @@ def _shares(available: dict[tuple[Label, str], int], number: int) -> dict[tuple[
 
 
 def _similarity(one: str, other: str) -> float:
-    left, right = ({word.lower() for word in WORD.findall(text)} - STOP_WORDS for text in (one, other))  # content words
+    left, right = ({word for _, _, word in WORD.spans(text)} - STOP_WORDS for text in (one, other))  # content words
     return len(left & right) / max(1, len(left | right))
 
 

@@ -1,11 +1,12 @@
 """ROUGE-L novelty: reject a text that is too similar to one accepted before it, self-instruct's rule (Wang et al., 2023).
 
-ROUGE-L is the F1 of the longest common subsequence of words, as `rouge_score` computes it without a stemmer. The result depends
-on the order: earlier rows are accepted first, and only accepted rows reject later ones.
+ROUGE-L is the F1 of the longest common subsequence of words, as `rouge_score` computes it without a stemmer; scripts other than
+Latin, which it does not read, have words too (`corpus.text.rouge.words`). The result depends on the order: earlier rows are
+accepted first, and only accepted rows reject later ones.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +37,8 @@ NOVELTY_MAXIMA = pa.schema([field for field in NOVELTY if not field.name.startsw
 
 class NoveltyConfig(SetFilterConfig):
     """Reject a text whose highest ROUGE-L F1 with any text accepted before it is above `max_rouge_l`."""
+
+    semantics: ClassVar[int] = 2
 
     kind: Literal["novelty"] = "novelty"
     name: Name = "novelty"
@@ -87,7 +90,7 @@ class NoveltyFilter:
 
         `rouge_l` and `nearest_id` (a candidate, or the pool's `file:line`) refer to the nearest text accepted before, and are
         null if it is not above the floor; with `nearest`, which compares with every accepted text, they are always set. A row
-        whose `by` is null is undecided and rejects nothing; NaN ranks last. A text without words (of a-z and 0-9) is always kept.
+        whose `by` is null is undecided and rejects nothing; NaN ranks last. A text without words is always kept.
         """
         config = self._config
         survivors = survivors.take(np.argsort(ranks(survivors, config.by, self.name, lowest=config.order == "lowest")))

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from limbeck.corpus.salience import STOP_WORDS
 from limbeck.corpus.text.control_codes import compression_bucket
-from limbeck.corpus.text.words import WORD, words_with_apostrophes
+from limbeck.corpus.text.words import SENTENCE_STOPS, WORD, Words, comparable, words_with_apostrophes
 from limbeck.filters.columns import SHARE, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
@@ -30,7 +30,8 @@ Edges = Annotated[list[float], Field(min_length=2, max_length=2)]
 """The lower edges of the second and third of three buckets."""
 
 _GRAM_WORDS = 3
-_TOKEN = re.compile(r"\w+(?:[.,:'’/-]\w+)*|[.!?]+(?=\s|$)")
+_TOKEN = Words(joint="[.,:'’/-]", also=rf"|[.!?]+(?=\s|$)|[{SENTENCE_STOPS}]+")
+_STOPS = frozenset(".!?" + SENTENCE_STOPS)
 _NUMBER = re.compile(r"[-+]?\d[\d.,:/]*(?:%|\w{0,3})")
 
 COLUMNS = (
@@ -66,6 +67,8 @@ class AttributesConfig(FilterConfig):
     }
 
     also: ClassVar[tuple[str, ...]] = (*COLUMNS, "keywords")
+
+    semantics: ClassVar[int] = 2
 
     kind: Literal["attributes"] = "attributes"
     name: Name = "attributes"
@@ -147,7 +150,7 @@ def extractiveness(output: str, document: str) -> dict[str, float]:
     """How much of an output's wording comes from its document; all 0 for an output without words. O(words).
 
     `coverage` and `density` as in Grusky et al. (2018): the sum of the fragments' lengths, and of their squares, divided by the
-    output's words. `rouge2_precision` is that of `rouge_score` on these words, without stemming.
+    output's words (`corpus.text.words`). `rouge2_precision` is that of `rouge_score` on these words, without stemming.
     """
     words, text = words_with_apostrophes(output), words_with_apostrophes(document)
     number = len(words)
@@ -174,7 +177,7 @@ def specificity(text: str) -> float:
     begins = True
     tokens = [match[0] for match in _TOKEN.finditer(text)]
     for at, token in enumerate(tokens):
-        if token[0] in ".!?":
+        if token[0] in _STOPS:
             begins, within = True, False
             continue
         words += 1
@@ -189,8 +192,8 @@ def keywords(document: str, salient: Sequence[int], most: int) -> list[str]:
 
     `salient`: character spans start0, end0, ..., chosen by TF-IDF (`limbeck.corpus.salience`). O(words).
     """
-    counts = Counter(match[0].lower() for match in WORD.finditer(document))
-    chosen = dict.fromkeys(document[start:end].lower() for start, end in zip(salient[::2], salient[1::2], strict=True))
+    counts = Counter(word for _, _, word in WORD.spans(document))
+    chosen = dict.fromkeys(comparable(document[start:end]) for start, end in zip(salient[::2], salient[1::2], strict=True))
     return sorted(chosen, key=lambda word: -counts[word])[:most]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from limbeck.corpus.text.invisible import is_blank
-from limbeck.corpus.text.words import words_with_apostrophes
+from limbeck.corpus.text.words import CLOSERS, SENTENCE_STOPS, UNMARKED, words_with_apostrophes
 from limbeck.filters.columns import FLAG, SHARE, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
@@ -30,7 +30,10 @@ REASONS = {
 
 UNITS = {name: FLAG if name in ("empty", "cut_off", "refusal", "preamble") else SHARE for name in REASONS}
 
-_SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]`*_]*$")
+_SENTENCE_END = re.compile(
+    rf"[.!?…{SENTENCE_STOPS}][{CLOSERS}]*(?:[ \u00a0\u202f][»›][{CLOSERS}]*)?$"  # French has a space before »
+    rf"|[{UNMARKED}][{CLOSERS}]*$"
+)
 _GRAM_WORDS = 3
 
 
@@ -67,7 +70,9 @@ class HeuristicsFilter:
 
         `empty`, `cut_off`, `refusal` and `preamble` are 0 or 1. `echo_of_prompt` and `copied` are the longest run of words that
         occurs verbatim in the prompt without its document, or in the document, as a share of the output's words. `repeated` is
-        the share of word 3-grams that occurred earlier in the output.
+        the share of word 3-grams that occurred earlier in the output. Words of any script are those of
+        `corpus.text.words`. `cut_off` looks for the sentence ends of all scripts; Thai and Lao have none, so there only the token
+        limit counts.
         """
         rows = candidates.select(["prompt", "document", "output", "finish_reason"]).to_pylist()
         scores = [_checks(row) for row in rows]

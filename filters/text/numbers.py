@@ -1,4 +1,4 @@
-"""The numbers of an English text, in digits and in words, to check that two texts state the same ones.
+"""The numbers of a text, in digits and in English words, to check that two texts state the same ones.
 
 A number is represented by its value: `1,000`, `1000` and `a thousand` are all "1000", `21st` and `twenty-first` are "21", `50 %`
 and `fifty percent` are "50%". A token with digits after letters (`x86`, `H1N1`, `3.11.2`) is a name and is kept in lower case.
@@ -8,6 +8,9 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+
+from limbeck.corpus.text.words import alone, is_plain, run_of, spaced
 
 _UNITS = "one two three four five six seven eight nine".split()
 _TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
@@ -21,14 +24,14 @@ _ORDINALS |= {f"{w[:-1]}ieth": _VALUES[w] for w in _TENS}
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "bn": 9, "trillion": 12}  # powers of ten
 _OPTIONAL = {"one": "1", "first": "1", "second": "2", "third": "3"}  # "no one", "at first", "ten seconds", "a third party"
 
-_TOKEN = re.compile(
-    r"(?P<name>(?<![\w.])\d+(?:\.\d+){2,}(?!\w))"
-    r"|(?P<digits>(?:(?<![\w)\]])[-−])?(?:\d{1,3}(?:[,\u00a0\u202f]\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])\.\d+)"
-    r"|(?P<word>[^\W\d]\w*)"
-    r"|(?P<percent>%)"
+_TOKEN = (
+    r"(?P<name>(?<!WORD)(?<!\.)\d+(?:\.\d+){2,}(?!WORD))"
+    r"|(?P<digits>(?:(?<!WORD)(?<![)\]])[-−])?(?:\d{1,3}(?:[,\u00a0\u202f]\d{3})+(?!\d)|\d+)(?:\.\d+)?"
+    r"|(?<!WORD)(?<!\.)\.\d+)"
+    r"|(?P<word>RUN)"
+    r"|(?P<percent>[%％٪])"
     r"|(?P<joint>[ \t\n\u00a0\u202f]+|-)"
-    r"|(?P<other>.)",
-    re.DOTALL,
+    r"|(?P<other>.)"
 )
 
 
@@ -42,7 +45,7 @@ class Numbers:
 
 def numbers(text: str) -> Numbers:
     """Return the numbers of a text by value. O(length)."""
-    tokens = [_token(match.lastgroup or "", match[0].lower()) for match in _TOKEN.finditer(text)]
+    tokens = [_token(match.lastgroup or "", match[0].lower()) for match in _tokens_of(text)]
     stated: set[str] = set()
     possible: set[str] = set()
     for value, certain in _read(tokens):
@@ -80,9 +83,27 @@ def _read(tokens: list[tuple[str, str]]) -> Iterator[tuple[str, bool]]:
         place = end
 
 
+def _tokens_of(text: str) -> Iterator[re.Match[str]]:
+    return (_pattern_of_words() if is_plain(text) else _pattern_of_all_scripts()).finditer(text)
+
+
+@cache
+def _pattern_of_words() -> re.Pattern[str]:
+    return re.compile(_TOKEN.replace("WORD", r"\w").replace("RUN", r"[^\W\d]\w*"), re.DOTALL)
+
+
+@cache
+def _pattern_of_all_scripts() -> re.Pattern[str]:
+    """A number touches no word if the character beside it is a word of its own."""
+    run = rf"(?!\d){run_of()}|{alone()}"
+    return re.compile(_TOKEN.replace("WORD", spaced()).replace("RUN", run), re.DOTALL)
+
+
 def _token(kind: str, text: str) -> tuple[str, str]:
     if kind == "joint":
         return kind, " "
+    if kind == "percent":
+        return kind, "%"
     return ("name" if kind == "word" and any(c.isdecimal() for c in text) else kind), text
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from limbeck.corpus.text.words import SENTENCE_STOPS, UNMARKED, comparable, spaced_words
 from limbeck.filters.columns import FLAG, SHARE, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
@@ -39,10 +40,11 @@ _TOP_SIZES = (2, 3, 4)
 _DUPLICATE_SIZES = (5, 6, 7, 8, 9, 10)
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _ELLIPSIS = re.compile(r"\.\.\.|…")
-_BULLETS = ("•", "‣", "▪", "●", "◦", "-", "*", "–", "·")
+_BULLETS = ("•", "‣", "▪", "●", "◦", "-", "*", "–", "·", "・")
 _ELLIPSES = ("...", "…")
-_TERMINAL = (".", "!", "?", '"', "”")
-_STRIPPED = ".,;:!?\"'“”‘’()[]{}<>…"
+_TERMINAL = (".", "!", "?", '"', "”", *SENTENCE_STOPS, "」", "』")
+_UNMARKED_END = re.compile(f"[{UNMARKED}]$")
+_STRIPPED = ".,;:!?\"'“”‘’()[]{}<>…" + SENTENCE_STOPS + "，、；：､「」『』（）【】《》〈〉［］｛｝・،؛၊៖፣፤፥"
 
 COLUMNS = (
     *("words", "stop_words", "mean_word_characters", "symbols_per_word", "alphabetic_words"),
@@ -142,12 +144,13 @@ class RepetitionFilter:
 def measures(text: str) -> list[float]:
     """The values of `COLUMNS` for one text: counts of words, characters per word, and shares in [0, 1]. O(characters).
 
-    Words are separated by whitespace, as in Gopher. A text without words has means of NaN and shares of 0.
+    Words are separated by whitespace, as in Gopher; in scripts written without spaces, each character is a word. A text without
+    words has means of NaN and shares of 0.
     """
-    words = text.split()
+    words = spaced_words(text)
     lines = [stripped for line in text.split("\n") if (stripped := line.strip())]
     paragraphs = [stripped for paragraph in _PARAGRAPH.split(text) if (stripped := paragraph.strip())]
-    plain = [stripped for word in words if (stripped := word.lower().strip(_STRIPPED))]
+    plain = [stripped for word in words if (stripped := comparable(word).strip(_STRIPPED))]
     number = len(words) or np.nan
     return [
         float(len(words)),
@@ -157,13 +160,18 @@ def measures(text: str) -> list[float]:
         sum(any(map(str.isalpha, word)) for word in words) / number,
         _share(sum(line.startswith(_BULLETS) for line in lines), len(lines)),
         _share(sum(line.endswith(_ELLIPSES) for line in lines), len(lines)),
-        _share(sum(not line.endswith(_TERMINAL) or line.endswith(_ELLIPSES) for line in lines), len(lines)),
+        _share(sum(_unterminated(line) for line in lines), len(lines)),
         float("lorem ipsum" in text.lower()),
         float("{" in text or "}" in text),
         *_repeated(lines),
         *_repeated(paragraphs),
         *n_gram_shares(plain),
     ]
+
+
+def _unterminated(line: str) -> bool:
+    """Whether a line lacks terminal punctuation; an ellipsis is none, and Thai and Lao have none."""
+    return line.endswith(_ELLIPSES) or (not line.endswith(_TERMINAL) and _UNMARKED_END.search(line) is None)
 
 
 def n_gram_shares(words: Sequence[str]) -> list[float]:

@@ -24,7 +24,7 @@ from limbeck.filters.contract import Bound
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
-_TERM = re.compile(r"(?:[^\W_]|['’\s-])+")  # with the stars removed
+_BETWEEN_WORDS = frozenset(" '’-")
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 
 
@@ -37,6 +37,8 @@ class ToxicityConfig(FilterConfig):
     }
 
     also: ClassVar[tuple[str, ...]] = ("matched",)
+
+    semantics: ClassVar[int] = 2
 
     kind: Literal["toxicity"] = "toxicity"
     name: Name = "toxicity"
@@ -137,7 +139,7 @@ def read_terms(path: Path) -> list[str]:
         if not term:
             continue
         plain = " ".join(word[:-1] if len(word) > 1 and word.endswith("*") else word for word in normalised(term).split())
-        if not _TERM.fullmatch(plain) or not _words(plain):
+        if not _is_term(plain):
             raise LimbeckError(
                 f"{path}:{number} {term!r} is not a term of whole words; use letters, digits, hyphens and apostrophes, "
                 "and * only at the end of a word"
@@ -153,8 +155,16 @@ def normalised(text: str) -> str:
     return unicodedata.normalize("NFKC", _INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).casefold())
 
 
+def _is_term(text: str) -> bool:
+    """Whether it has words and, beside them, nothing but spaces, hyphens and apostrophes."""
+    rest, end = "", 0
+    for word in WORD.finditer(text):
+        rest, end = rest + text[end : word.start()], word.end()
+    return end > 0 and _BETWEEN_WORDS.issuperset(rest + text[end:])
+
+
 def _words(text: str) -> list[str]:
-    return [word.replace("’", "'") for word in WORD.findall(normalised(text))]
+    return [word[0].replace("’", "'") for word in WORD.finditer(normalised(text))]
 
 
 def _pattern(term: str) -> list[str]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from limbeck.corpus.text.invisible import is_blank
+from limbeck.corpus.text.rouge.words import words
 from limbeck.corpus.text.words import plain_words
 from limbeck.students.evaluation.measures import CONTROLS, SCALARS, EvaluationRow, Measure, Model, Split
 
@@ -158,11 +159,18 @@ def _document_means(values: Floats, owner: npt.NDArray[np.intp], documents: int)
     return means
 
 
+class _RougeWords:
+    """The tokenizer of a `RougeScorer`."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
 def _rouge(references: Sequence[str | None], outputs: Sequence[str]) -> dict[str, Floats]:
-    """ROUGE-1, -2 and -L F of each row; NaN if there is no reference. Only lower-case ASCII words and digits count."""
+    """ROUGE-1, -2 and -L F of each row, on the words of `corpus.text.rouge.words`; NaN if there is no reference."""
     from rouge_score.rouge_scorer import RougeScorer  # imports take a second
 
-    scorer = RougeScorer(list(ROUGE.values()), use_stemmer=False)
+    scorer = RougeScorer(list(ROUGE.values()), tokenizer=_RougeWords())
     scores = {name: np.full(len(outputs), np.nan) for name in ROUGE}
     for row, (reference, output) in enumerate(zip(references, outputs, strict=True)):
         if reference and not is_blank(reference):

@@ -1,13 +1,21 @@
-"""The words of ROUGE, split like `rouge_score` (no stemmer), their numbers, and the F1 of a longest common subsequence."""
+"""The words of ROUGE, split like `rouge_score` (no stemmer), their numbers, and the F1 of a longest common subsequence.
+
+`rouge_score` reads only a-z and 0-9, so a text in another script has no words, and a copy of it scores 0. Here, letters and
+digits that are not Latin form words by the rule of `corpus.text.words`; Latin text has the words, and so the scores, of
+`rouge_score`.
+"""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from limbeck.corpus.text.words import alone, is_plain, normal, plain_words, run_of, without_typography
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -16,6 +24,12 @@ Numbers = npt.NDArray[np.int32]
 
 _WORD = re.compile("[a-z0-9]+")
 _WORD_BYTES = b"abcdefghijklmnopqrstuvwxyz0123456789"
+_LATIN = (
+    "\x00-\u02ff\u1d00-\u1dbf\u1e00-\u1eff\u2000-\u218f\u2460-\u24ff\u2c60-\u2c7f\ua720-\ua7ff\uab30-\uab6f\ufb00-\ufb06"
+    "\U0001d400-\U0001d7ff"
+)
+"""Blocks of Latin letters and of symbols made of them, for a class of a regular expression."""
+
 _END = b"\n"
 _LAST_CHARACTER = 0x10FFFF
 # Class of each byte of lowercased UTF-8: itself within a word, the end of a text, or a space.
@@ -23,8 +37,33 @@ _FOLDED = bytes(byte if byte in _WORD_BYTES + _END else ord(" ") for byte in ran
 
 
 def words(text: str) -> list[str]:
-    """The lowercased runs of a-z and 0-9 in `text`; a script without them has no words."""
-    return _WORD.findall(text.lower())
+    """The words of a text in lower case: runs of a-z and 0-9, and the words of other scripts (NFC).
+
+    A text that has neither, such as one of accented letters alone or of emoji, has those of `plain_words`. O(characters).
+    """
+    text = text.lower()
+    if text.isascii():
+        return _WORD.findall(text)
+    if _has_other_scripts(text):
+        found = _words_of_all_scripts().findall(normal(text))
+    else:
+        found = _WORD.findall(text)
+    return found or plain_words(text)
+
+
+def _has_other_scripts(text: str) -> bool:
+    rest = without_typography(text)
+    return not rest.isascii() and (_not_latin().search(rest) is not None or not is_plain(rest))
+
+
+@cache
+def _not_latin() -> re.Pattern[str]:
+    return re.compile(rf"[^\W{_LATIN}]")
+
+
+@cache
+def _words_of_all_scripts() -> re.Pattern[str]:
+    return re.compile(f"{_WORD.pattern}|{run_of(_LATIN)}|{alone()}")
 
 
 def f1(common: Any, words_a: Any, words_b: Any) -> Any:
@@ -89,7 +128,8 @@ class Vocabulary:
         """Split and number the texts; new words get new numbers. O(characters), in arrays."""
         lowered = [text.lower().replace("\n", " ") for text in texts]
         lowered.append("")
-        folded = "\n".join(lowered).encode("utf-8", "surrogatepass").translate(_FOLDED)
+        joined = "\n".join(lowered)
+        folded = joined.encode().translate(_FOLDED) if joined.isascii() else _END.join(map(_folded, lowered))
         characters = np.frombuffer(folded, np.uint8)
         within = characters > ord(" ")
         edges = np.flatnonzero(within[1:] != within[:-1]) + 1  # word starts and ends, alternating
@@ -109,3 +149,11 @@ class Vocabulary:
         known = [numbers.setdefault(word, len(numbers)) for word in coded.dictionary.to_pylist()]
         found: Numbers = np.array(known, np.int32)[coded.indices.to_numpy()]
         return found
+
+
+def _folded(text: str) -> bytes:
+    """The words of a text in lower case, between spaces."""
+    folded = text.encode("utf-8", "surrogatepass").translate(_FOLDED)
+    if text.isascii() or (folded.strip() and not _has_other_scripts(text)):
+        return folded
+    return " ".join(words(text)).encode()

@@ -2,6 +2,7 @@
 
 import math
 import random
+from itertools import pairwise
 
 import hypothesis.strategies as st
 import numpy as np
@@ -13,6 +14,7 @@ import limbeck.corpus.text.rouge.index
 import limbeck.corpus.text.rouge.join
 import limbeck.corpus.text.rouge.words
 from limbeck.corpus.text.rouge.index import Neighbour, RougeIndex, rouge_l
+from limbeck.corpus.text.rouge.words import Vocabulary, words
 
 SCORER = RougeScorer(["rougeL"], use_stemmer=False)
 PIECES = ["a", "b", "c", "dd", "the", "The", "x1", "é", "中文", "İ", "K", "-", "\n", "\x00", "\ud800", "שלום", "it's", "ſ"]
@@ -23,8 +25,18 @@ TEXTS = st.one_of(
 )
 
 
+class AllScripts:
+    """The words of scripts that `rouge_score` does not read."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
+SCORER_OF_ALL = RougeScorer(["rougeL"], tokenizer=AllScripts())
+
+
 def score(a: str, b: str) -> float:
-    return float(SCORER.score(a, b)["rougeL"].fmeasure)
+    return float(SCORER_OF_ALL.score(a, b)["rougeL"].fmeasure)
 
 
 def brute_force(texts: list[str], pool: list[str], limit: float) -> list[tuple[bool, float, int]]:
@@ -54,6 +66,50 @@ def test_rouge_l_is_the_same_float(a: str, b: str) -> None:
     assert rouge_l(a, b) == rouge_l(b, a) == score(a, b)
 
 
+LATIN = st.text(
+    st.sampled_from("abcXYZ019 _-.,'’“”—é ñÄøßœŁİſK²ªµ½ℓ™ﬁ𝐀→©✓🎉️ẽǆ\u200d\n"),
+    max_size=40,
+)
+
+
+@given(LATIN, LATIN)
+@settings(max_examples=300, deadline=None)
+def test_latin_texts_have_the_published_score(a: str, b: str) -> None:
+    a, b = f"a {a}", f"b {b}"
+    expected = float(SCORER.score(a, b)["rougeL"].fmeasure)
+    assert rouge_l(a, b) == expected
+    assert RougeIndex([b], floor=0.0).nearest(a, 1)[0].rouge_l == expected
+
+
+@given(st.lists(TEXTS, max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_the_index_reads_the_words_of_the_rule(texts: list[str]) -> None:
+    vocabulary = Vocabulary()
+    encoded = vocabulary.encode(texts)
+    names = list(vocabulary._numbers)
+    read = [[names[n].decode() for n in encoded.numbers[start:end]] for start, end in pairwise(encoded.starts)]
+    assert read == [words(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The café’s naïve x_1 tool", "the caf s na ve x 1 tool"),
+        ("cafe\u0301", "caf"),
+        ("é ö", "é ö"),
+        ("Python — это язык й2", "python это язык й 2"),
+        ("中文Python3是", "中 文 python3 是"),
+        ("हिन्दी a1", "हिन्दी a1"),
+        ("שלום it's", "שלום it s"),
+        ("🎉 🎊", "🎉 🎊"),
+        ("Ok 🎉", "ok"),
+        ("...", ""),
+    ],
+)
+def test_words_of_other_scripts(text: str, expected: str) -> None:
+    assert words(text) == expected.split()
+
+
 @given(st.lists(TEXTS, max_size=30), st.lists(TEXTS, max_size=5), st.sampled_from([0.0, 0.3, 0.7]), st.data())
 @settings(max_examples=150, deadline=None)
 def test_judging_equals_brute_force(texts, pool, floor, data) -> None:
@@ -66,11 +122,11 @@ def test_judging_equals_brute_force(texts, pool, floor, data) -> None:
 def test_ties_at_the_limit_are_decided_by_the_same_float(lengths, seed) -> None:
     """Texts that share a run of exactly 0.35 (m + n) words, or one more or less."""
     draw = random.Random(seed)
-    words = [f"w{number}" for number in range(40)]
-    texts = [" ".join(words[:length]) for length in lengths]
+    known = [f"w{number}" for number in range(40)]
+    texts = [" ".join(known[:length]) for length in lengths]
     for length in lengths:
         shared = max(0, min(length, round(0.35 * 2 * length)) + draw.choice([-1, 0, 0, 1]))
-        texts.append(" ".join([*words[:shared], *(f"own{draw.randrange(10**9)}" for _ in range(length - shared))]))
+        texts.append(" ".join([*known[:shared], *(f"own{draw.randrange(10**9)}" for _ in range(length - shared))]))
     draw.shuffle(texts)
     check(RougeIndex().judge(texts, 0.7), brute_force(texts, [], 0.7), 0.7)
 
@@ -142,7 +198,7 @@ def test_long_texts_and_words_beyond_the_last_character(monkeypatch) -> None:
 def test_nothing_and_texts_without_words_are_near_to_nothing() -> None:
     index = RougeIndex()
     assert index.maximum("a b") is None and index.nearest("a b") == []
-    assert index.judge(["", "中文", "!", ""], 0.7).accepted.all()
+    assert index.judge(["", "、。", "!", ""], 0.7).accepted.all()
     assert len(index) == 4 and index.maximum("") is None
     assert index.nearest("", 2) == [Neighbour(0, 0.0), Neighbour(1, 0.0)]
     assert len(index.judge([], 0.7).accepted) == 0
@@ -153,12 +209,12 @@ def copies(count: int, seed: int) -> list[str]:
     draw = np.random.default_rng(seed)
     texts: list[list[int]] = []
     for _ in range(count):
-        words = (draw.zipf(1.4, draw.integers(1, 30)) % 500).tolist()
+        chosen = (draw.zipf(1.4, draw.integers(1, 30)) % 500).tolist()
         if texts and draw.random() < 0.7:
-            words = list(texts[draw.integers(len(texts))])
-            for _ in range(draw.integers(0, len(words) // 2 + 1)):
-                words[draw.integers(len(words))] = int(draw.integers(500))
-        texts.append(words)
+            chosen = list(texts[draw.integers(len(texts))])
+            for _ in range(draw.integers(0, len(chosen) // 2 + 1)):
+                chosen[draw.integers(len(chosen))] = int(draw.integers(500))
+        texts.append(chosen)
     return [" ".join(f"w{word}" for word in text) for text in texts]
 
 
