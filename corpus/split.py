@@ -4,15 +4,22 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import pyarrow as pa
+
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.near_duplicates.minhash import Bands
+from limbeck.corpus.near_duplicates.texts import similar_texts
 from limbeck.corpus.seeds import derive_seed
-from limbeck.corpus.text.words import plain_words
 
 SPLITS = ("train", "dev", "test")
+NEAR_DUPLICATE_THRESHOLD = 0.2
+"""The default: documents at least this similar (Jaccard similarity of word pairs) share a group."""
+
 SHINGLE_WORDS = 2
 _PERMUTATIONS = 256
-_MISSED = 0.02
+_RECALL = 0.98
 
 
 class Split(Config):
@@ -34,52 +41,19 @@ class Split(Config):
             raise ValueError(f"the fractions of a split must sum to at most 1: {' + '.join(map(str, values))} = {sum(values):g}")
 
 
-def shingles(text: str) -> set[str]:
-    """The word pairs of a text, in lower case; a text of one word is its own shingle."""
-    words = plain_words(text)
-    return {" ".join(words[i : i + SHINGLE_WORDS]) for i in range(max(1, len(words) - SHINGLE_WORDS + 1))}
-
-
 def near_duplicate_groups(documents: Mapping[str, str], threshold: float) -> dict[str, str]:
     """Map each source_id to its group: the smallest source_id of its connected component.
 
-    Two documents are joined if the Jaccard similarity of their shingles is at least `threshold`; candidate pairs come from
-    MinHash LSH (Broder 1997; Indyk and Motwani 1998) and every one is checked exactly. About linear in the number of documents.
+    Two documents are joined if the Jaccard similarity of their word pairs is at least `threshold`, by the implementation that the
+    filter `duplicates` uses (method minhash). About linear in the number of documents.
     """
-    from datasketch import MinHash, MinHashLSH  # takes a second to import
-
+    recall = min(_RECALL, Bands(_PERMUTATIONS, 1).chance(threshold))  # lower only for a threshold below 0.016
     ids = sorted(documents)
-    parent = {source_id: source_id for source_id in ids}
-
-    def root(source_id: str) -> str:
-        while parent[source_id] != source_id:
-            parent[source_id] = parent[parent[source_id]]
-            source_id = parent[source_id]
-        return source_id
-
-    sets = {source_id: shingles(documents[source_id]) for source_id in ids}
-    index = MinHashLSH(num_perm=_PERMUTATIONS, params=_bands(threshold))
-    encoded = [[shingle.encode() for shingle in sorted(sets[source_id])] for source_id in ids]
-    for source_id, sketch in zip(ids, MinHash.generator(encoded, num_perm=_PERMUTATIONS), strict=True):
-        for other in sorted(str(key) for key in index.query(sketch)):
-            first, second = sorted((root(source_id), root(other)))
-            if first != second and jaccard(sets[source_id], sets[other]) >= threshold:
-                parent[second] = first
-        index.insert(source_id, sketch)
-    return {source_id: root(source_id) for source_id in ids}
-
-
-def _bands(threshold: float) -> tuple[int, int]:
-    """Bands, and permutations per band: the widest that miss a pair at the threshold in at most `_MISSED` of cases."""
-    widths = [rows for rows in range(1, _PERMUTATIONS + 1) if (1 - threshold**rows) ** (_PERMUTATIONS // rows) <= _MISSED]
-    rows = max(widths, default=1)
-    return _PERMUTATIONS // rows, rows
-
-
-def jaccard(first: set[str], second: set[str]) -> float:
-    """The size of the intersection over the size of the union."""
-    common = len(first & second)
-    return common / (len(first) + len(second) - common)
+    texts = pa.chunked_array([pa.array([documents[source_id] for source_id in ids], pa.large_string())])
+    labels, _ = similar_texts(
+        texts, np.zeros(len(ids), np.int64), threshold, "word", SHINGLE_WORDS, permutations=_PERMUTATIONS, recall=recall
+    )
+    return {source_id: ids[label] for source_id, label in zip(ids, labels.tolist(), strict=True)}
 
 
 def assign_splits(groups: Mapping[str, str], split: Split, seed: int) -> dict[str, str | None]:

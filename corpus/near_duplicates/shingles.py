@@ -1,9 +1,8 @@
 """Texts as sets of shingles: n-grams of words or characters, each a hash, computed for thousands of texts at once.
 
-A text is read as words: maximal runs of letters, marks, digits and `_`, case-folded (code point by code point); each character of
-a script written without spaces (Han, kana, Thai, Lao, Khmer, Myanmar) is a word. Everything between words is ignored, as are the
-variation selectors beyond U+3FFFF. There is no loop over rows or words: all operations work on the code points of a chunk of
-texts.
+A text is read as words by the rule of `corpus.text.words` (in NFC; each character of a script written without spaces is a word),
+except that letter case is folded code point by code point. Everything between words is ignored. There is no loop over words, and
+over rows only in chunks with combining marks or such scripts: all operations work on the code points of a chunk of texts.
 """
 
 import unicodedata
@@ -17,6 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from limbeck.corpus.text.words import ALONE, JOINERS, is_mark, is_plain
+
 HASH_BITS = 52
 """Bits of a shingle's hash; two texts of m and n shingles have an equal hash by chance with probability m n / 2^52."""
 
@@ -28,17 +29,16 @@ _CHUNK_ROWS = 1 << (64 - HASH_BITS)  # a row's number within its chunk and a has
 _CHUNK_BYTES = 2 << 20
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SPACE = 0x20
-_PLANES = 4 << 16  # there are no letters or digits beyond, only variation selectors
-_IS_WORD = 1 << 31
-_ALONE = (
-    (0x0E00, 0x0EFF),
-    (0x1000, 0x109F),
-    (0x1780, 0x17FF),
-    (0x3040, 0x30FF),
-    (0x3400, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x3FFFF),
-)
+_PLANES = 4 << 16  # there are no letters or digits beyond
+# Flags of a code point beside its case-folded form:
+_ALONE = np.uint32(1 << 31)  # a word of its own
+_MARK = np.uint32(1 << 30)  # continues a word
+_JOINER = np.uint32(1 << 29)  # continues a word after a mark and before a letter
+_SYMBOL = np.uint32(1 << 28)  # a word of its own if the text has no others
+_NOTHING = np.uint32(0)
+
+Points = npt.NDArray[np.uint32]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -130,46 +130,79 @@ def _mixed(values: Hashes) -> Hashes:
     return values
 
 
-def _code_points(texts: pa.Array) -> tuple[npt.NDArray[np.uint32], Places]:
-    """The code points of the texts, concatenated, and the row of each."""
+def _code_points(texts: pa.Array) -> tuple[Points, Places]:
+    """The code points of the texts in NFC, concatenated, and the row of each."""
     texts = texts.cast(pa.large_string()).fill_null("")
     _, offsets, data = texts.buffers()
     edges = (
         np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1] if len(texts) else np.zeros(2, np.int64)
     )
-    encoded = data.slice(edges[0], edges[-1] - edges[0]).to_pybytes() if data is not None else b""
-    points = np.frombuffer(encoded.decode().encode("utf-32-le"), np.uint32)
-    lengths = pc.utf8_length(texts).to_numpy(zero_copy_only=False)
-    return points, np.repeat(np.arange(len(texts)), lengths)
+    together = data.slice(edges[0], edges[-1] - edges[0]).to_pybytes().decode() if data is not None else ""
+    if is_plain(together):
+        lengths = pc.utf8_length(texts).to_numpy(zero_copy_only=False)
+    else:
+        composed = [unicodedata.normalize("NFC", text) for text in texts.to_pylist()]
+        together, lengths = "".join(composed), np.fromiter(map(len, composed), np.int64, len(composed))
+    return np.frombuffer(together.encode("utf-32-le"), np.uint32), np.repeat(np.arange(len(texts)), lengths)
 
 
 @cache
-def _table() -> npt.NDArray[np.uint32]:
-    """Code point → its case-folded form, or 0 if it is between words; the top bit marks a single-character word.  # [2^18 + 1]"""
+def _table() -> Points:
+    """Code point → its case-folded form and flags, or 0 if it is between words.  # [2^18 + 1]"""
     table = np.zeros(_PLANES + 1, np.uint32)
     for point in range(_PLANES):
         character = chr(point)
-        if unicodedata.category(character)[0] in "LMN" or character == "_":
+        category = unicodedata.category(character)
+        if category[0] in "LN" or character == "_":
             folded = character.casefold()
             table[point] = ord(folded) if len(folded) == 1 else point
-    for first, last in _ALONE:
-        table[first : last + 1] |= np.where(table[first : last + 1] != 0, np.uint32(_IS_WORD), np.uint32(0))
+        elif category[0] == "M" and is_mark(character):
+            table[point] = point | _MARK
+        elif category == "So":
+            table[point] = point | _SYMBOL
+    for first, last in ALONE:
+        block = table[first : last + 1]
+        block[(block != 0) & (block < _SYMBOL)] |= _ALONE
+    for joiner in JOINERS:
+        table[ord(joiner)] = ord(joiner) | _JOINER
     return table
 
 
-def _word_starts(folded: npt.NDArray[np.uint32], rows: Places) -> npt.NDArray[np.bool_]:
-    """Whether each code point begins a word.  # [code points]"""
-    inside, alone = folded != 0, folded >= _IS_WORD
-    begins: npt.NDArray[np.bool_] = inside & alone
-    begins[:1] |= inside[:1]
-    begins[1:] |= inside[1:] & (~inside[:-1] | alone[:-1] | (rows[1:] != rows[:-1]))
-    return begins
+def _read(points: Points, rows: Places) -> tuple[Points, Flags]:
+    """The case-folded form of each code point, 0 between words, and whether it begins a word.  # each: [code points]"""
+    read = _table()[np.minimum(points, _PLANES)]
+    flags = int(np.bitwise_or.reduce(read, initial=0))
+    base = (read != 0) & (read < _SYMBOL) | (read >= _ALONE)  # letters and digits, not what continues them
+    continues, alone = np.zeros(len(read), bool), read >= _ALONE
+    if flags & int(_MARK | _JOINER):
+        continues, alone = _continuing(read, base, alone, rows)
+    if flags & int(_SYMBOL):
+        wordless = np.bincount(rows[base], minlength=int(rows[-1]) + 1) == 0
+        lonely = (read & _SYMBOL != 0) & ~alone & wordless[rows]
+        base, alone = base | lonely, alone | lonely
+    inside = base | continues
+    begins: Flags = base & alone
+    begins[:1] |= base[:1]
+    begins[1:] |= base[1:] & (~inside[:-1] | alone[:-1] | (rows[1:] != rows[:-1]))
+    return np.where(inside, read & (_SYMBOL - np.uint32(1)), _NOTHING), begins
 
 
-def _words(points: npt.NDArray[np.uint32], rows: Places) -> tuple[Hashes, Places]:
+def _continuing(read: Points, base: Flags, alone: Flags, rows: Places) -> tuple[Flags, Flags]:
+    """Which marks and joiners continue a word, and which code points belong to a word of one character.  # each: [code points]"""
+    mark, joiner = (read & _MARK != 0) & ~base, (read & _JOINER != 0) & ~base
+    last = np.maximum.accumulate(np.where(mark, 0, np.arange(len(read))))  # the last code point that is not a mark
+    continues = mark & base[last] & (rows[last] == rows)
+    alone = alone | (continues & alone[last])
+    before = np.flatnonzero(joiner[1:-1]) + 1
+    before = before[continues[before - 1] & ~alone[before - 1] & base[before + 1] & ~alone[before + 1]]
+    before = before[(rows[before - 1] == rows[before]) & (rows[before + 1] == rows[before])]
+    continues[before] = True
+    return continues, alone
+
+
+def _words(points: Points, rows: Places) -> tuple[Hashes, Places]:
     """The hash of each word, and its row: the sum of its characters, each mixed with its position in the word."""
-    folded = _table()[np.minimum(points, _PLANES)]
-    begins = _word_starts(folded, rows)
+    folded, begins = _read(points, rows)
     inside = np.flatnonzero(folded)
     starts = np.flatnonzero(begins[inside])  # of each word, among the characters inside words
     if not len(starts):
@@ -180,10 +213,10 @@ def _words(points: npt.NDArray[np.uint32], rows: Places) -> tuple[Hashes, Places
     return np.add.reduceat(_mixed(characters), starts), rows[inside[starts]]
 
 
-def _characters(points: npt.NDArray[np.uint32], rows: Places) -> tuple[Hashes, Places]:
+def _characters(points: Points, rows: Places) -> tuple[Hashes, Places]:
     """The characters of words, with a space between two words of a row that are not adjacent, and the row of each."""
-    folded = _table()[np.minimum(points, _PLANES)]
-    starts = np.flatnonzero(_word_starts(folded, rows))
+    folded, begins = _read(points, rows)
+    starts = np.flatnonzero(begins)
     later = starts[1:][rows[starts[1:]] == rows[starts[:-1]]]
     folded[later[folded[later - 1] == 0] - 1] = _SPACE
     kept = np.flatnonzero(folded)

@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from limbeck.corpus.near_duplicates.texts import codes
 from limbeck.filters.config import Name, SetFilterConfig
-from limbeck.filters.sets.ranking import codes, ranks
+from limbeck.filters.sets.ranking import ranks
 
 DROPPED = pa.schema([pa.field("candidate_id", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)])
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,11 @@ from pydantic import Field, model_validator
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.near_duplicates.groups import Places, representatives
-from limbeck.corpus.near_duplicates.minhash import bands_for, jaccard, near_duplicates, sketch
+from limbeck.corpus.near_duplicates.minhash import bands_for, jaccard
+from limbeck.corpus.near_duplicates.texts import codes, equal_texts, similar_texts
 from limbeck.filters.config import Name, SetFilterConfig
 from limbeck.filters.sets.cosine import cosine, similar_vectors, unit
-from limbeck.filters.sets.ranking import codes, ranks
+from limbeck.filters.sets.ranking import ranks
 
 DUPLICATES = pa.schema(
     [
@@ -41,11 +42,14 @@ _USED_BY = {
 class DuplicatesConfig(SetFilterConfig):
     """Keep one of the survivors with the same content: the one with the best score `by` (`filter.column`), else the first.
 
-    `exact`: equal up to case, whitespace and the final stop. `minhash`: Jaccard similarity of word or character n-grams of at
-    least `min_similarity` (null: 0.7); pairs are found with probability `recall` or more, and verified exactly. `embedding`:
-    cosine of the vectors in the column `vectors` of at least `min_similarity` (null: 0.9). Rows joined by a chain of similar
-    pairs are one group. `text` is the compared column; `within_source`: only rows of the same source can be duplicates.
+    `exact`: equal up to case, whitespace, Unicode normal form and the final stop. `minhash`: Jaccard similarity of word or
+    character n-grams of at least `min_similarity` (null: 0.7); pairs are found with probability `recall` or more, and verified
+    exactly. `embedding`: cosine of the vectors in the column `vectors` of at least `min_similarity` (null: 0.9). Rows joined by a
+    chain of similar pairs are one group. `text` is the compared column; `within_source`: only rows of the same source can be
+    duplicates.
     """
+
+    semantics: ClassVar[int] = 2
 
     kind: Literal["duplicates"] = "duplicates"
     name: Name = "duplicates"
@@ -131,13 +135,17 @@ class DuplicatesFilter:
             return similar_vectors(vectors, scopes, config.threshold), partial(cosine, vectors), missing
         judged = np.zeros(rows, bool)
         if config.method == "exact":
-            return _equal(survivors[config.text], scopes), _all_alike, judged
-        bands = bands_for(config.threshold, config.permutations, config.recall)
-        sketches = sketch(survivors[config.text], config.shingle, config.shingle_size, bands)
-        labels = near_duplicates(sketches, scopes, config.threshold)
-        wordless = np.flatnonzero(sketches.shingles.counts == 0)
-        labels[wordless] = wordless[_equal(survivors[config.text].take(wordless), scopes[wordless])]
-        return labels, partial(jaccard, sketches.shingles), judged
+            return equal_texts(survivors[config.text], scopes), _all_alike, judged
+        labels, shingles = similar_texts(
+            survivors[config.text],
+            scopes,
+            config.threshold,
+            config.shingle,
+            config.shingle_size,
+            permutations=config.permutations,
+            recall=config.recall,
+        )
+        return labels, partial(jaccard, shingles), judged
 
     def _reasons(self, others: pa.Array, similarities: npt.NDArray[np.float64]) -> pa.Array:
         """One sentence per row with the id of the kept row."""
@@ -147,15 +155,6 @@ class DuplicatesFilter:
         starts = pc.if_else(chain, "joined by a chain of near duplicates to candidate", "a near duplicate of candidate")
         shown = pa.array([f"(similarity {value:.2f})" for value in similarities.tolist()], pa.string())
         return pc.binary_join_element_wise(starts, others, shown, " ")
-
-
-def _equal(texts: pa.ChunkedArray, scopes: Places) -> Places:
-    """The first row that equals each row in its scope, up to case, whitespace and the final stop.  # [rows]"""
-    keys = pa.array([" ".join((text or "").lower().split()).rstrip(".!") for text in texts.to_pylist()], pa.large_string())
-    same = codes(pa.chunked_array([keys])) * (scopes.max(initial=0) + 1) + scopes
-    _, firsts, inverse = np.unique(same, return_index=True, return_inverse=True)
-    labels: Places = firsts[inverse]
-    return labels
 
 
 def _all_alike(first: Places, _: Places) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The order in which set-wise filters prefer survivors, and integer codes for values."""
+"""The order in which set-wise filters prefer survivors."""
 
 import numpy as np
 import pyarrow as pa
@@ -29,12 +29,6 @@ def ranks(survivors: pa.Table, by: str | None, name: str, *, lowest: bool = Fals
     places = np.empty(len(sorted_rows), np.int64)
     places[sorted_rows] = np.arange(len(sorted_rows))
     return places
-
-
-def codes(values: pa.ChunkedArray) -> Places:
-    """Return equal integers for equal values.  # [rows]"""
-    found: Places = values.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    return found
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -16,41 +16,22 @@ from limbeck.corpus.near_duplicates import minhash
 from limbeck.corpus.near_duplicates.groups import Components, representatives
 from limbeck.corpus.near_duplicates.minhash import Bands, bands_for, jaccard, near_duplicates, signatures, sketch
 from limbeck.corpus.near_duplicates.shingles import Shingles, Unit, chunks, shingles_of
+from limbeck.corpus.text.words import Words
 
 ALPHABET = st.one_of(st.sampled_from("ab cd.,'_-19é天気กΣßİ\u0301\n\x00"), st.characters(exclude_categories=["Cs"]))
 TEXTS = st.lists(st.one_of(st.none(), st.text(ALPHABET, max_size=30)), max_size=20)
-ALONE = [
-    (0x0E00, 0x0EFF),
-    (0x1000, 0x109F),
-    (0x1780, 0x17FF),
-    (0x3040, 0x30FF),
-    (0x3400, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x3FFFF),
-]
 
 
 def read(text: str, unit: Unit) -> list[str]:
-    """The words, or their characters with a space where something stands between two words: character by character."""
-    words: list[str] = []
-    gaps: list[bool] = []  # whether something stands before the word
-    gap, open_ = True, False
-    for character in text:
-        selector = ord(character) > 0x3FFFF  # a mark, but one that only chooses among pictures of the same character
-        if selector or (unicodedata.category(character)[0] not in "LMN" and character != "_"):
-            gap, open_ = True, False
-            continue
-        folded = character.casefold() if len(character.casefold()) == 1 else character
-        alone = any(first <= ord(character) <= last for first, last in ALONE)
-        if open_ and not alone:
-            words[-1] += folded
-        else:
-            words.append(folded)
-            gaps.append(gap)
-        gap, open_ = False, not alone
+    """The words of the rule for all filters, or their characters with a space where something stands between two words."""
+    text = unicodedata.normalize("NFC", text)
+    symbols = [(place, place + 1) for place, character in enumerate(text) if unicodedata.category(character) == "So"]
+    spans = [match.span() for match in Words().finditer(text)] or symbols
+    words = ["".join(c.casefold() if len(c.casefold()) == 1 else c for c in text[start:end]) for start, end in spans]
     if unit == "word":
         return words
-    return list("".join((" " if gap and i else "") + word for i, (word, gap) in enumerate(zip(words, gaps, strict=True))))
+    gaps = [False, *(before[1] < after[0] for before, after in itertools.pairwise(spans))][: len(spans)]
+    return list("".join((" " if gap else "") + word for word, gap in zip(words, gaps, strict=True)))
 
 
 def plain(text: str | None, unit: Unit, size: int) -> set[tuple[str, ...]]:
