@@ -20,7 +20,7 @@ from limbeck.corpus.salience import document_frequencies, salient_spans
 from limbeck.corpus.schemas import SOURCES
 from limbeck.corpus.seeds import derive_id, derive_seed
 from limbeck.corpus.sentences import cut
-from limbeck.corpus.split import SPLITS, Split, assign_splits, near_duplicate_groups
+from limbeck.corpus.split import NEAR_DUPLICATE_THRESHOLD, SPLITS, Split, assign_splits, near_duplicate_groups
 from limbeck.corpus.tables import SUFFIXES, Delimited, Table, open_dataset, open_tables
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.corpus.vary import Vary, drawing
@@ -58,7 +58,10 @@ class Sources(AnySources):
     max_source_tokens: int | None = Field(512, ge=1, description="cut at a sentence end within this many; null: never")
     min_source_tokens: int = Field(1, ge=1, description="reject a document with fewer tokens than this")
     near_duplicate_threshold: float = Field(
-        0.2, ge=0.1, le=1, description="documents at least this similar (Jaccard similarity of word pairs) share a split"
+        NEAR_DUPLICATE_THRESHOLD,
+        ge=0.1,
+        le=1,
+        description="documents at least this similar (Jaccard similarity of word pairs) share a split",
     )
     salient_fraction: float = Field(0.25, gt=0, le=1, description="the share of a document's words that counts as salient")
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from limbeck.cluster.engines.scoring_models.encoder import Encoder, EncoderConfig
-from limbeck.corpus.other_documents import other_rows
+from limbeck.corpus.other_documents import groups_of, other_rows
 from limbeck.corpus.text.invisible import is_blank
 from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
@@ -32,6 +32,8 @@ class EmbeddingConfig(FilterConfig):
     """A sentence embedding of each output, and its cosine with the document."""
 
     also: ClassVar[tuple[str, ...]] = ("similarity_null", "vector")
+
+    semantics: ClassVar[int] = 2
 
     kind: Literal["embedding"] = "embedding"
     name: Name = "embedding"
@@ -69,9 +71,10 @@ class EmbeddingFilter:
     def score(self, candidates: pa.Table) -> pa.Table:
         """Return the cosines `similarity` and `similarity_null`, and the output's unit `vector`, one row per candidate.
 
-        `similarity` compares output and document; `similarity_null` compares the output with the next other document among the
-        rows (NaN if there is none). Texts are truncated at the encoder's limit; a blank text has similarity NaN and a zero
-        vector. Each distinct text is encoded once, so all candidates of a document share one forward pass over it.
+        `similarity` compares output and document; `similarity_null` compares the output with the next document among the rows
+        that is not a near-duplicate of its own (NaN if there is none). Texts are truncated at the encoder's limit; a blank text
+        has similarity NaN and a zero vector. Each distinct text is encoded once, so all candidates of a document share one
+        forward pass over it.
         """
         rows = candidates.num_rows
         texts = [text or "" for name in ("output", "document") for text in candidates[name].to_pylist()]
@@ -79,7 +82,7 @@ class EmbeddingFilter:
         vectors = np.full((len(texts), self._encoder.dimensions), np.nan, np.float32)
         vectors[filled] = self._encoder.encode([text for text, has in zip(texts, filled, strict=True) if has])
         outputs, documents = vectors[:rows], vectors[rows:]
-        others = other_rows(texts[rows:])
+        others = other_rows(texts[rows:], groups_of(candidates))
         null = np.where(others >= 0, _cosines(outputs, documents[others]), np.nan)
         lists = pa.FixedSizeListArray.from_arrays(pa.array(np.nan_to_num(outputs).ravel()), self._encoder.dimensions)
         return pa.table(

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from limbeck.cluster.engines.scoring_models.classifier import LABELS, Classifier, ClassifierConfig
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.other_documents import other_rows
+from limbeck.corpus.other_documents import groups_of, other_rows
 from limbeck.corpus.text.invisible import stripped
 from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
@@ -39,6 +39,8 @@ class NliConfig(FilterConfig):
     }
 
     also: ClassVar[tuple[str, ...]] = (*LABELS, "cut_tokens", "least_entailed")
+
+    semantics: ClassVar[int] = 2
 
     kind: Literal["nli"] = "nli"
     name: Name = "nli"
@@ -92,15 +94,17 @@ class NliFilter:
 
         With `direction: both` also `reverse_entailment`. `cut_tokens`: tokens of the premises removed by truncation. With windows
         of sentences, `least_entailed` is the output's least supported sentence. With a bound by false acceptance,
-        `entailment_null` and the like score each output against the next document of the part. An empty output or document, and a
-        hypothesis that does not fit the model, score NaN. Every distinct pair of texts is scored once, all in one call.
+        `entailment_null` and the like score each output against the next document of the part that is not a near-duplicate. An
+        empty output or document, and a hypothesis that does not fit the model, score NaN. Every distinct pair of texts is scored
+        once, all in one call.
         """
         documents, outputs = (_texts(candidates, column) for column in ("document", "output"))
         sides = {"": (documents, outputs)}
         if self._config.direction == "both":
             sides["reverse"] = (outputs, documents)
         if self._config.null_columns:
-            sides["null"] = ([documents[row] if row >= 0 else "" for row in other_rows(documents)], outputs)
+            others = other_rows(documents, groups_of(candidates))
+            sides["null"] = ([documents[row] if row >= 0 else "" for row in others], outputs)
         cut = {text: self._cut(text) for text in dict.fromkeys(["", *documents, *outputs])}
         asked = [Question(cut[p][0], cut[h][1]) for pair in sides.values() for p, h in zip(*pair, strict=True)]
         answers, cut_tokens = self._ask(asked)

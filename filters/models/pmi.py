@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from limbeck.cluster.engines.protocol import Engine, Pair
-from limbeck.corpus.other_documents import NO_OTHER, other_rows
+from limbeck.corpus.other_documents import NO_OTHER, groups_of, other_rows
 from limbeck.corpus.text.words import one_line
 from limbeck.filters.config import Cost, EngineFilterConfig, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
@@ -70,6 +70,8 @@ class PmiConfig(PmiLimits, EngineFilterConfig):
     """The PMI filter of a causal language model, with its engine (null: the round-0 teacher) and its two bounds."""
 
     also: ClassVar[tuple[str, ...]] = ("pmi", *TERMS)
+
+    semantics: ClassVar[int] = 2
 
     kind: Literal["pmi"] = "pmi"
     name: Name = "pmi"
@@ -147,8 +149,8 @@ def mismatched(candidates: pa.Table, rows: Sequence[Mapping[str, Any]]) -> list[
 
 def drawn_others(candidates: pa.Table) -> npt.NDArray[np.int64]:
     """For each candidate a row with the document of another source that is not a near-duplicate of its own.  # [candidates]"""
-    ids, sources, groups = (candidates[name].to_pylist() for name in ("candidate_id", "source_id", "group"))
-    return other_rows(sources, groups, drawn_by=ids)
+    ids, sources = (candidates[name].to_pylist() for name in ("candidate_id", "source_id"))
+    return other_rows(sources, groups_of(candidates), drawn_by=ids)
 
 
 def scored(candidate_ids: pa.ChunkedArray, sums: Sums, empty: npt.NDArray[np.bool_], names: Sequence[str]) -> pa.Table:

@@ -1,11 +1,12 @@
 """Measure teachers, students and controls on held-out documents, with the bounds frozen at round 0."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from limbeck.corpus.other_documents import groups_of
 from limbeck.corpus.parts import (
     count_rows,
     done,
@@ -81,20 +82,28 @@ def freeze_inputs(context: Context, split: str) -> None:
     drawn = folder.evaluation(split, "inputs") / "candidates"
     if done(out) is not None:
         return
-    kept = 0
+    parts: dict[str, list[dict[str, Any]]] = {}
     for part in part_names(folder.sources(split)):
         drafts: dict[str, dict[str, Any]] = {}
         for draft in read_part(drawn, part).to_pylist():
             if draft["error"] is None:
                 drafts.setdefault(draft["source_id"], draft)
         sources = read_part(folder.sources(split), part)
-        rows = [_with_question(row, drafts[row["source_id"]]) for row in sources.to_pylist() if row["source_id"] in drafts]
-        if rows:
-            write_part(out, part, pa.Table.from_pylist(rows, schema=SOURCES), SOURCES)
-        kept += len(rows)
+        rows = [(row, drafts[row["source_id"]]) for row in sources.to_pylist() if row["source_id"] in drafts]
+        parts[part] = [{**_with_question(row, draft), "input": draft["input"]} for row, draft in rows]
+    asked = [row for rows in parts.values() for row in rows]
+    for row, group in zip(asked, groups_of(_groups_and_inputs(asked)) or (), strict=True):
+        row["group"] = group
+    for part in (part for part in parts if parts[part]):
+        write_part(out, part, pa.Table.from_pylist(parts[part], schema=SOURCES), SOURCES)
     total = count_rows(folder.sources(split))
-    mark_done(out, context.fingerprint("candidates", split), rows_in=total, rows_out=kept)
-    context.events.emit("note", words=f"{split}: {kept} of {total} held-out inputs are usable; every model is asked those")
+    mark_done(out, context.fingerprint("candidates", split), rows_in=total, rows_out=len(asked))
+    context.events.emit("note", words=f"{split}: {len(asked)} of {total} held-out inputs are usable; every model is asked those")
+
+
+def _groups_and_inputs(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """What decides which questions are near-duplicates: the groups of their sources, and the inputs that the teacher invented."""
+    return pa.table({name: pa.array([row[name] for row in rows], pa.string()) for name in ("group", "input")})
 
 
 def _with_question(source: dict[str, Any], draft: dict[str, Any]) -> dict[str, Any]:

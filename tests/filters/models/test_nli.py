@@ -148,6 +148,17 @@ def test_a_window_that_fails_does_not_fail_its_sentence() -> None:
     assert math.isnan(answer(Question(("a", "b"), ("x", "y")), found).entailment)
 
 
+def test_a_mismatched_pair_is_not_of_a_near_duplicate() -> None:
+    """With the groups of a run, and with inputs that no run has grouped."""
+    config = NliConfig(min_entailment=FalseAcceptance(false_acceptance=0.05))
+    documents = ["The tool reads METAR reports.", "The tool reads METAR reports!", "Bread is baked."]
+    table = candidates(documents, ["Tool.", "Tool.", "Bread."])
+    grouped = table.append_column("group", [["g", "g", "h"]])
+    own = table.append_column("group", [["a", "b", "c"]]).append_column("input", [documents])
+    for candidates_ in (table, grouped, own):
+        assert NliFilter(Overlap(), config).score(candidates_)["entailment_null"].to_pylist() == [0.0, 0.0, 0.0]
+
+
 def test_mismatched_pairs_are_scored_for_a_false_acceptance_rate() -> None:
     config = NliConfig(min_entailment=FalseAcceptance(false_acceptance=0.05))
     documents = ["Cat sat.", "Cat sat.", "Dog ran."]

@@ -149,6 +149,15 @@ def test_blank_texts_have_no_similarity_and_are_no_duplicates(encoder: Encoder) 
     assert (told["candidate_id"], told["duplicate_of"], told["similarity"]) == ("id4", "id3", pytest.approx(1.0))
 
 
+def test_a_near_duplicate_is_no_other_document(encoder: Encoder) -> None:
+    documents = [sentence(0, 30), sentence(1, 30), sentence(2, 30)]
+    table = candidates([sentence(i, 6) for i in range(3)], documents).append_column("group", [["g", "g", "h"]])
+    found = EmbeddingFilter(encoder).score(table)["similarity_null"].to_pylist()
+    vectors = encoder.encode(table["output"].to_pylist())
+    expected = (vectors * encoder.encode([documents[2], documents[2], documents[0]])).sum(axis=1)
+    assert found == pytest.approx(expected.tolist(), abs=1e-6)
+
+
 def test_one_document_has_no_other(encoder: Encoder) -> None:
     scores = EmbeddingFilter(encoder).score(candidates(["bar", "dat"], ["dat", "dat"]))
     assert all(map(math.isnan, scores["similarity_null"].to_pylist()))
