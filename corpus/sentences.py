@@ -40,8 +40,8 @@ def split_sentences(text: str) -> list[str]:
 def cut(text: str, tokenizer: Tokenizer, max_tokens: int | None) -> tuple[str, int]:
     """Return the longest prefix of `text` that ends with a sentence and has at most `max_tokens` tokens, and its token count.
 
-    If the first sentence is too long, the cut is between two paragraphs, or between two words; in scripts written without
-    spaces, between two characters. A text whose first word is too
+    If the first sentence is too long, the cut is between two paragraphs, or between two words; if there is hardly a
+    space, between two characters of a script written without spaces. A text whose first word is too
     long is returned empty, with 0 tokens.
     """
     if max_tokens is None:
@@ -70,8 +70,9 @@ def _cut_places(text: str, limit: int) -> list[int]:
     paragraphs = [match.start() for match in _PARAGRAPH_END.finditer(text, 0, limit + 2) if match.start() <= limit][::-1]
     if ends and paragraphs and ends[0] < paragraphs[0] // 2:  # a list without full stops: a sentence end loses too much
         ends = paragraphs[:3] + ends
-    words = [match.start() for match in re.finditer(r"\s+", text) if match.start() <= limit]
-    words = sorted({*words, *(end for end in ends_of_characters(text) if end <= limit)}, reverse=True)
+    words = [match.start() for match in re.finditer(r"\s+", text) if match.start() <= limit][::-1]
+    if not words or words[0] < limit // 2:  # hardly a space: between characters of a script that has none
+        words = [end for end in ends_of_characters(text) if end <= limit][:-21:-1] + words
     if not ends and paragraphs and paragraphs[0] >= limit // 2:
         ends = paragraphs
     return ends + words[:20]

@@ -88,8 +88,6 @@ def test_packages_are_as_before(tmp_path: Path, tokenizer: Tokenizer, monkeypatc
         header = f"Metadata-Version: 2.1\nName: p{row['n']}-{len(row['text'])}\nVersion: 1.0\nSummary: {row['summary']}\n"
         (folder / "METADATA").write_text(f"{header}Description-Content-Type: text/plain\n\n{row['text']}\n")
     config = TypeAdapter(SourcesConfig).validate_python({"kind": "installed-packages", **LIMITS})
-    import datasketch  # noqa: F401  found now, since the path is about to change
-
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     found = read_sources(config, tokenizer, 7)
     monkeypatch.undo()
