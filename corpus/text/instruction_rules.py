@@ -2,7 +2,8 @@
 
 Self-Instruct (Wang et al., 2023) and Stanford Alpaca (Taori et al., 2023) drop instructions and instances by the same short list
 of checks; they differ in the forbidden words and in how an instruction is first normalised. The filter `instructions` applies
-them to candidates, generators apply them to new completions.
+them to candidates, generators apply them to new completions. Words are those between whitespace in every script, as published;
+texts are equal if their Unicode normal forms (NFC) are.
 """
 
 import re
@@ -10,7 +11,7 @@ import string
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from limbeck.corpus.text.words import normal, spaced_words
+from limbeck.corpus.text.words import normal
 
 Rules = Literal["self-instruct", "alpaca"]
 
@@ -29,7 +30,6 @@ MAX_WORDS = 150
 NO_INPUT = "<noinput>"  # an empty input in Alpaca's prompt
 
 _FORBIDDEN = {rules: re.compile(rf"\b(?:{'|'.join(terms)})\b", re.IGNORECASE) for rules, terms in FORBIDDEN_TERMS.items()}
-_COLONS = (":", "：", "፥", "៖")
 _PUNCTUATION = frozenset(string.punctuation)
 
 
@@ -44,7 +44,7 @@ def instruction_rules(instruction: str, rules: Rules = "self-instruct") -> dict[
     text = tidy(instruction, rules)
     first = text[:1]
     return {
-        "words": float(len(spaced_words(text))),
+        "words": float(len(text.split())),
         "forbidden_terms": float(len(_FORBIDDEN[rules].findall(text))),
         "write_a_program": float(text.startswith("Write a program")),
         "starts_with_punctuation": float(first in _PUNCTUATION),
@@ -57,7 +57,7 @@ def instance_rules(input: str, output: str) -> dict[str, float]:
     return {
         "input_is_output": float(normal(input) == normal(output)),
         "empty_output": float(output == ""),
-        "ends_with_colon": float(input.rstrip().endswith(_COLONS) or output.rstrip().endswith(_COLONS)),
+        "ends_with_colon": float(input.rstrip().endswith(":") or output.rstrip().endswith(":")),
     }
 
 

@@ -33,8 +33,6 @@ class EmbeddingConfig(FilterConfig):
 
     also: ClassVar[tuple[str, ...]] = ("similarity_null", "vector")
 
-    semantics: ClassVar[int] = 2
-
     kind: Literal["embedding"] = "embedding"
     name: Name = "embedding"
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)

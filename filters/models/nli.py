@@ -40,8 +40,6 @@ class NliConfig(FilterConfig):
 
     also: ClassVar[tuple[str, ...]] = (*LABELS, "cut_tokens", "least_entailed")
 
-    semantics: ClassVar[int] = 2
-
     kind: Literal["nli"] = "nli"
     name: Name = "nli"
     classifier: ClassifierConfig = ClassifierConfig()

@@ -223,7 +223,7 @@ def test_what_no_split_asks_for_keeps_its_place(tmp_path: Path, tokenizer: Token
         ("jsonl", {"path": "rows.jsonl", "reference_column": "tex"}, "no column 'tex'; did you mean 'text'"),
         ("jsonl", {"path": "rows.jsonl", "min_source_tokens": 500}, "none of the 2 rows of rows.jsonl is usable .*too short"),
         ("jsonl", {"path": "rows.jsonl", "split": {"train": 5, "dev": 1, "test": 1}}, "needs 5 train"),
-        ("jsonl", {"path": "rows.jsonl"}, "only 2 near-duplicate groups"),
+        ("jsonl", {"path": "rows.jsonl"}, "2 usable documents: too few for train, dev, test"),
         ("parquet", {"path": "rows.jsonl"}, "rows.jsonl is not a complete Parquet file"),
     ],
 )
