@@ -46,7 +46,7 @@ class Scripted:
 
 
 def inputs(outputs: list[str], documents: list[str], salient: list[list[int]] | None = None) -> pa.Table:
-    spans = salient or [[match.start(), match.end()] for document in documents for match in [WORD.search(document)] if match]
+    spans = salient or [[match.start(), match.end()] for document in documents for match in list(WORD.finditer(document))[:1]]
     return pa.table(
         {
             "candidate_id": [f"id{i}" for i in range(len(outputs))],

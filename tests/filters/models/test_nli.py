@@ -222,7 +222,8 @@ def test_strange_rows_through_a_model(text: str, tmp_path: Path) -> None:
     config = NliConfig(classifier=ClassifierConfig(model=str(model)), windows="sentences", window_tokens=8)
     table = config.build(Provider(None)).score(_raw(["The cat sat.", text, text], [text, "A cat.", "A cat."]))  # type: ignore[arg-type]
     assert table.num_rows == 3
-    assert table["entailment"].to_pylist()[1] == table["entailment"].to_pylist()[2]
+    first, second = table["entailment"].to_pylist()[1:]
+    assert first == second or (text == "\x00" and math.isnan(first) and math.isnan(second)), "an empty document has no score"
 
 
 def _raw(documents: list[str], outputs: list[str]) -> pa.Table:
