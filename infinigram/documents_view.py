@@ -64,11 +64,12 @@ def search_cnf(
     distinct_documents: bool = False,
     max_tokens: int = 1000,
 ) -> Matches:
-    """Sample positions where every clause occurs, each within `max_distance_tokens` of the span of the rarer ones.
+    """Sample matches: one occurrence of each clause in one document, neighbours at most `max_distance_tokens` apart.
 
-    A position is an occurrence of the rarest clause; all clauses are in one document. Exact, unless the rarest clause occurs more
-    than `max_anchors` times: then a seeded sample of `max_anchors` occurrences is used. O(occurrences of the rarest clause *
-    clauses * distance).
+    The count is the largest number of disjoint matches; it depends on neither other documents nor the order of the clauses. Exact,
+    unless the rarest clause occurs more than `max_anchors` times: then it is estimated from a seeded sample of that many
+    occurrences. At most 16 clauses. O(occurrences of the rarest clause, at most `max_anchors`, * clauses * distance) time; memory
+    for as many occurrences, 100 bytes each.
     """
     check("max_tokens", max_tokens, 1)
     check("limit", limit)

@@ -157,11 +157,11 @@ class Index(OpenIndex):
         return documents_view.search_batch(self, ids, offsets, **options)
 
     def search_cnf(self, clauses: Sequence[Sequence[Query]], **options: Any) -> Matches:
-        """Sample positions where all clauses (each an OR of terms) occur together; options as `documents_view.search_cnf`."""
+        """Sample matches of all clauses (each an OR of terms) close together; options as `documents_view.search_cnf`."""
         return documents_view.search_cnf(self, [[self.ids(term) for term in clause] for clause in clauses], **options)
 
     def count_cnf(self, clauses: Sequence[Sequence[Query]], **options: Any) -> tuple[int, bool]:
-        """Number of positions that `search_cnf` samples from, and whether that is an estimate."""
+        """Number of matches that `search_cnf` samples from, and whether that is an estimate."""
         found = self.search_cnf(clauses, limit=0, **options)
         return found.count, found.approximate
 

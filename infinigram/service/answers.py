@@ -83,7 +83,7 @@ def clauses_of(served: Served, query: models.ClauseQuery, limits: Limits) -> lis
 
 
 def count_clauses(served: Served, query: models.ClauseQuery, limits: Limits) -> models.CountAnswer:
-    """Number of positions where all clauses occur close together."""
+    """Number of disjoint matches of all clauses close together."""
     clauses = clauses_of(served, query, limits)
     options = {"max_distance_tokens": query.max_distance_tokens, "max_anchors": query.max_anchors}
     count, approximate = served.index.count_cnf(clauses, **options)

@@ -142,28 +142,32 @@ class Oracle:
         return [max(end for end in range(at, len(text) + 1) if end == at or self.count(text[at:end])) for at in range(len(text))]
 
     def cnf(self, clauses: list[list[list[int]]], distance: int) -> int:
-        """Anchors (distinct starts of the rarest clause) that the other clauses, rarest first, reach within one document."""
-        by_hits = sorted(range(len(clauses)), key=lambda c: (sum(self.count(term) for term in clauses[c]), c))
-        matched = 0
-        for documents in self.kept:
-            for document in documents:
-                if document is None:
-                    continue
-                starts = [
-                    [at for at in range(len(document)) if any(document[at : at + len(term)] == term for term in clauses[c])]
-                    for c in by_hits
-                ]
-                matched += sum(_reaches(anchor, starts[1:], distance) for anchor in starts[0])
-        return matched
+        """The largest number of disjoint matches, by document."""
+        documents = [document for documents in self.kept for document in documents if document is not None]
+        return sum(disjoint_matches(document, clauses, distance) for document in documents)
 
 
-def _reaches(anchor: int, others: list[list[int]], distance: int) -> bool:
-    left = right = anchor
-    for starts in others:
-        before = [at for at in starts if at < right and left - at <= distance]
-        after = [at for at in starts if at >= left and at - right <= distance]
-        if not before and not after:
-            return False
-        left = min([left, *before[-1:]])
-        right = max([right, *after[:1]])
-    return True
+def disjoint_matches(document: list[int], clauses: list[list[list[int]]], distance: int) -> int:
+    """A match has one start per clause, with neighbours at most `distance` apart; the best choice by dynamic programming."""
+    starting = [
+        {c for c, clause in enumerate(clauses) if any(document[at : at + len(term)] == term for term in clause)}
+        for at in range(len(document))
+    ]
+    best = [0] * (len(document) + 2)
+    for left in reversed(range(len(document))):
+        end = _first_end(starting, left, len(clauses), distance)
+        best[left] = max(best[left + 1], 0 if end is None else 1 + best[end + 1])
+    return best[0]
+
+
+def _first_end(starting: list[set[int]], left: int, clauses: int, distance: int) -> int | None:
+    """Where the first complete match that begins at `left` or later ends; every chain of starts is followed."""
+    chains: set[tuple[frozenset[int], int]] = set()
+    for at in range(left, len(starting)):
+        for c in sorted(starting[at]) * clauses:
+            longer = {(done | {c}, at) for done, last in chains if c not in done and at - last <= distance}
+            chains |= {(frozenset({c}), at)} | longer
+        if any(len(done) == clauses for done, _ in chains):
+            return at
+        chains = {(done, last) for done, last in chains if at - last <= distance}
+    return None

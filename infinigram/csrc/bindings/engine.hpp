@@ -7,6 +7,7 @@
 
 #include "bindings/arguments.hpp"
 #include "search/cnf.hpp"
+#include "search/cnf_official.hpp"
 #include "search/next.hpp"
 #include "search/spans.hpp"
 #include "search/suffix.hpp"
@@ -216,7 +217,8 @@ void bind_texts(py::class_<Engine<Token>>& engine_class) {
              }
              if (clauses.empty()) throw BadQuery("a CNF query needs at least one clause");
              const CnfResult result = unlocked([&] {
-               return CnfSearch<Token>(engine, clauses, {max_distance_tokens, max_anchors, seed, official}).run();
+               const CnfLimits limits{max_distance_tokens, max_anchors, seed};
+               return official ? OfficialCnfSearch<Token>(engine, clauses, limits).run() : CnfSearch<Token>(engine, clauses, limits).run();
              });
              return py::make_tuple(result.count, result.approximate, hits_array(result.hits));
            })

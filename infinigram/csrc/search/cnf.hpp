@@ -1,211 +1,211 @@
 // CNF queries: all clauses must occur close together in one document; a clause matches if any of its terms does.
+//
+// A match is one start of a term per clause such that, in reading order, neighbours are at most `max_distance_tokens` apart; one
+// position may serve several clauses. The count is the largest number of disjoint matches, summed over documents. So it depends on
+// neither other documents nor the order of the clauses, and is at most the number of occurrences of each clause.
 #pragma once
 
-#include <algorithm>
-#include <array>
-#include <optional>
+#include <string>
 
-#include "search/sample.hpp"
+#include "search/occurrences.hpp"
 
 namespace infinigram {
 
-template <typename Token>
-using Clause = std::vector<std::vector<Token>>;  // terms, in reading order
+inline constexpr std::size_t kMostClauses = 16;  // a position costs 2^clauses steps
 
-struct CnfLimits {
-  std::uint64_t max_distance_tokens = 100;
-  std::uint64_t max_anchors = 0;  // 0: no limit, exact
-  std::uint64_t seed = 0;
-  bool official = false;  // order clauses per shard, and count a hit once per matching term
-};
-
-struct CnfResult {
-  std::int64_t count = 0;
-  bool approximate = false;
-  std::vector<Hit> hits;  // the leftmost token of each match
-};
-
-// A document in reading order, for forward and reversed indexes.
-template <typename Token>
-class ReadingOrder {
+// Finds disjoint matches among positions given in ascending order, each as soon as it is complete, which yields the most. For every
+// set of clauses it keeps the chain of starts that ends last: whatever extends an earlier one extends that one too.
+class Chains {
  public:
-  ReadingOrder(const Shard<Token>& shard, const Place& place, bool reversed) : shard_(shard), place_(place), reversed_(reversed) {}
-  std::int64_t size() const { return static_cast<std::int64_t>(place_.end - place_.begin); }
-  Token operator[](std::int64_t at) const { return shard_.token(position(at)); }
-  std::uint64_t position(std::int64_t at) const {
-    return reversed_ ? place_.end - 1 - static_cast<std::uint64_t>(at) : place_.begin + static_cast<std::uint64_t>(at);
-  }
-  // Start of a term with `term_tokens` tokens that was found at a position of the shard.
-  std::int64_t start_of(std::uint64_t position_tokens, std::size_t term_tokens) const {
-    return static_cast<std::int64_t>(reversed_ ? place_.end - position_tokens - term_tokens : position_tokens - place_.begin);
+  Chains(std::size_t clauses, std::int64_t distance) : full_((std::uint32_t{1} << clauses) - 1), distance_(distance), chains_(full_ + 1) {}
+
+  // Adds a position where the clauses of `starting` begin (one bit each); returns whether it completes a match, which then begins at `left`.
+  bool add(std::int64_t at, std::uint32_t starting, std::int64_t& left) {
+    for (std::uint32_t set = 0; set < full_; ++set) {  // ascending, so that one position can add several clauses
+      if (set != 0 && (chains_[set].last == kNever || chains_[set].last < at - distance_)) continue;
+      const std::int64_t first = set == 0 ? at : chains_[set].first;
+      for (std::uint32_t open = starting & ~set; open != 0; open &= open - 1) {
+        Chain& longer = chains_[set | (open & -open)];
+        longer = {at, longer.last == at ? std::max(longer.first, first) : first};
+      }
+    }
+    if (chains_[full_].last != at) return false;
+    left = chains_[full_].first;
+    std::fill(chains_.begin(), chains_.end(), Chain{});
+    return true;
   }
 
  private:
-  const Shard<Token>& shard_;
-  Place place_;
-  bool reversed_;
+  static constexpr std::int64_t kNever = -1;
+  struct Chain {
+    std::int64_t last = kNever, first = kNever;
+  };
+  std::uint32_t full_;
+  std::int64_t distance_;
+  std::vector<Chain> chains_;  // by set of clauses
 };
 
-template <typename Token>
-bool matches_at(const ReadingOrder<Token>& document, const Clause<Token>& clause, std::int64_t at) {
-  for (const std::vector<Token>& term : clause) {
-    if (at + static_cast<std::int64_t>(term.size()) > document.size() || document[at] != term[0]) continue;
-    std::size_t same = 1;
-    while (same < term.size() && document[at + static_cast<std::int64_t>(same)] == term[same]) ++same;
-    if (same == term.size()) return true;
-  }
-  return false;
-}
-
-// Extends the span [left, right] of term starts by the nearest hits of each clause on both sides, at most `distance` tokens away;
-// false if a clause has none. The span stays within the document, so hits beyond its border cannot hide a hit inside.
-template <typename Token>
-bool grow(const ReadingOrder<Token>& document, std::span<const Clause<Token>* const> clauses, std::int64_t distance,
-          std::int64_t& left, std::int64_t right) {
-  for (const Clause<Token>* clause : clauses) {
-    std::int64_t before = right - 1;
-    const std::int64_t first = std::max<std::int64_t>(0, left - distance);
-    while (before >= first && !matches_at(document, *clause, before)) --before;
-    std::int64_t after = left;
-    const std::int64_t last = std::min(document.size() - 1, right + distance);
-    while (after <= last && !matches_at(document, *clause, after)) ++after;
-    if (before < first && after > last) return false;
-    if (before >= first) left = std::min(left, before);
-    if (after <= last) right = std::max(right, after);
-  }
-  return true;
-}
-
+// Only text within reach of an occurrence of the rarest clause is read. Exact searches hold its positions (16 bytes each); above
+// `max_anchors` of them, a sample of their numbers is drawn first, and only those are read.
 template <typename Token>
 class CnfSearch {
  public:
   CnfSearch(const Engine<Token>& engine, const std::vector<Clause<Token>>& clauses, const CnfLimits& limits)
-      : engine_(engine), clauses_(clauses), limits_(limits), ranges_(clauses.size()), turned_(clauses) {
-    for (std::size_t c = 0; c < clauses_.size(); ++c) {
-      for (std::vector<Token>& term : turned_[c]) {
-        if (std::find(term.begin(), term.end(), separator<Token>) != term.end()) {
-          throw BadQuery("a term of a CNF query cannot contain the document separator; leave it out");
-        }
-        if (engine.reversed()) std::reverse(term.begin(), term.end());
-        ranges_[c].push_back(find_ranges<Token>(engine, term));
-      }
+      : engine_(engine), clauses_(clauses), limits_(limits) {
+    if (clauses.size() > kMostClauses) {
+      throw BadQuery("a CNF query has at most " + std::to_string(kMostClauses) + " clauses, not " + std::to_string(clauses.size()));
     }
+    const ClauseRanges<Token> ranges(engine, clauses);
+    std::uint64_t fewest = ~std::uint64_t{0};
+    for (std::size_t c = 0; c < clauses.size(); ++c) {
+      std::uint64_t sum = 0;
+      for (std::size_t s = 0; s < engine.main(); ++s) sum += ranges.hits(c, s);
+      if (sum < fewest) rarest_ = c;
+      fewest = std::min(fewest, sum);
+    }
+    for (std::size_t s = 0; s < engine.main(); ++s) {
+      by_shard_.emplace_back();
+      by_shard_.back().add(engine.shard(s), s, rarest_, ranges[rarest_]);
+      all_.add(engine.shard(s), s, rarest_, ranges[rarest_]);
+    }
+    distance_ = static_cast<std::int64_t>(std::min<std::uint64_t>(limits.max_distance_tokens, std::uint64_t{1} << 40));
+    reach_ = distance_ * static_cast<std::int64_t>(clauses.size() - 1);
   }
 
-  // O(hits of the rarest clause * clauses * distance) at most; the other clauses are searched in the text around these hits.
-  CnfResult run() {
-    CnfResult result;
-    for (std::size_t s = 0; s < engine_.main(); ++s) {
-      if (s == 0 || limits_.official) choose_order(s);
-      collect_anchors(s);
-    }
-    const std::uint64_t all = anchors_.size();
-    std::uint64_t examined = all;
-    if (limits_.max_anchors != 0 && all > limits_.max_anchors) {
-      sample_anchors();
-      examined = limits_.max_anchors;
-      result.approximate = true;
-    }
-    check_anchors();
-    for (const Anchor& anchor : anchors_) {
-      if (anchor.matched) result.hits.push_back({anchor.shard, anchor.pointer_bytes, anchor.document, result.hits.size()});
-    }
-    result.count = static_cast<std::int64_t>(result.hits.size());
-    if (result.approximate) {
-      const double scaled = static_cast<double>(result.count) * static_cast<double>(all) / static_cast<double>(examined);
-      result.count = static_cast<std::int64_t>(scaled + 0.5);
-    }
+  // O(tokens within clauses * distance of an occurrence of the rarest clause * (terms + 2^clauses)).
+  CnfResult run() const {
+    const bool sampled = limits_.max_anchors != 0 && all_.size() > limits_.max_anchors;
+    CnfResult result = sampled ? estimate() : exact();
+    for (std::size_t i = 0; i < result.hits.size(); ++i) result.hits[i].number = i;
     return result;
   }
 
  private:
-  struct Anchor {
-    std::uint64_t shard, pointer_bytes, term_tokens, document;
-    std::size_t order;  // which of `orders_`
-    bool matched;
-  };
+  static constexpr std::uint64_t kNone = ~std::uint64_t{0};
+  // A sampled occurrence is searched from here on, in multiples of the reach: matches before it hardly change which follow.
+  static constexpr std::int64_t kLookBack = 8;
 
-  std::uint64_t hits(std::size_t clause, std::size_t shard) const {
-    std::uint64_t sum = 0;
-    for (const std::vector<Range>& term : ranges_[clause]) sum += term[shard].size();
-    return sum;
-  }
-
-  // Orders the clauses from rarest to most frequent, over all shards or in one.
-  void choose_order(std::size_t shard) {
-    std::vector<std::pair<std::int64_t, std::size_t>> order;
-    for (std::size_t c = 0; c < clauses_.size(); ++c) {
-      std::int64_t sum = 0;
-      if (limits_.official) {
-        sum = static_cast<std::int64_t>(hits(c, shard));
-      } else {
-        for (std::size_t s = 0; s < engine_.all(); ++s) sum += engine_.sign(s) * static_cast<std::int64_t>(hits(c, s));
-      }
-      order.emplace_back(sum, c);
-    }
-    std::sort(order.begin(), order.end());
-    orders_.emplace_back();
-    for (const auto& [sum, clause] : order) orders_.back().push_back(clause);
-  }
-
-  void collect_anchors(std::size_t s) {
-    const Shard<Token>& shard = engine_.shard(s);
-    const std::size_t order = orders_.size() - 1;
-    const std::size_t clause = orders_.back().front();
-    const auto from = static_cast<std::ptrdiff_t>(anchors_.size());
-    for (std::size_t t = 0; t < turned_[clause].size(); ++t) {
-      const Range range = ranges_[clause][t][s];
-      const std::size_t tokens = turned_[clause][t].size();
-      for (std::uint64_t rank = range.begin; rank < range.end; ++rank) {
-        anchors_.push_back({s, shard.pointer(rank), tokens, 0, order, false});
+  CnfResult exact() const {
+    CnfResult result;
+    for (std::size_t s = 0; s < engine_.main(); ++s) {
+      const std::vector<std::uint64_t> anchors = anchors_of(by_shard_[s]);
+      std::vector<std::uint64_t> lefts(anchors.size(), kNone);  // a region has at most as many matches as anchors
+      parallel_for(anchors.size(), 256, [&](std::size_t begin, std::size_t end) {
+        while (begin < end && !begins_region(s, anchors, begin)) ++begin;
+        while (begin < end) begin = search_region(s, anchors, begin, lefts);
+      });
+      for (const std::uint64_t left : lefts) {
+        if (left != kNone) result.hits.push_back({s, left * sizeof(Token), engine_.shard(s).place_at(left).document, 0});
       }
     }
-    if (limits_.official || turned_[clause].size() == 1) return;
-    // a position that several terms match is one hit, identified by its start in reading order
-    const auto start = [&](const Anchor& a) { return engine_.reversed() ? a.pointer_bytes + a.term_tokens * sizeof(Token) : a.pointer_bytes; };
-    std::sort(anchors_.begin() + from, anchors_.end(), [&](const Anchor& a, const Anchor& b) { return start(a) < start(b); });
-    anchors_.erase(std::unique(anchors_.begin() + from, anchors_.end(),
-                               [&](const Anchor& a, const Anchor& b) { return start(a) == start(b); }),
-                   anchors_.end());
+    result.count = static_cast<std::int64_t>(result.hits.size());
+    return result;
   }
 
-  void sample_anchors() {
-    const Permutation order(anchors_.size(), limits_.seed);
-    std::vector<Anchor> chosen;
-    for (std::uint64_t i = 0; i < limits_.max_anchors; ++i) chosen.push_back(anchors_[order(i)]);
-    anchors_ = std::move(chosen);
-  }
-
-  void check_anchors() {
-    std::vector<std::vector<const Clause<Token>*>> others;
-    for (const std::vector<std::size_t>& order : orders_) {
-      others.emplace_back();
-      for (std::size_t i = 1; i < order.size(); ++i) others.back().push_back(&clauses_[order[i]]);
-    }
-    const auto distance = static_cast<std::int64_t>(std::min<std::uint64_t>(limits_.max_distance_tokens, std::uint64_t{1} << 40));
-    parallel_for(anchors_.size(), 256, [&](std::size_t begin, std::size_t end) {
-      for (std::size_t i = begin; i < end; ++i) {
-        Anchor& anchor = anchors_[i];
-        const Shard<Token>& shard = engine_.shard(anchor.shard);
-        const std::uint64_t position = anchor.pointer_bytes / sizeof(Token);
-        const Place place = shard.place_at(position);
-        if (shard.is_removed(place.document)) continue;
-        const ReadingOrder<Token> document(shard, place, engine_.reversed());
-        std::int64_t left = document.start_of(position, anchor.term_tokens);
-        anchor.matched = grow<Token>(document, others[anchor.order], distance, left, left);
-        anchor.document = place.document;
-        anchor.pointer_bytes = document.position(left) * sizeof(Token);
-      }
+  // Positions in the shard's text of the first tokens of the rarest clause, ascending; once each, even if several terms match.
+  std::vector<std::uint64_t> anchors_of(const Occurrences<Token>& occurrences) const {
+    std::vector<std::uint64_t> anchors(occurrences.size());
+    parallel_for(anchors.size(), 4096, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t i = begin; i < end; ++i) anchors[i] = first_read_of(occurrences[i]);
     });
+    std::sort(anchors.begin(), anchors.end());
+    anchors.erase(std::unique(anchors.begin(), anchors.end()), anchors.end());
+    return anchors;
+  }
+
+  std::uint64_t first_read_of(const typename Occurrences<Token>::One& one) const {
+    return first_read(engine_, one.position_tokens, clauses_[rarest_][one.term].size());
+  }
+
+  // Whether no match can contain both this anchor and the one before.
+  bool begins_region(std::size_t s, const std::vector<std::uint64_t>& anchors, std::size_t i) const {
+    return i == 0 || anchors[i] - anchors[i - 1] > 2 * static_cast<std::uint64_t>(reach_) ||
+           anchors[i - 1] < engine_.shard(s).place_at(anchors[i]).begin;
+  }
+
+  // Searches the region that begins with anchor i and returns the first anchor after it; matches are written from lefts[i] on.
+  std::size_t search_region(std::size_t s, const std::vector<std::uint64_t>& anchors, std::size_t i,
+                            std::vector<std::uint64_t>& lefts) const {
+    const Shard<Token>& shard = engine_.shard(s);
+    const Place place = shard.place_at(anchors[i]);
+    std::size_t end = i + 1;
+    while (end < anchors.size() && anchors[end] < place.end && anchors[end] - anchors[end - 1] <= 2 * static_cast<std::uint64_t>(reach_)) {
+      ++end;
+    }
+    if (shard.is_removed(place.document)) return end;
+    const ReadingOrder<Token> document(shard, place, engine_.reversed());
+    const auto [first, last] = std::minmax({document.at(anchors[i]), document.at(anchors[end - 1])});  // values, not references
+    Chains chains(clauses_.size(), distance_);
+    const std::int64_t until = std::min(document.size() - 1, last + reach_);
+    std::int64_t left = 0;
+    for (std::int64_t at = std::max<std::int64_t>(0, first - reach_); at <= until && i < end; ++at) {
+      const std::uint32_t starting = starting_at(document, at);
+      if (starting != 0 && chains.add(at, starting, left)) lefts[i++] = document.position(left);
+    }
+    return end;
+  }
+
+  std::uint32_t starting_at(const ReadingOrder<Token>& document, std::int64_t at) const {
+    std::uint32_t starting = 0;
+    for (std::size_t c = 0; c < clauses_.size(); ++c) {
+      if (document.has_any(at, clauses_[c])) starting |= std::uint32_t{1} << c;
+    }
+    return starting;
+  }
+
+  // Every match belongs to the last anchor in it, so the share of sampled anchors that own a match, times all, estimates the count.
+  CnfResult estimate() const {
+    const Permutation order(all_.size(), limits_.seed);
+    std::vector<Hit> found(limits_.max_anchors);
+    parallel_for(found.size(), 256, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t i = begin; i < end; ++i) found[i] = owned(all_[order(i)]);
+    });
+    std::erase_if(found, [](const Hit& hit) { return hit.shard == kNone; });
+    const std::int64_t count = scaled(found.size(), all_.size(), limits_.max_anchors);
+    return {count, true, std::move(found)};
+  }
+
+  // The match that belongs to an occurrence of the rarest clause.
+  Hit owned(const typename Occurrences<Token>::One& one) const {
+    constexpr Hit nothing{kNone, 0, 0, 0};
+    const Shard<Token>& shard = engine_.shard(one.shard);
+    const Place place = shard.place_at(one.position_tokens);
+    if (shard.is_removed(place.document)) return nothing;
+    const ReadingOrder<Token> document(shard, place, engine_.reversed());
+    const std::int64_t anchor = document.at(first_read_of(one));
+    for (std::size_t term = 0; term < one.term; ++term) {  // a position that several terms match is one occurrence, of the first
+      if (document.has(anchor, clauses_[rarest_][term])) return nothing;
+    }
+    Chains chains(clauses_.size(), distance_);
+    const std::int64_t until = std::min(document.size() - 1, anchor + reach_);
+    std::int64_t left = 0;
+    for (std::int64_t at = search_from(document, anchor); at <= until; ++at) {
+      const std::uint32_t starting = starting_at(document, at);
+      if (at > anchor && (starting >> rarest_ & 1) != 0) return nothing;
+      if (starting != 0 && chains.add(at, starting, left) && at >= anchor) {
+        return {one.shard, document.position(left) * sizeof(Token), place.document, 0};
+      }
+    }
+    return nothing;
+  }
+
+  // Where the region of an anchor begins, or kLookBack reaches before the anchor if the region is longer.
+  std::int64_t search_from(const ReadingOrder<Token>& document, std::int64_t anchor) const {
+    std::int64_t first = anchor;
+    const std::int64_t least = std::max<std::int64_t>(0, anchor - kLookBack * reach_);
+    for (std::int64_t at = anchor - 1; at >= least && first - at <= 2 * reach_; --at) {
+      if (document.has_any(at, clauses_[rarest_])) first = at;
+    }
+    return std::max(least, first - reach_);
   }
 
   const Engine<Token>& engine_;
   const std::vector<Clause<Token>>& clauses_;
   CnfLimits limits_;
-  std::vector<std::vector<std::vector<Range>>> ranges_;  // [clause][term][shard]
-  std::vector<Clause<Token>> turned_;                    // terms in the order of the index
-  std::vector<std::vector<std::size_t>> orders_;
-  std::vector<Anchor> anchors_;
+  std::size_t rarest_ = 0;
+  std::int64_t distance_ = 0, reach_ = 0;
+  std::vector<Occurrences<Token>> by_shard_;
+  Occurrences<Token> all_;
 };
 
 }  // namespace infinigram
