@@ -1,6 +1,9 @@
 """Clause queries: a count depends only on the documents that it counts in, and a request's memory on its limits."""
 
 import itertools
+import json
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -9,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import ngram_oracle as naive
+from helpers.ngram_served import environment
+from limbeck.infinigram.build import Settings, build
 from limbeck.infinigram.errors import BadQuery
 from limbeck.infinigram.index import Index
 
@@ -111,3 +116,40 @@ def test_more_clauses_than_can_be_searched_are_refused():
     assert count([[1, 2, 1]], [[[1]], [[2]]] * 8, 1) == (1, False)
     with pytest.raises(BadQuery, match="at most 16 clauses, not 17"):
         count([[1]], [[[1]]] * 17)
+
+
+ASK_WITH_LITTLE_MEMORY = """
+import json, pathlib, re, resource, sys
+from limbeck import _infinigram
+from limbeck.infinigram.index import Index
+
+_infinigram.set_threads(1)
+index = Index.open(sys.argv[1])
+clauses = [[[97]], [[98]]]
+ask = {
+    "exact": lambda: index.engine.cnf(clauses, 5, 0, 0, False)[:2],
+    "estimate": lambda: index.engine.cnf(clauses, 5, 1000, 0, False)[:2],
+    "official": lambda: index.engine.cnf(clauses, 5, 1000, 0, True)[:2],
+}
+ask["estimate"](), ask["official"]()
+used = int(re.search(r"VmData:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) << 10
+resource.setrlimit(resource.RLIMIT_DATA, (used + (4 << 20),) * 2)
+answers = {}
+for name, call in ask.items():
+    try:
+        answers[name] = call()
+    except MemoryError:
+        answers[name] = "memory"
+print(json.dumps(answers))
+"""
+
+
+def test_the_memory_of_a_sampled_request_does_not_grow_with_its_hits(tmp_path):
+    """A million hits, 4 MB: a list of all positions, which an exact count needs, does not fit."""
+    (tmp_path / "text.txt").write_text("ab" * 1_000_000)
+    build([tmp_path / "text.txt"], tmp_path / "index", Settings(tokenizer="bytes", dtype="u16"))
+    command = [sys.executable, "-c", ASK_WITH_LITTLE_MEMORY, str(tmp_path / "index")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment(), cwd="/")
+    assert run.returncode == 0, run.stderr
+    answers = json.loads(run.stdout)
+    assert answers == {"exact": "memory", "estimate": [1_000_000, True], "official": [1_000_000, True]}
