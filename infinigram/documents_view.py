@@ -66,10 +66,10 @@ def search_cnf(
 ) -> Matches:
     """Sample matches: one occurrence of each clause in one document, neighbours at most `max_distance_tokens` apart.
 
-    The count is the largest number of disjoint matches; it depends on neither other documents nor the order of the clauses. Exact,
-    unless the rarest clause occurs more than `max_anchors` times: then it is estimated from a seeded sample of that many
-    occurrences. At most 16 clauses. O(occurrences of the rarest clause, at most `max_anchors`, * clauses * distance) time; memory
-    for as many occurrences, 100 bytes each.
+    The count is the largest number of disjoint matches; it depends on neither other documents nor the order of the clauses. It is
+    exact, unless the rarest clause occurs more than `max_anchors` times: then it is estimated from a seeded sample of that many
+    occurrences. At most 16 clauses. O(occurrences of the rarest clause, at most `max_anchors`, * clauses * distance) time, and
+    memory for as many occurrences, 100 bytes each.
     """
     check("max_tokens", max_tokens, 1)
     check("limit", limit)

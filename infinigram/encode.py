@@ -21,6 +21,7 @@ import numpy as np
 from limbeck.corpus.files import flush, replace_json
 from limbeck.infinigram.documents import Document
 from limbeck.infinigram.errors import BadIndex
+from limbeck.infinigram.open_files import allow_open_files
 from limbeck.infinigram.tokenizers import HuggingFaceTokenizer, Tokenizer, load_tokenizer, open_tokenizer
 from limbeck.infinigram.words import MOST_BYTES
 
@@ -81,6 +82,7 @@ def encode_shards(
     kinds = ("tokenized", "offset", "metadata", "metaoff") if encoding.metadata else ("tokenized", "offset")
     names = [f"{kind}.{number}" for number in numbers for kind in kinds]
     if not state["finished"]:
+        allow_open_files(len(names), f"encoding into {len(numbers)} shards", "build fewer shards at once")
         files = {name: _open_growing(folder / f"{name}.part", state["bytes"].get(name, 0)) for name in names}
         try:
             past = itertools.islice(documents, state["documents"], None)

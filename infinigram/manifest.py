@@ -1,6 +1,7 @@
 """The manifest of an index (`manifest.json`, written last): size and SHA-256 of every file, and how the index was made."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.infinigram.errors import BadIndex
+from limbeck.infinigram.open_files import limit_words
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -139,6 +141,15 @@ def writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         what = error.strerror or str(error)
         raise BadIndex(
-            f"{error.filename or folder}: {what}while writing {folder}; free some space or correct the permissions, then "
-            "repeat the call to resume, or use another folder"
+            f"{error.filename or folder}: {what} while writing {folder}; {_remedy(error)}, then repeat the call to resume"
         ) from error
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{limit_words()}: raise the limit, or build fewer shards at once"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some space or use another folder"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "correct the permissions or use another folder"
+    return "check the disk, or use another folder"
