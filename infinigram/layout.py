@@ -74,17 +74,32 @@ def locate(paths: Sequence[Path], *, official_order: bool = False, empty: bool =
     return Layout(tuple(shards), tuple(removed), merged)
 
 
-def _state(paths: Sequence[Path]) -> list[Any]:
-    """A value that changes whenever the index changes on disk."""
+def state(paths: Sequence[Path]) -> list[Any]:
+    """A value that changes whenever the index changes on disk: its manifest, else its files, and its removed documents."""
     found: list[Any] = []
     for path in paths:
         try:
-            status, removed = (path / manifests.NAME).stat(), os.path.realpath(path / REMOVED)
+            removed = os.path.realpath(path / REMOVED)
+            found.append((removed, _identity((path / manifests.NAME).stat())))
+        except FileNotFoundError:
+            found.append((removed, file_states(path)))
         except OSError:  # of a link that is replaced at this moment too
             found.append(None)
-        else:
-            found.append((status.st_dev, status.st_ino, status.st_mtime_ns, removed))
     return found
+
+
+def file_states(folder: Path) -> list[Any]:
+    """Names, identities and sizes of the files of all shards in a folder; empty if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            named = [(entry.name, entry.stat()) for entry in entries if _NAME.fullmatch(entry.name)]
+    except OSError:
+        return []
+    return sorted((name, *_identity(status), status.st_size) for name, status in named)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def steadily(paths: Sequence[Path], opening: Callable[[], Opened]) -> Opened:
@@ -93,17 +108,17 @@ def steadily(paths: Sequence[Path], opening: Callable[[], Opened]) -> Opened:
     Raises BadIndex if a file vanishes without such a change.
     """
     for attempt in range(_MOST_OPENINGS):
-        before = _state(paths)
+        before = state(paths)
         try:
             opened = opening()
         except BadIndex:
-            if _state(paths) == before or attempt + 1 == _MOST_OPENINGS:
+            if state(paths) == before or attempt + 1 == _MOST_OPENINGS:
                 raise
         except OSError as error:
-            if _state(paths) == before or attempt + 1 == _MOST_OPENINGS:
+            if state(paths) == before or attempt + 1 == _MOST_OPENINGS:
                 raise BadIndex(f"{paths[0]} changed while it was being opened ({error}); retry") from error
         else:
-            if _state(paths) == before:
+            if state(paths) == before:
                 break
     return opened
 

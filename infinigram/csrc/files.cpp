@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "errors.hpp"
+#include "shrinking.hpp"
 
 namespace infinigram {
 
@@ -81,6 +82,7 @@ FileBytes::FileBytes(const std::string& path, Load load) : path_(path) {
   if (load == Load::kMap) {
     void* at = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.value(), 0);
     if (at == MAP_FAILED) fail(path, "map");
+    add_mapping(at, size_, path);
     ::madvise(at, size_, MADV_RANDOM);
     // the kernel hides which pages are cached for files of other users
     if (status.st_uid == ::geteuid() || ::access(path.c_str(), W_OK) == 0) map_cached(at, size_);
@@ -113,7 +115,9 @@ FileBytes& FileBytes::operator=(FileBytes&& other) noexcept {
 }
 
 FileBytes::~FileBytes() {
-  if (data_ != nullptr) ::munmap(const_cast<Byte*>(data_), mapped_bytes_);
+  if (data_ == nullptr) return;
+  remove_mapping(data_);
+  ::munmap(const_cast<Byte*>(data_), mapped_bytes_);
 }
 
 }  // namespace infinigram

@@ -3,14 +3,11 @@
 Every worker process opens the indexes; mapped files share memory between processes.
 """
 
-import contextlib
 import dataclasses
 import json
 import logging
 import os
-import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
+from limbeck import _infinigram
 from limbeck.infinigram.errors import BadIndex, BadQuery
 from limbeck.infinigram.service.limits import (
     Application,
@@ -35,14 +33,12 @@ from limbeck.infinigram.service.limits import (
     extra_headers,
 )
 from limbeck.infinigram.service.metrics import Metrics
-from limbeck.infinigram.service.models import ErrorAnswer
+from limbeck.infinigram.service.models import ErrorAnswer, HealthAnswer
 from limbeck.infinigram.service.official import QUERY_TYPES, OfficialApi, Refusal
 from limbeck.infinigram.service.page import add_page
 from limbeck.infinigram.service.routes import Routes
 from limbeck.infinigram.service.served import IndexSpec, Serving
 
-_VARIABLE = "LIMBECK_NGRAM_SERVICE"  # passes the configuration to workers
-_SWITCH_SECONDS = 0.0005  # longest time that a thread may keep the GIL from short queries
 _log = logging.getLogger("limbeck.ngram")
 
 
@@ -70,6 +66,14 @@ class ServiceConfig:
 def make_app(config: ServiceConfig) -> Application:
     """The ASGI application; opens every index, and raises BadIndex if one cannot be opened."""
     serving = Serving(config.indexes, config.limits)
+    serving.require_all()
+    return assemble(config, serving)
+
+
+def assemble(config: ServiceConfig, serving: Serving) -> Application:
+    """The ASGI application over open indexes, which it keeps watching."""
+    _infinigram.catch_shrinking()
+    serving.watch()
     threads = Threads(config.limits)
     metrics = Metrics()
     # the interactive pages of FastAPI load external scripts; the schema itself is served here
@@ -79,7 +83,7 @@ def make_app(config: ServiceConfig) -> Application:
     _add_house(app, serving, metrics)
     _add_handlers(app, metrics)
     front = _official(OfficialApi(serving), threads, app)
-    return Guard(front, config.limits, Keys(config.keys), metrics)
+    return Guard(front, config.limits, Keys(config.keys), metrics, serving.corrupted)
 
 
 def _official(api: OfficialApi, threads: Threads, otherwise: Application) -> Application:
@@ -140,11 +144,14 @@ _OFFICIAL_SCHEMA: dict[str, Any] = {
 
 
 def _add_house(app: FastAPI, serving: Serving, metrics: Metrics) -> None:
-    @app.get("/healthz", tags=["house"], response_model=dict[str, Any])
-    async def healthz(request: Request) -> Response:
-        """Health check, with the served indexes."""
-        request.scope["labels"][0] = "healthz"
-        return _json({"status": "ok", "indexes": serving.names})
+    @app.get("/health", tags=["house"], response_model=HealthAnswer)
+    @app.get("/healthz", tags=["house"], response_model=HealthAnswer)
+    async def health(request: Request) -> Response:
+        """The indexes in service, and the problems of those that are not or that cannot be updated; 503 if none is in service."""
+        request.scope["labels"][0] = "health"
+        served, problems = [one.name for one in serving], serving.problems
+        answer = HealthAnswer(status="degraded" if problems else "ok", indexes=served, problems=problems)
+        return Response(answer.model_dump_json(), 200 if served else 503, media_type="application/json")
 
     @app.get("/metrics", tags=["house"])
     async def prometheus(request: Request) -> Response:
@@ -208,54 +215,6 @@ def _fault_words(error: Exception) -> str:
 
 def _json(value: Any) -> Response:
     return Response(to_json(value), media_type="application/json")
-
-
-def from_environment() -> Application:
-    """Create the application of one worker process."""
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    return make_app(ServiceConfig.from_json(os.environ[_VARIABLE]))
-
-
-def serve(config: ServiceConfig, host: str, port: int, workers: int, ready: Callable[[str], None]) -> None:
-    """Serve until stopped; `ready` is called with the address once the indexes are open. Workers share a metrics folder."""
-    import uvicorn
-
-    _check_port(host, port)
-    with contextlib.ExitStack() as stack:
-        if workers > 1:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="limbeck-metrics-"))
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-            Serving(config.indexes, config.limits)  # report what cannot be opened once, here
-        os.environ[_VARIABLE] = config.to_json()
-        target: Any = "limbeck.infinigram.service.app:from_environment" if workers > 1 else from_environment()
-        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
-        uvicorn.run(
-            target,
-            factory=workers > 1,
-            host=host,
-            port=port,
-            workers=workers,
-            access_log=False,
-            log_level="error",
-            lifespan="off",
-            server_header=False,
-            date_header=False,
-            backlog=2048,
-            timeout_graceful_shutdown=5,
-        )
-
-
-def _check_port(host: str, port: int) -> None:
-    """Raise BadQuery if the address cannot be bound: the server itself would only log and exit."""
-    import socket
-
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise BadQuery(f"cannot listen on {host}:{port} ({error.strerror or error}); choose another port or host") from error
 
 
 def keys_of(path: Path | None) -> tuple[str, ...]:

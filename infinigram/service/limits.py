@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from limbeck import _infinigram
 from limbeck.infinigram.errors import BadQuery
 from limbeck.infinigram.service.metrics import Metrics
 
@@ -22,17 +23,22 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Result = TypeVar("Result")
 
-OPEN_PATHS = ("/", "/healthz", "/openapi.json")  # answered without a key: the page prompts for it
+HEALTH_PATHS = ("/health", "/healthz")
+OPEN_PATHS = ("/", *HEALTH_PATHS, "/openapi.json")  # answered without a key: the page prompts for it
 
 
 @dataclass(frozen=True)
 class Limits:
     """Limits of one service process; requests above them are refused at once, with a status that gives the reason."""
 
-    body_bytes: int = 1 << 20
+    header_seconds: float = 10.0  # from a connection, or the first byte of a further request on it, to the end of its headers
     body_seconds: float = 10.0
+    idle_seconds: float = 5.0  # between two requests on a connection
+    body_bytes: int = 1 << 20
+    connections: int = 1024  # open at once
+    client_connections: int = 256  # of them from one address
     deadline_seconds: float = 30.0
-    requests: int = 512  # in flight, of any kind
+    requests: int = 512  # being answered
     threads: int = 2  # for long queries
     waiting: int = 32  # queries that may wait for one of these threads
     query_tokens: int = 500
@@ -110,13 +116,19 @@ class Threads:
 
 
 class Guard:
-    """The outermost layer, in plain ASGI: counts requests, checks keys, enforces body limits, measures time."""
+    """The outermost layer, in plain ASGI: counts requests, checks keys, enforces body limits, measures time.
 
-    def __init__(self, application: Application, limits: Limits, keys: Keys, metrics: Metrics) -> None:
+    `corrupted(index, shrinks)` answers whether a file of an index shrank since then, so that an answer from it must be discarded.
+    """
+
+    def __init__(
+        self, application: Application, limits: Limits, keys: Keys, metrics: Metrics, corrupted: Callable[[str, int], bool]
+    ) -> None:
         self._application = application
         self._limits = limits
         self._keys = keys
         self._metrics = metrics
+        self._corrupted = corrupted
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,15 +138,18 @@ class Guard:
             return
         started = time.perf_counter()
         scope["labels"] = labels = ["other", ""]  # route and index; handlers fill in known names
-        status = 0
+        status, discarded, shrinks = 0, False, _infinigram.shrinks()
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, discarded
             if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
+                if labels[1] and not discarded and self._corrupted(labels[1], shrinks):
+                    discarded, status = True, 503
+                    await refuse(send, Refused(503, f"a file of index {labels[1]!r} shrank while it was read; see /health"))
+                status = status or message["status"]
+            if not discarded:
+                await send(message)
 
-        self._in_flight += 1
         self._metrics.in_flight.inc()
         try:
             await self._answer(scope, receive, watched)
@@ -145,14 +160,11 @@ class Guard:
         except Disconnected:
             status = 499
         finally:
-            self._in_flight -= 1
             self._metrics.in_flight.dec()
             self._metrics.request(labels[0], labels[1], status, time.perf_counter() - started)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if self._in_flight > self._limits.requests and path != "/healthz":  # busy is still healthy
-            raise Refused(503, "too many concurrent requests; retry in a second")
         headers = {name: value for name, value in scope["headers"] if name in (b"authorization", b"content-length")}
         open_path = (path in OPEN_PATHS and scope["method"] in ("GET", "HEAD")) or path.startswith("/static/")
         if self._keys.needed and not open_path and not self._keys.admit(headers.get(b"authorization", b"")):
@@ -161,7 +173,14 @@ class Guard:
             body = await self._body(headers.get(b"content-length", b""), receive)
             scope["body"] = body
             receive = _replay(body, receive)
-        await self._application(scope, receive, send)
+        # only complete requests count: clients that withhold their bodies keep no one else waiting
+        if self._in_flight >= self._limits.requests and path not in HEALTH_PATHS:  # busy is still healthy
+            raise Refused(503, "too many concurrent requests; retry in a second")
+        self._in_flight += 1
+        try:
+            await self._application(scope, receive, send)
+        finally:
+            self._in_flight -= 1
 
     async def _body(self, announced: bytes, receive: Receive) -> bytes:
         limit = self._limits.body_bytes

@@ -48,7 +48,7 @@ class ClauseQuery(Request):
     text: str | None = None
     ids: Tokens | None = None
     clauses: Clauses | None = Field(None, description="AND of OR of terms, each a text or token ids")
-    max_distance_tokens: int = Field(100, ge=0, le=1000, description="how far apart clauses may be")
+    max_distance_tokens: int = Field(100, ge=0, le=1000, description="how far apart neighbouring clauses of a match may be")
     max_anchors: int = Field(
         50_000,
         ge=1,
@@ -133,6 +133,16 @@ class ErrorAnswer(BaseModel):
     """One sentence: what is wrong and how to fix it."""
 
     error: str
+
+
+class HealthAnswer(BaseModel):
+    """Which indexes are in service."""
+
+    status: str = Field(description="ok, or degraded if there are problems")
+    indexes: list[str]
+    problems: dict[str, str] = Field(
+        description="by name, one sentence for every index that is out of service or whose new state cannot be opened"
+    )
 
 
 class IndexAnswer(BaseModel):

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from limbeck.infinigram.compat import InfiniGramEngine
 from limbeck.infinigram.errors import BadQuery
+from limbeck.infinigram.service.limits import Refused
 from limbeck.infinigram.service.served import Served, Serving, cut
 
 MAX_QUERY_CHARACTERS = 1000
@@ -54,7 +54,6 @@ class OfficialApi:
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self._engines = {served.name: InfiniGramEngine.of(served.index, served.vocabulary, compat=True) for served in serving}
 
     def read(self, body: bytes) -> "Asked":
         """Read a request; raises Refusal if it is invalid."""
@@ -71,23 +70,26 @@ class OfficialApi:
         name = data.pop("corpus", index)
         if query_type is None or name is None:
             raise Refusal(f"Missing required field: {'query_type' if query_type is None else 'index'}", 400)
-        served = self._serving.get(name)
+        try:
+            served = self._serving.get(name)
+        except Refused as refused:
+            raise Refusal(str(refused), refused.status) from refused
         if served is None:
             raise Refusal(f"Invalid index: {str(name)[:80]}; there are: {', '.join(self._serving.names)}", 400)
         if not isinstance(query_type, str) or query_type not in QUERY_TYPES:
             raise Refusal(f"Invalid query_type: {str(query_type)[:80]}", 400)
         if ("query" in data) == ("query_ids" in data):
             raise Refusal("Exactly one of query and query_ids must be present!", 400)
-        return Asked(served, self._engines[served.name], query_type, data)
+        return Asked(served, query_type, data)
 
 
 class Asked:
     """One request, read but not answered."""
 
-    def __init__(self, served: Served, engine: InfiniGramEngine, query_type: str, data: dict[str, Any]) -> None:
+    def __init__(self, served: Served, query_type: str, data: dict[str, Any]) -> None:
         self.served = served
         self.query_type = query_type
-        self._engine = engine
+        self._engine = served.official
         ids = _ids(served, data.pop("query")) if "query" in data else data.pop("query_ids")
         self._ids, self._clauses = ids, _is_clauses(ids)
         self._names = _names(served, ids, self._clauses)

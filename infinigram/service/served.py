@@ -1,19 +1,34 @@
 """The indexes of a service, by name, and what its routes need from them."""
 
+import contextlib
+import logging
+import os
+import threading
+import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from limbeck import _infinigram
+from limbeck.corpus.errors import LimbeckError
+from limbeck.infinigram.compat import InfiniGramEngine
 from limbeck.infinigram.errors import BadIndex, BadQuery
 from limbeck.infinigram.index import Index
-from limbeck.infinigram.layout import read_manifest
+from limbeck.infinigram.layout import file_states, read_manifest, state
 from limbeck.infinigram.manifest import WIDTH_BYTES
 from limbeck.infinigram.pieces import Pieces
+from limbeck.infinigram.readers import Reader
+from limbeck.infinigram.readers import state as reader_state
 from limbeck.infinigram.service.limits import Limits, Refused
 
 Span = tuple[int, int, int | None]  # begin, end, and the number of the clause that it matches
+_POLL_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 60.0
+_log = logging.getLogger("limbeck.ngram")
 _CHARACTERS_PER_TOKEN = 16  # a text longer than this times the token limit is refused before tokenisation
 
 
@@ -40,6 +55,7 @@ class Served:
     pieces: Pieces
     vocabulary: int
     separator: int
+    official: InfiniGramEngine
 
     def ids(self, text: str | None, ids: list[int] | None, most: int) -> list[int]:
         """Token ids of a query; raises BadQuery if it is too long, or is text and there is no tokenizer."""
@@ -104,7 +120,10 @@ def _cut_one(tokens: list[int], span: Span, term: list[int], number: int) -> Ite
 
 
 class Serving:
-    """All indexes of a service, and their limits."""
+    """All indexes of a service, and their limits. Opens each; what cannot be opened is reported by `problems`, not raised.
+
+    `refresh` opens an index again if it changed on disk. A request that began before keeps the index that it found.
+    """
 
     def __init__(self, specs: Sequence[IndexSpec], limits: Limits) -> None:
         names = [spec.name for spec in specs]
@@ -114,27 +133,168 @@ class Serving:
         if twice:
             raise BadIndex(f"two indexes are named {twice.pop()!r}; give them different names: NAME=FOLDER")
         self.limits = limits
-        self._served = {spec.name: open_served(spec) for spec in specs}
+        self._kept = {spec.name: Kept(spec) for spec in specs}
+        self._refreshing = threading.Lock()
+        self.refresh()
 
     def __iter__(self) -> Iterator[Served]:
-        """The indexes, as given."""
-        return iter(self._served.values())
+        """The indexes in service, as given."""
+        return iter([kept.served for kept in self._kept.values() if kept.served is not None])
 
     @property
     def names(self) -> list[str]:
-        """The indexes' names, as given."""
-        return list(self._served)
+        """The names of all indexes, as given."""
+        return list(self._kept)
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """By name, one sentence for every index that is out of service, or whose new state cannot be opened."""
+        return {name: kept.problem for name, kept in self._kept.items() if kept.problem is not None}
+
+    def require_all(self) -> None:
+        """Raise BadIndex unless every index is in service."""
+        for name, problem in self.problems.items():
+            raise BadIndex(problem if len(self._kept) == 1 else f"index {name!r}: {problem}")
+
+    def close(self) -> None:
+        """Stop listing this process as a holder of the indexes."""
+        for kept in self._kept.values():
+            kept.close()
+
+    def refresh(self) -> None:
+        """Take indexes out of service whose files shrank, and open those that changed on disk."""
+        with self._refreshing:
+            for kept in self._kept.values():
+                kept.refresh()
+
+    def watch(self) -> None:
+        """Refresh every second, in a thread that ends with this object."""
+        threading.Thread(target=_watch, args=(weakref.ref(self),), name="watch indexes", daemon=True).start()
+
+    def corrupted(self, name: str, shrinks: int) -> bool:
+        """Whether an answer from an index must be discarded: a file shrank since the process had caught `shrinks` such reads."""
+        if _infinigram.shrinks() == shrinks or name not in self._kept:
+            return False
+        kept = self._kept[name]
+        kept.check_mapped()
+        return kept.shrunk_at > shrinks
 
     def get(self, name: Any) -> Served | None:
-        """The index with this name, or None."""
-        return self._served.get(name) if isinstance(name, str) else None
+        """The index with this name, or None if none has it; raises Refused with 503 if it is out of service."""
+        kept = self._kept.get(name) if isinstance(name, str) else None
+        return None if kept is None else kept.need()
 
     def find(self, name: str) -> Served:
-        """The index with this name; raises Refused with 404 if it does not exist."""
-        served = self._served.get(name)
+        """The index with this name; raises Refused with 404 if it does not exist, and with 503 if it is out of service."""
+        served = self.get(name)
         if served is None:
             raise Refused(404, f"no index {name[:80]!r}; available: {', '.join(self.names)}")
         return served
+
+
+def _watch(reference: "weakref.ref[Serving]") -> None:
+    while True:
+        time.sleep(_POLL_SECONDS)
+        serving = reference()
+        if serving is None:
+            return
+        try:
+            serving.refresh()
+        except Exception as error:  # whatever it is, the indexes in service stay, and the next look may succeed
+            _log.error("looking for changed indexes failed", exc_info=error)
+        del serving
+
+
+class Kept:
+    """One index of a service over its changes: what is served now, or why nothing is."""
+
+    def __init__(self, spec: IndexSpec) -> None:
+        self.served: Served | None = None
+        self.problem: str | None = None
+        self.shrunk_at = 0  # how many reads of shrunken files the process had caught when a file of this index shrank
+        self._spec = spec
+        self._folders = [Path(path) for path in spec.paths]
+        self._state: Any = None
+        self._files: dict[str, tuple[int, int, int]] = {}
+        self._readers: list[Reader] = []
+        self._failures = 0
+        self._retry_at = 0.0
+
+    def need(self) -> Served:
+        """The open index; raises Refused with 503."""
+        served = self.served
+        if served is None:
+            raise Refused(503, f"index {self._spec.name!r} is out of service: {self.problem}")
+        return served
+
+    def refresh(self) -> None:
+        """Take the index out of service if a file shrank, and open it if it changed on disk or is out of service."""
+        self.check_mapped()
+        self._check_sizes()
+        now = (state(self._folders), [file_states(folder) for folder in self._folders] if self.served is None else None)
+        if now == self._state and (self.problem is None or time.monotonic() < self._retry_at):
+            return
+        held = [reader_state(folder) for folder in self._folders]
+        try:
+            served = open_served(self._spec)
+        except (LimbeckError, OSError) as error:
+            self._failures = self._failures + 1 if now == self._state else 0
+            self._retry_at = time.monotonic() + min(_LONGEST_RETRY_SECONDS, _POLL_SECONDS * 2**self._failures)
+            self._report(str(error) if self.served is None else f"its new state cannot be opened, the old one is served: {error}")
+            self._state = now
+            return
+        self._state = (now[0], None)  # of before: what changed while it was opened is opened again
+        self._files = _sizes(served)
+        if self.problem is not None:
+            _log.error("index %s is in service again", self._spec.name)
+        self.served, self.problem, self._failures = served, None, 0
+        self.close()
+        self._readers = [Reader(folder, shown) for folder, shown in zip(self._folders, held, strict=True)]
+
+    def close(self) -> None:
+        """Stop listing this process as a holder."""
+        for reader in self._readers:
+            reader.close()
+        self._readers = []
+
+    def check_mapped(self) -> None:
+        """Take the index out of service if a read beyond the end of one of its files was caught."""
+        served = self.served
+        path = next((path for path in _infinigram.shrunk_files() if path in self._files), None) if served is not None else None
+        if path is not None:
+            self._take_out(path)
+
+    def _check_sizes(self) -> None:
+        for path, (device, inode, size) in self._files.items() if self.served is not None else ():
+            try:
+                status = os.stat(path)
+            except OSError:  # deleted or moved: the mapping keeps its content
+                continue
+            if (status.st_dev, status.st_ino) == (device, inode) and status.st_size < size:
+                self._take_out(path)
+                return
+
+    def _take_out(self, path: str) -> None:
+        self.served, self._state = None, None
+        self.shrunk_at = _infinigram.shrinks()
+        self.close()
+        self._report(f"{path} shrank while it was served; restore it, or rebuild the index")
+
+    def _report(self, problem: str) -> None:
+        if problem != self.problem:
+            _log.error("index %s: %s", self._spec.name, problem)
+        self.problem = problem
+
+
+def _sizes(served: "Served") -> dict[str, tuple[int, int, int]]:
+    """Device, inode and size of every mapped file of an index."""
+    layout = served.index.layout
+    found = {}
+    for path in (path for shard in (*layout.shards, *layout.removed) for path in shard.paths if path):
+        with contextlib.suppress(OSError):  # deleted meanwhile: the next look finds another state
+            status = os.stat(path)
+            found[path] = (status.st_dev, status.st_ino, status.st_size)
+    return found
 
 
 def open_served(spec: IndexSpec) -> Served:
@@ -156,10 +316,9 @@ def open_served(spec: IndexSpec) -> Served:
     )
     separator = (1 << 8 * WIDTH_BYTES[index.dtype]) - 1
     vocabulary = index.tokenizer.vocabulary if index.tokenizer is not None else separator
-    return Served(spec.name, index, Pieces(index.tokenizer), int(vocabulary), separator)
+    official_engine = InfiniGramEngine.of(index, int(vocabulary), compat=True)
+    return Served(spec.name, index, Pieces(index.tokenizer), int(vocabulary), separator, official_engine)
 
 
 def _manifest(path: str) -> dict[str, Any]:
-    from pathlib import Path
-
     return read_manifest(Path(path))

@@ -113,18 +113,17 @@ def remove(
     numbers: Annotated[Path | None, typer.Option("--from", help="a file of document numbers; - is standard input")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove documents from counts and results. `compact` deletes them from disk."""
+    """Remove documents from counts and results. `compact` deletes them from disk.
+
+    A running service of the index follows within seconds; those that do not are listed.
+    """
     from limbeck.infinigram.maintain import remove as take_down
     from limbeck.pipelines.cli import ngram_show
 
     chosen = [*(documents or ()), *ngram_show.read_numbers(numbers)]
     with ngram_show.progress() as report:
         down = take_down(index, chosen, report)
-    ngram_show.say(
-        {"documents_down": down},
-        f"{ngram_show.counted(down, 'document')} removed so far; compact the index to free the disk space",
-        as_json,
-    )
+    ngram_show.removed(down, index, as_json)
 
 
 @app.command()
@@ -315,17 +314,30 @@ def serve(
     keys: Annotated[Path | None, typer.Option(help="a file of bearer keys, one per line (also: LIMBECK_NGRAM_KEYS)")] = None,
     deadline: Annotated[float, typer.Option(min=0.1, help="maximum seconds per query")] = 30.0,
     max_body: Annotated[str, typer.Option(help="maximum size of a request")] = "1MiB",
-    max_requests: Annotated[int, typer.Option(min=1, help="maximum requests in flight per worker")] = 512,
+    max_requests: Annotated[int, typer.Option(min=1, help="maximum requests being answered at once, per worker")] = 512,
+    max_connections: Annotated[int, typer.Option(min=1, help="maximum open connections per worker")] = 1024,
+    max_client_connections: Annotated[
+        int, typer.Option(min=1, help="maximum open connections of one address per worker; raise it behind a proxy")
+    ] = 256,
+    header_timeout: Annotated[float, typer.Option(min=0.1, help="maximum seconds until a request's headers are complete")] = 10.0,
+    body_timeout: Annotated[float, typer.Option(min=0.1, help="maximum seconds until a request's body is complete")] = 10.0,
     opening: Opening = [],  # noqa: B006
 ) -> None:
     """Serve indexes over HTTP. The official API is at POST /, typed routes are under /v1, a search page is at /."""
     from limbeck.infinigram.service.app import ServiceConfig, keys_of
-    from limbeck.infinigram.service.app import serve as run
     from limbeck.infinigram.service.limits import Limits, cores
+    from limbeck.infinigram.service.server import serve as run
     from limbeck.pipelines.cli import ngram_show
 
     limits = Limits(
-        body_bytes=ngram_show.size(max_body), deadline_seconds=deadline, requests=max_requests, threads=max(2, cores() // workers)
+        body_bytes=ngram_show.size(max_body),
+        header_seconds=header_timeout,
+        body_seconds=body_timeout,
+        deadline_seconds=deadline,
+        requests=max_requests,
+        connections=max_connections,
+        client_connections=max_client_connections,
+        threads=max(2, cores() // workers),
     )
     config = ServiceConfig(tuple(ngram_show.spec(index, opening) for index in indexes), keys_of(keys), limits)
     run(

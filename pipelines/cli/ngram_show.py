@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.infinigram.build import Settings
+from limbeck.infinigram.readers import behind
 from limbeck.infinigram.service import answers, models
 from limbeck.infinigram.service.limits import Limits
 from limbeck.infinigram.service.served import IndexSpec, Served, open_served
@@ -24,6 +26,7 @@ _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _MOST = 1 << 40
 LIMITS = Limits(query_tokens=_MOST, text_tokens=_MOST, batch_tokens=_MOST, shown_tokens=_MOST)
 _PLAIN_SECONDS = 10.0
+_SERVICE_SECONDS = 10.0  # a service looks every second, and opens a large index in a few
 
 
 # --- arguments ---
@@ -186,6 +189,17 @@ def built(manifest: dict[str, Any], folder: Path, as_json: bool) -> None:
     words = f"{folder}: {sizes}, {size_bytes / 1e6:,.1f} MB"
     facts = {"folder": str(folder), "tokens": tokens, "documents": documents, "shards": len(shards), "bytes": size_bytes}
     say(facts | {"dtype": manifest["dtype"], "version": manifest["version"]}, words, as_json)
+
+
+def removed(documents: int, folder: Path, as_json: bool) -> None:
+    """Print how many documents are removed, and which services still show them after the time that they need to follow."""
+    until = time.monotonic() + _SERVICE_SECONDS
+    while (late := behind(folder)) and time.monotonic() < until:
+        time.sleep(0.1)
+    words = f"{counted(documents, 'document')} removed so far; compact the index to free the disk space"
+    for holder in late:
+        words += f"\nprocess {holder.pid} on {holder.host} serves this index and still shows documents removed now; restart it"
+    say({"documents_down": documents, "services_behind": [asdict(holder) for holder in late]}, words, as_json)
 
 
 def tokenizer_words(served: Served) -> str:

@@ -74,27 +74,27 @@ def build_indexes(folder: Path) -> dict[str, Path]:
 
 
 @contextlib.contextmanager
-def running(app: Application) -> Iterator[str]:
-    """Serve an application in a thread of this process; yields its address."""
+def running(app: Application, *, healthy: bool = True, **settings: Any) -> Iterator[str]:
+    """Serve an application in a thread of this process; yields its address, once it answers or, if `healthy`, is well."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", backlog=2048))  # type: ignore[arg-type]
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", backlog=2048, **settings))  # type: ignore[arg-type]
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         try:
-            await_health(url)
+            await_health(url, statuses=(200,) if healthy else (200, 503))
             yield url
         finally:
             server.should_exit = True
             thread.join(20)
 
 
-def await_health(url: str, process: subprocess.Popen[str] | None = None) -> None:
+def await_health(url: str, process: subprocess.Popen[str] | None = None, statuses: tuple[int, ...] = (200,)) -> None:
     until = time.monotonic() + 60
     while time.monotonic() < until:
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/healthz", timeout=5).status_code == 200:
+            if httpx.get(f"{url}/healthz", timeout=5).status_code in statuses:
                 return
         assert process is None or process.poll() is None, process.communicate()
         time.sleep(0.05)

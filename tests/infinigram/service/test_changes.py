@@ -1,0 +1,196 @@
+"""Indexes that change, or lose their files, while they are served."""
+
+import shutil
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from uvicorn.supervisors import Multiprocess
+
+from helpers import ngram_served as tools
+from limbeck import _infinigram
+from limbeck.infinigram.build import Settings, build
+from limbeck.infinigram.errors import BadIndex
+from limbeck.infinigram.maintain import append, compact, remove
+from limbeck.infinigram.readers import Holder, behind
+from limbeck.infinigram.service import served as service
+from limbeck.infinigram.service.app import ServiceConfig, assemble, make_app
+from limbeck.infinigram.service.limits import Limits, Refused
+from limbeck.infinigram.service.served import IndexSpec, Serving
+from limbeck.infinigram.service.server import Supervisor
+from limbeck.pipelines.cli import ngram_show
+
+UNTIL_SECONDS = 120
+
+
+def write_texts(folder: Path, texts: list[str]) -> Path:
+    folder.mkdir()
+    for number, text in enumerate(texts):
+        (folder / f"{number}.txt").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    sources = write_texts(tmp_path / "texts", ["the still boils", "a copper still", "a lamp", "still water " * 3000])
+    build([sources], tmp_path / "a", Settings(tokenizer="bytes"))
+    return tmp_path / "a"
+
+
+def specs(*folders: Path) -> tuple[IndexSpec, ...]:
+    return tuple(IndexSpec(name=folder.name, paths=(str(folder),)) for folder in folders)
+
+
+def serving_of(*folders: Path) -> Serving:
+    return Serving(specs(*folders), Limits())
+
+
+def number_of(index, text):
+    return next(number for number in range(index.document_count) if index.document(number).text == text)
+
+
+def test_a_change_is_served_and_earlier_requests_keep_their_index(folder, tmp_path):
+    serving = serving_of(folder)
+    before = serving.find("a")
+    assert before.index.count("copper") == 1
+    remove(folder, [number_of(before.index, "a copper still")])
+    assert serving.find("a") is before
+    serving.refresh()
+    assert before.index.count("copper") == 1
+    assert serving.find("a").index.count("copper") == serving.find("a").official.count(list(b"copper"))["count"] == 0
+    append(folder, [write_texts(tmp_path / "more", ["copper copper"])], Settings())
+    serving.refresh()
+    assert serving.find("a").index.count("copper") == 2
+    compact(folder, Settings())
+    serving.refresh()
+    assert serving.find("a").index.count("copper") == 2
+    again = serving.find("a")
+    serving.refresh()
+    assert serving.find("a") is again and serving.problems == {}
+
+
+def test_a_removal_is_shown_within_seconds_and_no_request_fails(folder):
+    with tools.running(make_app(ServiceConfig(specs(folder)))) as url, httpx.Client(base_url=url) as client:
+
+        def found(text):
+            answers = [
+                client.post("/v1/a/count", json={"text": text}),
+                client.post("/v1/a/search", json={"text": text}),
+                client.post("/", json={"index": "a", "query_type": "count", "query": text}),
+            ]
+            assert [answer.status_code for answer in answers] == [200] * 3
+            return answers[0].json()["count"], len(answers[1].json()["documents"]), answers[2].json()["count"]
+
+        assert found("copper") == (1, 1, 1)
+        remove(folder, [1])
+        until = time.monotonic() + UNTIL_SECONDS
+        while found("copper") != (0, 0, 0):
+            assert time.monotonic() < until
+        assert client.get("/health").json() == {"status": "ok", "indexes": ["a"], "problems": {}}
+
+
+def test_remove_lists_services_that_do_not_follow(folder, capsys, monkeypatch):
+    monkeypatch.setattr(ngram_show, "_SERVICE_SECONDS", 0.0)
+    serving = serving_of(folder)
+    assert behind(folder) == []
+    remove(folder, [1])
+    (late,) = behind(folder)
+    assert isinstance(late, Holder) and late.pid > 0
+    ngram_show.removed(1, folder, False)
+    assert f"process {late.pid} on {late.host} serves this index and still shows documents removed now" in capsys.readouterr().out
+    serving.refresh()
+    assert behind(folder) == []
+    ngram_show.removed(1, folder, True)
+    assert '"services_behind": []' in capsys.readouterr().out
+    remove(folder, [2])
+    assert len(behind(folder)) == 1
+    serving.close()
+    assert behind(folder) == [] and list((folder / ".readers").iterdir()) == []
+
+
+def test_files_of_services_that_crashed_are_no_holders(folder):
+    (folder / ".readers").mkdir()
+    (folder / ".readers" / "crashed.json").write_text('{"host": "x", "pid": 1, "state": "other"}')
+    assert behind(folder) == []
+    assert list((folder / ".readers").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["tokenized.0", "table.0", "offset.0", "metadata.0"])
+def test_an_index_whose_file_shrinks_is_taken_out_and_comes_back(folder, tmp_path, name):
+    shutil.copytree(folder, tmp_path / "b")
+    serving = serving_of(folder, tmp_path / "b")
+    whole = (folder / name).read_bytes()
+    with open(folder / name, "r+b") as file:
+        file.truncate(len(whole) // 2)
+    serving.refresh()
+    with pytest.raises(Refused, match=f"out of service.*{name}") as refused:
+        serving.find("a")
+    assert refused.value.status == 503 and serving.find("b").index.count("copper") == 1
+    assert list(serving.problems) == ["a"] and [one.name for one in serving] == ["b"]
+    (folder / name).write_bytes(whole)
+    serving.refresh()
+    assert serving.find("a").index.count("copper") == 1 and serving.problems == {}
+
+
+def test_a_read_beyond_the_end_of_a_file_ends_no_process(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "_POLL_SECONDS", 1e6)  # the read comes before the next look
+    shutil.copytree(folder, tmp_path / "b")
+    with tools.running(assemble(ServiceConfig(specs(folder, tmp_path / "b")), serving_of(folder, tmp_path / "b"))) as url:
+        asked = {"text": "copper", "limit": 1}
+        assert httpx.post(f"{url}/v1/a/search", json=asked).status_code == 200
+        for name in ("tokenized.0", "table.0"):
+            with open(folder / name, "r+b") as file:
+                file.truncate(0)
+        caught = _infinigram.shrinks()
+        answer = httpx.post(f"{url}/v1/a/search", json=asked)
+        assert answer.status_code == 503 and "shrank while it was read" in answer.json()["error"]
+        assert _infinigram.shrinks() > caught
+        for path, body in (("v1/a/count", {"text": "copper"}), ("", {"index": "a", "query_type": "count", "query": "copper"})):
+            answer = httpx.post(f"{url}/{path}", json=body)
+            assert answer.status_code == 503 and "out of service" in answer.json()["error"]
+        assert httpx.post(f"{url}/v1/b/count", json={"text": "copper"}).json()["count"] == 1
+        health = httpx.get(f"{url}/health")
+        assert health.status_code == 200 and health.json()["status"] == "degraded"
+        assert health.json()["indexes"] == ["b"] and list(health.json()["problems"]) == ["a"]
+
+
+def test_a_worker_starts_without_an_index_that_cannot_be_opened_but_a_service_does_not(folder, tmp_path):
+    (folder / "table.0").write_bytes(b"")
+    with pytest.raises(BadIndex, match=r"table\.0"):
+        make_app(ServiceConfig(specs(folder)))
+    shutil.copytree(folder, tmp_path / "bad")
+    serving = serving_of(tmp_path / "bad")
+    with tools.running(assemble(ServiceConfig(specs(tmp_path / "bad")), serving), healthy=False) as url:
+        assert httpx.get(f"{url}/health").status_code == 503
+        assert httpx.get(f"{url}/v1/indexes").json() == []
+
+
+def test_workers_that_keep_dying_are_restarted_at_growing_intervals(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("limbeck.infinigram.service.server.time", SimpleNamespace(monotonic=lambda: clock.now))
+    dying = True
+
+    def look(self):
+        looks.append(clock.now)
+        if dying:
+            self.processes[:] = [SimpleNamespace(exitcode=-7) for _ in self.processes]
+
+    monkeypatch.setattr(Multiprocess, "keep_subprocess_alive", look)
+    supervisor = object.__new__(Supervisor)
+    supervisor.processes = [SimpleNamespace(exitcode=-7) for _ in range(2)]
+    looks: list[float] = []
+    for half in range(1000):
+        clock.now = half / 2
+        supervisor.keep_subprocess_alive()
+    assert looks == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 303, 363, 423, 483]
+    dying = False
+    for half in range(1000, 2000):
+        clock.now = half / 2
+        supervisor.keep_subprocess_alive()
+    dying, looks[:] = True, []
+    for half in range(2000, 2010):
+        clock.now = half / 2
+        supervisor.keep_subprocess_alive()
+    assert looks == [1000, 1001, 1003]
