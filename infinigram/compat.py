@@ -183,11 +183,9 @@ class InfiniGramEngine(CompatDocuments):
             return {"error": "max_diff_tokens must be a positive integer"}
         if not (filled(cnf) and all(filled(clause) and all(filled(t) and self._are_ids(t) for t in clause) for clause in cnf)):
             return {"error": f"cnf must be a non-empty, triply-nested list of integers in range [0, {self.token_id_max}]"}
-        separator = self.token_id_max
-        within = [[term for term in clause if separator not in term] for clause in cnf]
-        if not all(within):  # a term across documents never matches within one
-            return {"cnt": 0, "approx": False, "hits": np.zeros((0, 4), np.int64)}
-        count, approximate, hits = self.engine.cnf(within, distance, most if self.compat else 0, 19260817, self.compat)
+        # matches are defined within documents: only the official count knows terms that cross their borders
+        across = any(self.token_id_max in term for clause in cnf for term in clause)
+        count, approximate, hits = self.engine.cnf(cnf, distance, most if self.compat else 0, 19260817, self.compat or across)
         return {"cnt": count, "approx": approximate, "hits": hits}
 
     # --- documents of queries ---

@@ -36,6 +36,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "count_cnf": _CLAUSE_OPTIONS,
     "search_docs_cnf": (*_SHOWN_OPTIONS, *_CLAUSE_OPTIONS),
 }
+_FIELDS = {"index", "corpus", "query_type", "query", "query_ids", *(name for names in _OPTIONS.values() for name in names)}
 QUERY_TYPES = tuple(name for name in _OPTIONS if name not in ("count_cnf", "search_docs_cnf"))
 _MANY_TOKENS = 4_000
 Answer = tuple[int, dict[str, Any]]
@@ -65,6 +66,8 @@ class OfficialApi:
             raise Refusal("the request must be a JSON object", 400)
         for field in _IGNORED:
             data.pop(field, None)
+        # as in the official service, a field that is null is not given
+        data = {name: value for name, value in data.items() if value is not None or name not in _FIELDS}
         query_type = data.pop("query_type", None)
         index = data.pop("index", None)
         name = data.pop("corpus", index)

@@ -80,7 +80,10 @@ def query_of(served: Served, query: str, ids: bool, word: bool, clauses: bool) -
             raise LimbeckError(f"{text[:60]!r} is not a list of token ids; write them as 12 7 9, or omit --ids") from error
 
     if clauses:
-        return {"clauses": [[term(text) for text in clause.split(" OR ")] for clause in query.split(" AND ")]}
+        written = [clause.split(" OR ") for clause in query.split(" AND ")]
+        if not all(text.strip() for clause in written for text in clause):
+            raise LimbeckError("a phrase is missing beside AND or OR; write one on each side")
+        return {"clauses": [[term(text) for text in clause] for clause in written]}
     return {"ids" if ids else "text": term(query)}
 
 

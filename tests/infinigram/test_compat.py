@@ -20,6 +20,7 @@ import pytest
 from helpers import ngram_oracle as naive
 from limbeck.infinigram.compat import InfiniGramEngine
 
+S = 65535  # the separator of u16
 OFFICIAL = """
 import json, sys
 from infini_gram.engine import InfiniGramEngine
@@ -221,6 +222,34 @@ def test_what_the_official_engine_answers_wrongly_is_right(engine, tmp_path):
     reversed_folder = naive.write_index(tmp_path / "five", [[1, 5, 7], [2, 5, 8], [3, 5, 8], [4, 5, 7]], version=5)
     backward = InfiniGramEngine(index_dir=str(reversed_folder), eos_token_id=0, version=5)
     assert {token: one["cont_cnt"] for token, one in backward.ntd([5])["result_by_token_id"].items()} == {7: 2, 8: 2}
+
+
+@pytest.mark.parametrize(
+    ("clauses", "distance", "pointers"),
+    [
+        ([[[S]]], 100, [0, 34, 12, 22, 46, 30]),
+        ([[[S], [1]]], 100, [0, 34, 12, 22, 46, 30, 52, 50, 2, 36, 14]),
+        ([[[5, S, 1]]], 100, [10]),
+        ([[[5]], [[S]]], 1, [10, 44]),
+        ([[[5]], [[S]]], 100, []),
+        ([[[S]], [[5]]], 1, [10, 44]),
+        ([[[S]], [[S]]], 1, [0, 34, 12, 22, 46, 30]),
+        ([[[S]], [[S]]], 100, [0]),
+        ([[[S, 7]], [[4]]], 1, [28]),
+        ([[[S, 7]], [[4]]], 100, []),
+        ([[[4, S]], [[7]]], 100, []),
+        ([[[S, 2], [7]], [[3], [S]]], 1, [22]),
+        ([[[S, 2], [7]], [[3], [S]]], 100, [18]),
+    ],
+)
+@pytest.mark.parametrize("compat", [True, False])
+def test_separators_in_clauses_count_as_officially(tmp_path, clauses, distance, pointers, compat):
+    """Answers of infini_gram 2.6.0: a separator belongs to the document before it."""
+    documents = [[1, 2, 3, 4, 5], [1, 2, 3, 9], [2, 3, 4], [7], [1, 2, 3, 4, 5], [5, 1, 1]]
+    folder = naive.write_index(tmp_path / "toy", documents)
+    engine = InfiniGramEngine(index_dir=str(folder), eos_token_id=0, compat=compat)
+    assert engine.count_cnf(clauses, 50_000, distance) == {"count": len(pointers), "approx": False}
+    assert engine.find_cnf(clauses, 50_000, distance)["ptrs_by_shard"] == [pointers]
 
 
 def test_find_cnf_tells_the_places(engine):

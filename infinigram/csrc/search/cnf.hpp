@@ -55,6 +55,11 @@ class CnfSearch {
     if (clauses.size() > kMostClauses) {
       throw BadQuery("a CNF query has at most " + std::to_string(kMostClauses) + " clauses, not " + std::to_string(clauses.size()));
     }
+    for (const Clause<Token>& clause : clauses) {
+      if (std::any_of(clause.begin(), clause.end(), has_separator<Token>)) {
+        throw BadQuery("a term of a CNF query cannot contain the document separator; leave it out");
+      }
+    }
     const ClauseRanges<Token> ranges(engine, clauses);
     std::uint64_t fewest = ~std::uint64_t{0};
     for (std::size_t c = 0; c < clauses.size(); ++c) {

@@ -23,16 +23,18 @@ struct CnfResult {
   std::vector<Hit> hits;  // the leftmost token of each match
 };
 
-// The ranks of every term of every clause, [clause][term][shard]; throws BadQuery for a term with a separator.
+template <typename Token>
+bool has_separator(const std::vector<Token>& term) {
+  return std::find(term.begin(), term.end(), separator<Token>) != term.end();
+}
+
+// The ranks of every term of every clause, [clause][term][shard].
 template <typename Token>
 class ClauseRanges {
  public:
   ClauseRanges(const Engine<Token>& engine, const std::vector<Clause<Token>>& clauses) : ranges_(clauses.size()) {
     for (std::size_t c = 0; c < clauses.size(); ++c) {
       for (std::vector<Token> term : clauses[c]) {
-        if (std::find(term.begin(), term.end(), separator<Token>) != term.end()) {
-          throw BadQuery("a term of a CNF query cannot contain the document separator; leave it out");
-        }
         if (engine.reversed()) std::reverse(term.begin(), term.end());
         ranges_[c].push_back(find_ranges<Token>(engine, term));
       }

@@ -45,8 +45,10 @@ function readQuery() {
   const written = $("query").value;
   const start = $("word").checked ? index.word_start : "";
   const term = (text) => (index.tokenizer ? start + text : text.trim().split(/[\s,]+/).filter(Boolean).map(Number));
-  if (/ (AND|OR) /.test(written)) {
-    return { clauses: written.split(" AND ").map((clause) => clause.split(" OR ").map(term)) };
+  if (/(^|\s)(AND|OR)(\s|$)/.test(written)) {
+    const clauses = written.split(/(?:^|\s)AND(?:\s|$)/).map((clause) => clause.split(/(?:^|\s)OR(?:\s|$)/));
+    if (clauses.flat().some((text) => text.trim() === "")) throw new Trouble("A phrase is missing beside AND or OR; write one on each side.");
+    return { clauses: clauses.map((clause) => clause.map(term)) };
   }
   if (!index.tokenizer) return { ids: term(written) };
   return { text: written === "" ? "" : term(written) };

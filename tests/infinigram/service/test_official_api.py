@@ -104,3 +104,28 @@ def test_official_extras(here):
     assert official(here, "count", query="")["count"] == here.index.tokens
     assert official(here, "count", query_ids=[65535])["count"] == len(tools.texts())
     assert official(here, "prob", query="qqq zzz")["prob"] in (0.0, -1.0)
+
+
+def test_a_field_that_is_null_is_not_given(here):
+    ids = here.index.tokenizer.encode(" the")
+    assert official(here, "ntd", query="the", query_ids=None, max_support=None)["prompt_cnt"] == here.index.count(" the")
+    nothing = dict.fromkeys(("maxnum", "max_disp_len", "max_clause_freq", "max_diff_tokens"))
+    assert len(official(here, "search_docs", query=None, query_ids=ids, **nothing)["documents"]) == 1
+    assert (
+        official(here, "search_docs", query="the AND boils", **nothing)["cnt"]
+        == official(here, "count", query="the AND boils")["count"]
+    )
+    fields = {"query_type": "get_doc_by_rank", "query": "x", "s": 0, "rank": None}
+    missing = here.client.post("/", json={"index": "words", **fields})
+    assert missing.status_code == 400 and "rank" in missing.json()["error"]
+    assert (
+        here.client.post("/", json={"corpus": None, "index": "words", "query_type": "count", "query": "the"}).status_code == 200
+    )
+    assert here.client.post("/", json={"index": "words", "query_type": None, "query": "the"}).status_code == 400
+
+
+def test_separators_in_clauses_are_counted(here):
+    separator, the = 65535, here.index.tokenizer.encode(" the")[0]
+    assert official(here, "count", query_ids=[[[separator]]])["count"] == len(tools.texts())
+    assert official(here, "count", query_ids=[[[separator, the]]])["count"] == here.index.count([separator, the])
+    assert here.client.post("/v1/words/count", json={"clauses": [[[separator]]]}).status_code == 422

@@ -1,9 +1,11 @@
 """The search page in headless Chromium: what a reader would see after the script has run."""
 
 import html
+import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlencode
 
@@ -16,6 +18,8 @@ from limbeck.infinigram.service.app import ServiceConfig, make_app
 from limbeck.infinigram.service.served import IndexSpec
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+NODE = shutil.which("node")
+SCRIPT = Path(__file__).parents[2] / "helpers" / "page_in_node.js"
 in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed, so no page can be rendered")
 
 
@@ -35,6 +39,16 @@ def rendered(here, url=None, **fields):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def scripted(here, *actions, url=None, **fields):
+    """What the page's script shows after some actions, by element id; run in Node with a stand-in for the document."""
+    if NODE is None:
+        pytest.skip("Node is not installed, so the page's script cannot be run")
+    command = [NODE, str(SCRIPT), url or here.url, urlencode(fields), *actions]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return {name: SimpleNamespace(**one) for name, one in json.loads(done.stdout).items()}
 
 
 def part(dom, tag, name):
@@ -105,3 +119,17 @@ def test_a_fault_is_shown_and_keys_are_asked_for(here):
     with tools.running(make_app(ServiceConfig(here.specs, keys=("k",)))) as url:
         dom = rendered(here, url)
         assert "key" in words(part(dom, "form", "key-form")) and "Authorization" in words(part(dom, "p", "alert"))
+
+
+@pytest.mark.parametrize("query", ["boils AND ", "boils AND", " AND boils", "AND boils", "boils AND  OR lamp", "boils OR  "])
+def test_a_missing_phrase_is_no_search_for_a_space(here, query):
+    page = scripted(here, index="words", q=query)
+    assert not page["alert"].hidden and "phrase is missing beside AND or OR" in page["alert"].text and page["found"].hidden
+
+
+def test_clauses_are_read_as_written(here):
+    page = scripted(here, index="words", q="boils AND lamp OR vapour")
+    assert page["count"].text == str(here.index.count_cnf([[" boils"], [" lamp", " vapour"]])[0]) and page["alert"].hidden
+    assert '<mark class="clause-0">' in page["documents"].html and '<mark class="clause-1">' in page["documents"].html
+    word = scripted(here, index="words", q="ANDROID")
+    assert word["alert"].hidden and word["count"].text == "0"
