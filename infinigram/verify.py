@@ -138,5 +138,7 @@ def _check_sums(folder: Path, manifest: dict[str, Any], report: Report) -> None:
     files = {name: entry for shard in manifest["shards"] for name, entry in shard["files"].items()}
     for done, (name, recorded) in enumerate(files.items()):
         report("checksums", done, len(files), "files")
+        if not (folder / name).exists():
+            raise BadIndex(f"{folder / name} is missing, though its manifest lists it; restore it, or rebuild the index")
         if manifests.file_entry(folder / name) != recorded:
             raise BadIndex(f"{folder / name} differs from the checksum in its manifest; restore it, or rebuild the index")

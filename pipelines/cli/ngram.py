@@ -302,7 +302,7 @@ def trace(
     options: dict[str, Any] = {"max_count": max_count, "min_tokens": min_tokens}
     options |= {"spans_per_token": None} if all_spans else {}
     found = ngram_show.trace(served, ngram_show.query_of(served, ngram_show.read_text(text, file), ids, False, False), options)
-    ngram_show.answer(found, ngram_show.trace_words(found), as_json)
+    ngram_show.answer(found, ngram_show.trace_words(found, max_count), as_json)
 
 
 @app.command()

@@ -247,9 +247,12 @@ def score_words(found: models.ScoreAnswer) -> str:
     return "\n".join(lines)
 
 
-def trace_words(found: models.TraceAnswer) -> str:
-    """Spans, each with its documents."""
-    lines = [f"{counted(len(found.spans), 'matching span')} in {counted(len(found.ids), 'token')}"]
+def trace_words(found: models.TraceAnswer, max_count: int) -> str:
+    """Spans, each with its documents; `max_count`: spans that occur more often were left out."""
+    lines = [
+        f"{counted(len(found.spans), 'matching span')} in {counted(len(found.ids), 'token')}; spans that occur more than "
+        f"{counted(max_count, 'time')} are left out (--max-count)"
+    ]
     for span in found.spans:
         numbers = ", ".join(str(one.document.number) for one in span.documents)
         text = json.dumps(span.text, ensure_ascii=False) if span.text else " ".join(map(str, found.ids[span.begin : span.end]))

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from limbeck.corpus.errors import LimbeckError
 from limbeck.infinigram.build import Settings, build
 from limbeck.infinigram.errors import BadIndex
 from limbeck.infinigram.maintain import append, compact, remove, removed_documents
@@ -141,6 +142,19 @@ def test_remove_keeps_what_was_taken_down_as_an_index(tmp_path: Path) -> None:
         with pytest.raises(BadIndex, match=f"no document {wrong}; its documents are 0 to 6"):
             remove(index, [wrong])
     assert remove(index, []) == 4
+
+
+def test_every_file_of_an_index_that_is_missing_is_one_sentence(tmp_path: Path) -> None:
+    index = made(tmp_path, DOCUMENTS, shards=2)
+    names = [path.name for path in index.iterdir() if path.is_file() and path.name not in ("limbeck.json", "manifest.json")]
+    assert any(name.startswith("keys64") for name in names), names
+    for name in names:
+        content = (index / name).read_bytes()
+        (index / name).unlink()
+        with pytest.raises(LimbeckError):
+            verify(index)
+        (index / name).write_bytes(content)
+    assert verify(index).documents == len(DOCUMENTS)
 
 
 def test_remove_is_all_or_nothing_at_every_kill(tmp_path: Path) -> None:
