@@ -165,6 +165,8 @@ def refuse_other_run(folder: RunFolder, stages: "Stages") -> dict[str, Any] | No
     begun = [name for name in lock["stages"] if _begun(folder, name)]
     if done(folder.path / "evaluation") is None:
         _refuse_other_versions(folder, before, lock, begun)
+    elif _measures_more(before, lock):
+        begun = [name for name in begun if name not in ("scores", "decisions")]  # finished with what its version measured
     recorded = stages.with_defaults(before["stages"])
     for name in begun:
         inputs = lock["stages"][name]
@@ -175,6 +177,12 @@ def refuse_other_run(folder: RunFolder, stages: "Stages") -> dict[str, Any] | No
                 f"{folder.recipe_file}, or choose another --out for this one"
             )
     return before
+
+
+def _measures_more(before: Mapping[str, Any], lock: Mapping[str, Any]) -> bool:
+    """Whether a filter has other semantics now than when the run was started."""
+    recorded = before.get("semantics", {}).get("scores", {})
+    return any(number != recorded.get(kind, 1) for kind, number in lock["semantics"]["scores"].items())
 
 
 def _refuse_other_versions(folder: RunFolder, before: Mapping[str, Any], lock: Mapping[str, Any], begun: Sequence[str]) -> None:

@@ -165,7 +165,15 @@ def recorded_recipe(folder: RunFolder) -> Recipe:
     data, known = dict(lock["recipe"]), GeneratorConfig.kinds
     if data["generator"]["kind"] not in known:  # a user-defined object, which only drawing needs: `rows` is recorded
         data["generator"] = {"kind": GeneratorConfig.default_kind}
+    data["filters"] = [_with_bounds_of_then(section) for section in data["filters"]]
     return recipes.validate(data, str(folder.lock_file))
+
+
+def _with_bounds_of_then(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded filter without the bounds that its version did not have: their columns were not measured."""
+    kind = FilterConfig.kinds.get(section["kind"])
+    limits = kind.limit_fields() if kind is not None and issubclass(kind, FilterConfig) else []
+    return {**section, **{key: None for key in limits if key not in section}}
 
 
 def compare(whatif: WhatIf, after: Selection, examples: int) -> dict[str, Any]:

@@ -9,12 +9,22 @@ import pytest
 from helpers.tiny_run import recipe
 from limbeck.corpus.errors import LimbeckError
 from limbeck.filters.contract import Bound
+from limbeck.filters.models.pmi import PmiConfig
 from limbeck.filters.own import own_filter, own_set_filter
+from limbeck.filters.sets.duplicates import DuplicatesConfig
+from limbeck.filters.text.heuristics import HeuristicsConfig
 from limbeck.filters.text.length import LengthConfig
 from limbeck.generators.summaries import SummariesConfig
 from limbeck.pipelines.recipe import Recipe, validate
 from limbeck.pipelines.runs.folder import RunFolder, open_run
 from limbeck.pipelines.runs.stages import Stages, stages_of
+
+
+@pytest.fixture(autouse=True)
+def unchanged_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kinds of the tiny recipe as if their results had never changed."""
+    for kind in (DuplicatesConfig, HeuristicsConfig, LengthConfig, PmiConfig):
+        monkeypatch.setattr(kind, "semantics", 1)
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +169,18 @@ def test_other_semantics_refuse_an_unfinished_run_alone(
         open_run(unfinished, stages(tiny(home)), {}, "")
     open_run(finished, stages(tiny(home)), {}, "")
     assert "2" not in str(json.loads(finished.lock_file.read_text())["semantics"])  # the old record is kept
+
+
+def test_a_finished_run_of_other_semantics_and_fewer_bounds_is_opened(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version that measures more has one bound more; what the finished run applied stays recorded."""
+    finished = begun(home, tmp_path, tiny(home), finished=True)
+    edit(finished, lambda lock: lock["stages"]["decisions"]["bounds"]["heuristics"].pop())
+    monkeypatch.setattr(HeuristicsConfig, "semantics", 2)
+    open_run(finished, stages(tiny(home)), {}, "")
+    with pytest.raises(LimbeckError, match=r"stage 'student' differs \(epochs: 1 in the folder, 2 in this recipe\)"):
+        open_run(finished, stages(tiny(home, student={**recipe(home)["student"], "epochs": 2})), {}, "")
 
 
 def test_nothing_is_refused_before_the_stage_has_begun(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
