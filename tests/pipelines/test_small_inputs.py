@@ -51,8 +51,9 @@ def test_splits_of_few_documents(tmp_path: Path, ray_address: str, split: dict[s
     assert ("The control mismatched was not measured" in page) == (split["test"] == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("count", [pytest.param(10, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [10, 5, 3])
 def test_a_folder_of_a_few_texts(tmp_path: Path, ray_address: str, count: int) -> None:
     write_texts(tmp_path / "texts", count)
     split = {"train": 0.6, "dev": 0.2, "test": 0.2}
