@@ -16,6 +16,13 @@ KEEP_ALL: dict[str, Any] = {
 }
 
 
+def named(value: Any) -> str:
+    """A parameter's name, the same in every process: the text of a set has no order, and processes that collect other names stop."""
+    if isinstance(value, set):
+        return "-".join(sorted(value)) or "none"
+    return str(value)
+
+
 def run_with(home: Path, address: str, sources: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """The report of a run that must end well."""
     recipe = write_recipe(home, **{**KEEP_ALL, **changes}, sources={"max_source_tokens": 200, **sources})
@@ -35,7 +42,7 @@ def run_with(home: Path, address: str, sources: dict[str, Any], **changes: Any) 
         pytest.param({"train": 1, "dev": 1, "test": 1}, {"first-sentence", "document"}, marks=pytest.mark.slow),
         pytest.param({"train": 1, "dev": 0, "test": 0}, set(), marks=pytest.mark.slow),
     ],
-    ids=str,
+    ids=named,
 )
 def test_splits_of_few_documents(tmp_path: Path, ray_address: str, split: dict[str, int], controls: set[str]) -> None:
     documents = write_documents(tmp_path / "documents.jsonl", sum(split.values()))
