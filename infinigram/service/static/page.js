@@ -3,7 +3,9 @@
 
 const $ = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat("en-GB");
-const state = { indexes: [], search: 0, trace: 0, query: null, next: null, documents: null };
+const state = { indexes: [], search: 0, trace: 0, query: null, next: null, nextRoute: "next", documents: null };
+const MAX_TERMS = 4; // in a clause
+const WHOLE_TOKENS = 10_000; // the most that a service returns of a document
 
 class Trouble extends Error {}
 
@@ -43,19 +45,38 @@ const visible = (text) => text.replaceAll("\n", "⏎").replaceAll("\t", "⇥") |
 function readQuery() {
   const index = current();
   const written = $("query").value;
+  const anyCase = $("case").checked && index.tokenizer;
   const start = $("word").checked ? index.word_start : "";
   const term = (text) => (index.tokenizer ? start + text : text.trim().split(/[\s,]+/).filter(Boolean).map(Number));
   if (/(^|\s)(AND|OR)(\s|$)/.test(written)) {
     const clauses = written.split(/(?:^|\s)AND(?:\s|$)/).map((clause) => clause.split(/(?:^|\s)OR(?:\s|$)/));
     if (clauses.flat().some((text) => text.trim() === "")) throw new Trouble("A phrase is missing beside AND or OR; write one on each side.");
-    return { clauses: clauses.map((clause) => clause.map(term)) };
+    return { clauses: clauses.map((clause) => (anyCase ? spellings(clause) : clause).map(term)) };
   }
   if (!index.tokenizer) return { ids: term(written) };
+  if (anyCase && written !== "") return { clauses: [spellings([written]).map(term)] };
   return { text: written === "" ? "" : term(written) };
 }
 
+// The phrases as written, in small letters, with a capital at the start, with one on each word, and in capitals. A service takes four
+// terms in a clause, so the last spellings are left out where there are more.
+function spellings(phrases) {
+  const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+  const ways = [(text) => text, (text) => text.toLowerCase(), (text) => capital(text.toLowerCase()), (text) => text.toUpperCase(),
+    (text) => text.toLowerCase().split(" ").map(capital).join(" ")];
+  const all = [...new Set(ways.flatMap((way) => phrases.map(way)))];
+  if (phrases.length > MAX_TERMS) return phrases; // the service says what is wrong
+  return all.slice(0, MAX_TERMS);
+}
+
 // Clauses may be up to 100 tokens apart, so longer windows of their documents are shown.
-const shown = () => ({ limit: 5, max_tokens: state.query.clauses ? 260 : 160 });
+const shown = () => ({ limit: 5, max_tokens: state.query.clauses ? 260 : 160, distinct_documents: true });
+
+// Every term of a query, to show its tokens.
+function terms(query) {
+  if (query.clauses) return query.clauses.flat().map((term) => (typeof term === "string" ? { text: term } : { ids: term }));
+  return $("query").value ? [query] : [];
+}
 
 async function search() {
   const turn = ++state.search;
@@ -65,22 +86,25 @@ async function search() {
   try {
     state.query = readQuery();
     const plain = state.query.clauses === undefined;
-    const [count, next, documents, tokens] = await Promise.all([
+    const [count, next, documents, ...tokens] = await Promise.all([
       ask(route("count"), state.query),
-      plain ? ask(route("next"), { ...state.query, limit: 20 }) : null,
+      plain ? follow() : null,
       ask(route("search"), { ...state.query, ...shown() }),
-      plain && $("query").value ? ask(route("score"), state.query) : null,
+      ...terms(state.query).map((term) => ask(route("score"), term)),
     ]);
     if (turn !== state.search) return;
     showCount(count);
     showTokens(tokens);
     $("next").replaceChildren();
     $("next-part").hidden = !plain;
-    if (next) showNext(next);
+    if (next) {
+      noteNext(next, tokens[0]);
+      showNext(next);
+    }
     $("documents").replaceChildren();
     showDocuments(documents);
     $("found").hidden = false;
-    remember({ q: $("query").value });
+    remember({ q: $("query").value, ...($("case").checked ? { case: "any" } : {}) });
   } catch (trouble) {
     $("found").hidden = true;
     say(trouble);
@@ -89,24 +113,46 @@ async function search() {
   }
 }
 
+// What follows the query; if the query does not occur, what follows its longest end that does.
+async function follow() {
+  state.nextRoute = "next";
+  const next = await ask(route("next"), { ...state.query, limit: 20 });
+  if (next.prompt_count > 0) return next;
+  state.nextRoute = "infgram_next";
+  return ask(route("infgram_next"), { ...state.query, limit: 20 });
+}
+
+function noteNext(next, scores) {
+  const exact = next.distinct ? `${number.format(next.distinct)} distinct tokens, exact counts` : "Nothing follows it in this index.";
+  if (state.nextRoute === "next") {
+    $("next-note").textContent = exact;
+    return;
+  }
+  const end = next.suffix_tokens;
+  const last = current().tokenizer ? `“${visible(scores.tokens.slice(-end).join(""))}”` : scores.ids.slice(-end).join(" ");
+  const known = `after its longest end that does, ${last} (${number.format(end)} ${end === 1 ? "token" : "tokens"}, ${number.format(next.prompt_count)} ${times(next.prompt_count)}): ${exact}`;
+  $("next-note").textContent = end ? `The whole phrase does not occur; ${known}` : `No end of it occurs; all tokens of the index: ${exact}`;
+}
+
 function showCount({ count, approximate }) {
   $("count").textContent = (approximate ? "about " : "") + number.format(count);
   $("count-unit").textContent = $("query").value ? times(count) : "tokens in total";
 }
 
-function showTokens(scores) {
+function showTokens(terms) {
   $("tokens").replaceChildren();
-  if (!scores) return;
-  scores.tokens.forEach((token, at) => {
-    const p = scores.probabilities[at];
-    const title = `token ${scores.ids[at]}; ∞-gram probability ${p === null ? "unknown" : p.toPrecision(3)}, after ${scores.suffix_tokens[at]} tokens`;
-    $("tokens").append(element("span", { title, textContent: visible(token) || String(scores.ids[at]) }));
+  terms.forEach((scores, place) => {
+    if (place) $("tokens").append(element("span", { className: "between", textContent: "·" }));
+    scores.tokens.forEach((token, at) => {
+      const p = scores.probabilities[at];
+      const title = `token ${scores.ids[at]}; ∞-gram probability ${p === null ? "unknown" : p.toPrecision(3)}, after ${scores.suffix_tokens[at]} tokens`;
+      $("tokens").append(element("span", { title, textContent: visible(token) || String(scores.ids[at]) }));
+    });
   });
 }
 
 function showNext(next) {
   state.next = next.next_cursor;
-  $("next-note").textContent = next.distinct ? `${number.format(next.distinct)} distinct tokens, exact counts` : "Nothing follows it in this index.";
   for (const token of next.tokens) {
     const bar = element("div", { className: "bar" });
     bar.style.width = `${100 * token.probability}%`;
@@ -130,7 +176,9 @@ function extend(token) {
 function showDocuments(found) {
   state.documents = found.next_cursor;
   const shown = $("documents").children.length + found.documents.length;
-  $("documents-note").textContent = found.count ? `${number.format(shown)} of ${number.format(found.count)} occurrences, sampled at random` : "None.";
+  const drawn = found.next_cursor ? "drawn at random, each once" : "each once";
+  const where = `${number.format(found.count)} ${found.count === 1 ? "occurrence" : "occurrences"}`;
+  $("documents-note").textContent = found.count ? `${number.format(shown)} ${shown === 1 ? "document" : "documents"} from ${where}, ${drawn}` : "None.";
   for (const one of found.documents) $("documents").append(card(one));
   $("documents-more").hidden = !found.next_cursor;
 }
@@ -152,6 +200,7 @@ function card(one, relevance) {
   }
   if (one.begin + one.ids.length < one.tokens) text.append(" …");
   const item = element("li", {}, element("h3", { textContent: title }), text);
+  if (one.ids.length < one.tokens) item.append(wholeButton(one, text));
   if (one.metadata) {
     const details = element("details", {}, element("summary", { textContent: "metadata" }));
     details.append(element("pre", { textContent: JSON.stringify(one.metadata, null, 2) }));
@@ -159,6 +208,20 @@ function card(one, relevance) {
   }
   if (marked) requestAnimationFrame(() => (text.scrollTop = Math.max(0, marked.offsetTop - text.offsetTop - 120)));
   return item;
+}
+
+// Replaces a window by its document.
+function wholeButton(one, text) {
+  const part = one.tokens > WHOLE_TOKENS;
+  const button = element("button", { type: "button", className: "more", textContent: part ? `First ${number.format(WHOLE_TOKENS)} tokens` : "Whole document" });
+  button.addEventListener("click", () =>
+    more(button, "documents", { numbers: [one.number], max_tokens: WHOLE_TOKENS }, ({ documents: [whole] }) => {
+      text.replaceChildren(current().tokenizer ? whole.spans.map(([piece]) => piece).join("") : whole.ids.join(" "), part ? " …" : "");
+      text.scrollTop = 0;
+      button.remove();
+      text.focus();
+    }));
+  return button;
 }
 
 async function more(button, path, body, show) {
@@ -256,6 +319,7 @@ function showIndex() {
   const text = index.tokenizer ? "" : "; it has no tokenizer, so queries are token ids";
   $("facts").textContent = `${number.format(index.tokens)} tokens in ${number.format(index.documents)} documents${text}`;
   $("word-line").hidden = !index.word_start;
+  $("case-line").hidden = !index.tokenizer;
 }
 
 async function start() {
@@ -276,6 +340,7 @@ async function start() {
     trace();
   } else if (wanted.has("q")) {
     $("query").value = wanted.get("q");
+    $("case").checked = wanted.get("case") === "any";
     search();
   } else {
     $("query").focus();
@@ -294,7 +359,7 @@ $("key-form").addEventListener("submit", (event) => {
   sessionStorage.setItem("key", $("key").value);
   start();
 });
-$("next-more").addEventListener("click", () => more($("next-more"), "next", { ...state.query, limit: 40, cursor: state.next }, showNext));
+$("next-more").addEventListener("click", () => more($("next-more"), state.nextRoute, { ...state.query, limit: 40, cursor: state.next }, showNext));
 $("documents-more").addEventListener("click", () =>
   more($("documents-more"), "search", { ...state.query, ...shown(), cursor: state.documents }, showDocuments));
 for (const name of ["search", "trace"]) {

@@ -133,3 +133,44 @@ def test_clauses_are_read_as_written(here):
     assert '<mark class="clause-0">' in page["documents"].html and '<mark class="clause-1">' in page["documents"].html
     word = scripted(here, index="words", q="ANDROID")
     assert word["alert"].hidden and word["count"].text == "0"
+
+
+def test_an_unseen_phrase_shows_what_follows_its_longest_end(here):
+    known = "boils slowly while the vapour rises"
+    page = scripted(here, index="words", q=f"zebra {known}")
+    note = page["next-note"].text
+    ids = here.index.tokenizer.encode(f" zebra {known}")
+    longest = here.index.infgram_next_tokens(ids)
+    assert page["count"].text == "0" and "The whole phrase does not occur" in note
+    assert f"{longest.suffix_tokens} tokens" in note and known in note, note
+    assert f"{len(longest.ids)} distinct tokens" in note and "<li>" in page["next"].html
+
+
+def test_a_whole_document_replaces_its_window(here):
+    def shown(*actions):
+        page = scripted(here, *actions, index="bytes", q="still")
+        return [html.unescape(text) for text in re.findall(r"<pre>(.*?)</pre>", page["documents"].html, re.S)]
+
+    long = {text for text in tools.texts() if len(text.encode()) > 160}
+    assert not long & set(shown()) and len(long & set(shown("click:Whole document"))) == 1
+
+
+def test_a_document_is_shown_once(here):
+    page = scripted(here, "click:documents-more", "click:documents-more", index="words", q="the")
+    numbers = re.findall(r"document (\d+) ·", page["documents"].text)
+    assert len(numbers) > 10 and len(numbers) == len(set(numbers))
+    assert f"{len(numbers)} documents from {here.index.count(' the'):,} occurrences" in page["documents-note"].text
+
+
+def test_tokens_of_every_term_of_clauses(here):
+    page = scripted(here, index="words", q="boils AND lamp OR vapour")
+    assert re.sub(r"\s", "", page["tokens"].text) == "boils·lamp·vapour"
+
+
+def test_any_case_counts_every_spelling(here):
+    assert here.index.count(" The STILL") == here.index.count(" THE STILL") == 0
+    page = scripted(here, index="words", q="THE Still", case="any")
+    assert page["count"].text == f"{here.index.count(' the still'):,}" != "0" and page["next-part"].hidden
+    assert '<mark class="clause-0"> the still</mark>' in page["documents"].html
+    as_written = scripted(here, index="words", q="THE Still")
+    assert as_written["count"].text == "0"
