@@ -17,7 +17,7 @@ KEEP_ALL: dict[str, Any] = {
 
 
 def named(value: Any) -> str:
-    """A parameter's name, the same in every process: the text of a set has no order, and processes that collect other names stop."""
+    """A parameter's name, the same in every process (the text of a set is not), or several processes cannot share the tests."""
     if isinstance(value, set):
         return "-".join(sorted(value)) or "none"
     return str(value)

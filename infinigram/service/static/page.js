@@ -123,7 +123,7 @@ async function follow() {
 }
 
 function noteNext(next, scores) {
-  const exact = next.distinct ? `${number.format(next.distinct)} distinct tokens, exact counts` : "Nothing follows it in this index.";
+  const exact = next.distinct ? `${number.format(next.distinct)} distinct ${next.distinct === 1 ? "token" : "tokens"}, exact counts` : "Nothing follows it in this index.";
   if (state.nextRoute === "next") {
     $("next-note").textContent = exact;
     return;

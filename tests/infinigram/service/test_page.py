@@ -143,7 +143,7 @@ def test_an_unseen_phrase_shows_what_follows_its_longest_end(here):
     longest = here.index.infgram_next_tokens(ids)
     assert page["count"].text == "0" and "The whole phrase does not occur" in note
     assert f"{longest.suffix_tokens} tokens" in note and known in note, note
-    assert f"{len(longest.ids)} distinct tokens" in note and "<li>" in page["next"].html
+    assert f"{len(longest.ids)} distinct token" in note and "<li>" in page["next"].html
 
 
 def test_a_whole_document_replaces_its_window(here):
