@@ -39,7 +39,8 @@ from limbeck.cluster.engines.protocol import Engine, Pair
 from limbeck.cluster.engines.scoring_models.masked import Infill, MaskedConfig, MaskedModel
 from limbeck.corpus.schemas import SCORED_INPUT, SOURCES
 from limbeck.corpus.sentences import split_sentences
-from limbeck.corpus.sources import PackagesSources, read_sources
+from limbeck.corpus.source_kinds import PackagesSources
+from limbeck.corpus.sources import read_sources
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.filters.models.masked_pmi import TERMS as MASKED_TERMS
 from limbeck.filters.models.masked_pmi import MaskedPmiFilter

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.readers import RawRow, text_row
-from limbeck.corpus.tables import parquet_rows
+from limbeck.corpus.tables import Table, parquet_rows, plain
 
 KEPT = ("prompt", "completion", "messages", "instruction", "input", "output", "document", "reference", "facts")
 """The columns of a dataset that go into the record; ids and scores belong to the earlier run."""
@@ -27,7 +27,7 @@ def read_run(run: str, number: int | Literal["last"], selection: str | None) -> 
     if not files:
         raise LimbeckError(f"{folder} has no Parquet file in data/; resume that run with `limbeck run` to create it")
     for file in files:
-        for row in parquet_rows(file, f"{where}/{file.name}"):
+        for row in map(plain, parquet_rows(file, f"{where}/{file.name}", Table(str(file)))):
             if row.reason is not None:
                 yield RawRow(row.origin, "", reason=row.reason)
             elif "prompt" not in row.record or "output" not in row.record:

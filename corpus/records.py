@@ -9,8 +9,8 @@ from typing import Any
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.markup.cleaning import clean_text
-from limbeck.corpus.readers import RawRow, missing_column, text_row
-from limbeck.corpus.tables import Table
+from limbeck.corpus.readers import RawRow, text_row
+from limbeck.corpus.tables import Table, plain
 
 VARY = "vary"
 """The key of a record that holds what `vary` drew."""
@@ -84,21 +84,16 @@ def _rows(
 ) -> Iterator[RawRow]:
     """Make an input row of each table row; raises LimbeckError if all rows of a table lack a needed column and `alternatives`."""
     for table in tables:
-        names: set[str] = set()
-        for row in table.rows:
+        for row in map(plain, table.rows_with(needed, alternatives)):
             if row.reason is not None:
                 yield RawRow(row.origin, "", reason=row.reason)
                 continue
-            names.update(row.record)
             if VARY in row.record:
                 raise LimbeckError(f"{table.where} has a column {VARY!r}, a name reserved for drawn values; rename the column")
             try:
                 yield make(row.origin, row.record)
             except _Unfit as unfit:
                 yield RawRow(row.origin, "", reason=str(unfit), record=row.record)
-        for column in needed:
-            if names and column not in names and not names.intersection(alternatives):
-                raise missing_column(table.where, column, names)
 
 
 def _seed(origin: str, record: Mapping[str, Any]) -> RawRow:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.inputs import InputFile, format_by_name, format_of, text_of
 from limbeck.corpus.markup.cleaning import clean_text
-from limbeck.corpus.readers import read_jsonl
-
-_JSONL = (".jsonl", ".ndjson")
+from limbeck.corpus.readers import read_documents
+from limbeck.corpus.tables import TABLES, open_table
 
 
 def pool_problems(paths: Sequence[str]) -> list[str]:
@@ -17,13 +17,14 @@ def pool_problems(paths: Sequence[str]) -> list[str]:
         file = Path(path).expanduser()
         if not file.is_file():
             problems.append(f"no such pool file: {path}; correct the path (it is relative to the folder you run in)")
-        elif file.suffix.lower() not in (*_JSONL, ".txt"):
-            problems.append(f"the pool file {path} is neither .txt (one text per line) nor .jsonl; convert or rename it")
+        elif format_by_name(file) is None:
+            known = ", ".join(TABLES)
+            problems.append(f"the pool file {path} is neither .txt (one text per line) nor {known}; convert or rename it")
     return problems
 
 
 def read_pool(paths: Sequence[str], column: str) -> list[tuple[str, str]]:
-    """The (`file:line`, text) of every line of .txt files and of every `column` of .jsonl files; blank lines are skipped.
+    """The (`file:line`, text) of every line of text files and of every `column` of tables; blank lines are skipped.
 
     Raises LimbeckError if a file is missing or of another kind, or a line holds no text.
     """
@@ -33,16 +34,17 @@ def read_pool(paths: Sequence[str], column: str) -> list[tuple[str, str]]:
 
 
 def _read(file: Path, column: str) -> Iterator[tuple[str, str]]:
-    if file.suffix.lower() in _JSONL:
-        for row in list(read_jsonl(str(file), column, None)):  # read to the end first, so that the error lists the columns
+    form = format_of(file, "text")
+    if form != "text":
+        table = open_table(InputFile(file, file.name), form, columns=[column])
+        for row in list(read_documents([table], column, None)):  # read to the end first, so that the error lists the columns
             if row.reason is not None:
                 raise LimbeckError(f"{row.origin} of the pool file {file}: {row.reason}; fix or delete the line")
             yield row.origin, row.text
         return
-    try:
-        lines = file.read_text("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise LimbeckError(f"the pool file {file} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
-    for number, line in enumerate(lines, 1):
+    content, reason = text_of(file)
+    if reason is not None:
+        raise LimbeckError(f"the pool file {file} is {reason}; convert it")
+    for number, line in enumerate(content.split("\n"), 1):
         if text := clean_text(line):
             yield f"{file.name}:{number}", text

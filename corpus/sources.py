@@ -5,276 +5,42 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal, assert_never
+from typing import Any, assert_never
 
 import pyarrow as pa
-from pydantic import Field, model_validator
 
-from limbeck.corpus.config import Config
 from limbeck.corpus.earlier_runs import read_run
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.packages import read_packages
-from limbeck.corpus.readers import RawRow, read_huggingface, read_jsonl, read_parquet, read_text, reason_without_details
+from limbeck.corpus.readers import RawRow, read_documents, read_text, reason_without_details
 from limbeck.corpus.records import VARY, read_conversations, read_labelled, read_seeds
 from limbeck.corpus.salience import document_frequencies, salient_spans
 from limbeck.corpus.schemas import SOURCES
 from limbeck.corpus.seeds import derive_id, derive_seed
 from limbeck.corpus.sentences import cut
-from limbeck.corpus.split import NEAR_DUPLICATE_THRESHOLD, SPLITS, Split, assign_splits, near_duplicate_groups
-from limbeck.corpus.tables import SUFFIXES, Delimited, Table, open_dataset, open_tables
+from limbeck.corpus.source_kinds import (
+    AnySources,
+    ConversationSources,
+    CsvSources,
+    DrawSources,
+    HuggingFaceSources,
+    JsonlSources,
+    LabelledSources,
+    PackagesSources,
+    ParquetSources,
+    RunSources,
+    SeedSources,
+    Sources,
+    SourcesConfig,
+    TextSources,
+    TextualSources,
+)
+from limbeck.corpus.split import assign_splits, near_duplicate_groups
 from limbeck.corpus.tokenizer import Tokenizer
-from limbeck.corpus.vary import Vary, drawing
+from limbeck.corpus.vary import drawing
 
 FOLLOWING_TOKENS = 50
 """Maximum length of the text kept after a cut, which a summary of the part before it should help to predict."""
-
-
-class AnySources(Config):
-    """Fields of every kind of source."""
-
-    rows_are: ClassVar[str] = "documents"
-    split: Split = Split()
-    vary: Vary | None = Field(
-        None,
-        exclude_if=lambda vary: vary is None,  # the recorded sources of older runs have no such key
-        description="name: values of which each source draws one by seed, for use in prompts",
-    )
-
-    @property
-    def where(self) -> str:
-        """The name of the input in messages."""
-        raise NotImplementedError
-
-    @property
-    def max_document_tokens(self) -> int | None:
-        """The maximum length of a document; None: unlimited."""
-        raise NotImplementedError
-
-
-class Sources(AnySources):
-    """Fields of every kind of source that may have documents."""
-
-    max_documents: int | None = Field(None, ge=1, description="use at most this many, drawn by seed; null: all")
-    max_source_tokens: int | None = Field(512, ge=1, description="cut at a sentence end within this many; null: never")
-    min_source_tokens: int = Field(1, ge=1, description="reject a document with fewer tokens than this")
-    near_duplicate_threshold: float = Field(
-        NEAR_DUPLICATE_THRESHOLD,
-        ge=0.1,
-        le=1,
-        description="documents at least this similar (Jaccard similarity of word pairs) share a split",
-    )
-    salient_fraction: float = Field(0.25, gt=0, le=1, description="the share of a document's words that counts as salient")
-
-    @model_validator(mode="after")
-    def _check_tokens(self) -> "Sources":
-        if self.max_source_tokens is not None and self.min_source_tokens > self.max_source_tokens:
-            raise ValueError(f"min_source_tokens {self.min_source_tokens} exceeds max_source_tokens {self.max_source_tokens}")
-        return self
-
-    @property
-    def max_document_tokens(self) -> int | None:
-        """The length at which documents are cut."""
-        return self.max_source_tokens
-
-
-class FileSources(Sources):
-    """Sources from files."""
-
-    path: str
-
-    @property
-    def where(self) -> str:
-        """The path."""
-        return self.path
-
-
-class TextSources(FileSources):
-    """Text files, one document each."""
-
-    kind: Literal["text"]
-    path: str = Field(description="a file, a folder (its *.txt, at any depth) or a glob")
-
-
-class JsonlSources(FileSources):
-    """JSON Lines files, one document per line."""
-
-    kind: Literal["jsonl"]
-    path: str = Field(description="a file, a folder (its *.jsonl and *.ndjson) or a glob")
-    document_column: str = "text"
-    reference_column: str | None = None
-
-
-class ParquetSources(FileSources):
-    """Parquet files, one document per row."""
-
-    kind: Literal["parquet"]
-    path: str = Field(description="a file, a folder (its *.parquet) or a glob")
-    document_column: str = "text"
-    reference_column: str | None = None
-
-
-class HuggingFaceSources(Sources):
-    """A Hugging Face dataset, one document per row."""
-
-    kind: Literal["huggingface"]
-    dataset: str = Field(description="an id, or a local folder")
-    name: str | None = Field(None, description="the dataset's configuration, if it has several")
-    dataset_split: str = "train"
-    document_column: str = "text"
-    reference_column: str | None = None
-
-    @property
-    def where(self) -> str:
-        """The dataset."""
-        return self.dataset
-
-
-class PackagesSources(Sources):
-    """The long descriptions of the installed Python distributions, with their summaries as references."""
-
-    kind: Literal["installed-packages"]
-    min_source_tokens: int = Field(40, ge=1, description="reject a document with fewer tokens than this")
-
-    @property
-    def where(self) -> str:
-        """The kind, since there is only one environment."""
-        return self.kind
-
-
-class TableSources(Sources):
-    """Sources from a table with all its columns: files, or a Hugging Face dataset."""
-
-    path: str | None = Field(None, description=f"a file, a folder or a glob of {', '.join(SUFFIXES)}")
-    dataset: str | None = Field(None, description="in place of path: the id of a Hugging Face dataset, or a local folder")
-    name: str | None = Field(None, description="the dataset's configuration, if it has several")
-    dataset_split: str = "train"
-    delimiter: str | None = Field(
-        None, pattern=r'^[^\r\n"]$', description="between the cells of CSV and TSV; null: by the suffix"
-    )
-    quote: str | None = Field('"', pattern=r"^[^\r\n]$", description="around cells of CSV and TSV; null: cells are not quoted")
-
-    @model_validator(mode="after")
-    def _check_input(self) -> "TableSources":
-        if (self.path is None) == (self.dataset is None):
-            raise ValueError("the rows come from either path or dataset; set one of them")
-        return self
-
-    @property
-    def where(self) -> str:
-        """The path or dataset."""
-        return str(self.path if self.dataset is None else self.dataset)
-
-    def tables(self) -> Iterator[Table]:
-        """Open the input; raises LimbeckError if it is missing."""
-        if self.dataset is not None:
-            return open_dataset(self.dataset, self.name, self.dataset_split)
-        return open_tables(str(self.path), Delimited(self.delimiter, self.quote))
-
-
-class TaskSources(TableSources):
-    """Texts written by users: short, so at the documents' threshold all would be near-duplicates of one another."""
-
-    near_duplicate_threshold: float = Field(
-        0.5, ge=0.1, le=1, description="texts at least this similar (Jaccard similarity of word pairs) share a split"
-    )
-
-
-class SeedSources(TaskSources):
-    """Seed tasks: `instruction`, optionally `input` and `output`, or Self-Instruct's `instances`; all columns are kept."""
-
-    kind: Literal["seeds"]
-    rows_are: ClassVar[str] = "tasks"
-
-
-class LabelledSources(TableSources):
-    """Table rows with all their columns, with or without a document."""
-
-    kind: Literal["labelled"]
-    rows_are: ClassVar[str] = "rows"
-    document_column: str | None = Field(None, description="null: the rows have no document")
-    reference_column: str | None = Field(None, description="a known answer, such as the label")
-
-    @property
-    def max_document_tokens(self) -> int | None:
-        """The length at which documents are cut, if there are any."""
-        return self.max_source_tokens if self.document_column is not None else 0
-
-
-class ConversationSources(TaskSources):
-    """Conversations (ShareGPT's {from, value} or {role, content}); the first user turn is the document."""
-
-    kind: Literal["conversations"]
-    rows_are: ClassVar[str] = "conversations"
-    column: str | None = Field(None, description="where the turns are; null: messages, conversations or conversation")
-
-
-class RunSources(Sources):
-    """The dataset of an earlier run, or a selection of it."""
-
-    kind: Literal["run"]
-    rows_are: ClassVar[str] = "rows"
-    run: str = Field(description="a run folder")
-    round: Annotated[int, Field(ge=0)] | Literal["last"] = Field("last", description="last: the last one that has a dataset")
-    selection: str | None = Field(None, description="the name given to `limbeck filter --apply`; null: the dataset itself")
-
-    @property
-    def where(self) -> str:
-        """The run."""
-        return f"the run {self.run}"
-
-
-class DrawSources(AnySources):
-    """Sources without any text, for generators that invent their inputs."""
-
-    kind: Literal["draws"]
-    rows_are: ClassVar[str] = "draws"
-    count: int = Field(ge=1, description="number of sources")
-
-    @model_validator(mode="after")
-    def _check_count(self) -> "DrawSources":
-        wanted = [name for name in SPLITS if getattr(self.split, name)]
-        asked = sum(share if isinstance(share, int) else 0 for share in (self.split.train, self.split.dev, self.split.test))
-        if self.count < max(asked, len(wanted)):
-            short = f"the split needs {asked}" if asked else f"{', '.join(wanted)} need at least one each"
-            raise ValueError(f"count is {self.count}, but {short}; raise count, or set a split to 0")
-        return self
-
-    @property
-    def where(self) -> str:
-        """The kind."""
-        return self.kind
-
-    @property
-    def max_document_tokens(self) -> int:
-        """0: there are no documents."""
-        return 0
-
-
-SourcesConfig = Annotated[
-    TextSources
-    | JsonlSources
-    | ParquetSources
-    | HuggingFaceSources
-    | PackagesSources
-    | SeedSources
-    | DrawSources
-    | LabelledSources
-    | ConversationSources
-    | RunSources,
-    Field(discriminator="kind"),
-]
-
-_Read = (
-    TextSources
-    | JsonlSources
-    | ParquetSources
-    | HuggingFaceSources
-    | PackagesSources
-    | SeedSources
-    | LabelledSources
-    | ConversationSources
-    | RunSources
-)  # all except draws, which have no input
 
 
 @dataclass(frozen=True)
@@ -325,7 +91,7 @@ def _draws(count: int, seed: int) -> list[_Source]:
     return [_Source(source_id, row, group=source_id) for source_id, row in rows]
 
 
-def _read_usable(config: _Read, tokenizer: Tokenizer, seed: int) -> tuple[list[_Source], list[_Source]]:
+def _read_usable(config: TextualSources, tokenizer: Tokenizer, seed: int) -> tuple[list[_Source], list[_Source]]:
     """Every input row, with its group if it is usable, else with a reason; raises LimbeckError if none is usable."""
     rows = list(_read(config))
     usable, rejected = _identify(rows)
@@ -338,17 +104,12 @@ def _read_usable(config: _Read, tokenizer: Tokenizer, seed: int) -> tuple[list[_
     return [replace(source, group=groups[source.source_id]) for source in usable], rejected
 
 
-def _read(config: _Read) -> Iterator[RawRow]:
+def _read(config: TextualSources) -> Iterator[RawRow]:
     match config:
         case TextSources():
             return read_text(config.path)
-        case JsonlSources():
-            return read_jsonl(config.path, config.document_column, config.reference_column)
-        case ParquetSources():
-            return read_parquet(config.path, config.document_column, config.reference_column)
-        case HuggingFaceSources():
-            columns = (config.document_column, config.reference_column)
-            return read_huggingface(config.dataset, config.name, config.dataset_split, columns)
+        case JsonlSources() | CsvSources() | ParquetSources() | HuggingFaceSources():
+            return read_documents(config.tables(), config.document_column, config.reference_column)
         case PackagesSources():
             return read_packages()
         case SeedSources():

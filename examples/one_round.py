@@ -12,7 +12,8 @@ import pyarrow as pa
 from limbeck.cluster.engines.config import TransformersConfig
 from limbeck.cluster.engines.model_cache import Engines
 from limbeck.cluster.engines.models import resolve
-from limbeck.corpus.sources import PackagesSources, read_sources
+from limbeck.corpus.source_kinds import PackagesSources
+from limbeck.corpus.sources import read_sources
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.filters.models.pmi import PmiConfig
 from limbeck.filters.text.heuristics import HeuristicsConfig

@@ -20,7 +20,7 @@ from limbeck._infinigram import sampled_keys
 from limbeck.corpus.files import publish, replace_json
 from limbeck.infinigram import manifest as manifests
 from limbeck.infinigram.documents import Source, find_sources
-from limbeck.infinigram.encode import Encoding
+from limbeck.infinigram.encode import Encoding, read_state
 from limbeck.infinigram.encode_apart import Encoder
 from limbeck.infinigram.errors import BadIndex
 from limbeck.infinigram.memory import free_memory_bytes, give_back
@@ -109,7 +109,10 @@ def add_shards(
     settings: Settings,
     report: Report,
 ) -> dict[str, Any]:
-    """Build shards in the work folder, move them into the index, and write the manifest: `base` plus all shards, old and new."""
+    """Build shards in the work folder, move them into the index, and write the manifest: `base` plus all shards, old and new.
+
+    Rows without a document are listed in the manifest under `skipped`, for each call that skipped some.
+    """
     work = folder / WORK
     work.mkdir(exist_ok=True)
     _check_settings(work, base, numbers, sources, settings)
@@ -118,13 +121,26 @@ def add_shards(
         memory = settings.memory_bytes or free_memory_bytes() // 2
         encoding = replace(encoding, words_bytes=min(MOST_BYTES, memory // _WORDS_SHARE))
         encoder = Encoder(encoding, sources, settings.text_column, settings.split, numbers, threads)
-        encoder.encode(work, memory, report)
+        _encode(encoder, work, memory, report)
         give_back()
         for number in numbers:
             finish_shard(work, number, encoding.numpy_dtype.itemsize, memory, threads, report)
         entries = [manifests.shard_entry(work, number, encoding.numpy_dtype.itemsize) for number in numbers]
+        skipped = [{"shards": numbers, "rows": rows}] if (rows := read_state(work)["skipped"]) else []
+        if every := [*base.get("skipped", []), *skipped]:
+            base = {**base, "skipped": every}
         replace_json(work / manifests.NAME, {**base, "shards": [*present, *entries]})
     return move_in(folder)
+
+
+def _encode(encoder: Encoder, work: Path, memory_bytes: int, report: Report) -> None:
+    """Encode the documents; if the first cannot be read, the work folder is deleted, so that other input can be given."""
+    try:
+        encoder.encode(work, memory_bytes, report)
+    except BadIndex:
+        if read_state(work)["documents"] == 0:
+            shutil.rmtree(work)
+        raise
 
 
 def move_in(folder: Path) -> dict[str, Any]:
@@ -194,7 +210,7 @@ def _finished(folder: Path, made_from: str) -> dict[str, Any] | None:
 def _identity(base: dict[str, Any], numbers: list[int], sources: list[Source], settings: Settings) -> dict[str, Any]:
     """All settings that determine the content of the index."""
     return {
-        **{name: value for name, value in base.items() if name != "made_from"},
+        **{name: value for name, value in base.items() if name not in ("made_from", "skipped")},
         "shards": numbers,
         "metadata": settings.metadata,
         "text_column": settings.text_column,

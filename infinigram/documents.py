@@ -1,25 +1,27 @@
-"""Documents to index: text files, JSON lines (plain, .gz, .zst), Parquet, saved Hugging Face datasets, or arrays of token ids.
+"""Documents to index: text files, JSON, CSV, Parquet, saved Hugging Face datasets, or arrays of token ids.
 
-Every document has a text or token ids, the file and line (or row) that it came from, and the other columns as metadata. The
-order is fixed: files by name, rows in file order; an interrupted build resumes by counting documents.
+The files are read by `limbeck.corpus.inputs` and `limbeck.corpus.tables`, as those of a run's sources are. Every document has a text
+or token ids, the file and line (or row) that it came from, and the other columns as metadata. The order is fixed: files by name, rows
+in file order; an interrupted build resumes by counting documents. A row without a document is skipped and counted by reason.
 """
 
-import gzip
-import io
-import json
-from collections.abc import Iterable, Iterator
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.inputs import SUFFIXES, InputFile, find_files, format_of, inner_suffix, text_of
+from limbeck.corpus.readers import reason_without_details
+from limbeck.corpus.tables import Table, open_dataset, open_table
 from limbeck.infinigram.errors import BadIndex
 
-_JSON = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".json.zst")
-_TEXT = (".txt", ".md", ".rst", ".text")
-_KNOWN = (*_JSON, ".parquet", ".npy", *_TEXT)
-_ROWS_PER_BATCH = 1024
+_IDS = ".npy"
+_OFFSETS = ".offsets.npy"
+_KNOWN = (*(suffix for suffixes in SUFFIXES.values() for suffix in suffixes), _IDS)
 
 
 @dataclass(slots=True)
@@ -29,7 +31,7 @@ class Document:
     origin: str
     row: int
     content: str | np.ndarray
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     bytes_read: int = 0  # input bytes read so far, for progress
 
 
@@ -52,153 +54,130 @@ class Source:
         return [self.name, self.bytes, self.path.stat().st_mtime_ns]
 
 
-def find_sources(paths: Iterable[str | Path]) -> list[Source]:
-    """The files that the given files and folders hold, by name; raises BadIndex if nothing is found.
+@dataclass
+class Skipped:
+    """The rows that hold no document: how many for each reason, and the first of them."""
 
-    Within folders, files ending in .txt, .md, .rst, .json(l), .json(l).gz, .json(l).zst, .parquet or .npy are read
-    (NAME.offsets.npy holds the offsets for token ids); a folder saved by `datasets` is one source.
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, origin: str, reason: str) -> None:
+        """Count one row."""
+        found = self.rows.setdefault(reason_without_details(reason), {"rows": 0, "first": f"{origin}: {reason}"})
+        found["rows"] += 1
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Errors of the input files are errors of the build."""
+    try:
+        yield
+    except BadIndex:
+        raise
+    except LimbeckError as error:
+        raise BadIndex(str(error)) from error
+
+
+def find_sources(paths: Iterable[str | Path]) -> list[Source]:
+    """The files that the given files, folders and globs name, by name; raises BadIndex if nothing is found.
+
+    Within folders, files with a suffix of `limbeck.corpus.inputs` (also compressed) or .npy are read (NAME.offsets.npy holds the
+    offsets for token ids); a folder saved by `datasets` is one source.
     """
     found: list[Source] = []
     for given in paths:
         path = Path(given).expanduser()
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
             found.append(Source(path, path.name))
-        elif path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.is_file() and _known(file))
-            if not inside:
-                raise BadIndex(f"the folder {path} holds no document file ({', '.join(_KNOWN)}); name another, or the files")
-            found.extend(Source(file, file.relative_to(path).as_posix()) for file in inside)
-        elif path.is_file():
-            found.append(Source(path, path.name))
-        else:
-            raise BadIndex(f"no such file or folder: {path}; correct the path of the documents")
+            continue
+        with _reading():
+            files = find_files(given, _KNOWN)
+        found.extend(Source(file.path, file.name) for file in files if not file.path.name.lower().endswith(_OFFSETS))
     if not found:
         raise BadIndex("no documents were given; name at least one file or folder")
     return found
 
 
-def read_documents(sources: Iterable[Source], text_column: str, split: str = "train") -> Iterator[Document]:
-    """Yield the documents of the sources in order; raises BadIndex with the file and line of the first unreadable one.
+def read_documents(
+    sources: Iterable[Source], text_column: str, split: str = "train", skipped: Skipped | None = None
+) -> Iterator[Document]:
+    """Yield the documents of the sources in order; rows without one are counted in `skipped`.
 
-    `text_column`: the field of JSON lines, Parquet files and datasets that holds the text (or a list of token ids).
+    `text_column`: the field of JSON, CSV, Parquet and datasets that holds the text (or a list of token ids). Raises BadIndex for a
+    file that cannot be read as a whole, if no row of a file has that column, and if there is no document.
     """
-    bytes_before = 0
+    skipped = Skipped() if skipped is None else skipped
+    sources = list(sources)
+    bytes_before, empty, documents = 0, True, 0
     for source in sources:
-        for document in _documents(source, text_column, split):
-            document.bytes_read += bytes_before
-            yield document
+        with _reading():
+            for document in _documents(source, text_column, split, skipped):
+                document.bytes_read += bytes_before
+                documents += 1
+                empty = empty and len(document.content) == 0 and isinstance(document.content, str)
+                yield document
         bytes_before += source.bytes
+    if empty:
+        raise BadIndex(_nothing(sources, documents, skipped))
 
 
-def _documents(source: Source, text_column: str, split: str) -> Iterator[Document]:
-    name = source.path.name.lower()
+def _nothing(sources: list[Source], documents: int, skipped: Skipped) -> str:
+    names = ", ".join(source.name for source in sources[:3]) + (", ..." if len(sources) > 3 else "")
+    if skipped.rows:
+        reasons = "; ".join(f"{found['rows']} {reason} (first {found['first']})" for reason, found in skipped.rows.items())
+        return f"no row of {names} holds a document: {reasons}; fix the rows, or name other files"
+    what = "are empty" if documents > 1 else "is empty" if documents == 1 else "hold no document"
+    subject = f"all {documents} documents of {names}" if documents > 1 else f"the document in {names}" if documents else names
+    if not documents and len(sources) == 1:
+        what = "holds no document"
+    return f"{subject} {what}, so there is nothing to index; name other files"
+
+
+def _documents(source: Source, text_column: str, split: str, skipped: Skipped) -> Iterator[Document]:
     if source.path.is_dir():
-        return _dataset(source, text_column, split)
-    if name.endswith(_JSON):
-        return _json_lines(source, text_column)
-    if name.endswith(".parquet"):
-        return _parquet(source, text_column)
-    if name.endswith(".npy"):
-        return _ids(source)
-    content = source.path.read_bytes()
-    return iter([Document(source.name, 0, _decoded(content, source.name), bytes_read=len(content))])
+        for table in open_dataset(str(source.path), None, split):
+            yield from _rows(table, source, text_column, skipped)
+        return
+    if inner_suffix(source.path) == _IDS:
+        yield from _ids(source)
+        return
+    form = format_of(source.path, "text")
+    if form != "text":
+        yield from _rows(open_table(InputFile(source.path, source.name), form), source, text_column, skipped)
+        return
+    text, reason = text_of(source.path)
+    if reason is not None:
+        skipped.add(source.name, reason)
+    else:
+        yield Document(source.name, 0, text, bytes_read=source.bytes)
 
 
-def _known(file: Path) -> bool:
-    name = file.name.lower()
-    return name.endswith(_KNOWN) and not name.endswith(".offsets.npy")
+def _rows(table: Table, source: Source, column: str, skipped: Skipped) -> Iterator[Document]:
+    for row in table.rows_with([column], hint="; set text_column (--text-column)"):
+        content, reason = ("", row.reason) if row.reason is not None else _content(row.record, column)
+        if reason is not None:
+            skipped.add(row.origin, reason)
+            continue
+        metadata = {name: value for name, value in row.record.items() if name != column}
+        yield Document(source.name, row.row, content, metadata, table.bytes_read)
 
 
-def _decoded(content: bytes, where: str) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadIndex(f"{where} is not UTF-8 (byte {error.start}); convert it, or omit it") from error
-
-
-def _content(value: object, where: str) -> str | np.ndarray:
+def _content(record: Mapping[str, Any], column: str) -> tuple[str | np.ndarray, str | None]:
+    """The text or the token ids of a row, or the reason why it has none."""
+    value = record.get(column)
     if isinstance(value, str):
         try:
             value.encode("utf-8")
-        except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair
-            raise BadIndex(f"{where}: the text holds an unpaired surrogate at {error.start}; fix or drop it") from error
-        return value
+        except UnicodeEncodeError:  # JSON can contain an unpaired surrogate
+            return "", "not UTF-8"
+        return value, None
+    if value is None:
+        return "", f"null {column}" if column in record else f"no {column!r}"
     if isinstance(value, list) and all(type(item) is int for item in value):
-        return np.array(value, dtype=np.int64)
-    raise BadIndex(f"{where}: the document is {type(value).__name__}, neither text nor token ids; fix or drop it")
-
-
-def _without(record: dict[str, Any], column: str, where: str) -> tuple[str | np.ndarray, dict[str, Any]]:
-    if column not in record:
-        raise BadIndex(
-            f"{where} has no {column!r}; it has {', '.join(map(str, record)) or 'nothing'}; set text_column (--text-column)"
-        )
-    return _content(record[column], where), {name: value for name, value in record.items() if name != column}
-
-
-def _json_lines(source: Source, column: str) -> Iterator[Document]:
-    with open(source.path, "rb") as raw, _unpacked(raw, source.path.name.lower()) as lines:
         try:
-            for row, line in enumerate(lines):
-                where = f"{source.name}, line {row + 1}"
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(_decoded(line, where))
-                except (ValueError, RecursionError) as error:
-                    if isinstance(error, BadIndex):
-                        raise
-                    raise BadIndex(f"{where} is not JSON ({error}); fix or drop it") from error
-                if not isinstance(record, dict):
-                    raise BadIndex(f"{where} is not a JSON object; fix or drop it")
-                content, metadata = _without(record, column, where)
-                yield Document(source.name, row, content, metadata, raw.tell())
-        except (OSError, EOFError) as error:
-            raise BadIndex(f"{source.path} cannot be read to its end ({error}); copy or download it again") from error
-
-
-def _unpacked(raw: BinaryIO, name: str) -> Any:
-    if name.endswith(".gz"):
-        return gzip.open(raw)
-    if name.endswith(".zst"):
-        import pyarrow as pa
-
-        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd"))
-    return io.BufferedReader(raw)  # type: ignore[type-var]
-
-
-def _parquet(source: Source, column: str) -> Iterator[Document]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(source.path) as opened:
-            yield from _rows(source, opened.iter_batches(_ROWS_PER_BATCH), opened.metadata.num_rows, column)
-    except (pa.ArrowException, OSError) as error:
-        raise BadIndex(f"{source.path} is not a complete Parquet file ({error}); copy or download it again") from error
-
-
-def _dataset(source: Source, column: str, split: str) -> Iterator[Document]:
-    import datasets  # imports in more than a second
-
-    try:
-        loaded = datasets.load_from_disk(str(source.path))
-    except Exception as error:  # the library passes through the errors of every format
-        raise BadIndex(f"cannot load the dataset {source.path} ({error}); save it again") from error
-    if isinstance(loaded, datasets.DatasetDict):
-        if split not in loaded:
-            raise BadIndex(f"{source.path} has no split {split!r}; it has {', '.join(loaded)}")
-        loaded = loaded[split]
-    yield from _rows(source, loaded.with_format("arrow").iter(_ROWS_PER_BATCH), len(loaded), column)
-
-
-def _rows(source: Source, batches: Iterable[Any], rows: int, column: str) -> Iterator[Document]:
-    row = 0
-    for batch in batches:
-        for record in batch.to_pylist():
-            content, metadata = _without(record, column, f"{source.name}, row {row}")
-            row += 1
-            yield Document(source.name, row - 1, content, metadata, source.bytes * row // rows)
+            return np.array(value, dtype=np.int64), None
+        except OverflowError:
+            return "", "a token id above 2^63"
+    return "", f"neither text nor token ids but {type(value).__name__}"
 
 
 def _ids(source: Source) -> Iterator[Document]:

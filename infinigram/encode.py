@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from limbeck.corpus.files import flush, replace_json
-from limbeck.infinigram.documents import Document
+from limbeck.infinigram.documents import Document, Skipped
 from limbeck.infinigram.errors import BadIndex
 from limbeck.infinigram.open_files import allow_open_files
 from limbeck.infinigram.tokenizers import HuggingFaceTokenizer, Tokenizer, load_tokenizer, open_tokenizer
@@ -73,10 +73,12 @@ def encode_shards(
     folder: Path,
     threads: int,
     report: Callable[[int], None],
+    skipped: Skipped,
 ) -> None:
     """Write the files of these shards into `folder`, resuming after a killed call.
 
-    `report` gets the bytes of input read so far. Raises BadIndex for ids that the dtype cannot hold.
+    `report` gets the bytes of input read so far; `skipped` is filled by `documents`, and recorded once they are all read. Raises
+    BadIndex for ids that the dtype cannot hold.
     """
     state = read_state(folder)
     kinds = ("tokenized", "offset", "metadata", "metaoff") if encoding.metadata else ("tokenized", "offset")
@@ -87,7 +89,7 @@ def encode_shards(
         try:
             past = itertools.islice(documents, state["documents"], None)
             done = _write(past, encoding, numbers, files, threads, _Checkpoints(folder, files, state["documents"], report))
-            _checkpoint(folder, files, done, finished=True)
+            _checkpoint(folder, files, done, finished=True, skipped=skipped.rows)
         finally:
             for file in files.values():
                 file.close()
@@ -99,11 +101,13 @@ def encode_shards(
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Progress of the encoding in a folder: `documents` written, `bytes` of each file, whether it is `finished`."""
+    """Progress of the encoding in a folder: `documents` written, `bytes` of each file, whether it is `finished`.
+
+    `skipped`: the rows without a document, by reason, of a finished one.
+    """
     path = folder / _STATE
-    if not path.exists():
-        return {"documents": 0, "bytes": {}, "finished": False}
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {"documents": 0, "bytes": {}, "finished": False, "skipped": {}, **begun}
 
 
 def _open_growing(path: Path, size: int) -> BinaryIO:
@@ -115,12 +119,12 @@ def _open_growing(path: Path, size: int) -> BinaryIO:
     return file
 
 
-def _checkpoint(folder: Path, files: dict[str, BinaryIO], documents: int, *, finished: bool) -> None:
+def _checkpoint(folder: Path, files: dict[str, BinaryIO], documents: int, *, finished: bool, **more: Any) -> None:
     for file in files.values():
         file.flush()
         os.fsync(file.fileno())
     sizes = {name: file.tell() for name, file in files.items()}
-    replace_json(folder / _STATE, {"documents": documents, "bytes": sizes, "finished": finished})
+    replace_json(folder / _STATE, {"documents": documents, "bytes": sizes, "finished": finished, **more})
 
 
 @dataclass
@@ -232,4 +236,7 @@ def _append(batch: list[Document], ids: list[np.ndarray], encoding: Encoding, nu
 
 def _metadata_line(document: Document) -> bytes:
     record = {"path": document.origin, "linenum": document.row, "metadata": document.metadata}
-    return json.dumps(record, default=str).encode("ascii") + b"\n"
+    try:
+        return json.dumps(record, default=str).encode("ascii") + b"\n"
+    except (RecursionError, ValueError):  # nested almost too deeply to be read
+        return json.dumps({**record, "metadata": {}}).encode("ascii") + b"\n"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.infinigram.documents import Source, read_documents
+from limbeck.infinigram.documents import Skipped, Source, read_documents
 from limbeck.infinigram.encode import Encoding, encode_shards, read_state
 from limbeck.infinigram.errors import BadIndex
 from limbeck.infinigram.manifest import writing
@@ -45,14 +45,16 @@ class Encoder:
         is_large = total > max(_SMALL_INPUT_BYTES, memory_bytes // _SORTED_BYTES_PER_INPUT_BYTE)
         run = self.run_apart if is_large and not read_state(folder)["finished"] else self.run
         run(folder, lambda done: report("tokenise", done, total, "bytes"))
+        report("tokenise", total, total, "bytes")
 
     def run(self, folder: Path, report: Callable[[int], None]) -> None:
         """Encode in this process, after waiting for any other that encodes into the same folder; see `encode_shards`."""
-        documents = read_documents(self.sources, self.text_column, self.split)
+        skipped = Skipped()
+        documents = read_documents(self.sources, self.text_column, self.split, skipped)
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # the child of a killed build may still be running
-            encode_shards(documents, self.encoding, self.numbers, folder, self.threads, report)
+            encode_shards(documents, self.encoding, self.numbers, folder, self.threads, report, skipped)
         finally:
             os.close(descriptor)
 

@@ -60,6 +60,7 @@ def make_table(text: Path, width_bytes: int, table: Path, memory_bytes: int, thr
         bounds = [tokens * part // parts for part in range(parts + 1)]
         total = 2 * tokens  # sorted, then merged
         build_table(str(text), width_bytes, bounds, str(temporary), lambda done: report("sort", done, total, "tokens"))
+        report("sort", total, total, "tokens")
         publish(temporary, table)
         return
     folder = table.with_name(f"{table.name}.parts")
@@ -79,6 +80,7 @@ def make_table(text: Path, width_bytes: int, table: Path, memory_bytes: int, thr
         str(temporary),
         lambda done: report("merge", done, tokens, "tokens"),
     )
+    report("merge", tokens, tokens, "tokens")
     publish(temporary, table)
     for path in folder.iterdir():
         path.unlink()
@@ -148,6 +150,7 @@ class _Cut:
 
         with ThreadPoolExecutor(at_once) as pool:
             list(pool.map(sort, [part for part in range(self.parts) if part not in done]))
+        self.report("sort", self.bounds[-1], self.bounds[-1], "tokens")
 
     def count_gaps(self) -> list[str]:
         """Count the suffixes after each part into its gaps, starting with the last part, and return the files."""
@@ -160,6 +163,7 @@ class _Cut:
             if part + 1 < self.parts:
                 self.file("greater", part + 1).unlink(missing_ok=True)
             done += behind[part]
+        self.report("rank", done, done, "tokens")
         greater.unlink(missing_ok=True)
         return [str(self.file("gaps", part)) for part in range(self.parts)]
 

@@ -71,6 +71,7 @@ def _check_shard(shard: ShardFiles, manifest: dict[str, Any], width_bytes: int, 
     tokens = size // width_bytes
     total = samples or 2 * tokens
     check_table(str(text), width_bytes, str(table), samples, shard.number, lambda done: report("table", done, total, "entries"))
+    report("table", total, total, "entries")
     if keys is not None and samples == 0:
         expected_keys = sampled_keys(str(text), width_bytes, str(table), KEY_STRIDE)
         _check_equal(keys, expected_keys, f"does not match the keys of {table}; delete it")
@@ -142,3 +143,4 @@ def _check_sums(folder: Path, manifest: dict[str, Any], report: Report) -> None:
             raise BadIndex(f"{folder / name} is missing, though its manifest lists it; restore it, or rebuild the index")
         if manifests.file_entry(folder / name) != recorded:
             raise BadIndex(f"{folder / name} differs from the checksum in its manifest; restore it, or rebuild the index")
+    report("checksums", len(files), len(files), "files")

@@ -20,7 +20,7 @@ from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.session import ClusterConfig
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.sources import SourcesConfig
+from limbeck.corpus.source_kinds import SourcesConfig
 from limbeck.filters.config import FilterConfig, SetFilterConfig
 from limbeck.filters.models.bottleneck import BottleneckConfig
 from limbeck.filters.models.embedding import EmbeddingConfig

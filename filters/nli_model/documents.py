@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from limbeck.corpus import readers
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.packages import read_packages
-from limbeck.corpus.readers import RawRow, find_files, read_jsonl, read_parquet, read_text
+from limbeck.corpus.inputs import SUFFIXES, find_files, format_of
+from limbeck.corpus.readers import RawRow, text_file_row
+from limbeck.corpus.tables import open_table
 
-_SUFFIXES = (".txt", ".md", ".jsonl", ".ndjson", ".parquet")
+_SUFFIXES = [suffix for suffixes in SUFFIXES.values() for suffix in suffixes]
 _MOST_CHARACTERS = 30_000_000  # read from all files together; a few thousand pairs need far less
 
 
@@ -33,10 +36,8 @@ def read_documents(paths: Sequence[str], text_column: str) -> tuple[list[str], s
 
 def _rows(paths: Sequence[str], text_column: str) -> Iterator[RawRow]:
     for path in paths:
-        for file, _ in find_files(path, _SUFFIXES):
-            if file.suffix.lower() == ".parquet":
-                yield from read_parquet(str(file), text_column, None)
-            elif file.suffix.lower() in (".jsonl", ".ndjson"):
-                yield from read_jsonl(str(file), text_column, None)
+        for file in find_files(path, _SUFFIXES):
+            if (form := format_of(file.path, "text")) == "text":
+                yield text_file_row(file)
             else:
-                yield from read_text(str(file))
+                yield from readers.read_documents([open_table(file, form, columns=[text_column])], text_column, None)

@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from helpers.byte_tokenizer import byte_tokenizer
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.schemas import SOURCES
-from limbeck.corpus.sources import FOLLOWING_TOKENS, SourcesConfig, read_sources
+from limbeck.corpus.source_kinds import SourcesConfig
+from limbeck.corpus.sources import FOLLOWING_TOKENS, read_sources
 from limbeck.corpus.tokenizer import Tokenizer
 
 NAMES = [

@@ -21,7 +21,7 @@ from helpers.byte_tokenizer import byte_tokenizer
 from helpers.paths import ROOT
 from helpers.source_rows import WORDS, read, reasons, used, write_lines
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.sources import SourcesConfig
+from limbeck.corpus.source_kinds import SourcesConfig
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.pipelines import recipe as recipes
 

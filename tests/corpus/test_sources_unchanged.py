@@ -12,7 +12,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from helpers.byte_tokenizer import byte_tokenizer
-from limbeck.corpus.sources import SourcesConfig, read_sources
+from limbeck.corpus.source_kinds import SourcesConfig
+from limbeck.corpus.sources import read_sources
 from limbeck.corpus.tokenizer import Tokenizer
 
 COLUMNS = ["source_id", "document", "reference", "origin", "split", "group", "document_tokens", "cut_characters"]

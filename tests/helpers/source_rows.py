@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from limbeck.corpus.schemas import SOURCES
-from limbeck.corpus.sources import SourcesConfig, read_sources
+from limbeck.corpus.source_kinds import SourcesConfig
+from limbeck.corpus.sources import read_sources
 from limbeck.corpus.tokenizer import Tokenizer
 
 HALVES = {"train": 0.5, "dev": 0.0, "test": 0.5}

@@ -11,7 +11,8 @@ from limbeck.cluster.engines.config import TransformersConfig
 from limbeck.cluster.engines.model_cache import Engines
 from limbeck.cluster.engines.models import resolve
 from limbeck.corpus.schemas import SCORED_INPUT
-from limbeck.corpus.sources import PackagesSources, read_sources
+from limbeck.corpus.source_kinds import PackagesSources
+from limbeck.corpus.sources import read_sources
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.filters.models.pmi import PmiFilter
 from limbeck.generators.runner import Runner
