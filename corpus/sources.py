@@ -1,16 +1,26 @@
-"""The sources of a run: input rows, cleaned, cut, grouped, split, with salient words marked; or rejected with a reason."""
+"""The sources of a run: input rows, cleaned, cut, grouped, split, with salient words marked; or rejected with a reason.
+
+Rows are read once, in order, into a file without a name (`corpus.source_spool`), and from there a second time, in the order of their
+ids, when the tables are made. In memory are some numbers per row, and the document frequencies of words.
+"""
 
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
 from typing import Any, assert_never
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from limbeck.corpus.earlier_runs import read_run
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.near_duplicates.groups import Places
+from limbeck.corpus.near_duplicates.shingles import Hashes
 from limbeck.corpus.packages import read_packages
 from limbeck.corpus.readers import RawRow, read_documents, read_text, reason_without_details
 from limbeck.corpus.records import VARY, read_conversations, read_labelled, read_seeds
@@ -19,7 +29,6 @@ from limbeck.corpus.schemas import SOURCES
 from limbeck.corpus.seeds import derive_id, derive_seed
 from limbeck.corpus.sentences import cut
 from limbeck.corpus.source_kinds import (
-    AnySources,
     ConversationSources,
     CsvSources,
     DrawSources,
@@ -35,26 +44,27 @@ from limbeck.corpus.source_kinds import (
     TextSources,
     TextualSources,
 )
-from limbeck.corpus.split import assign_splits, near_duplicate_groups
+from limbeck.corpus.source_spool import Spool, StoredRow
+from limbeck.corpus.split import SPLITS, near_duplicate_labels, split_groups, split_key
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.corpus.vary import drawing
 
 FOLLOWING_TOKENS = 50
 """Maximum length of the text kept after a cut, which a summary of the part before it should help to predict."""
 
+ROWS_PER_TABLE = 1024
+_TEXTS_PER_CHUNK = 256
+_ROWS_AT_ONCE = 1 << 16
+_NONE = -1
 
-@dataclass(frozen=True)
-class _Source:
-    """A row of the table under construction; `split` is None until it is assigned."""
 
-    source_id: str
-    row: RawRow
-    document: str = ""
-    tokens: int = 0
-    following: str | None = None
-    group: str = ""
-    split: str | None = None
-    salient: tuple[int, ...] = ()
+class State(IntEnum):
+    """What became of a row: in one of the splits (their places in `SPLITS`), or rejected, and why."""
+
+    TRAIN, DEV, TEST, LEFT_OVER, USABLE, UNREADABLE, SAME, OVER, FIRST_WORD, SHORT = range(10)
+
+
+_REJECTED = (State.LEFT_OVER, State.UNREADABLE, State.SAME, State.OVER, State.FIRST_WORD, State.SHORT)
 
 
 def read_sources(config: SourcesConfig, tokenizer: Tokenizer, seed: int) -> pa.Table:
@@ -63,45 +73,270 @@ def read_sources(config: SourcesConfig, tokenizer: Tokenizer, seed: int) -> pa.T
     Every row occurs exactly once: in a split, or rejected with a reason. The result depends on the rows, the configuration and
     `seed`, but not on the order of the rows. Raises LimbeckError if an input is missing or broken, or no document is usable.
     """
-    draw = drawing(config.vary or {}, seed)  # its files are read before the documents
-    rejected: list[_Source] = []
-    if isinstance(config, DrawSources):
-        usable = _draws(config.count, seed)
-    else:
-        usable, rejected = _read_usable(config, tokenizer, seed)
-    count = len(usable) + len(rejected)
+    with prepared(config, tokenizer, seed) as sources:
+        return pa.concat_tables([SOURCES.empty_table(), *sources.tables(*SPLITS), *sources.tables("rejected")])
+
+
+@contextmanager
+def prepared(config: SourcesConfig, tokenizer: Tokenizer, seed: int, folder: Path | None = None) -> Iterator["Prepared"]:
+    """Read every input row, and yield the sources; the rows are kept on disk in `folder`, or where temporary files are.
+
+    Raises as `read_sources` does.
+    """
+    draw = drawing(config.vary or {}, seed) if config.vary else None  # its files are read before the documents
+    spool = Spool(folder)
     try:
-        splits = assign_splits({source.source_id: source.group for source in usable}, config.split, seed)
-    except LimbeckError as error:
-        raise LimbeckError(f"{error}{_others(rejected)}") from error
-    usable = [replace(source, split=splits[source.source_id]) for source in usable]
-    left_over = [_rejected(source, "more than the split asks for") for source in usable if source.split is None]
-    used = [source for source in usable if source.split is not None]
-    if not isinstance(config, DrawSources):
-        used = _with_salience(used, config.salient_fraction)
-    if config.vary:
-        used = [_with_drawn(source, draw(source.source_id)) for source in used]
-    assert len(used) + len(rejected) + len(left_over) == count
-    return _table(sorted(used, key=_by_id) + sorted(rejected + left_over, key=_by_id))
+        yield _Preparation(config, tokenizer, seed, spool, folder).prepared(draw)
+    finally:
+        spool.close()
 
 
-def _draws(count: int, seed: int) -> list[_Source]:
+class Prepared:
+    """The sources: what is known of every row without its text, and tables made on demand."""
+
+    def __init__(self, rows: "_Rows", config: SourcesConfig, draw: Any) -> None:
+        """`draw`: the values of `vary` for a source_id; None: there are none."""
+        self._rows, self._draw = rows, draw
+        self._fraction = 0.0 if isinstance(config, DrawSources) else config.salient_fraction
+        self._frequencies: Counter[str] = Counter()
+        self._documents = 0
+        if self._fraction:
+            train = np.flatnonzero(rows.states == State.TRAIN)
+            self._frequencies, self._documents = document_frequencies(document for _, document in rows.documents(train))
+
+    def count(self, *splits: str) -> int:
+        """How many rows are in these splits, of which "rejected" is one."""
+        return len(self._places(splits))
+
+    @property
+    def document_tokens(self) -> int:
+        """The tokens of all documents that are used."""
+        return int(self._rows.tokens[self._places(SPLITS)].sum(dtype=np.int64))
+
+    def tables(self, *splits: str, rows: int = ROWS_PER_TABLE) -> Iterator[pa.Table]:
+        """The rows of these splits by source_id, so many per table of `limbeck.corpus.schemas.SOURCES`."""
+        return self.sliced(splits, ((start, start + rows) for start in range(0, self.count(*splits), rows)))
+
+    def sliced(self, splits: Iterable[str], bounds: Iterable[tuple[int, int]]) -> Iterator[pa.Table]:
+        """The rows of these splits by source_id, as one table for each (begin, end)."""
+        places = self._places(tuple(splits))
+        places = places[np.argsort(self._rows.ids[places], kind="stable")]
+        return (self._table(places[begin:end]) for begin, end in bounds)
+
+    def _places(self, splits: Iterable[str]) -> Places:
+        wanted = [state for name in splits for state in (_REJECTED if name == "rejected" else [SPLITS.index(name)])]
+        return np.flatnonzero(np.isin(self._rows.states, wanted))
+
+    def _table(self, places: Places) -> pa.Table:
+        return pa.Table.from_pylist([self._row(place) for place in places.tolist()], schema=SOURCES)
+
+    def _row(self, place: int) -> dict[str, Any]:
+        rows, state = self._rows, State(int(self._rows.states[place]))
+        stored, source_id = rows.spool[place], _hex(rows.ids[place])
+        document, following = rows.document_of(place, stored), int(rows.following[place])
+        is_used = state not in _REJECTED
+        record = stored.record
+        if is_used and self._draw is not None:
+            record = _as_json({**(json.loads(record) if record else {}), VARY: self._draw(source_id)})
+        salient: list[int] = []
+        if is_used and document:
+            salient = salient_spans(document, self._frequencies, self._documents, self._fraction)
+        return {
+            "source_id": source_id,
+            "document": document,
+            "reference": stored.reference,
+            "origin": stored.origin,
+            "split": SPLITS[state] if is_used else "rejected",
+            "group": _hex(rows.groups[place]),
+            "document_tokens": int(rows.tokens[place]),
+            "cut_characters": len(stored.text) - len(document) if document else 0,
+            "following": None if following == _NONE else stored.text[len(document) :].lstrip()[:following],
+            "salient": salient,
+            "reason": None if is_used else rows.reason(place, stored),
+            "record": record,
+        }
+
+
+class _Rows:
+    """Numbers of all rows, in the order in which they were read, and the rows themselves on disk."""
+
+    def __init__(self, spool: Spool, ids: Hashes, states: npt.NDArray[np.int8], config: SourcesConfig) -> None:
+        """`ids`, `states`: of each row."""
+        self.spool, self.ids, self.states, self._config = spool, ids, states, config
+        self.first = np.arange(len(ids))  # the row that has the same content
+        self.lengths = np.zeros(len(ids), np.int64)  # characters of the document
+        self.tokens = np.zeros(len(ids), np.int32)
+        self.following = np.full(len(ids), _NONE, np.int32)  # characters of the text after the cut
+        self.groups = ids.copy()
+
+    def document_of(self, place: int, stored: StoredRow) -> str:
+        """The document of a row: the start of its text."""
+        return stored.text[: int(self.lengths[place])]
+
+    def documents(self, places: Places) -> Iterator[tuple[int, str]]:
+        """The rows at these places with their documents."""
+        for place in places.tolist():
+            yield place, self.document_of(place, self.spool[place])
+
+    def reason(self, place: int, stored: StoredRow) -> str:
+        """Why a row is rejected."""
+        config: Any = self._config
+        match State(int(self.states[place])):
+            case State.UNREADABLE:
+                return str(stored.reason)
+            case State.SAME:
+                return f"same content as {self.spool[int(self.first[place])].origin}"
+            case State.OVER:
+                return f"over max_documents: {config.max_documents}"
+            case State.FIRST_WORD:
+                return f"its first word alone exceeds {config.max_source_tokens} tokens"
+            case State.SHORT:
+                return f"too short: {self.tokens[place]} of {config.min_source_tokens} tokens"
+            case State.LEFT_OVER:
+                return "more than the split asks for"
+            case state:
+                raise AssertionError(f"{state.name} is not rejected")
+
+
+class _Documents:
+    """The documents of rows, as `near_duplicate_labels` reads them."""
+
+    def __init__(self, rows: _Rows, places: Places) -> None:
+        self._rows, self._places = rows, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def chunks(self) -> Iterator[pa.Array]:
+        for start in range(0, len(self._places), _TEXTS_PER_CHUNK):
+            yield self._array(self._places[start : start + _TEXTS_PER_CHUNK])
+
+    def take(self, places: Places) -> pa.ChunkedArray:
+        return pa.chunked_array([self._array(self._places[places])])
+
+    def _array(self, places: Places) -> pa.Array:
+        return pa.array([document for _, document in self._rows.documents(places)], pa.large_string())
+
+
+class _Preparation:
+    """The steps from input rows to sources."""
+
+    def __init__(
+        self, config: SourcesConfig, tokenizer: Tokenizer, seed: int, spool: Spool, folder: Path | None
+    ) -> None:
+        self._config, self._tokenizer, self._seed, self._spool, self._folder = config, tokenizer, seed, spool, folder
+
+    def prepared(self, draw: Any) -> Prepared:
+        rows = self._read()
+        if not isinstance(self._config, DrawSources):
+            self._reject_equal(rows)
+            self._cut(rows, self._config)
+            usable = np.flatnonzero(rows.states == State.USABLE)
+            if not len(usable):
+                raise LimbeckError(self._nothing_usable(rows))
+            self._group(rows, usable, self._config.near_duplicate_threshold)
+        self._split(rows)
+        return Prepared(rows, self._config, draw)
+
+    def _read(self) -> _Rows:
+        """Store every row, with its id."""
+        ids, states = [np.empty(0, np.uint64)], [np.empty(0, np.int8)]
+        config = self._config
+        found = _draws(config.count, self._seed) if isinstance(config, DrawSources) else _identified(_read(config))
+        for source_id, row, record in found:
+            if len(ids) == 1 or len(self._spool) % _ROWS_AT_ONCE == 0:
+                ids.append(np.empty(_ROWS_AT_ONCE, np.uint64))
+                states.append(np.empty(_ROWS_AT_ONCE, np.int8))
+            ids[-1][len(self._spool) % _ROWS_AT_ONCE] = int(source_id, 16)
+            states[-1][len(self._spool) % _ROWS_AT_ONCE] = State.USABLE if row.reason is None else State.UNREADABLE
+            self._spool.append(row, record)
+        self._spool.flush()
+        count = len(self._spool)
+        return _Rows(self._spool, np.concatenate(ids)[:count], np.concatenate(states)[:count], config)
+
+    def _reject_equal(self, rows: _Rows) -> None:
+        """Of rows with the same content the first is kept; the others get ids of their own."""
+        usable = np.flatnonzero(rows.states == State.USABLE)
+        _, firsts, inverse = np.unique(rows.ids[usable], return_index=True, return_inverse=True)
+        rows.first[usable] = usable[firsts[inverse]]
+        for place in usable[rows.first[usable] != usable].tolist():
+            stored = rows.spool[place]
+            rows.states[place] = State.SAME
+            rows.ids[place] = rows.groups[place] = int(_hash(stored.text, stored.origin), 16)
+
+    def _cut(self, rows: _Rows, config: Sources) -> None:
+        """Cut and count, up to `max_documents` in an order drawn by the seed."""
+        places = np.flatnonzero(rows.states == State.USABLE)
+        if config.max_documents is not None:
+            places = places[np.argsort(self._keys(rows, places), kind="stable")]
+        used = 0
+        for place in places.tolist():
+            if config.max_documents is not None and used >= config.max_documents:
+                rows.states[place] = State.OVER
+                continue
+            text = rows.spool[place].text
+            if text:  # only kinds that need no document have rows without a text or a reason
+                document, tokens = cut(text, self._tokenizer, config.max_source_tokens)
+                following = _following(text, document, self._tokenizer)
+                rows.lengths[place], rows.tokens[place] = len(document), tokens
+                rows.following[place] = _NONE if following is None else len(following)
+                if not document or tokens < config.min_source_tokens:
+                    rows.states[place] = State.SHORT if document else State.FIRST_WORD
+                    continue
+            used += 1
+
+    def _keys(self, rows: _Rows, places: Places) -> Hashes:
+        keys = (derive_seed(self._seed, "documents", _hex(source_id)) for source_id in rows.ids[places])
+        return np.fromiter(keys, np.uint64, len(places))
+
+    def _group(self, rows: _Rows, usable: Places, threshold: float) -> None:
+        """Group near-duplicate documents, and related rows without one, by their smallest source_id."""
+        usable = usable[np.argsort(rows.ids[usable], kind="stable")]
+        written = usable[rows.lengths[usable] > 0]
+        if len(written):
+            labels = near_duplicate_labels(_Documents(rows, written), threshold, self._folder)
+            rows.groups[written] = rows.ids[written[labels]]
+        related: dict[str, int] = {}
+        if isinstance(self._config, RunSources):  # no other kind relates rows
+            for place in usable[rows.lengths[usable] == 0].tolist():
+                key = rows.spool[place].related or _hex(rows.ids[place])
+                rows.groups[place] = related.setdefault(key, int(rows.ids[place]))
+
+    def _split(self, rows: _Rows) -> None:
+        usable = np.flatnonzero(rows.states == State.USABLE)
+        groups, inverse, sizes = np.unique(rows.groups[usable], return_inverse=True, return_counts=True)
+        keys = np.fromiter((split_key(_hex(group), self._seed) for group in groups), np.uint64, len(groups))
+        try:
+            chosen = split_groups(sizes, keys, self._config.split)
+        except LimbeckError as error:
+            raise LimbeckError(f"{error}{_others(rows)}") from error
+        rows.states[usable] = chosen[inverse]
+
+    def _nothing_usable(self, rows: _Rows) -> str:
+        config = self._config
+        if not len(rows.ids):
+            return f"there are no {config.rows_are} in {config.where}; give other sources"
+        unread = np.flatnonzero(np.isin(rows.states, (State.UNREADABLE, State.SAME)))
+        place = int(unread[0]) if len(unread) else int(np.argmin(self._keys(rows, np.arange(len(rows.ids)))))
+        stored = rows.spool[place]
+        first = f"the first, {stored.origin}: {rows.reason(place, stored)}"
+        count = len(rows.ids)
+        rest = f"none of the {count} rows of {config.where} is usable ({first})"
+        return f"{rest}; give other sources, or relax the limits"
+
+
+def _draws(count: int, seed: int) -> Iterator[tuple[str, RawRow, None]]:
     """Sources that differ only in their number."""
-    rows = [(derive_id("draws", seed, place), RawRow(f"draw {place}", "")) for place in range(count)]
-    return [_Source(source_id, row, group=source_id) for source_id, row in rows]
+    return ((derive_id("draws", seed, place), RawRow(f"draw {place}", ""), None) for place in range(count))
 
 
-def _read_usable(config: TextualSources, tokenizer: Tokenizer, seed: int) -> tuple[list[_Source], list[_Source]]:
-    """Every input row, with its group if it is usable, else with a reason; raises LimbeckError if none is usable."""
-    rows = list(_read(config))
-    usable, rejected = _identify(rows)
-    usable, unusable = _prepare(usable, config, tokenizer, seed)
-    rejected += unusable
-    if not usable:
-        raise LimbeckError(_nothing_usable(config, rejected))
-    assert len(usable) + len(rejected) == len(rows)
-    groups = _groups(usable, config.near_duplicate_threshold)
-    return [replace(source, group=groups[source.source_id]) for source in usable], rejected
+def _identified(rows: Iterable[RawRow]) -> Iterator[tuple[str, RawRow, str | None]]:
+    """Rows with their ids, hashes of the content (and of the origin if they cannot be read), and records as JSON."""
+    for row in rows:
+        record = None if row.record is None else _as_json(row.record)
+        content = [row.text, row.origin] if row.reason is not None else [row.text] if record is None else [row.text, record]
+        yield _hash(*content), row, record
 
 
 def _read(config: TextualSources) -> Iterator[RawRow]:
@@ -124,72 +359,10 @@ def _read(config: TextualSources) -> Iterator[RawRow]:
             assert_never(config)
 
 
-def _identify(rows: Iterable[RawRow]) -> tuple[list[_Source], list[_Source]]:
-    """Assign ids, and separate the readable rows from the others; of rows with the same content the first is kept."""
-    usable: dict[str, _Source] = {}
-    rejected: list[_Source] = []
-    for row in rows:
-        source_id = _hash(row.text) if row.record is None else _hash(row.text, _as_json(row.record))
-        if row.reason is not None:
-            rejected.append(_rejected(_Source(_hash(row.text, row.origin), row), row.reason))
-        elif source_id in usable:
-            reason = f"same content as {usable[source_id].row.origin}"
-            rejected.append(_rejected(_Source(_hash(row.text, row.origin), row), reason))
-        else:
-            usable[source_id] = _Source(source_id, row)
-    return list(usable.values()), rejected
-
-
-def _groups(sources: list[_Source], threshold: float) -> dict[str, str]:
-    """Map each source_id to its group: near-duplicate documents, or related rows without one, by their smallest source_id."""
-    documents = {source.source_id: source.document for source in sources if source.document}
-    groups = near_duplicate_groups(documents, threshold) if documents else {}
-    related: dict[str, str] = {}
-    bare = sorted((source for source in sources if not source.document), key=_by_id)
-    for source in bare:
-        groups[source.source_id] = related.setdefault(source.row.related or source.source_id, source.source_id)
-    return groups
-
-
-def _prepare(sources: Iterable[_Source], config: Sources, tokenizer: Tokenizer, seed: int) -> tuple[list[_Source], list[_Source]]:
-    """Cut and count, in an order drawn by `seed`, up to `max_documents`; returns the usable and the rejected."""
-    usable: list[_Source] = []
-    rejected: list[_Source] = []
-    for source in sorted(sources, key=lambda source: derive_seed(seed, "documents", source.source_id)):
-        if config.max_documents is not None and len(usable) >= config.max_documents:
-            rejected.append(_rejected(source, f"over max_documents: {config.max_documents}"))
-            continue
-        if not source.row.text:
-            usable.append(source)  # only kinds that need no document have such rows without a reason
-            continue
-        document, tokens = cut(source.row.text, tokenizer, config.max_source_tokens)
-        source = replace(source, document=document, tokens=tokens, following=_following(source.row.text, document, tokenizer))
-        if not document:
-            rejected.append(_rejected(source, f"its first word alone exceeds {config.max_source_tokens} tokens"))
-        elif tokens < config.min_source_tokens:
-            rejected.append(_rejected(source, f"too short: {tokens} of {config.min_source_tokens} tokens"))
-        else:
-            usable.append(source)
-    return usable, rejected
-
-
 def _following(text: str, document: str, tokenizer: Tokenizer) -> str | None:
     """The first sentences of the text cut off after `document`, within `FOLLOWING_TOKENS`; None if there are none."""
     rest = text[len(document) :].lstrip() if document else ""
     return cut(rest, tokenizer, FOLLOWING_TOKENS)[0] or None if rest else None
-
-
-def _with_salience(sources: list[_Source], fraction: float) -> list[_Source]:
-    frequencies, documents = document_frequencies(source.document for source in sources if source.split == "train")
-    return [replace(s, salient=tuple(salient_spans(s.document, frequencies, documents, fraction))) for s in sources]
-
-
-def _with_drawn(source: _Source, drawn: Mapping[str, Any]) -> _Source:
-    return replace(source, row=replace(source.row, record={**(source.row.record or {}), VARY: drawn}))
-
-
-def _rejected(source: _Source, reason: str) -> _Source:
-    return replace(source, split="rejected", group=source.group or source.source_id, row=replace(source.row, reason=reason))
 
 
 def _hash(*parts: str) -> str:
@@ -197,42 +370,19 @@ def _hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
+def _hex(source_id: Any) -> str:
+    """An id as text; the order is the same."""
+    return f"{int(source_id):016x}"
+
+
 def _as_json(record: Mapping[str, Any]) -> str:
     """A record as stored and hashed, independent of the order of its columns."""
     return json.dumps(record, ensure_ascii=False, sort_keys=True)
 
 
-def _by_id(source: _Source) -> str:
-    return source.source_id
-
-
-def _table(sources: list[_Source]) -> pa.Table:
-    columns: Mapping[str, list[object]] = {
-        "source_id": [source.source_id for source in sources],
-        "document": [source.document for source in sources],
-        "reference": [source.row.reference for source in sources],
-        "origin": [source.row.origin for source in sources],
-        "split": [source.split for source in sources],
-        "group": [source.group for source in sources],
-        "document_tokens": [source.tokens for source in sources],
-        "cut_characters": [len(source.row.text) - len(source.document) if source.document else 0 for source in sources],
-        "following": [source.following for source in sources],
-        "salient": [list(source.salient) for source in sources],
-        "reason": [source.row.reason for source in sources],
-        "record": [None if source.row.record is None else _as_json(source.row.record) for source in sources],
-    }
-    return pa.table(columns, schema=SOURCES)
-
-
-def _others(rejected: list[_Source]) -> str:
+def _others(rows: _Rows) -> str:
     """How many rows are unusable, by reason without its details, in brackets; "" if none is."""
-    reasons = Counter(reason_without_details(str(source.row.reason)) for source in rejected)
+    unusable = np.flatnonzero(np.isin(rows.states, _REJECTED)).tolist()
+    reasons = Counter(reason_without_details(rows.reason(place, rows.spool[place])) for place in unusable)
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     return f" (not usable: {counts})" if counts else ""
-
-
-def _nothing_usable(config: AnySources, rejected: list[_Source]) -> str:
-    if not rejected:
-        return f"there are no {config.rows_are} in {config.where}; give other sources"
-    first = f"the first, {rejected[0].row.origin}: {rejected[0].row.reason}"
-    return f"none of the {len(rejected)} rows of {config.where} is usable ({first}); give other sources, or relax the limits"

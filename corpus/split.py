@@ -3,17 +3,23 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.near_duplicates.minhash import Bands
+from limbeck.corpus.near_duplicates.groups import Places
+from limbeck.corpus.near_duplicates.minhash import Bands, Texts
 from limbeck.corpus.near_duplicates.texts import similar_texts
 from limbeck.corpus.seeds import derive_seed
 
 SPLITS = ("train", "dev", "test")
+LEFT_OVER = len(SPLITS)
+"""The place, behind the splits, of what no split asks for."""
+
 NEAR_DUPLICATE_THRESHOLD = 0.2
 """The default: documents at least this similar (Jaccard similarity of word pairs) share a group."""
 
@@ -47,43 +53,68 @@ def near_duplicate_groups(documents: Mapping[str, str], threshold: float) -> dic
     Two documents are joined if the Jaccard similarity of their word pairs is at least `threshold`, by the implementation that the
     filter `duplicates` uses (method minhash). About linear in the number of documents.
     """
-    recall = min(_RECALL, Bands(_PERMUTATIONS, 1).chance(threshold))  # lower only for a threshold below 0.016
     ids = sorted(documents)
     texts = pa.chunked_array([pa.array([documents[source_id] for source_id in ids], pa.large_string())])
-    labels, _ = similar_texts(
-        texts, np.zeros(len(ids), np.int64), threshold, "word", SHINGLE_WORDS, permutations=_PERMUTATIONS, recall=recall
-    )
+    labels = near_duplicate_labels(texts, threshold)
     return {source_id: ids[label] for source_id, label in zip(ids, labels.tolist(), strict=True)}
 
 
-def assign_splits(groups: Mapping[str, str], split: Split, seed: int) -> dict[str, str | None]:
-    """Map each source_id to train, dev, test, or None (left over: the split needs fewer).
+def near_duplicate_labels(texts: Texts, threshold: float, folder: Path | None = None) -> Places:
+    """The group of each text as `near_duplicate_groups` makes them, labelled by its smallest place.  # [texts]
 
-    `groups` maps source_id to group; a group is never divided. The largest go first, in an order drawn by `seed`, each to the
-    split with the most room; sizes are met as closely as whole groups allow. Raises LimbeckError if a requested split would stay
-    empty, or counts exceed the documents.
+    With `folder` all but some hundred bytes per text are on disk there.
     """
-    targets = _targets(split, len(groups))
-    room: dict[str | None, int] = dict(targets) | {None: len(groups) - sum(targets.values())}
+    recall = min(_RECALL, Bands(_PERMUTATIONS, 1).chance(threshold))  # lower only for a threshold below 0.016
+    scopes = np.zeros(len(texts), np.int64)
+    labels, _ = similar_texts(
+        texts, scopes, threshold, "word", SHINGLE_WORDS, permutations=_PERMUTATIONS, recall=recall, folder=folder
+    )
+    return labels
+
+
+def assign_splits(groups: Mapping[str, str], split: Split, seed: int) -> dict[str, str | None]:
+    """Map each source_id to train, dev, test, or None (left over: the split needs fewer); `groups` maps it to its group."""
     sizes = Counter(groups.values())
-    wanted = [name for name in SPLITS if getattr(split, name)]
-    if len(sizes) < len(wanted):
-        usable = "1 usable document" if len(groups) == 1 else f"{len(groups)} usable documents"
-        alike = f" in only {len(sizes)} near-duplicate group{'s' * (len(sizes) > 1)}" if len(sizes) < len(groups) else ""
-        way_out = "raise sources.near_duplicate_threshold, " if alike else ""
-        raise LimbeckError(
-            f"{usable}{alike}: too few for {', '.join(wanted)}; add documents, {way_out}or set a split to 0 in sources.split"
-        )
-    chosen: dict[str, str | None] = {}
-    order = sorted(sizes, key=lambda group: (-sizes[group], derive_seed(seed, "split", group)))
-    for left, group in zip(range(len(order), 0, -1), order, strict=True):
-        empty = [name for name in wanted if room[name] == targets[name]]
-        names: Sequence[str | None] = empty if left <= len(empty) else (*SPLITS, None)  # the last groups go to empty splits
-        fitting = [name for name in names if room[name] >= sizes[group]]
-        best = max(fitting or names, key=lambda name: (name is not None, room[name]))  # ties go to the first: train
-        chosen[group] = best
-        room[best] -= sizes[group]
+    keys = np.array([split_key(group, seed) for group in sizes], np.uint64)
+    codes = split_groups(np.array(list(sizes.values()), np.int64), keys, split)
+    chosen = {group: None if code == LEFT_OVER else SPLITS[code] for group, code in zip(sizes, codes.tolist(), strict=True)}
     return {source_id: chosen[group] for source_id, group in groups.items()}
+
+
+def split_key(group: str, seed: int) -> int:
+    """The place of a group in the order drawn by `seed`."""
+    return derive_seed(seed, "split", group)
+
+
+def split_groups(sizes: Places, keys: npt.NDArray[np.uint64], split: Split) -> npt.NDArray[np.int8]:
+    """The split of each group as a place in `SPLITS`, or `LEFT_OVER`; a group is never divided.  # [groups]
+
+    The largest go first, in the order of their `keys`, each to the split with the most room; sizes are met as closely as whole
+    groups allow. Raises LimbeckError if a requested split would stay empty, or counts exceed the documents.
+    """
+    documents = int(sizes.sum())
+    targets = [*_targets(split, documents).values()]
+    wanted = [place for place, name in enumerate(SPLITS) if getattr(split, name)]
+    if len(sizes) < len(wanted):
+        raise LimbeckError(_too_few(documents, len(sizes), [SPLITS[place] for place in wanted]))
+    room = [*targets, documents - sum(targets)]
+    chosen = np.empty(len(sizes), np.int8)
+    for left, group in zip(range(len(sizes), 0, -1), np.lexsort((keys, -sizes)), strict=True):
+        empty = [place for place in wanted if room[place] == targets[place]]
+        places = empty if left <= len(empty) else range(LEFT_OVER + 1)  # the last groups go to empty splits
+        size = int(sizes[group])
+        fitting = [place for place in places if room[place] >= size]
+        best = max(fitting or places, key=lambda place: (place != LEFT_OVER, room[place]))  # ties go to the first: train
+        chosen[group] = best
+        room[best] -= size
+    return chosen
+
+
+def _too_few(documents: int, groups: int, wanted: Sequence[str]) -> str:
+    usable = "1 usable document" if documents == 1 else f"{documents} usable documents"
+    alike = f" in only {groups} near-duplicate group{'s' * (groups > 1)}" if groups < documents else ""
+    way_out = "raise sources.near_duplicate_threshold, " if alike else ""
+    return f"{usable}{alike}: too few for {', '.join(wanted)}; add documents, {way_out}or set a split to 0 in sources.split"
 
 
 def _targets(split: Split, documents: int) -> dict[str, int]:

@@ -7,10 +7,15 @@ a key are compared exactly, so a pair below the threshold is never joined; a pai
 `bands_for`.
 """
 
+import io
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -88,10 +93,30 @@ class Sketches:
     bitmaps: Hashes  # [words, rows]
 
 
-def sketch(texts: pa.ChunkedArray, unit: Unit, size: int, bands: Bands, threads: int | None = None) -> Sketches:
+class Texts(Protocol):
+    """Texts as a `pa.ChunkedArray` has them; `chunks` are read once, in order."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def chunks(self) -> Iterable[pa.Array]:
+        """All texts, some at a time."""
+        ...
+
+    def take(self, places: Places) -> pa.ChunkedArray:
+        """The texts at these places."""
+        ...
+
+
+def sketch(
+    texts: Texts, unit: Unit, size: int, bands: Bands, threads: int | None = None, folder: Path | None = None
+) -> Sketches:
     """Return the shingles and keys of all texts (null: none); the same for any number of threads (null: one per core, at most 8).
 
-    Memory: 8 bytes per shingle, 40 + 4 x bands per text, and about 100 MiB per thread.
+    Memory: 8 bytes per shingle, 40 + 4 x bands per text, and about 100 MiB per thread. With `folder` the shingles, keys and bitmaps
+    are mapped files there, without a name; 16 bytes per text remain.
     """
 
     def work(chunk: pa.Array) -> Sketches:
@@ -99,16 +124,47 @@ def sketch(texts: pa.ChunkedArray, unit: Unit, size: int, bands: Bands, threads:
         keys = _keys(signatures(shingles, bands.bands * bands.rows), bands)
         return Sketches(shingles, keys, _bitmaps(shingles))
 
-    threads = threads or min(8, _cores())
+    rows, start = len(texts), 0
+    counts, words = np.empty(rows, np.int64), np.empty(rows, np.uint64)
+    keys, bitmaps = _array((bands.bands, rows), np.uint32, folder), _array((_BITMAP_WORDS, rows), np.uint64, folder)
+    with tempfile.TemporaryFile(dir=folder) if folder else io.BytesIO() as hashes:
+        for part in _in_order(work, chunks(texts.chunks), threads or min(8, _cores())):
+            stop = start + len(part.shingles.ends)
+            hashes.write(part.shingles.hashes.tobytes())
+            counts[start:stop], words[start:stop] = part.shingles.counts, part.shingles.texts
+            keys[:, start:stop], bitmaps[:, start:stop] = part.keys, part.bitmaps
+            start = stop
+        assert start == rows
+        return Sketches(Shingles(_hashes(hashes), np.cumsum(counts), words), keys, bitmaps)
+
+
+def _in_order(work: Callable[[pa.Array], Sketches], pieces: Iterable[pa.Array], threads: int) -> Iterator[Sketches]:
+    """Yield the results in order; only as many pieces as there are threads are read ahead."""
+    waiting: deque[Future[Sketches]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        made = [work(pa.array([], pa.string())), *pool.map(work, chunks(texts))]
-    shingles = Shingles(
-        np.concatenate([part.shingles.hashes for part in made]),
-        np.cumsum(np.concatenate([part.shingles.counts for part in made])),
-        np.concatenate([part.shingles.texts for part in made]),
-    )
-    keys, bitmaps = (np.concatenate(parts, axis=1) for parts in zip(*((part.keys, part.bitmaps) for part in made), strict=True))
-    return Sketches(shingles, keys, bitmaps)
+        for piece in pieces:
+            waiting.append(pool.submit(work, piece))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _array(shape: tuple[int, int], dtype: type[np.generic], folder: Path | None) -> npt.NDArray[Any]:
+    """An array in memory, or in a mapped file whose space is reserved: a full disk is an error here, not a signal later."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if folder is None or not size:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+        return np.memmap(file, dtype, "r+", shape=shape)  # the mapping remains when the file is closed
+
+
+def _hashes(file: IO[bytes]) -> Hashes:
+    if isinstance(file, io.BytesIO):
+        return np.frombuffer(file.getvalue(), np.uint64)
+    file.flush()
+    return np.memmap(file, np.uint64, "r") if file.tell() else np.empty(0, np.uint64)
 
 
 def near_duplicates(sketches: Sketches, scopes: Places, threshold: float) -> Places:
@@ -128,7 +184,8 @@ def near_duplicates(sketches: Sketches, scopes: Places, threshold: float) -> Pla
     order = order[np.concatenate(([True], ~same))] if len(order) else order
     counts, scopes = shingles.counts[order], scopes[order]
     bitmaps = sketches.bitmaps[:, order]
-    keys = sketches.keys[:, order] ^ (mixed(scopes.astype(np.uint64)) >> np.uint64(32)).astype(np.uint32)
+    keys = sketches.keys
+    by_scope = (mixed(scopes.astype(np.uint64)) >> np.uint64(32)).astype(np.uint32)
     ends = np.searchsorted(
         counts, np.floor(counts / threshold + 1e-9), side="right"
     )  # from here on, other rows have too many shingles
@@ -137,11 +194,12 @@ def near_duplicates(sketches: Sketches, scopes: Places, threshold: float) -> Pla
         return jaccard(shingles, first, second) >= threshold
 
     for band in range(len(keys)):
-        for first, second in _meeting(keys[band], ends):
+        for first, second in _meeting(keys[band][order] ^ by_scope, ends):
             possible = (scopes[first] == scopes[second]) & (_at_most(counts, bitmaps, first, second) >= threshold)
             first, second = first[possible], second[possible]
-            new = ~(keys[:band, first] == keys[:band, second]).any(axis=0)  # the others were compared under an earlier key
-            components.join_similar(order[first[new]], order[second[new]], similar)
+            one, other = order[first], order[second]
+            new = ~(keys[:band, one] == keys[:band, other]).any(axis=0)  # the others were compared under an earlier key
+            components.join_similar(one[new], other[new], similar)
     return components.labels
 
 

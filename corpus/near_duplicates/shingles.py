@@ -6,7 +6,7 @@ over rows only in chunks with combining marks or such scripts: all operations wo
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -64,9 +64,9 @@ class Shingles:
         return np.diff(self.ends, prepend=0)
 
 
-def chunks(texts: pa.ChunkedArray) -> Iterator[pa.Array]:
+def chunks(pieces: Iterable[pa.Array]) -> Iterator[pa.Array]:
     """Yield the texts in order, at most 4,096 at a time and about 2 MiB (or one longer text)."""
-    for piece in texts.chunks:
+    for piece in pieces:
         sizes = np.cumsum(pc.binary_length(piece.fill_null("")).to_numpy(zero_copy_only=False), dtype=np.int64)
         start = 0
         while start < len(piece):

@@ -3,11 +3,13 @@
 Texts are normalised (Unicode NFC, letter case) for comparison only.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 
 from limbeck.corpus.near_duplicates.groups import Places
-from limbeck.corpus.near_duplicates.minhash import bands_for, near_duplicates, sketch
+from limbeck.corpus.near_duplicates.minhash import Texts, bands_for, near_duplicates, sketch
 from limbeck.corpus.near_duplicates.shingles import Shingles, Unit
 from limbeck.corpus.text.words import comparable
 
@@ -24,15 +26,23 @@ def equal_texts(texts: pa.ChunkedArray, scopes: Places) -> Places:
 
 
 def similar_texts(
-    texts: pa.ChunkedArray, scopes: Places, threshold: float, unit: Unit, size: int, *, permutations: int, recall: float
+    texts: Texts,
+    scopes: Places,
+    threshold: float,
+    unit: Unit,
+    size: int,
+    *,
+    permutations: int,
+    recall: float,
+    folder: Path | None = None,
 ) -> tuple[Places, Shingles]:
     """The component of each row, labelled by its smallest row, and the shingles (`unit`, `size`) that were compared.
 
     Edges join rows of one scope with a Jaccard similarity of at least `threshold`; texts without words are joined if
     they are equal. A pair at the threshold is found with probability `recall` or more, and no pair below it is joined. Raises
-    LimbeckError if `permutations` are too few.
+    LimbeckError if `permutations` are too few. `folder` as for `sketch`.
     """
-    sketches = sketch(texts, unit, size, bands_for(threshold, permutations, recall))
+    sketches = sketch(texts, unit, size, bands_for(threshold, permutations, recall), folder=folder)
     labels = near_duplicates(sketches, scopes, threshold)
     wordless = np.flatnonzero(sketches.shingles.counts == 0)
     labels[wordless] = wordless[equal_texts(texts.take(wordless), scopes[wordless])]
