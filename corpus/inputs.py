@@ -170,7 +170,9 @@ def find_files(path: str | Path, suffixes: Collection[str]) -> list[InputFile]:
         return [_named(given, given.name)]
     if given.is_dir():
         if (given / "state.json").is_file() or (given / "dataset_dict.json").is_file():
-            raise LimbeckError(f"{path} is a dataset saved by the library datasets; read it with `kind: huggingface, dataset: {path}`")
+            raise LimbeckError(
+                f"{path} is a dataset saved by the library datasets; read it with `kind: huggingface, dataset: {path}`"
+            )
         inside = sorted(file for file in given.rglob("*") if file.is_file())
         found = [file for file in inside if inner_suffix(file) in suffixes]
         if not found:

@@ -173,9 +173,7 @@ class TableSources(Sources):
     dataset: str | None = Field(None, description="in place of path: the id of a Hugging Face dataset, or a local folder")
     name: str | None = Field(None, description="the dataset's configuration, if it has several")
     dataset_split: str = "train"
-    delimiter: str | None = Field(
-        None, pattern=DELIMITER, description="between the cells of CSV and TSV; null: by the suffix"
-    )
+    delimiter: str | None = Field(None, pattern=DELIMITER, description="between the cells of CSV and TSV; null: by the suffix")
     quote: str | None = Field('"', pattern=QUOTE, description="around cells of CSV and TSV; null: cells are not quoted")
 
     @model_validator(mode="after")

@@ -66,4 +66,6 @@ def _writing(folder: Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         where = folder or tempfile.gettempdir()
-        raise LimbeckError(f"cannot write to {where}: {error.strerror or error}; free some space or choose another folder") from error
+        raise LimbeckError(
+            f"cannot write to {where}: {error.strerror or error}; free some space or choose another folder"
+        ) from error

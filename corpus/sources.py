@@ -222,9 +222,7 @@ class _Documents:
 class _Preparation:
     """The steps from input rows to sources."""
 
-    def __init__(
-        self, config: SourcesConfig, tokenizer: Tokenizer, seed: int, spool: Spool, folder: Path | None
-    ) -> None:
+    def __init__(self, config: SourcesConfig, tokenizer: Tokenizer, seed: int, spool: Spool, folder: Path | None) -> None:
         self._config, self._tokenizer, self._seed, self._spool, self._folder = config, tokenizer, seed, spool, folder
 
     def prepared(self, draw: Any) -> Prepared:

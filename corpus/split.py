@@ -12,7 +12,8 @@ import pyarrow as pa
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.near_duplicates.groups import Places
-from limbeck.corpus.near_duplicates.minhash import Bands, Texts
+from limbeck.corpus.near_duplicates.minhash import Bands
+from limbeck.corpus.near_duplicates.shingles import Texts
 from limbeck.corpus.near_duplicates.texts import similar_texts
 from limbeck.corpus.seeds import derive_seed
 

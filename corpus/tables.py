@@ -101,9 +101,7 @@ def open_tables(path: str, delimited: Delimited = Delimited()) -> Iterator[Table
         yield open_table(file, form, delimited)
 
 
-def open_table(
-    file: InputFile, form: Format, delimited: Delimited = Delimited(), columns: Sequence[str] | None = None
-) -> Table:
+def open_table(file: InputFile, form: Format, delimited: Delimited = Delimited(), columns: Sequence[str] | None = None) -> Table:
     """Open a file of this format (not "text"). With `columns`, those of Parquet are read as bytes, and others not at all."""
     table = Table(str(file.path))
     if form == "Parquet":

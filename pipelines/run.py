@@ -6,15 +6,14 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.models import fingerprint as model_fingerprint
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import done, part_names, write_parts
-from limbeck.corpus.schemas import SOURCES
+from limbeck.corpus.parts import done, part_names
 from limbeck.filters.config import FilterConfig, SetFilterConfig
 from limbeck.filters.contract import Filter, SetFilter
 from limbeck.filters.own import own_filter, own_set_filter
@@ -24,13 +23,13 @@ from limbeck.pipelines.driver import target
 from limbeck.pipelines.driver.check import refuse_what_cannot_run
 from limbeck.pipelines.driver.context import Context, held_out_lane, inputs_lane, stream, train_lane
 from limbeck.pipelines.driver.placing import loads_models
+from limbeck.pipelines.driver.reading import read_documents
 from limbeck.pipelines.driver.repair import reopen
 from limbeck.pipelines.driver.round import judged, select, train_student
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.report.build import write_report
 from limbeck.pipelines.runs.events import Events, Listener
 from limbeck.pipelines.runs.folder import RunFolder, open_run
-from limbeck.pipelines.runs.funnel import rejected_sources
 from limbeck.pipelines.runs.lock import driving
 from limbeck.pipelines.runs.stages import stages_of
 
@@ -159,33 +158,6 @@ def _final(context: Context, pool: "WorkerPool", held_out: measuring.HeldOut, pe
     measuring.evaluate_dev(context, held_out, range(recipe.rounds))
     measuring.evaluate_test(context, held_out, recipe.rounds)
     _done_stage(context, "evaluation", began)
-
-
-def read_documents(context: Context) -> None:
-    """Read, truncate and split the sources and write them as parts, once per run."""
-    from limbeck.corpus.sources import read_sources
-    from limbeck.corpus.tokenizer import Tokenizer
-
-    place = context.folder.sources("train").parent
-    found = done(place)
-    if found is None:
-        table = read_sources(context.recipe.sources, Tokenizer.load(context.teacher_folder), context.recipe.seed)
-        counts: dict[str, Any] = {}
-        for split in ("train", "dev", "test", "rejected"):
-            mask = [value == split for value in table["split"].to_pylist()]
-            rows = table.filter(mask)
-            wave = context.recipe.target.wave_sources if context.recipe.target and split == "train" else None
-            write_parts(context.folder.sources(split), rows, context.recipe.cluster.rows_per_part, SOURCES, wave)
-            counts[split] = rows.num_rows
-        rejected = rejected_sources(table)
-        used = sum(counts[split] for split in ("train", "dev", "test"))
-        counts = {"used": used, **{split: counts[split] for split in ("train", "dev", "test")}, "rejected": rejected}
-        counts["rows_are"] = context.recipe.sources.rows_are
-        context.finish(place, "sources", rows_in=table.num_rows, rows_out=used, **counts)
-        found = done(place) or {}
-    words = {key: found[key] for key in ("used", "train", "dev", "test")}
-    words["rows_are"] = found.get("rows_are", "documents")  # as recorded by older versions
-    context.events.emit("sources_read", **words, rejected=sum(found["rejected"].values()), reasons=found["rejected"])
 
 
 def _open(

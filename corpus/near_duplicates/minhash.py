@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.near_duplicates.groups import Components, Places
-from limbeck.corpus.near_duplicates.shingles import HASH_BITS, Hashes, Shingles, Unit, chunks, gathered, mixed, shingles_of
+from limbeck.corpus.near_duplicates.shingles import HASH_BITS, Hashes, Shingles, Texts, Unit, chunks, gathered, mixed, shingles_of
 
 REACH = 1000
 """Maximum number of texts that a text is compared with under one key: the nearest in number of shingles."""
@@ -93,26 +93,7 @@ class Sketches:
     bitmaps: Hashes  # [words, rows]
 
 
-class Texts(Protocol):
-    """Texts as a `pa.ChunkedArray` has them; `chunks` are read once, in order."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    @property
-    def chunks(self) -> Iterable[pa.Array]:
-        """All texts, some at a time."""
-        ...
-
-    def take(self, places: Places) -> pa.ChunkedArray:
-        """The texts at these places."""
-        ...
-
-
-def sketch(
-    texts: Texts, unit: Unit, size: int, bands: Bands, threads: int | None = None, folder: Path | None = None
-) -> Sketches:
+def sketch(texts: Texts, unit: Unit, size: int, bands: Bands, threads: int | None = None, folder: Path | None = None) -> Sketches:
     """Return the shingles and keys of all texts (null: none); the same for any number of threads (null: one per core, at most 8).
 
     Memory: 8 bytes per shingle, 40 + 4 x bands per text, and about 100 MiB per thread. With `folder` the shingles, keys and bitmaps
@@ -128,7 +109,7 @@ def sketch(
     counts, words = np.empty(rows, np.int64), np.empty(rows, np.uint64)
     keys, bitmaps = _array((bands.bands, rows), np.uint32, folder), _array((_BITMAP_WORDS, rows), np.uint64, folder)
     with tempfile.TemporaryFile(dir=folder) if folder else io.BytesIO() as hashes:
-        for part in _in_order(work, chunks(texts.chunks), threads or min(8, _cores())):
+        for part in _in_order(work, chunks(texts), threads or min(8, _cores())):
             stop = start + len(part.shingles.ends)
             hashes.write(part.shingles.hashes.tobytes())
             counts[start:stop], words[start:stop] = part.shingles.counts, part.shingles.texts

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -64,9 +64,26 @@ class Shingles:
         return np.diff(self.ends, prepend=0)
 
 
-def chunks(pieces: Iterable[pa.Array]) -> Iterator[pa.Array]:
+class Texts(Protocol):
+    """Texts as a `pa.ChunkedArray` has them; `chunks` are read once, in order."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def chunks(self) -> Iterable[pa.Array]:
+        """All texts, some at a time."""
+        ...
+
+    def take(self, places: Places) -> pa.ChunkedArray:
+        """The texts at these places."""
+        ...
+
+
+def chunks(texts: Texts) -> Iterator[pa.Array]:
     """Yield the texts in order, at most 4,096 at a time and about 2 MiB (or one longer text)."""
-    for piece in pieces:
+    for piece in texts.chunks:
         sizes = np.cumsum(pc.binary_length(piece.fill_null("")).to_numpy(zero_copy_only=False), dtype=np.int64)
         start = 0
         while start < len(piece):

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from limbeck.corpus.near_duplicates.groups import Places
-from limbeck.corpus.near_duplicates.minhash import Texts, bands_for, near_duplicates, sketch
-from limbeck.corpus.near_duplicates.shingles import Shingles, Unit
+from limbeck.corpus.near_duplicates.minhash import bands_for, near_duplicates, sketch
+from limbeck.corpus.near_duplicates.shingles import Shingles, Texts, Unit
 from limbeck.corpus.text.words import comparable
 
 _FINAL_STOPS = ".!。！．｡।॥۔።။។"

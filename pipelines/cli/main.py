@@ -132,11 +132,15 @@ def status(run: RunArgument, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def stop(run: RunArgument) -> None:
+def stop(run: RunArgument, as_json: AsJson = False) -> None:
     """Stop a run; completed work is kept."""
+    from limbeck.pipelines.runs.folder import existing
+    from limbeck.pipelines.runs.lock import lock_holder
     from limbeck.pipelines.runs.status import stop as end
 
-    typer.echo(end(run))
+    was_running = lock_holder(existing(run)) is not None
+    words = end(run)
+    _print_json({"run": str(run), "was_running": was_running, "message": words}) if as_json else typer.echo(words)
 
 
 @app.command()
@@ -226,11 +230,13 @@ def export(
     format: Annotated[str, typer.Option(help="messages, alpaca or huggingface")] = "messages",
     round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last round with a dataset]")] = None,
     selection: Selected = None,
+    as_json: AsJson = False,
 ) -> None:
     """Export a round's dataset for other tools."""
     from limbeck.pipelines.runs.export import export as write
 
-    typer.echo(f"wrote {write(run, round_number, format, out, selection)}")
+    written = str(write(run, round_number, format, out, selection))
+    _print_json({"written": written, "format": format}) if as_json else typer.echo(f"wrote {written}")
 
 
 @app.command("recipes")

@@ -14,17 +14,16 @@ from limbeck.cluster.session import running_cluster
 from limbeck.corpus.config import nearest
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.extras import MissingExtra
-from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.corpus.vary import example
 from limbeck.filters.config import Cost
 from limbeck.generators.contract import TEACHER
 from limbeck.pipelines.driver.placing import missing_extras, plan_for
+from limbeck.pipelines.driver.reading import counted
 from limbeck.pipelines.kinds import packages_of
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.dataset import COLUMNS
 from limbeck.pipelines.runs.events import read_events
 from limbeck.pipelines.runs.folder import RunFolder, refuse_other_run
-from limbeck.pipelines.runs.funnel import rejected_sources
 from limbeck.pipelines.runs.lock import being_run, lock_holder
 from limbeck.pipelines.runs.rows import ControlCodeRows
 from limbeck.pipelines.runs.stages import stages_of
@@ -118,7 +117,7 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
         found["placement"] = as_plain(plan)
     if "teacher.model" in found["models"]:
         try:
-            found["documents"], found["rejected_sources"] = _documents(recipe)
+            found["documents"], found["rejected_sources"] = counted(recipe)
             found["rows_are"] = recipe.sources.rows_are
             found["estimate"] = estimate(recipe, found["documents"], models["teacher.model"].parameters)
             problems += _target_problems(recipe, found["documents"])
@@ -272,17 +271,6 @@ def _disk_problems(recipe: Recipe, models: dict[str, ModelInfo], out: Path) -> l
             "free some space or choose another --out"
         )
     return problems
-
-
-def _documents(recipe: Recipe) -> tuple[dict[str, int], dict[str, int]]:
-    """Counts of the sources by split, and of the unusable ones by reason."""
-    from limbeck.corpus.sources import read_sources
-
-    table = read_sources(recipe.sources, Tokenizer.load(recipe.teacher.folder()), recipe.seed)
-    splits = table["split"].to_pylist()
-    counts = {split: splits.count(split) for split in ("train", "dev", "test", "rejected")}
-    used = [count for count, split in zip(table["document_tokens"].to_pylist(), splits, strict=True) if split != "rejected"]
-    return {**counts, "used": len(used), "document_tokens": sum(used)}, rejected_sources(table)
 
 
 def _cluster(recipe: Recipe) -> str:

@@ -23,7 +23,7 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
     too few pass the other bounds, `problem` says why, and only the other bounds decide.
     """
     from limbeck.cluster.engines.model_cache import Engines
-    from limbeck.corpus.sources import read_sources
+    from limbeck.corpus.sources import prepared
     from limbeck.pipelines.driver.check import find_problems
 
     recipe = recipe.resolved()
@@ -34,8 +34,8 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
         import torch
 
         torch.set_num_threads(recipe.cluster.threads())
-    table = read_sources(recipe.sources, Tokenizer.load(recipe.teacher.folder()), recipe.seed)
-    sources = table.filter(pa.array([split == "train" for split in table["split"].to_pylist()])).slice(0, documents)
+    with prepared(recipe.sources, Tokenizer.load(recipe.teacher.folder()), recipe.seed) as found:
+        (sources,) = found.sliced(["train"], [(0, documents)])
     engines = Engines()
     runner = Runner(recipe.generator.build(), recipe.seed, 0)
     candidates = runner.run(sources, {TEACHER: engines.get(recipe.teacher)}).drop_columns(["steps"])
