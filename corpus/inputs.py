@@ -109,7 +109,7 @@ def _unreadable(head: bytes) -> str | None:
 def open_content(path: Path) -> Iterator[Content]:
     """Open a file for reading, decompressed if its content is gzip, zstd, bzip2 or xz.
 
-    Errors of reading inside the `with` block are raised as LimbeckError: a file that cannot be opened, or is truncated or damaged.
+    Raises LimbeckError, also inside the `with` block, for a file that cannot be opened, or is truncated or damaged.
     """
     try:
         with open(path, "rb") as raw:

@@ -51,7 +51,7 @@ def text_file_row(file: InputFile) -> RawRow:
     return text_row(file.name, text, None) if reason is None else RawRow(file.name, "", reason=reason)
 
 
-def document_tables(path: str, form: Format, columns: Sequence[str], delimited: Delimited = Delimited()) -> Iterator[Table]:
+def document_tables(path: str, form: Format, columns: Sequence[str], delimited: Delimited | None = None) -> Iterator[Table]:
     """Yield every file of a file, folder or glob as a table of this format, with these columns.
 
     Raises LimbeckError for a file of another format.
@@ -60,7 +60,7 @@ def document_tables(path: str, form: Format, columns: Sequence[str], delimited: 
         found = format_of(file.path, form)
         if found != form:
             raise LimbeckError(f"{file.path} is not a {_WHOLE[form]} file but {found}; set `kind: {KINDS[found]}`")
-        yield open_table(file, form, delimited, columns)
+        yield open_table(file, form, delimited or Delimited(), columns)
 
 
 def read_documents(tables: Iterable[Table], document_column: str, reference_column: str | None) -> Iterator[RawRow]:

@@ -49,9 +49,11 @@ class Spool:
             self._file.flush()
 
     def __len__(self) -> int:
+        """How many rows there are."""
         return len(self._ends) - 1
 
     def __getitem__(self, row: int) -> StoredRow:
+        """A row, after `flush`."""
         begin, end = self._ends[row], self._ends[row + 1]
         return StoredRow(*marshal.loads(os.pread(self._file.fileno(), end - begin, begin)))
 

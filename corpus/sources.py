@@ -1,7 +1,7 @@
 """The sources of a run: input rows, cleaned, cut, grouped, split, with salient words marked; or rejected with a reason.
 
-Rows are read once, in order, into a file without a name (`corpus.source_spool`), and from there a second time, in the order of their
-ids, when the tables are made. In memory are some numbers per row, and the document frequencies of words.
+Rows are read once, in order, into a file without a name (`corpus.source_spool`), and from there again, in the order of their ids,
+when the tables are made. In memory are some numbers per row, and the document frequencies of words.
 """
 
 import hashlib

@@ -35,6 +35,7 @@ TABLES = (*SUFFIXES["JSON"], *SUFFIXES["CSV"], *SUFFIXES["Parquet"])
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DELIMITERS = {".tsv": "\t"}
 _ARRAY_CHARACTERS = 1 << 16
+_MOST_NAMES = 50
 _BROKEN = (pa.ArrowException, OSError, ValueError, OverflowError, TypeError, KeyError)  # what pyarrow raises on broken files
 
 
@@ -309,7 +310,7 @@ def _delimited_rows(file: InputFile, table: Table, delimiter: str, quote: str | 
                 yield TableRow(origin, start, {}, f"not CSV: {error}")
                 continue
             table.bytes_read = content.position()
-            if not cells:
+            if not cells or not (header or any(map(str.strip, cells))):  # a blank line, also before the header
                 continue
             if not header:
                 header = cells
@@ -342,9 +343,10 @@ def _check_names(where: str, names: list[str]) -> None:
 
 def missing_column(where: str, column: str, names: Iterable[str], hint: str = "") -> LimbeckError:
     """The error for a column that a table does not have, with the nearest name and all existing ones."""
-    ordered = sorted(name if _is_unicode(name) else ascii(name) for name in names)
+    ordered = sorted(name if name.isprintable() else ascii(name) for name in names)
     near = difflib.get_close_matches(column, ordered, 1, cutoff=0.0)
-    words = f"did you mean {near[0]!r}? It has {', '.join(ordered)}" if near else "it has no columns"
+    shown = ", ".join([*ordered[:_MOST_NAMES], *(["..."] if len(ordered) > _MOST_NAMES else [])])
+    words = f"did you mean {near[0]!r}? It has {shown}" if near else "it has no columns"
     return LimbeckError(f"{where} has no column {column!r}; {words}{hint}")
 
 

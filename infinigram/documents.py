@@ -1,8 +1,8 @@
 """Documents to index: text files, JSON, CSV, Parquet, saved Hugging Face datasets, or arrays of token ids.
 
-The files are read by `limbeck.corpus.inputs` and `limbeck.corpus.tables`, as those of a run's sources are. Every document has a text
-or token ids, the file and line (or row) that it came from, and the other columns as metadata. The order is fixed: files by name, rows
-in file order; an interrupted build resumes by counting documents. A row without a document is skipped and counted by reason.
+The files are read by `limbeck.corpus.inputs` and `limbeck.corpus.tables`, as those of a run's sources are. Every document has a
+text or token ids, the file and line (or row) that it came from, and the other columns as metadata. The order is fixed: files by
+name, rows in file order; an interrupted build resumes by counting documents. A row without a document is skipped and counted.
 """
 
 import contextlib
@@ -102,8 +102,8 @@ def read_documents(
 ) -> Iterator[Document]:
     """Yield the documents of the sources in order; rows without one are counted in `skipped`.
 
-    `text_column`: the field of JSON, CSV, Parquet and datasets that holds the text (or a list of token ids). Raises BadIndex for a
-    file that cannot be read as a whole, if no row of a file has that column, and if there is no document.
+    `text_column`: the field of JSON, CSV, Parquet and datasets that holds the text (or a list of token ids). Raises BadIndex for
+    a file that cannot be read as a whole, if no row of a file has that column, and if there is no document.
     """
     skipped = Skipped() if skipped is None else skipped
     sources = list(sources)

@@ -4,8 +4,10 @@ An index records its tokenizer as a small dictionary ("spec"): its kind, a name 
 its content, so that queries are never encoded by a different tokenizer.
 """
 
+import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from limbeck.corpus.config import nearest
 from limbeck.corpus.extras import problem
 from limbeck.infinigram.errors import BadIndex
 from limbeck.infinigram.words import WordEncoder, word_encoder
 
 FILE_NAME = "tokenizer.json"  # where an index keeps its Hugging Face tokenizer
+_BYTES = ("bytes", "byte")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -127,11 +132,11 @@ Tokenizer = HuggingFaceTokenizer | TiktokenTokenizer | ByteTokenizer
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """Load a tokenizer: "bytes", "tiktoken:NAME", a model folder or tokenizer.json, or an id on the Hugging Face hub.
+    """Load a tokenizer: "bytes", "tiktoken:NAME", a model folder or tokenizer.json, or an id on the Hugging Face hub, OWNER/NAME.
 
-    Raises BadIndex if it does not exist.
+    Raises BadIndex if it does not exist; the hub is asked for nothing but such an id.
     """
-    if name == "bytes":
+    if name in _BYTES:
         return ByteTokenizer()
     if name.startswith("tiktoken:"):
         return _tiktoken(name.removeprefix("tiktoken:"))
@@ -141,6 +146,8 @@ def load_tokenizer(name: str) -> Tokenizer:
         return _huggingface(file.read_bytes(), str(file), _named_eos(file.parent))
     if path.exists() or name.startswith((".", "/", "~")) or name.endswith(".json"):
         raise BadIndex(f"{name} holds no {FILE_NAME}; save the model with its fast tokenizer, or name another tokenizer")
+    if not _HUB_ID.fullmatch(name):
+        raise BadIndex(_unknown(name))
     from tokenizers import Tokenizer as Backend
 
     try:
@@ -150,6 +157,22 @@ def load_tokenizer(name: str) -> Tokenizer:
             f"tokenizer {name!r} not found: no such folder, and the hub returned {error}; use a folder, or bytes"
         ) from error
     return _huggingface(backend.to_str().encode(), name, None)
+
+
+def _unknown(name: str) -> str:
+    """The message for a name that is neither a tokenizer of ours, nor a folder, nor an id of the hub."""
+    known = ["bytes"]
+    with contextlib.suppress(ImportError):
+        import tiktoken
+
+        known += [f"tiktoken:{encoding}" for encoding in tiktoken.list_encoding_names()]
+    near = nearest(name, [*known, *(one.removeprefix("tiktoken:") for one in known)])
+    near = next((one for one in known if near is not None and one.endswith(near)), None)
+    hint = f"did you mean {near!r}? " if near else ""
+    return (
+        f"unknown tokenizer {name!r}; {hint}give bytes, tiktoken:NAME, a model folder or tokenizer.json, or an id on the "
+        "Hugging Face hub with its owner (OWNER/NAME)"
+    )
 
 
 def open_tokenizer(spec: dict[str, Any], folder: Path) -> Tokenizer:

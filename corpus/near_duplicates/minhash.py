@@ -96,8 +96,8 @@ class Sketches:
 def sketch(texts: Texts, unit: Unit, size: int, bands: Bands, threads: int | None = None, folder: Path | None = None) -> Sketches:
     """Return the shingles and keys of all texts (null: none); the same for any number of threads (null: one per core, at most 8).
 
-    Memory: 8 bytes per shingle, 40 + 4 x bands per text, and about 100 MiB per thread. With `folder` the shingles, keys and bitmaps
-    are mapped files there, without a name; 16 bytes per text remain.
+    Memory: 8 bytes per shingle, 40 + 4 x bands per text, and about 100 MiB per thread. With `folder` the shingles, keys and
+    bitmaps are mapped files there, without a name; 16 bytes per text remain.
     """
 
     def work(chunk: pa.Array) -> Sketches:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from limbeck.corpus import readers
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.packages import read_packages
 from limbeck.corpus.inputs import SUFFIXES, find_files, format_of
+from limbeck.corpus.packages import read_packages
 from limbeck.corpus.readers import RawRow, text_file_row
 from limbeck.corpus.tables import open_table
 

@@ -19,14 +19,16 @@ IndexArgument = Annotated[
 FolderArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="an index folder", show_default=False)]
 PathsArgument = Annotated[
     list[Path],
-    typer.Argument(help="files or folders: text, JSON (.gz, .zst), Parquet, saved datasets, ids (.npy)", show_default=False),
+    typer.Argument(
+        help="files or folders: text, JSON, CSV, Parquet (also compressed), saved datasets, ids (.npy)", show_default=False
+    ),
 ]
 QueryArgument = Annotated[str, typer.Argument(help="a text, or with --ids token ids", show_default=False)]
 TextArgument = Annotated[str, typer.Argument(help="the text itself; use --file for longer texts", show_default=False)]
 Memory = Annotated[str | None, typer.Option(help="maximum memory, such as 2GiB [default: half of the free memory]")]
 Threads = Annotated[int | None, typer.Option(min=1, help="[default: all cores]")]
 Shards = Annotated[int, typer.Option(min=1, max=4096, help="new shards; each is one suffix array")]
-Column = Annotated[str, typer.Option(help="the field of JSON, Parquet and datasets with the text or the token ids")]
+Column = Annotated[str, typer.Option(help="the field of JSON, CSV, Parquet and datasets with the text or the token ids")]
 Split = Annotated[str, typer.Option(help="the split of a saved dataset")]
 Opening = Annotated[
     list[str],
@@ -48,7 +50,9 @@ def build(
     out: Annotated[Path, typer.Option(help="the index folder", show_default=False)],
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="bytes, tiktoken:NAME, a model folder or tokenizer.json; leave out for documents of token ids"),
+        typer.Option(
+            help="bytes, tiktoken:NAME, a model folder or tokenizer.json, or a hub id; leave out for documents of token ids"
+        ),
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="u8, u16 or u32 [default: from the vocabulary size]")] = None,
     version: Annotated[int, typer.Option(min=4, max=5, help="4, or 5 for reversed documents")] = 4,
@@ -77,7 +81,7 @@ def build(
     )
     with ngram_show.progress() as report:
         manifest = make(paths, out, settings, report)
-    ngram_show.built(manifest, out, as_json)
+    ngram_show.built(manifest, out, as_json, manifest.get("skipped", []))
 
 
 @app.command()
@@ -101,7 +105,9 @@ def append(
     )
     with ngram_show.progress() as report:
         manifest = add(index, paths, settings, report)
-    ngram_show.built(manifest, index, as_json)
+    newest = manifest["shards"][-1]["number"]
+    skipped = [entry for entry in manifest.get("skipped", []) if newest in entry["shards"]]
+    ngram_show.built(manifest, index, as_json, skipped)
 
 
 @app.command()

@@ -183,14 +183,18 @@ def answer(value: BaseModel, words: str, as_json: bool) -> None:
     typer.echo(value.model_dump_json(indent=2) if as_json else words)
 
 
-def built(manifest: dict[str, Any], folder: Path, as_json: bool) -> None:
-    """Print the size and format of an index."""
+def built(manifest: dict[str, Any], folder: Path, as_json: bool, skipped: Sequence[dict[str, Any]] = ()) -> None:
+    """Print the size and format of an index, and the rows that were skipped because they hold no document."""
     shards = manifest["shards"]
     tokens, documents = (sum(shard[name] for shard in shards) for name in ("tokens", "documents"))
     size_bytes = sum(file["bytes"] for shard in shards for file in shard["files"].values())
     sizes = f"{counted(tokens, 'token')}, {counted(documents, 'document')}, {counted(len(shards), 'shard')}"
     words = f"{folder}: {sizes}, {size_bytes / 1e6:,.1f} MB"
     facts = {"folder": str(folder), "tokens": tokens, "documents": documents, "shards": len(shards), "bytes": size_bytes}
+    reasons = [(reason, rows) for entry in skipped for reason, rows in entry["rows"].items()]
+    for reason, rows in reasons:
+        words += f"\nskipped {counted(rows['rows'], 'row')}: {reason} (first: {rows['first']})"
+    facts["skipped"] = [{"reason": reason, **rows} for reason, rows in reasons]
     say(facts | {"dtype": manifest["dtype"], "version": manifest["version"]}, words, as_json)
 
 
@@ -298,17 +302,20 @@ def rate_words(done: int, seconds: float, unit: str) -> str:
 
 
 class _PlainLines:
-    """Progress as log lines: one when a step begins, then one every ten seconds."""
+    """Progress as log lines: one when a step begins, then one every ten seconds, and one when it is complete."""
 
     def __init__(self) -> None:
-        self._steps: dict[str, float] = {}
+        self._steps: dict[str, tuple[float, int, int]] = {}  # when each began, and what it last reported
         self._said = 0.0
 
     def __call__(self, step: str, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
-        first = step not in self._steps
-        started = self._steps.setdefault(step, now)
-        if not first and now - self._said < _PLAIN_SECONDS:
+        started, before, of = self._steps.get(step, (now, -1, -1))
+        begins = of != total or before >= total > done  # also the same step for another shard
+        started = now if begins else started
+        self._steps[step] = (started, done, total)
+        is_known = not begins and before >= total
+        if is_known or not (begins or done >= total or now - self._said >= _PLAIN_SECONDS):
             return
         self._said = now
         rate = rate_words(done, now - started, unit)

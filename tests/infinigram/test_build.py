@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from helpers.ngram_builds import WIDTHS, is_naive, naive_files, write_ids
 from limbeck.infinigram.build import Settings, build
 from limbeck.infinigram.errors import BadIndex
+from limbeck.infinigram.maintain import append
+from limbeck.infinigram.tokenizers import load_tokenizer
 
 TEXTS = ["the cat sat on the mat", "", "the dog sat", "naïve café ☕", "the cat sat on the mat", "a" * 300]
 
@@ -121,7 +123,7 @@ def small_tokenizer(folder: Path) -> Path:
 
 @pytest.mark.parametrize("version", [4, 5])
 def test_a_hugging_face_tokenizer(tmp_path: Path, version: Any) -> None:
-    from limbeck.infinigram.tokenizers import load_tokenizer, open_tokenizer
+    from limbeck.infinigram.tokenizers import open_tokenizer
 
     model = small_tokenizer(tmp_path)
     manifest = build([as_jsonl(tmp_path)], tmp_path / "index", Settings(tokenizer=str(model), version=version))
@@ -181,16 +183,16 @@ def test_two_builds_of_one_folder_exclude_each_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', "line 2: the document is int"),
-        ("a.jsonl", b'{"text": "x"}\n{"text"\n', "line 2 is not JSON"),
-        ("a.jsonl", b'["x"]\n', "line 1 is not a JSON object"),
-        ("a.jsonl", b'{"body": "x"}\n', "has no 'text'; it has body"),
+        ("a.jsonl", b'{"text": 3}\n', "a.jsonl:1: neither text nor token ids but int"),
+        ("a.jsonl", b'{"text"\n', "first a.jsonl:1: not JSON"),
+        ("a.jsonl", b'["x"]\n', "a.jsonl:1: not a JSON object"),
+        ("a.jsonl", b'{"body": "x"}\n', "has no column 'text'; did you mean 'body'"),
         ("a.jsonl", b'{"text": "\xff"}\n', "not UTF-8"),
-        ("a.jsonl", b'{"text": "\\ud800"}\n', "surrogate"),
+        ("a.jsonl", b'{"text": "\\ud800"}\n', "not UTF-8"),
         ("a.jsonl", b'{"text": [1, 255]}\n', "token id 255"),
         ("a.jsonl", b'{"text": [1, -1]}\n', "token id -1"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 1000, mtime=0)[:-20], "cannot be read to its end"),
-        ("a.jsonl.zst", b"nothing of the kind", "cannot be read to its end"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 1000, mtime=0)[:-20], "truncated or damaged"),
+        ("a.jsonl.zst", b"nothing of the kind", "not JSON"),
         ("a.parquet", b"PAR1", "not a complete Parquet file"),
         ("a.npy", b"nothing", "not a complete numpy array"),
         ("a.txt", b"\xff\xfe", "not UTF-8"),
@@ -201,6 +203,41 @@ def test_documents_that_cannot_be_read_are_named(tmp_path: Path, name: str, cont
     with pytest.raises(BadIndex, match=said):
         build([tmp_path / name], tmp_path / "index", Settings(tokenizer="bytes"))
     assert not (tmp_path / "index" / "manifest.json").exists()
+    if "token id" not in said:  # nothing was encoded, so another input may be given
+        (tmp_path / "b.txt").write_text("better")
+        assert build([tmp_path / "b.txt"], tmp_path / "index", Settings(tokenizer="bytes"))["shards"][0]["documents"] == 1
+
+
+def test_rows_without_a_document_are_skipped_and_listed(tmp_path: Path) -> None:
+    """Wherever they are; the index equals that of the other rows."""
+    lines = [json.dumps({"text": text}) for text in TEXTS]
+    (tmp_path / "good.jsonl").write_text("\n".join(lines))
+    (tmp_path / "mixed.jsonl").write_text("\n".join(["{", *lines[:2], '{"text": null}', *lines[2:], "[]", '{"text": null}']))
+    clean = build([tmp_path / "good.jsonl"], tmp_path / "clean", Settings(tokenizer="bytes", metadata=False))
+    mixed = build([tmp_path / "mixed.jsonl"], tmp_path / "index", Settings(tokenizer="bytes", metadata=False))
+    assert "skipped" not in clean and mixed["shards"] == clean["shards"]
+    (entry,) = mixed["skipped"]
+    assert entry["shards"] == [0]
+    assert {reason: found["rows"] for reason, found in entry["rows"].items()} == {
+        "not JSON": 1,
+        "null text": 2,
+        "not a JSON object": 1,
+    }
+    assert entry["rows"]["null text"]["first"] == "mixed.jsonl:4: null text"
+    assert build([tmp_path / "mixed.jsonl"], tmp_path / "index", Settings(tokenizer="bytes", metadata=False)) == mixed
+    (tmp_path / "more.jsonl").write_text('{"text": 1.5}\n{"text": "more"}\n')
+    grown = append(tmp_path / "index", [tmp_path / "more.jsonl"], Settings())
+    assert [entry["shards"] for entry in grown["skipped"]] == [[0], [1]]
+
+
+@pytest.mark.parametrize("name", ["bites", "tiktokn:gpt2", "gpt2x", "a b/c"])
+def test_a_name_that_is_no_tokenizer_is_refused_without_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokenizers import Tokenizer
+
+    monkeypatch.setattr(Tokenizer, "from_pretrained", None)
+    with pytest.raises(BadIndex, match=f"unknown tokenizer '{name}'; .*give bytes, tiktoken:NAME, a model folder"):
+        load_tokenizer(name)
+    assert load_tokenizer("byte") == load_tokenizer("bytes")
 
 
 def test_calls_that_cannot_work_are_refused(tmp_path: Path) -> None:
@@ -209,8 +246,8 @@ def test_calls_that_cannot_work_are_refused(tmp_path: Path) -> None:
     (tmp_path / "full" / "thesis.tex").touch()
     (tmp_path / "empty").mkdir()
     for paths, out, chosen, said in (
-        ([tmp_path / "none"], "index", Settings(), "no such file or folder"),
-        ([tmp_path / "empty"], "index", Settings(), "holds no document file"),
+        ([tmp_path / "none"], "index", Settings(), "there is no file or folder"),
+        ([tmp_path / "empty"], "index", Settings(), "it holds no file at all"),
         ([], "index", Settings(), "no documents were given"),
         ([source], "full", Settings(tokenizer="bytes"), "not empty"),
         ([source], "index", Settings(tokenizer="bytes", shards=0), "shards is 0"),
@@ -224,6 +261,5 @@ def test_calls_that_cannot_work_are_refused(tmp_path: Path) -> None:
 
 def test_no_documents_at_all(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("")
-    manifest = build([tmp_path / "a.jsonl"], tmp_path / "index", Settings(tokenizer="bytes"))
-    assert manifest["shards"][0]["tokens"] == 0
-    assert (tmp_path / "index" / "table.0").read_bytes() == b""
+    with pytest.raises(BadIndex, match=r"a\.jsonl holds no document, so there is nothing to index"):
+        build([tmp_path / "a.jsonl"], tmp_path / "index", Settings(tokenizer="bytes"))
