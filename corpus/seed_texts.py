@@ -7,7 +7,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.inputs import InputFile, format_by_name, format_of, text_of
 from limbeck.corpus.markup.cleaning import clean_text
 from limbeck.corpus.readers import read_documents
-from limbeck.corpus.tables import TABLES, open_table
+from limbeck.corpus.tables import open_table
 
 
 def pool_problems(paths: Sequence[str]) -> list[str]:
@@ -17,14 +17,13 @@ def pool_problems(paths: Sequence[str]) -> list[str]:
         file = Path(path).expanduser()
         if not file.is_file():
             problems.append(f"no such pool file: {path}; correct the path (it is relative to the folder you run in)")
-        elif format_by_name(file) is None:
-            known = ", ".join(TABLES)
-            problems.append(f"the pool file {path} is neither .txt (one text per line) nor {known}; convert or rename it")
+        elif format_by_name(file) not in ("text", "JSON"):
+            problems.append(f"the pool file {path} is neither .txt (one text per line) nor .jsonl; convert or rename it")
     return problems
 
 
 def read_pool(paths: Sequence[str], column: str) -> list[tuple[str, str]]:
-    """The (`file:line`, text) of every line of text files and of every `column` of tables; blank lines are skipped.
+    """The (`file:line`, text) of every line of text files and of every `column` of JSON; blank lines are skipped.
 
     Raises LimbeckError if a file is missing or of another kind, or a line holds no text.
     """

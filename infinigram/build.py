@@ -82,7 +82,12 @@ def build(paths: Iterable[str | Path], out: str | Path, settings: Settings, repo
         (folder / WORK).mkdir(exist_ok=True)
         if content is not None:
             (folder / WORK / FILE_NAME).write_bytes(content)
-        return add_shards(folder, base, [], numbers, sources, encoding, settings, report)
+        try:
+            return add_shards(folder, base, [], numbers, sources, encoding, settings, report)
+        except BadIndex:
+            if not read_state(folder / WORK)["documents"]:  # nothing was encoded: other documents may be given
+                shutil.rmtree(folder / WORK)
+            raise
 
 
 def _base(settings: Settings) -> tuple[dict[str, Any], bytes | None]:
@@ -121,7 +126,7 @@ def add_shards(
         memory = settings.memory_bytes or free_memory_bytes() // 2
         encoding = replace(encoding, words_bytes=min(MOST_BYTES, memory // _WORDS_SHARE))
         encoder = Encoder(encoding, sources, settings.text_column, settings.split, numbers, threads)
-        _encode(encoder, work, memory, report)
+        encoder.encode(work, memory, report)
         give_back()
         for number in numbers:
             finish_shard(work, number, encoding.numpy_dtype.itemsize, memory, threads, report)
@@ -131,16 +136,6 @@ def add_shards(
             base = {**base, "skipped": every}
         replace_json(work / manifests.NAME, {**base, "shards": [*present, *entries]})
     return move_in(folder)
-
-
-def _encode(encoder: Encoder, work: Path, memory_bytes: int, report: Report) -> None:
-    """Encode the documents; if the first cannot be read, the work folder is deleted, so that other input can be given."""
-    try:
-        encoder.encode(work, memory_bytes, report)
-    except BadIndex:
-        if read_state(work)["documents"] == 0:
-            shutil.rmtree(work)
-        raise
 
 
 def move_in(folder: Path) -> dict[str, Any]:

@@ -305,15 +305,16 @@ class _PlainLines:
     """Progress as log lines: one when a step begins, then one every ten seconds, and one when it is complete."""
 
     def __init__(self) -> None:
-        self._steps: dict[str, tuple[float, int, int]] = {}  # when each began, and what it last reported
+        self._steps: dict[str, float] = {}
+        self._last: dict[str, tuple[int, int]] = {}
         self._said = 0.0
 
     def __call__(self, step: str, done: int, total: int, unit: str) -> None:
         now = time.monotonic()
-        started, before, of = self._steps.get(step, (now, -1, -1))
+        before, of = self._last.get(step, (-1, -1))
         begins = of != total or before >= total > done  # also the same step for another shard
-        started = now if begins else started
-        self._steps[step] = (started, done, total)
+        started = self._steps[step] = now if begins else self._steps[step]
+        self._last[step] = (done, total)
         is_known = not begins and before >= total
         if is_known or not (begins or done >= total or now - self._said >= _PLAIN_SECONDS):
             return

@@ -121,9 +121,12 @@ def many_ids(folder: Path) -> Path:
 
 
 def test_what_is_wrong_with_a_document_is_told_across(tmp_path: Path, apart: None) -> None:
-    (tmp_path / "texts.jsonl").write_text('{"text": "fine"}\n{"text": 5}\n')
-    with pytest.raises(BadIndex, match=r"texts\.jsonl, line 2: the document is int"):
+    (tmp_path / "texts.jsonl").write_text('{"text": "fine"}\n{"text": [300]}\n')
+    with pytest.raises(BadIndex, match=r"texts\.jsonl, row 1 has the token id 300"):
         build([tmp_path / "texts.jsonl"], tmp_path / "index", Settings(tokenizer="bytes"))
+    (tmp_path / "texts.jsonl").write_text('{"text": "fine"}\n{"text": 5}\n')
+    manifest = build([tmp_path / "texts.jsonl"], tmp_path / "index", Settings(tokenizer="bytes"))
+    assert [list(entry["rows"]) for entry in manifest["skipped"]] == [["neither text nor token ids but int"]]
 
 
 @pytest.mark.parametrize(("number", "said"), [(signal.SIGKILL, "memory ran out"), (signal.SIGTERM, "SIGTERM")])

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import socket
 import subprocess
 
@@ -192,6 +193,40 @@ def test_progress_has_a_rate_and_what_is_left(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and "2.5 tokens/s, 300 s left" in lines[1]
     assert ngram_show.rate_words(13_000_000, 2.0, "tokens") == "6.5 Mtokens/s"
+
+
+def test_progress_lines_end_at_the_total(capsys):
+    """Of every step and shard, however soon after the line before."""
+    report = ngram_show._PlainLines()
+    for step, done, total in [("tokenise", 3, 9), ("tokenise", 6, 9), ("tokenise", 9, 9), ("sort", 4, 4), ("sort", 4, 4)]:
+        report(step, done, total, "bytes")
+    for done in (0, 2, 4):  # another shard of the same size
+        report("sort", done, 4, "bytes")
+    lines = [line.split(" ", 1)[1].split(",")[0] for line in capsys.readouterr().err.splitlines()]
+    of = ["tokenise: 3 of 9 bytes", "tokenise: 9 of 9 bytes", "sort: 4 of 4 bytes", "sort: 0 of 4 bytes", "sort: 4 of 4 bytes"]
+    assert lines == of
+
+
+def test_every_step_of_a_build_ends_at_its_total(home, tmp_path):
+    """In memory, in parts, and of a check."""
+    for memory in (["--memory", "64MiB"], []):
+        out = tmp_path / f"index{len(memory)}"
+        done = tools.ngram("build", home / "corpus", "--out", out, "--tokenizer", "bytes", "--shards", 2, *memory)
+        done_too = tools.ngram("verify", out)
+        lines = [line.split(" ", 1)[1] for line in (done.stderr + done_too.stderr).splitlines() if " of " in line]
+        last = {line.split(":")[0]: re.findall(r"[\d,]+ of [\d,]+", line)[0].split(" of ") for line in lines}
+        assert {"tokenise", "sort", "checksums", "text", "table"} <= last.keys()
+        assert all(done == total for done, total in last.values()), last
+
+
+def test_skipped_rows_are_reported(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "one"}\n{"text": null}\n')
+    done = run("build", tmp_path / "rows.jsonl", "--out", tmp_path / "index", "--tokenizer", "bytes")
+    assert done.exit_code == 0 and "skipped 1 row: null text (first: rows.jsonl:2: null text)" in done.stdout
+    facts = answer("build", tmp_path / "rows.jsonl", "--out", tmp_path / "index", "--tokenizer", "bytes")
+    assert facts["skipped"] == [{"reason": "null text", "rows": 1, "first": "rows.jsonl:2: null text"}]
+    (tmp_path / "more.csv").write_text("text\nmore\n")
+    assert answer("append", tmp_path / "index", tmp_path / "more.csv")["skipped"] == []
 
 
 def test_progress_is_a_bar_on_a_terminal(home, tmp_path):
