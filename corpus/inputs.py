@@ -6,6 +6,7 @@ detected by content, not by name.
 
 import bz2
 import contextlib
+import errno
 import glob
 import gzip
 import io
@@ -155,7 +156,8 @@ def text_of(path: Path) -> tuple[str, str | None]:
 def unreadable_file(path: Path, error: Exception) -> LimbeckError:
     """The error for a file that cannot be opened, or not be read to its end."""
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
-        return LimbeckError(f"cannot read {path}: {error.strerror}; correct the path or the permissions")
+        wrong = "permissions" if error.errno in (errno.EACCES, errno.EPERM) else "path"
+        return LimbeckError(f"cannot read {path}: {error.strerror}; correct the {wrong}")
     message = next(iter(str(error).splitlines()), "") or type(error).__name__
     return LimbeckError(f"{path} is truncated or damaged ({message}); copy or download it again")
 

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, field
 
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.inputs import inner_suffix, text_of
 from limbeck.corpus.seeds import derive_seed
 from limbeck.corpus.text.invisible import is_blank
 
@@ -141,17 +142,17 @@ def _read(name: str, path: str) -> list[Any]:
     """The values of a file."""
     file = Path(path).expanduser()
     try:
-        lines = file.read_text("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise LimbeckError(f"vary.{name}: {path} is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
-    except OSError as error:
-        raise LimbeckError(f"vary.{name}: cannot read {path}: {error.strerror}; correct the path") from error
+        content, reason = text_of(file)
+    except LimbeckError as error:
+        raise LimbeckError(f"vary.{name}: {error}") from error
+    if reason is not None:
+        raise LimbeckError(f"vary.{name}: {path} is {reason}; convert it")
     values: list[Any] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(content.split("\n"), 1):
         if is_blank(line):
             continue
         try:
-            values.append(json.loads(line, parse_constant=_refused) if file.suffix.lower() in _JSONL else line.strip())
+            values.append(json.loads(line, parse_constant=_refused) if inner_suffix(file) in _JSONL else line.strip())
             json.dumps(values[-1], ensure_ascii=False).encode()  # JSON can contain an unpaired surrogate
         except (ValueError, RecursionError) as error:
             raise LimbeckError(f"vary.{name}: line {number} of {path} is not JSON ({error}); fix or delete it") from error
