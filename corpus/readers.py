@@ -54,11 +54,11 @@ def text_file_row(file: InputFile) -> RawRow:
 def document_tables(path: str, form: Format, columns: Sequence[str], delimited: Delimited | None = None) -> Iterator[Table]:
     """Yield every file of a file, folder or glob as a table of this format, with these columns.
 
-    Raises LimbeckError for a file of another format.
+    Raises LimbeckError for a file of another format; one whose suffix says nothing about columns, such as .txt, has this format.
     """
     for file in find_files(path, SUFFIXES[form]):
         found = format_of(file.path, form)
-        if found != form:
+        if found not in (form, "text"):
             raise LimbeckError(f"{file.path} is not a {_WHOLE[form]} file but {found}; set `kind: {KINDS[found]}`")
         yield open_table(file, form, delimited or Delimited(), columns)
 

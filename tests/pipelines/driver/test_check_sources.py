@@ -1,5 +1,6 @@
 """`limbeck check` on sources without documents, and on prompts that use what sources draw."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,16 @@ def test_unusable_sources_are_counted_by_reason(home: Path, tmp_path: Path, caps
     assert {"not JSON": 1}.items() <= found["rejected_sources"].items()
     show(found)
     assert "2 not used\n  not used: 1: not JSON\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.tsv.gz", "d.md.txt"])
+def test_a_table_is_read_by_the_kind_of_its_format(home: Path, tmp_path: Path, name: str) -> None:
+    delimiter = "\t" if "tsv" in name else ","
+    rows = [f"{number}{delimiter}About the number {number} there is nothing else to say." for number in range(12)]
+    content = "\n".join([f"id{delimiter}body", *rows, f"99{delimiter}"]).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    sources = {"kind": "csv", "path": str(tmp_path / name), "document_column": "body", "near_duplicate_threshold": 1.0}
+    found = check(tiny(home, "Ask {{ document }}.", sources=sources), tmp_path / "out")
+    assert found["problems"] == [] and found["documents"]["used"] == 12 and found["rejected_sources"] == {"empty": 1}
+    (problem,) = check(tiny(home, "Ask.", sources={**sources, "document_column": "bdy"}), tmp_path / "out")["problems"]
+    assert problem.endswith("has no column 'bdy'; did you mean 'body'? It has body, id")
