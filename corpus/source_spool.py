@@ -31,7 +31,7 @@ class Spool:
         """Open an empty list in a folder; None: in the folder for temporary files."""
         self._folder = folder
         self._ends = array("Q", [0])
-        with _writing(folder):
+        with writing(folder):
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by `close`)
@@ -39,13 +39,13 @@ class Spool:
     def append(self, row: RawRow, record: str | None) -> None:
         """Add a row; `record` is its record as JSON."""
         data = marshal.dumps((row.origin, row.text, row.reference, row.reason, record, row.related))
-        with _writing(self._folder):
+        with writing(self._folder):
             self._file.write(data)
         self._ends.append(self._ends[-1] + len(data))
 
     def flush(self) -> None:
         """Make all rows readable."""
-        with _writing(self._folder):
+        with writing(self._folder):
             self._file.flush()
 
     def __len__(self) -> int:
@@ -63,7 +63,8 @@ class Spool:
 
 
 @contextmanager
-def _writing(folder: Path | None) -> Iterator[None]:
+def writing(folder: Path | None) -> Iterator[None]:
+    """Raise system errors, such as a full disk, as LimbeckError."""
     try:
         yield
     except OSError as error:

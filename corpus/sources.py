@@ -44,7 +44,7 @@ from limbeck.corpus.source_kinds import (
     TextSources,
     TextualSources,
 )
-from limbeck.corpus.source_spool import Spool, StoredRow
+from limbeck.corpus.source_spool import Spool, StoredRow, writing
 from limbeck.corpus.split import SPLITS, near_duplicate_labels, split_groups, split_key
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.corpus.vary import drawing
@@ -293,7 +293,8 @@ class _Preparation:
         usable = usable[np.argsort(rows.ids[usable], kind="stable")]
         written = usable[rows.lengths[usable] > 0]
         if len(written):
-            labels = near_duplicate_labels(_Documents(rows, written), threshold, self._folder)
+            with writing(self._folder):
+                labels = near_duplicate_labels(_Documents(rows, written), threshold, self._folder)
             rows.groups[written] = rows.ids[written[labels]]
         related: dict[str, int] = {}
         if isinstance(self._config, RunSources):  # no other kind relates rows

@@ -1,5 +1,6 @@
 """Sources from rows on disk equal those of the definition, which holds every row in a list."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,20 @@ def test_a_spool_returns_every_row(tmp_path: Path) -> None:
     spool.close()
 
 
-def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(LimbeckError, match="cannot write to .*file.*; free some space or choose another folder"):
+    with pytest.raises(LimbeckError, match=r"cannot write to .*file: .*; free some space or choose another folder"):
         Spool(tmp_path / "file")
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = config_of(tmp_path, [document(thing, 2) for thing in THINGS], {"kind": "jsonl"})
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with (
+        pytest.raises(LimbeckError, match="cannot write to .*run: No space left on device"),
+        prepared(config, tokenizer, 0, tmp_path / "run"),
+    ):
+        pass
