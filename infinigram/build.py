@@ -82,12 +82,7 @@ def build(paths: Iterable[str | Path], out: str | Path, settings: Settings, repo
         (folder / WORK).mkdir(exist_ok=True)
         if content is not None:
             (folder / WORK / FILE_NAME).write_bytes(content)
-        try:
-            return add_shards(folder, base, [], numbers, sources, encoding, settings, report)
-        except BadIndex:
-            if not read_state(folder / WORK)["documents"]:  # nothing was encoded: other documents may be given
-                shutil.rmtree(folder / WORK)
-            raise
+        return add_shards(folder, base, [], numbers, sources, encoding, settings, report)
 
 
 def _base(settings: Settings) -> tuple[dict[str, Any], bytes | None]:
@@ -126,7 +121,12 @@ def add_shards(
         memory = settings.memory_bytes or free_memory_bytes() // 2
         encoding = replace(encoding, words_bytes=min(MOST_BYTES, memory // _WORDS_SHARE))
         encoder = Encoder(encoding, sources, settings.text_column, settings.split, numbers, threads)
-        encoder.encode(work, memory, report)
+        try:
+            encoder.encode(work, memory, report)
+        except BadIndex:
+            if not present and not read_state(work)["documents"]:  # nothing was encoded: other documents may be given
+                shutil.rmtree(work)
+            raise
         give_back()
         for number in numbers:
             finish_shard(work, number, encoding.numpy_dtype.itemsize, memory, threads, report)
