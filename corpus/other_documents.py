@@ -1,6 +1,9 @@
 """Another document: the replacement for a candidate's own document in every null and control."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -8,10 +11,22 @@ import pyarrow as pa
 
 from limbeck.corpus.near_duplicates.groups import Components
 from limbeck.corpus.near_duplicates.texts import codes
+from limbeck.corpus.parts import part_names, read_part
+from limbeck.corpus.schemas import OTHER, SOURCES
 from limbeck.corpus.seeds import derive_seed
 from limbeck.corpus.split import NEAR_DUPLICATE_THRESHOLD, near_duplicate_groups
+from limbeck.corpus.text.invisible import is_blank
 
 NO_OTHER = -1
+
+MOST_DOCUMENTS = 4096
+"""The most documents of a split that are drawn from; they bound the memory of a worker."""
+
+MOST_TRIES = 64
+"""How many documents are tried for a candidate with an input of its own before it has no other."""
+
+_FIELDS = [name.removeprefix("other_") for name in OTHER.names]
+_COLUMNS = ["source_id", "group", *_FIELDS]
 
 
 def other_rows(
@@ -84,3 +99,90 @@ def _following(first: dict[str, int], groups: Sequence[str]) -> dict[str, int]:
     for row, after in zip(reversed(rows * 2), reversed([*rows[1:], *rows, rows[0]] if rows else []), strict=True):
         found[row] = after if groups[after] != groups[row] else found[after]
     return {document: found[row] for document, row in first.items()}
+
+
+@dataclass(frozen=True)
+class OtherDocuments:
+    """The documents of a split that candidates are paired with: all, or the `MOST_DOCUMENTS` whose ids hash lowest.
+
+    What a candidate is paired with depends on its id and on the split, never on the part that it is in, the size of parts or the
+    number of workers.
+    """
+
+    sources: pa.Table  # columns of `SOURCES`, only rows with a document, sorted by source_id
+
+    @classmethod
+    def of(cls, folder: Path) -> "OtherDocuments":
+        """Those of the sources in a folder; read once per process. Time: one pass over the folder."""
+        return _of_folder(folder, len(part_names(folder)))
+
+    @classmethod
+    def of_table(cls, sources: pa.Table) -> "OtherDocuments":
+        """Those of a table of sources."""
+        return cls(_lowest(sources.select(_COLUMNS)).sort_by("source_id"))
+
+    def crossed(self, candidates: pa.Table, wanted: Sequence[bool]) -> pa.Table:
+        """The columns `OTHER` of each candidate (`corpus.schemas.SCORED_INPUT`); null if not `wanted`, or if it has no other.
+
+        It is number `derive_seed("null", candidate_id)`, modulo their number, of the documents outside the candidate's
+        near-duplicate group. A candidate with an `input` takes the first one from there on that is not near its input.
+        """
+        positions = self._by_group()
+        columns = ("candidate_id", "group", "input")
+        rows = zip(*(candidates[name].to_pylist() for name in columns), wanted, strict=True)
+        found = [self._drawn(id_, positions.get(group, []), given) if asked else None for id_, group, given, asked in rows]
+        taken = pa.array(found, pa.int64())
+        return pa.table({f"other_{name}": self.sources[name].take(taken) for name in _FIELDS}, schema=OTHER)
+
+    def _by_group(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for position, group in enumerate(self.sources["group"].to_pylist()):
+            found.setdefault(group, []).append(position)
+        return found
+
+    def _drawn(self, candidate_id: str, own: Sequence[int], given: str | None) -> int | None:
+        """The position of the other document of a candidate, whose own near-duplicates have the ascending positions `own`."""
+        others = self.sources.num_rows - len(own)
+        first = derive_seed("null", candidate_id)
+        for step in range(min(others, MOST_TRIES)):
+            position = (first + step) % others
+            for mine in own:  # the position among the others → the position among all
+                position += mine <= position
+            if not given or not _near(given, self.sources["document"][position].as_py()):
+                return position
+        return None
+
+
+def crossed(candidates: pa.Table, in_table: Callable[[], npt.NDArray[np.int64]]) -> pa.Table:
+    """The columns `OTHER` of each candidate: as given, or, in a table without them, taken from the rows that `in_table` returns.
+
+    A run gives them; a table that is scored outside of a run is its own split.
+    """
+    if OTHER.names[0] in candidates.column_names:
+        return candidates.select(OTHER.names)
+    rows = in_table()
+    taken = pa.array(rows, pa.int64(), mask=rows == NO_OTHER)
+    return pa.table({f"other_{name}": candidates[name].take(taken) for name in _FIELDS if name in candidates.column_names})
+
+
+@lru_cache(maxsize=4)
+def _of_folder(folder: Path, parts: int) -> OtherDocuments:
+    """`parts` makes a folder that has grown another key."""
+    found = SOURCES.empty_table().select(_COLUMNS)
+    for part in part_names(folder):
+        found = _lowest(pa.concat_tables([found, read_part(folder, part).select(_COLUMNS).cast(found.schema)]))
+    return OtherDocuments(found.sort_by("source_id"))
+
+
+def _lowest(sources: pa.Table) -> pa.Table:
+    """The rows with a document whose ids hash lowest, at most `MOST_DOCUMENTS`."""
+    sources = sources.filter(pa.array([not is_blank(text) for text in sources["document"].to_pylist()], pa.bool_()))
+    if sources.num_rows <= MOST_DOCUMENTS:
+        return sources
+    hashes = [derive_seed("other", id_) for id_ in sources["source_id"].to_pylist()]
+    return sources.take(pa.array(sorted(np.argsort(hashes, kind="stable")[:MOST_DOCUMENTS].tolist())))
+
+
+def _near(one: str, other: str) -> bool:
+    groups = near_duplicate_groups({"one": one, "other": other}, NEAR_DUPLICATE_THRESHOLD)
+    return groups["one"] == groups["other"]

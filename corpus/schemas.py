@@ -75,6 +75,15 @@ SCORED_INPUT = pa.schema(
     ]
 )
 
+# What is added to it for a filter that also scores mismatched pairs (corpus/other_documents.py); null: no such pair.
+OTHER = pa.schema(
+    [
+        pa.field("other_document", pa.string()),
+        pa.field("other_document_tokens", pa.int32()),
+        pa.field("other_salient", pa.list_(pa.int32())),
+    ]
+)
+
 DECISIONS = pa.schema(
     [
         pa.field("candidate_id", pa.string(), nullable=False),

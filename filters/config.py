@@ -29,6 +29,9 @@ Limit = float | Literal["calibrated"] | FalseAcceptance | None
 candidate's score against another document (the column `<column>_null`); null: the score is measured but rejects nothing."""
 
 
+Nulls = Literal["none", "some", "all"]
+"""Which candidates are also scored as mismatched pairs, their output with another document (`corpus.other_documents`)."""
+
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 """A filter's name; it is part of folder, view and column names."""
 
@@ -67,6 +70,9 @@ class FilterConfig(NamedKind):
     nullable: ClassVar[bool] = False
     """Whether it can score mismatched pairs, which a bound by false acceptance needs."""
 
+    unrelated: ClassVar[tuple[str, ...]] = ()
+    """The bound fields that are meant to reject mismatched pairs: a run checks that they do."""
+
     lazy: bool = Field(False, description="skip rows that a cheaper filter already rejects (null scores; see `skipped_by`)")
 
     @classmethod
@@ -89,6 +95,21 @@ class FilterConfig(NamedKind):
     def null_columns(self) -> tuple[str, ...]:
         """The columns with a bound by false acceptance; these need scores of mismatched pairs."""
         return tuple(bound.column for bound in self.bounds if bound.false_acceptance is not None)
+
+    @property
+    def nulls(self) -> Nulls:
+        """All for a bound by false acceptance; some, enough to check it, for a calibrated bound that should reject them."""
+        if not self.nullable:
+            return "none"
+        calibrated = any(bound.calibrate is not None for bound in self.rejecting_mismatched)
+        return "all" if self.null_columns else "some" if calibrated else "none"
+
+    @property
+    def rejecting_mismatched(self) -> tuple[Bound, ...]:
+        """The bounds that are meant to reject mismatched pairs: those of `unrelated`, and those by false acceptance."""
+        chosen = {key: getattr(self, key) for key in self.limit_fields()}
+        found = (_bound(k, v, "") for k, v in chosen.items() if k in self.unrelated or isinstance(v, FalseAcceptance))
+        return tuple(bound for bound in found if bound is not None)
 
     @property
     def asks(self) -> EngineConfig | None:

@@ -38,6 +38,11 @@ class OwnFilter(FilterConfig):
         return tuple(self.filter.bounds)
 
     @property
+    def rejecting_mismatched(self) -> tuple[Bound, ...]:
+        """All: those with a column `<column>_null` among the scores are checked."""
+        return self.bounds
+
+    @property
     def columns(self) -> None:
         """Not known before scoring."""
         return None

@@ -9,9 +9,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from limbeck.cluster.engines.scoring_models.encoder import Encoder, EncoderConfig
-from limbeck.corpus.other_documents import groups_of, other_rows
+from limbeck.corpus.other_documents import crossed, groups_of, other_rows
 from limbeck.corpus.text.invisible import is_blank
-from limbeck.filters.config import Cost, FilterConfig, Limit, Name
+from limbeck.filters.config import Cost, FilterConfig, Limit, Name, Nulls
 from limbeck.filters.contract import Bound
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ class EmbeddingConfig(FilterConfig):
     min_similarity: Limit = None
     max_similarity: Limit = None
 
-    semantics: ClassVar[int] = 2
+    semantics: ClassVar[int] = 3
     cost: ClassVar[Cost] = Cost.ENCODER
     nullable: ClassVar[bool] = True
+    unrelated: ClassVar[tuple[str, ...]] = ("min_similarity",)
     reasons: ClassVar[Mapping[str, str]] = {
         "min_similarity": "the output is about something else than the document",
         "max_similarity": "the output says no more and no less than the document",
@@ -51,6 +52,11 @@ class EmbeddingConfig(FilterConfig):
     def models(self) -> Mapping[str, str]:
         """The encoder."""
         return {"encoder": self.encoder.model}
+
+    @property
+    def nulls(self) -> Nulls:
+        """All: `similarity_null` is one of its columns."""
+        return "all"
 
     def build(self, engines: "Engines") -> "EmbeddingFilter":
         """Return the filter with a loaded encoder."""
@@ -69,25 +75,24 @@ class EmbeddingFilter:
     def score(self, candidates: pa.Table) -> pa.Table:
         """Return the cosines `similarity` and `similarity_null`, and the output's unit `vector`, one row per candidate.
 
-        `similarity` compares output and document; `similarity_null` compares the output with the next document among the rows
-        that is not a near-duplicate of its own (NaN if there is none). Texts are truncated at the encoder's limit; a blank text
-        has similarity NaN and a zero vector. Each distinct text is encoded once, so all candidates of a document share one
-        forward pass over it.
+        `similarity` compares output and document; `similarity_null` compares the output with its other document
+        (`corpus.other_documents`; NaN if there is none). Texts are truncated at the encoder's limit; a blank text has similarity
+        NaN and a zero vector. Each distinct text is encoded once, so all candidates of a document share one forward pass over it.
         """
         rows = candidates.num_rows
-        texts = [text or "" for name in ("output", "document") for text in candidates[name].to_pylist()]
+        own = [text or "" for text in candidates["document"].to_pylist()]
+        others = crossed(candidates, lambda: other_rows(own, groups_of(candidates)))["other_document"]
+        texts = [text or "" for texts in (candidates["output"].to_pylist(), own, others.to_pylist()) for text in texts]
         filled = np.array([not is_blank(text) for text in texts], bool)
         vectors = np.full((len(texts), self._encoder.dimensions), np.nan, np.float32)
         vectors[filled] = self._encoder.encode([text for text, has in zip(texts, filled, strict=True) if has])
-        outputs, documents = vectors[:rows], vectors[rows:]
-        others = other_rows(texts[rows:], groups_of(candidates))
-        null = np.where(others >= 0, _cosines(outputs, documents[others]), np.nan)
+        outputs, documents, crossed_with = vectors[:rows], vectors[rows : 2 * rows], vectors[2 * rows :]
         lists = pa.FixedSizeListArray.from_arrays(pa.array(np.nan_to_num(outputs).ravel()), self._encoder.dimensions)
         return pa.table(
             {
                 "candidate_id": candidates["candidate_id"],
                 "similarity": _cosines(outputs, documents),
-                "similarity_null": null,
+                "similarity_null": _cosines(outputs, crossed_with),
                 "vector": lists.cast(pa.list_(pa.float32())),
             },
             schema=_SCHEMA,

@@ -19,7 +19,7 @@ from limbeck.corpus.text.invisible import is_blank
 from limbeck.corpus.text.words import WORD, one_line
 from limbeck.filters.config import Limit, Name
 from limbeck.filters.contract import Bound
-from limbeck.filters.models.pmi import UNFAITHFUL, UNINFORMATIVE, PmiLimits, Sums, mismatched, scored, with_null
+from limbeck.filters.models.pmi import UNFAITHFUL, UNINFORMATIVE, PmiLimits, Sums, mismatched, scored, scores_others, with_null
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
@@ -43,8 +43,6 @@ class MaskedPmiConfig(PmiLimits):
     }
 
     also: ClassVar[tuple[str, ...]] = ("pmi", *TERMS)
-
-    semantics: ClassVar[int] = 2
 
     kind: Literal["masked_pmi"] = "masked_pmi"
     name: Name = "masked_pmi"
@@ -81,18 +79,19 @@ class MaskedPmiFilter:
 
         `brevity` is output tokens / document tokens, in the teacher's tokens. An empty output scores 0. A document that does not
         fit beside the output is cut at a word, identically in all four terms. NaN: the output alone fills the context, or nothing
-        can be hidden (no salient words in the document as cut; no words in the output). With the null there are
-        `faithfulness_null`, `saliency_null` and `brevity_null` as well (`corpus.other_documents`). All terms of all candidates
-        are sent to the model in one call, without repeats.
+        can be hidden (no salient words in the document as cut; no words in the output). With the null, or if the table has other
+        documents (`corpus.other_documents`), there are `faithfulness_null`, `saliency_null` and `brevity_null` as well. All terms
+        of all candidates are sent to the model in one call, without repeats.
         """
         rows = candidates.select(["document", "output", "salient", "output_tokens", "document_tokens"]).to_pylist()
-        pairs = rows + (mismatched(candidates, rows) if self._null else [])
+        with_others = self._null or scores_others(candidates)
+        pairs = rows + (mismatched(candidates, rows) if with_others else [])
         sums = self._sums(pairs)
         own, null = sums[: len(rows)], sums[len(rows) :]
         empty = np.array([is_blank(row["output"]) for row in rows], dtype=bool)
         table = scored(candidates["candidate_id"], own, empty, TERMS)
         table = table.append_column(_BREVITY, [_brevity(rows)])
-        if not self._null:
+        if not with_others:
             return table
         brevity = np.where([bool(pair["output"]) for pair in pairs[len(rows) :]], _brevity(pairs[len(rows) :]), np.nan)
         return with_null(table, null).append_column(_BREVITY.with_name("brevity_null"), [brevity])

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from limbeck.cluster.engines.scoring_models.classifier import LABELS, Classifier, ClassifierConfig
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.other_documents import groups_of, other_rows
+from limbeck.corpus.other_documents import crossed, groups_of, other_rows
+from limbeck.corpus.schemas import OTHER
 from limbeck.corpus.text.invisible import stripped
 from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
@@ -28,9 +29,10 @@ _PROBABILITY = {b"unit": b"probability"}
 class NliConfig(FilterConfig):
     """The NLI filter: its classifier, the direction of entailment, how long documents are cut, and its bounds."""
 
-    semantics: ClassVar[int] = 2
+    semantics: ClassVar[int] = 3
     cost: ClassVar[Cost] = Cost.MODEL
     nullable: ClassVar[bool] = True
+    unrelated: ClassVar[tuple[str, ...]] = ("min_entailment", "max_neutral")
     reasons: ClassVar[Mapping[str, str]] = {
         "min_entailment": "the document does not entail the output",
         "max_contradiction": "the output contradicts the document",
@@ -91,19 +93,21 @@ class NliFilter:
         """Return entailment, neutral and contradiction, one row per candidate.
 
         With `direction: both` also `reverse_entailment`. `cut_tokens`: tokens of the premises removed by truncation. With windows
-        of sentences, `least_entailed` is the output's least supported sentence. With a bound by false acceptance,
-        `entailment_null` and the like score each output against the next document of the part that is not a near-duplicate. An
-        empty output or document, and a hypothesis that does not fit the model, score NaN. Every distinct pair of texts is scored
-        once, all in one call.
+        of sentences, `least_entailed` is the output's least supported sentence. With a bound by false acceptance, or if the table
+        has other documents, `entailment_null` and the like score each output against its other document
+        (`corpus.other_documents`). An empty output or document, and a hypothesis that does not fit the model, score NaN. Every
+        distinct pair of texts is scored once, all in one call.
         """
         documents, outputs = (_texts(candidates, column) for column in ("document", "output"))
         sides = {"": (documents, outputs)}
         if self._config.direction == "both":
             sides["reverse"] = (outputs, documents)
-        if self._config.null_columns:
-            others = other_rows(documents, groups_of(candidates))
-            sides["null"] = ([documents[row] if row >= 0 else "" for row in others], outputs)
-        cut = {text: self._cut(text) for text in dict.fromkeys(["", *documents, *outputs])}
+        if self._config.null_columns or OTHER.names[0] in candidates.column_names:
+            others = crossed(candidates, lambda: other_rows(documents, groups_of(candidates)))
+            sides["null"] = (_texts(others, "other_document"), outputs)
+        cut = {
+            text: self._cut(text) for text in dict.fromkeys(text for pair in sides.values() for texts in pair for text in texts)
+        }
         asked = [Question(cut[p][0], cut[h][1]) for pair in sides.values() for p, h in zip(*pair, strict=True)]
         answers, cut_tokens = self._ask(asked)
         rows = len(documents)

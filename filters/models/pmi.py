@@ -15,9 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from limbeck.cluster.engines.protocol import Engine, Pair
-from limbeck.corpus.other_documents import NO_OTHER, groups_of, other_rows
+from limbeck.corpus.other_documents import crossed, groups_of, other_rows
+from limbeck.corpus.schemas import OTHER
 from limbeck.corpus.text.words import one_line
-from limbeck.filters.config import Cost, EngineFilterConfig, FilterConfig, Limit, Name
+from limbeck.filters.config import Cost, EngineFilterConfig, FilterConfig, Limit, Name, Nulls
 from limbeck.filters.contract import Bound
 
 if TYPE_CHECKING:
@@ -44,12 +45,13 @@ UNINFORMATIVE = "the output tells too little of what the document says"
 class PmiLimits(FilterConfig):
     """The fields shared by both PMI filters: two bounds, and whether each output is also scored against another document.
 
-    `null` adds the columns `<column>_null` even if no bound is by false acceptance yet.
+    `null` adds the columns `<column>_null` for every candidate even if no bound is by false acceptance yet.
     """
 
-    semantics: ClassVar[int] = 2
+    semantics: ClassVar[int] = 3
     cost: ClassVar[Cost] = Cost.MODEL
     nullable: ClassVar[bool] = True
+    unrelated: ClassVar[tuple[str, ...]] = ("min_faithfulness", "min_saliency")
     reasons: ClassVar[Mapping[str, str]] = {"min_faithfulness": UNFAITHFUL, "min_saliency": UNINFORMATIVE}
 
     null: bool = False
@@ -61,6 +63,11 @@ class PmiLimits(FilterConfig):
         """Whether each output is also scored against another document."""
         return self.null or bool(self.null_columns)
 
+    @property
+    def nulls(self) -> Nulls:
+        """All with `null`."""
+        return "all" if self.null else super().nulls
+
     def scoring(self) -> dict[str, Any]:
         """What the scores depend on; with the null there are more columns."""
         return {**super().scoring(), "null": self.needs_null}
@@ -70,8 +77,6 @@ class PmiConfig(PmiLimits, EngineFilterConfig):
     """The PMI filter of a causal language model, with its engine (null: the round-0 teacher) and its two bounds."""
 
     also: ClassVar[tuple[str, ...]] = ("pmi", *TERMS)
-
-    semantics: ClassVar[int] = 2
 
     kind: Literal["pmi"] = "pmi"
     name: Name = "pmi"
@@ -96,18 +101,19 @@ class PmiFilter:
 
         An empty output scores 0. The score is NaN if a candidate does not fit the engine's context, its document has no salient
         words, or its target is tokenised differently in the two contexts. The terms of all candidates are sent to the engine in
-        one call, each distinct pair once, so work on a shared document or prefix is done once. With the null there are
-        `faithfulness_null` and `saliency_null` as well (`corpus.other_documents`), for two more terms per candidate; NaN for an
-        empty output, or if all available documents are near-duplicates.
+        one call, each distinct pair once, so work on a shared document or prefix is done once. With the null, or if the table
+        has other documents (`corpus.other_documents`), there are `faithfulness_null` and `saliency_null` as well, for two more
+        terms per candidate; NaN for an empty output or without another document.
         """
         rows = candidates.select(["document", "output", "salient"]).to_pylist()
         asked = [terms(row) for row in rows]
-        if self._null:
+        null = self._null or scores_others(candidates)
+        if null:
             asked += [terms(pair) for pair in mismatched(candidates, rows)]
         sums = self._sums(asked)
         empty = np.array([not four for four in asked[: len(rows)]], dtype=bool)
         table = scored(candidates["candidate_id"], sums[: len(rows)], empty, TERMS)
-        return with_null(table, sums[len(rows) :]) if self._null else table
+        return with_null(table, sums[len(rows) :]) if null else table
 
     def _sums(self, asked: Sequence[tuple[Pair, ...]]) -> Sums:
         """The four summed log-probabilities of each row, 0 if it has no terms.  # [rows, terms]"""
@@ -139,16 +145,22 @@ def terms(row: Mapping[str, Any]) -> tuple[Pair, ...]:
 
 
 def mismatched(candidates: pa.Table, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each output with another document of the table; with an empty output if there is no other document."""
-    pairs = []
-    for row, other in zip(rows, drawn_others(candidates), strict=True):
-        output = {name: value for name, value in row.items() if name in ("output", "output_tokens")}
-        pairs.append({**rows[other], **output} if other != NO_OTHER else {**row, "output": ""})
-    return pairs
+    """Each output with its other document; with an empty output if there is none."""
+    others = crossed(candidates, lambda: drawn_others(candidates))
+    others = others.rename_columns([name.removeprefix("other_") for name in others.column_names])
+    return [
+        {**row, "output": ""} if other["document"] is None else {**row, **other}
+        for row, other in zip(rows, others.to_pylist(), strict=True)
+    ]
+
+
+def scores_others(candidates: pa.Table) -> bool:
+    """Whether the run gave the candidates other documents."""
+    return OTHER.names[0] in candidates.column_names
 
 
 def drawn_others(candidates: pa.Table) -> npt.NDArray[np.int64]:
-    """For each candidate a row with the document of another source that is not a near-duplicate of its own.  # [candidates]"""
+    """For each candidate of a table of its own, a row with a document that is no near-duplicate.  # [candidates]"""
     ids, sources = (candidates[name].to_pylist() for name in ("candidate_id", "source_id"))
     return other_rows(sources, groups_of(candidates), drawn_by=ids)
 

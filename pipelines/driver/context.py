@@ -116,6 +116,8 @@ def train_lane(context: Context, round_number: int, parts: Sequence[str] | None 
         folder.candidates(round_number),
         folder.round(round_number) / "scores",
         earlier_index(context, round_number),
+        calibrating=round_number == 0 and (context.recipe.target is None or not folder.calibration.exists()),
+        parts=parts,
     )
     return Lane(jobs, part_names(folder.sources("train")) if parts is None else parts)
 
@@ -172,12 +174,22 @@ def earlier_index(context: Context, round_number: int) -> str | None:
 
 
 def score_jobs(
-    context: Context, stage: str, split: str, candidates: Path, out: Path, earlier: str | None = None, subject: str = ""
+    context: Context,
+    stage: str,
+    split: str,
+    candidates: Path,
+    out: Path,
+    earlier: str | None = None,
+    subject: str = "",
+    *,
+    calibrating: bool = False,
+    parts: Sequence[str] | None = None,
 ) -> list[ScoreJob]:
     """One job per filter, cheap ones first; a `lazy` filter skips rows that those reject, on train candidates only.
 
     All held-out candidates are scored, since their measures are means over every row. `earlier` is the index of earlier rounds;
-    without it (round 0, held-out candidates) nothing is found there.
+    without it (round 0, held-out candidates) nothing is found there. `calibrating`: bounds are calibrated on these `parts` (None:
+    all), so filters also score the mismatched pairs that show whether a calibrated bound separates.
     """
     sources = context.folder.sources(split) if split == "train" else context.held_out(split)
     done_before, jobs = list[Cheaper](), list[ScoreJob]()
@@ -193,6 +205,8 @@ def score_jobs(
                 filter=_for_run(context, filter_, earlier),
                 cheaper=tuple(done_before) if lazy else (),
                 subject=subject,
+                nulls="none" if filter_.nulls == "some" and not calibrating else filter_.nulls,
+                checked=None if parts is None else tuple(parts),
             )
         )
         if not filter_.lazy:  # a lazy filter leaves rows without a score, so others cannot rely on it

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,9 +16,11 @@ from limbeck.cluster.engines.journal import JournaledEngine
 from limbeck.cluster.engines.protocol import Completion, Engine, Pair, Request, Usage
 from limbeck.cluster.workers.worker import PoolName
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import check_whole, part_path, read_part, read_table, write_part
+from limbeck.corpus.other_documents import OtherDocuments
+from limbeck.corpus.parts import check_whole, part_names, part_path, read_part, read_table, write_part
 from limbeck.corpus.schemas import CANDIDATES, SCORED_INPUT, SOURCES, STEPS
-from limbeck.filters.config import FilterConfig
+from limbeck.corpus.seeds import derive_seed
+from limbeck.filters.config import FilterConfig, Nulls
 from limbeck.filters.contract import Bound
 from limbeck.generators.asking import AskingConfig
 from limbeck.generators.contract import TEACHER, GeneratorConfig, Task
@@ -146,7 +149,9 @@ class Cheaper:
 class ScoreJob:
     """Score the candidates of a part with one filter.
 
-    Rows that one of `cheaper` rejects are not scored: their scores are null, and `skipped_by` names that filter.
+    Rows that one of `cheaper` rejects are not scored: their scores are null, and `skipped_by` names that filter. `nulls`: the
+    candidates that are also scored with another document of the split; "some" are chosen among the sources of `checked` (None:
+    of all parts).
     """
 
     stage: str
@@ -156,6 +161,8 @@ class ScoreJob:
     filter: FilterConfig
     cheaper: Sequence[Cheaper] = ()
     subject: str = ""
+    nulls: Nulls = "none"
+    checked: tuple[str, ...] | None = None
     pool: ClassVar[PoolName] = "critics"
 
     @property
@@ -184,7 +191,7 @@ class ScoreJob:
             return self._unscored(candidates["candidate_id"], skipped_by)
         built = self.filter.build(engines)
         chosen = candidates.take(pa.array(wanted, pa.int64()))
-        scores = built.score(with_sources(chosen, read_part(self.sources, part)))
+        scores = built.score(self._crossed(with_sources(chosen, read_part(self.sources, part))))
         # a faulty filter stops the run: bisection is for faulty rows
         if scores.num_rows != len(wanted):
             raise LimbeckError(
@@ -212,6 +219,18 @@ class ScoreJob:
                 **{name: _stored(scores[name]).take(positions) for name in names},
             }
         )
+
+    def _crossed(self, candidates: pa.Table) -> pa.Table:
+        """The candidates, with the columns `OTHER` if mismatched pairs are scored."""
+        if self.nulls == "none":
+            return candidates
+        wanted = [True] * candidates.num_rows
+        if self.nulls == "some":
+            chosen = checked_sources(self.sources, self.checked)
+            drawn = zip(candidates["source_id"].to_pylist(), candidates["sample"].to_pylist(), strict=True)
+            wanted = [source in chosen and sample < MISMATCHED_PAIRS // len(chosen) for source, sample in drawn]
+        others = OtherDocuments.of(self.sources).crossed(candidates, wanted)
+        return pa.table({name: table[name] for table in (candidates, others) for name in table.column_names})
 
     def _skipped_by(self, part: str, start: int, stop: int) -> list[str | None]:
         """For each row the first of `cheaper` that rejects it, or None."""
@@ -245,6 +264,23 @@ class ScoreJob:
         """Write the scores."""
         write_part(self.out, part, table)
         return int(table.num_rows)
+
+
+MISMATCHED_PAIRS = 128
+"""How many mismatched pairs are scored to check a calibrated bound, about: a constant cost, whatever the size of the run."""
+
+
+@lru_cache(maxsize=8)
+def checked_sources(folder: Path, parts: tuple[str, ...] | None) -> frozenset[str]:
+    """The sources whose candidates are paired to check bounds: those of these parts (None: all) whose ids hash lowest.
+
+    Of each, the first `MISMATCHED_PAIRS // number of these sources` samples are paired.
+    """
+    chosen: list[str] = []
+    for part in part_names(folder) if parts is None else parts:
+        chosen += read_part(folder, part)["source_id"].to_pylist()
+        chosen = sorted(chosen, key=lambda id_: derive_seed("checked", id_))[:MISMATCHED_PAIRS]
+    return frozenset(chosen)
 
 
 def _stored(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -21,6 +21,7 @@ def score_here(folder: RunFolder, number: int, filter_: FilterConfig, out: Path)
         candidates=folder.candidates(number),
         out=out,
         filter=filter_,
+        nulls=filter_.nulls,
     )
     engines = Engines()
     waiting = [part for part in part_names(folder.candidates(number)) if not job.finished(part)]

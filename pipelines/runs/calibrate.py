@@ -105,7 +105,7 @@ def _at_rate(table: pa.Table, name: str, bound: Bound) -> Bound:
     if not len(null):
         raise LimbeckError(
             f"{name}.{bound.column} has false_acceptance {bound.false_acceptance:g}, but no mismatched pairs could be scored: "
-            "a part needs at least two sources with documents; raise cluster.rows_per_part, or set the bound to a number"
+            "that needs train documents of at least two near-duplicate groups; add documents, or set the bound to a number"
         )
     limit = sign * float(np.nextafter(null[math.floor(bound.false_acceptance * len(null))], np.inf))
     found = replace(bound, calibrate=None, false_acceptance=None)

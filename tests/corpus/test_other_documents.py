@@ -1,11 +1,18 @@
 """The other document against the plain rules that nulls and controls state."""
 
+import random
+from pathlib import Path
+
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.components import components
-from limbeck.corpus.other_documents import NO_OTHER, groups_of, other_rows
+from limbeck.corpus import other_documents
+from limbeck.corpus.other_documents import NO_OTHER, OtherDocuments, groups_of, other_rows
+from limbeck.corpus.parts import write_parts
+from limbeck.corpus.schemas import OTHER, SOURCES
 from limbeck.corpus.seeds import derive_seed
 
 ROWS = st.lists(st.sampled_from("abcdefg"), max_size=14)
@@ -76,3 +83,68 @@ def test_a_document_of_another_group_drawn_by_id(rows: list[str]) -> None:
         others = sorted({document for document in rows if GROUPS[document] != GROUPS[rows[row]]})
         expected = rows.index(others[derive_seed("null", id_) % len(others)]) if others else NO_OTHER
         assert found[row] == expected
+
+
+def split_of(groups: list[str], texts: list[str] | None = None) -> pa.Table:
+    """A split with a source per group named here; documents are dissimilar unless given."""
+    texts = texts or [f"w{number} x{number} y{number}" for number in range(len(groups))]
+    rows = [
+        {"source_id": f"s{number:03d}", "document": text, "group": group, "document_tokens": number, "salient": [0, number]}
+        for number, (group, text) in enumerate(zip(groups, texts, strict=True))
+    ]
+    rows = [{**row, "origin": "", "split": "train", "cut_characters": 0} for row in rows]
+    return pa.Table.from_pylist(rows, schema=SOURCES)
+
+
+def drawing(ids: list[str], groups: list[str], inputs: list[str | None] | None = None) -> pa.Table:
+    """Candidates, as far as the draw looks at them."""
+    given = pa.array(inputs or [None] * len(ids), pa.string())
+    return pa.table({"candidate_id": pa.array(ids, pa.string()), "group": pa.array(groups, pa.string()), "input": given})
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=12), st.integers(1, 5), st.randoms())
+def test_a_candidate_of_a_run_is_paired_over_its_split(groups: list[str], size: int, rng: random.Random) -> None:
+    """Number `derive_seed("null", id)` of all documents of other groups, whichever the part and the order in it."""
+    split = split_of(groups)
+    ids = [f"{number}-{group}" for number, group in enumerate(groups)]
+    expected = []
+    for id_, group in zip(ids, groups, strict=True):
+        others = [row["document"] for row in split.to_pylist() if row["group"] != group]
+        expected.append(others[derive_seed("null", id_) % len(others)] if others else None)
+    order = list(range(len(ids)))
+    rng.shuffle(order)
+    documents = OtherDocuments.of_table(split.take(pa.array(order, pa.int64())))
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        found = documents.crossed(drawing([ids[row] for row in part], [groups[row] for row in part]), [True] * len(part))
+        assert found.schema == OTHER
+        assert found["other_document"].to_pylist() == [expected[row] for row in part]
+        for row in found.to_pylist():
+            number, text = row["other_document_tokens"], row["other_document"]
+            assert text is None or (row["other_salient"] == [0, number] and f"w{number} " in text)
+
+
+def test_blank_documents_and_unwanted_candidates_have_no_pair() -> None:
+    documents = OtherDocuments.of_table(split_of(["a", "b", "c"], ["one", "\u200b ", ""]))
+    found = documents.crossed(drawing(["1", "2", "3"], ["a", "b", "c"]), [True, True, False])
+    assert found["other_document"].to_pylist() == [None, "one", None]
+
+
+def test_an_input_is_never_paired_with_a_near_duplicate_of_itself() -> None:
+    texts = ["The tool reads METAR reports.", "The tool reads METAR reports!", "Bread is baked."]
+    documents = OtherDocuments.of_table(split_of(["a", "b", "c"], texts))
+    ids = [str(number) for number in range(20)]
+    found = documents.crossed(drawing(ids, ["z"] * 20, [texts[0]] * 20), [True] * 20)
+    assert set(found["other_document"].to_pylist()) == {"Bread is baked."}
+    alike = OtherDocuments.of_table(split_of(["a", "b"], texts[:2])).crossed(drawing(["1"], ["z"], [texts[0]]), [True])
+    assert alike["other_document"].to_pylist() == [None]
+
+
+def test_a_large_split_is_bounded_by_the_hash_of_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of any size leave the same documents."""
+    monkeypatch.setattr(other_documents, "MOST_DOCUMENTS", 5)
+    split = split_of([str(number) for number in range(23)])
+    kept = sorted(sorted(split["source_id"].to_pylist(), key=lambda id_: derive_seed("other", id_))[:5])
+    for size in (1, 4, 23):
+        write_parts(tmp_path / str(size), split, size, SOURCES)
+        assert OtherDocuments.of(tmp_path / str(size)).sources["source_id"].to_pylist() == kept
