@@ -108,6 +108,7 @@ def sentence(event: dict[str, Any]) -> str:
         "stage_started": "{stage}: {parts} parts",
         "training_started": "round {round}: training a student on {rows} rows",
         "calibrated": "bounds calibrated: {pass_rate:.0%} of {candidates} candidates pass all of them",
+        "warning": "warning: {words}",
         "note": "{words}",
         "evaluated": "{model} on {split}: {pass_rate:.1%} of candidates pass",
         "run_done": "done in {seconds:.0f} s; report: {report}",
@@ -128,6 +129,7 @@ class State:
         self._kept: list[str] = []
         self._training: Path | None = None
         self._lines: list[str] = []
+        self._warnings: list[str] = []
 
     def take(self, event: dict[str, Any]) -> None:
         """Update the state with one event."""
@@ -144,16 +146,21 @@ class State:
             self._seconds += event["seconds"] if event["output_tokens"] else 0.0
         if kind == "selected":
             self._kept.append(f"round {event['round']}: {event['kept']} kept, {event['candidates'] - event['kept']} rejected")
-        if kind != "part_done" and (line := sentence(event)):
+        if kind == "warning":
+            self._warnings.append(sentence(event))
+        elif kind != "part_done" and (line := sentence(event)):
             self._lines = [*self._lines[-5:], line]
 
     def render(self) -> "Panel":
         """The panel, for rich."""
         from rich.panel import Panel
         from rich.table import Table
+        from rich.text import Text
 
         elapsed = time.monotonic() - self._stage_started
         grid = Table.grid(padding=(0, 2))
+        for line in self._warnings:
+            grid.add_row("", Text(line, "yellow"))
         grid.add_row("stage", self._stage)
         if self._parts:
             grid.add_row("progress", f"{_bar(self._parts_done, self._parts)} {self._parts_done} of {self._parts} jobs")

@@ -17,6 +17,7 @@ from limbeck.pipelines.runs.card import write_dataset
 from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
 from limbeck.pipelines.runs.funnel import funnel
 from limbeck.pipelines.runs.select import connect_parts, decide, in_order, joined, to_target
+from limbeck.pipelines.runs.separation import Separation, separations, unclear, warning
 from limbeck.students.contract import StudentConfig
 
 if TYPE_CHECKING:
@@ -75,20 +76,32 @@ def judged(
     scores = {name: folder.scores(number, name) for name in context.filter_names}
     built = [filter_.build() for filter_ in context.set_filters]
     with connect_parts(folder.candidates(number), scores, folder.sources("train"), parts) as connection:
-        bounds = freeze(context.filter_bounds, calibration(context, joined(connection, context.filter_names)))
+        bounds = freeze(context.filter_bounds, calibration(context, joined(connection, context.filter_names), parts))
         return decide(connection, bounds, built, evidence.__setitem__ if evidence is not None else None)
 
 
-def calibration(context: Context, round_0: pa.Table) -> dict[str, Any]:
-    """The frozen bounds: read from disk, or computed now from the train candidates of round 0."""
+def calibration(context: Context, round_0: pa.Table, parts: Sequence[str] | None = None) -> dict[str, Any]:
+    """The frozen bounds: read from disk, or computed now from the train candidates of round 0 in these parts (None: all)."""
     path = context.folder.calibration
     if not path.exists():
         found = calibrate(round_0, context.filter_bounds, context.recipe.calibration.pass_rate)
-        write_json(path, found)
+        checked = separations_of(context, found, parts)
+        write_json(path, {**found, "separation": [one.model_dump() for one in checked]})
+        if (words := warning(checked)) is not None:
+            context.events.emit("warning", words=words)
+        if (words := unclear(checked)) is not None:
+            context.events.emit("note", words=words)
         context.events.emit("calibrated", pass_rate=found["pass_rate"], candidates=found["candidates"])
         if found["note"]:
             context.events.emit("note", words=found["note"])
     return dict(read_json(path))
+
+
+def separations_of(context: Context, found: dict[str, Any], parts: Sequence[str] | None) -> list[Separation]:
+    """Whether the frozen bounds separate the candidates of round 0 from mismatched pairs."""
+    folder = context.folder
+    scores = {name: folder.scores(0, name) for name in context.filter_names}
+    return separations(folder.candidates(0), scores, context.filters, dict(freeze(context.filter_bounds, found)), parts)
 
 
 def train_student(context: Context, number: int, student: StudentConfig, placement: "Placement") -> None:
@@ -112,7 +125,7 @@ def train_student(context: Context, number: int, student: StudentConfig, placeme
     )
     facts = {name: metrics[name] for name in ("steps", "loss_first", "loss_last") if name in metrics}
     context.events.emit("trained", round=number, **facts)
-    for warning in metrics.get("warnings", ()):
-        context.events.emit("note", words=warning)
+    for words in metrics.get("warnings", ()):
+        context.events.emit("note", words=words)
     seconds, model_seconds = round(time.monotonic() - started, 3), round(metrics.get("train_seconds", 0.0), 3)
     context.events.emit("stage_done", stage=f"round-{number}/student", seconds=seconds, model_seconds=model_seconds)

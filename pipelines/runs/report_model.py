@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from limbeck.corpus.config import Config
+from limbeck.pipelines.runs.separation import Separation
 from limbeck.students.evaluation.measures import EvaluationRow
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
@@ -99,6 +100,9 @@ class Bounds(Config):
     candidates: int | None = None
     level: float | None = Field(default=None, description="The common quantile of all calibrated bounds")
     note: str | None = None
+    separation: list[Separation] = Field(
+        default_factory=list, description="Whether bounds separate candidates from mismatched pairs; empty: not measured"
+    )
 
 
 class Report(Config):

@@ -12,6 +12,7 @@ from limbeck.corpus.parts import part_names, read_json
 from limbeck.pipelines.runs.events import acceptance_words, read_events, seconds_by_stage
 from limbeck.pipelines.runs.folder import RunFolder, existing
 from limbeck.pipelines.runs.lock import lock_holder
+from limbeck.pipelines.runs.separation import Separation, unclear, warning
 
 
 def status(run: Path) -> dict[str, Any]:
@@ -23,7 +24,11 @@ def status(run: Path) -> dict[str, Any]:
     stages = [
         _stage(event) for event in events if event["event"] in ("stage_started", "part_done", "stage_done", "training_started")
     ]
+    checked = read_json(folder.calibration).get("separation", []) if folder.calibration.exists() else []
+    separations = [Separation.model_validate(one) for one in checked]
     return {
+        "warning": warning(separations),
+        "note": unclear(separations),
         "run": str(run),
         "state": "running" if holder else "finished" if finished else "stopped",
         "driver": {key: holder[key] for key in ("process", "host")} if holder else None,
@@ -39,6 +44,8 @@ def status(run: Path) -> dict[str, Any]:
 
 def show(found: dict[str, Any]) -> None:
     """Print a status as text."""
+    if found["warning"]:
+        print(f"warning: {found['warning']}")
     driver = found["driver"]
     where = f" (process {driver['process']} on {driver['host']})" if driver else ""
     print(f"{found['run']}: {found['state']}{where}, {found['seconds']['total']:.0f} s of work")
@@ -54,6 +61,8 @@ def show(found: dict[str, Any]) -> None:
         kept = f", kept {row['kept']} of {row['candidates']} candidates" if row["kept"] is not None else ""
         student = ", student trained" if row["student"] else ""
         print(f"round {row['round']}: {row['parts_done']} of {row['parts']} parts scored{kept}{student}")
+    if found["note"]:
+        print(found["note"])
 
 
 def stop(run: Path, timeout_seconds: float = 60.0) -> str:
