@@ -107,6 +107,7 @@ class SftConfig(StudentConfig):
     """Supervised fine-tuning on the kept candidates, with the loss on the completion alone."""
 
     extra: ClassVar[str | None] = "train"
+    semantics: ClassVar[int] = 2
     operational: ClassVar[frozenset[str]] = frozenset({"checkpoint_steps", "keep_checkpoints"})
 
     kind: Literal["sft"] = "sft"

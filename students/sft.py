@@ -85,6 +85,7 @@ def _start_afresh_unless_same(training: Path, config: SftConfig, rows: list[Path
     for file in rows:
         digest.update(file.read_bytes())
     plan = {"config": config.determining(), "dataset": digest.hexdigest(), "base": fingerprint(base), "seed": seed}
+    plan["semantics"] = config.semantics
     path = training / "plan.json"
     before = read_json(path) if path.exists() else {"config": {}}
     for key in config.operational_keys():  # older versions recorded them

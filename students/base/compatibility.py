@@ -56,6 +56,11 @@ def compare(teacher: Path, student: Path, conversational: bool = True) -> list[s
     return warnings
 
 
+def end_tokens(folder: Path) -> frozenset[int]:
+    """The tokens at which a model stops: the tokenizer's end token, and those that its generation settings name."""
+    return _read(folder).end_ids
+
+
 def _compare_tokenizers(theirs: _Side, ours: _Side) -> list[str]:
     consequence = "numbers per token cannot be compared between them"
     if theirs.vocabulary != ours.vocabulary:

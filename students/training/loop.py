@@ -10,7 +10,7 @@ from typing import Any
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import publishing, read_json, read_table, write_json
-from limbeck.students.base.compatibility import compare
+from limbeck.students.base.compatibility import compare, end_tokens
 from limbeck.students.config import SftConfig
 from limbeck.students.contract import METRICS_FILE
 from limbeck.students.training.sample_loss import nats_per_token, read_sample
@@ -116,6 +116,8 @@ def _build(settings: Settings, rows: Any, tokenizer: Any) -> tuple[Any, int]:
         checkpoints=settings.training / "checkpoints",
         keep_checkpoints=config.keep_checkpoints,
     )
+    if "completion" in rows.column_names:
+        trainer.train_dataset = trainer.train_dataset.map(cut_at_end, fn_kwargs={"ends": end_tokens(settings.base)})
     progress = settings.progress or settings.training / PROGRESS_FILE
     trainer.add_callback(StepEnd(trainer, config.checkpoint_steps, progress))
     lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
@@ -129,6 +131,20 @@ def _build(settings: Settings, rows: Any, tokenizer: Any) -> tuple[Any, int]:
     steps = -(-len(order) // config.batch_size)
     trainer.args.warmup_steps = round(config.warmup_fraction * steps)
     return trainer, sum(length > config.max_sequence_tokens for length in lengths)
+
+
+def cut_at_end(row: dict[str, Any], ends: frozenset[int]) -> dict[str, Any]:
+    """A tokenised row up to the first end token of its completion, at which generation stops.
+
+    Chat templates write more after it, such as a newline, which a model never generates. Raises LimbeckError if there is none.
+    """
+    stop = next((place for place, label in enumerate(row["labels"]) if label in ends), None)
+    if stop is None:
+        raise LimbeckError(
+            "a completion of the dataset has no end token, so the student could not learn to stop; end the assistant's turn "
+            "with it in the base's chat template"
+        )
+    return {**row, "input_ids": row["input_ids"][: stop + 1], "labels": row["labels"][: stop + 1]}
 
 
 def training_order(lengths: list[int], config: SftConfig, seed: int) -> list[int]:

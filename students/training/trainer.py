@@ -127,9 +127,12 @@ def rate_factor(step: int, steps: int, warmup: int, shape: str) -> float:
 def completion_loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
     """Return the negative log-likelihood summed over the labels that are not -100, and the model's outputs.
 
+    Raises LimbeckError for a model with virtual tokens (prompt or prefix tuning): its positions are not those of the labels.
+
     Equal to the plain loss, but only positions before a label of some row reach the output layer (`logits_to_keep`): with a
     vocabulary of 49k and one label in seven tokens, that is a fifth of the work and most of the memory of a step.
     """
+    _refuse_virtual_tokens(model)
     following = inputs["labels"][:, 1:]  # [batch, tokens - 1]: the label that position t predicts
     wanted = following != -100
     positions = wanted.any(dim=0).nonzero().squeeze(-1)  # [kept]
@@ -138,6 +141,16 @@ def completion_loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, A
     kept = wanted[:, positions]  # [batch, kept]
     logits = outputs.logits[kept].float()  # [labels, vocabulary]
     return torch.nn.functional.cross_entropy(logits, following[:, positions][kept], reduction="sum"), outputs
+
+
+def _refuse_virtual_tokens(model: Any) -> None:
+    inner = getattr(model, "module", model)  # of a distributed or DeepSpeed wrapper
+    for name, config in getattr(inner, "peft_config", {}).items():
+        if getattr(config, "is_prompt_learning", False):
+            raise LimbeckError(
+                f"the adapter {name!r} ({config.peft_type.value}) puts {config.num_virtual_tokens} virtual tokens before each "
+                "row, which the loss on completions cannot place; use LoRA, or train every weight"
+            )
 
 
 def publish_checkpoint(written: Path, folder: Path, keep: int) -> None:

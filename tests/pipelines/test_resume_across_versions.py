@@ -35,10 +35,10 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a recipe of one round and a student, a model and documents."""
-    home = tmp_path_factory.mktemp("trained")
-    content = yaml.safe_dump(recipe(home, rounds=1))
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe of one round, a model and documents. Without a student: later versions train on other labels."""
+    home = tmp_path_factory.mktemp("plain")
+    content = yaml.safe_dump(recipe(home, rounds=1, student=None))
     (home / "recipe.yaml").write_text(content.replace(f"{home}/", ""))  # relative to the folder that commands run in
     return home
 
@@ -47,7 +47,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with only those filters whose results are as they were."""
     home = tmp_path_factory.mktemp("lasting")
-    content = yaml.safe_dump(recipe(home, rounds=1, filters=[{"kind": "length", "min_output_tokens": 1, "max_compression": 5.0}]))
+    content = yaml.safe_dump(
+        recipe(home, rounds=1, student=None, filters=[{"kind": "length", "min_output_tokens": 1, "max_compression": 5.0}])
+    )
     (home / "recipe.yaml").write_text(content.replace(f"{home}/", ""))
     return home
 
@@ -59,9 +61,9 @@ def lasting_reference(earlier: Path, lasting: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(earlier: Path, trained: Path) -> Path:
+def reference(earlier: Path, plain: Path) -> Path:
     """Run the recipe with the earlier code, without the report."""
-    return killed(earlier, trained, "reference", AFTER_THE_LAST_SCORES)
+    return killed(earlier, plain, "reference", AFTER_THE_LAST_SCORES)
 
 
 @pytest.fixture
@@ -154,18 +156,15 @@ def test_what_is_recorded_is_what_the_earlier_code_gives(asked: Path, earlier: P
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_run_equals_the_earlier_code_s_bit_for_bit(trained: Path, reference: Path) -> None:
-    done = limbeck("run", "recipe.yaml", "--out", "new", folder=trained)
+def test_a_run_equals_the_earlier_code_s_bit_for_bit(plain: Path, reference: Path) -> None:
+    done = limbeck("run", "recipe.yaml", "--out", "new", folder=plain)
     assert done.returncode == 0, done.stderr
-    assert_equal_runs(trained / "new", reference)
+    assert_equal_runs(plain / "new", reference)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "moment",
-    ["rounds/000/candidates/part-00001", "rounds/000/scores/length/part-00001", "rounds/000/training/checkpoints/checkpoint-2$"],
-)
+@pytest.mark.parametrize("moment", ["rounds/000/candidates/part-00001", "rounds/000/scores/length/part-00001"])
 def test_a_run_that_the_earlier_code_began_is_resumed(lasting: Path, lasting_reference: Path, earlier: Path, moment: str) -> None:
     out = moment.replace("/", "-").strip("$")
     run = killed(earlier, lasting, out, [{"rename": moment, "when": "after", "victim": "driver"}])
@@ -175,22 +174,20 @@ def test_a_run_that_the_earlier_code_began_is_resumed(lasting: Path, lasting_ref
     assert done.returncode == 0, done.stderr
     assert changed_keys(stages(run), before) == []
     after = published(run)
-    gone = finished.keys() - after.keys()
-    assert all("/training/" in name for name in gone), f"deleted: {gone}"  # only the last few checkpoints are kept
-    assert [name for name in finished.keys() - gone if after[name] != finished[name]] == [], "written again"
+    assert [name for name in finished if after.get(name) != finished[name]] == [], "written again, or deleted"
     assert_equal_runs(run, lasting_reference)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_run_that_the_earlier_code_began_with_other_semantics_is_refused(trained: Path, earlier: Path) -> None:
-    killed(earlier, trained, "begun", [{"rename": "rounds/000/scores/pmi/part-00001", "when": "after", "victim": "driver"}])
-    done = limbeck("run", "recipe.yaml", "--out", "begun", folder=trained)
+def test_a_run_that_the_earlier_code_began_with_other_semantics_is_refused(plain: Path, earlier: Path) -> None:
+    killed(earlier, plain, "begun", [{"rename": "rounds/000/scores/pmi/part-00001", "when": "after", "victim": "driver"}])
+    done = limbeck("run", "recipe.yaml", "--out", "begun", folder=plain)
     assert done.returncode == 1 and "was started when filter heuristics had semantics 1, and this version has 2" in done.stderr
 
 
 def assert_equal_runs(run: Path, reference: Path) -> None:
-    """Candidates, scores, decisions, datasets and the student's weights are equal bit for bit."""
+    """Candidates, scores, decisions and datasets are equal bit for bit."""
     expected = run_columns(reference)
     assert {
         "rounds/000/sources/train",
@@ -198,5 +195,3 @@ def assert_equal_runs(run: Path, reference: Path) -> None:
         "rounds/000/decisions",
     } <= expected.keys()
     assert changed_columns(run_columns(run), expected) == []
-    weights = "rounds/000/student/model.safetensors"
-    assert (run / weights).read_bytes() == (reference / weights).read_bytes()

@@ -34,7 +34,7 @@ def test_only_the_completion_and_its_end_token_are_learned(tmp_path: Path, conve
         start = next(index for index, label in enumerate(labels) if label != -100)
         prompt, completion = row["input_ids"][:start], labels[start:]
         assert completion == row["input_ids"][start:]
-        assert end in completion
+        assert completion[-1] == end and completion.count(end) == 1, "what a model generates last is learned last"
         assert backend.decode(prompt, skip_special_tokens=False).endswith("<|start|>assistant\n" if conversational else "")
         assert "Say " in backend.decode(prompt, skip_special_tokens=False)
         learned[backend.decode(completion[: completion.index(end)], skip_special_tokens=False)] += 1
@@ -64,6 +64,28 @@ def test_loss_equals_the_plain_loss(tmp_path: Path, precision: str) -> None:
         torch.testing.assert_close(loss, plain_loss, rtol=tolerance, atol=tolerance)
         for gradient, expected in zip(torch.autograd.grad(loss, list(model.parameters())), plain_gradients, strict=True):
             assert float((gradient - expected).norm() / expected.norm().clamp(min=1e-6)) < tolerance * 10
+
+
+def test_an_end_token_inside_a_completion_is_where_generation_stops() -> None:
+    row = {"input_ids": [5, 2, 6, 2, 7, 3, 9], "labels": [-100, -100, 6, 2, 7, 3, 9]}
+    assert loop.cut_at_end(row, frozenset({2, 3})) == {"input_ids": [5, 2, 6, 2], "labels": [-100, -100, 6, 2]}
+    with pytest.raises(LimbeckError, match="has no end token"):
+        loop.cut_at_end(row, frozenset({4}))
+
+
+@pytest.mark.parametrize("method", ["prompt", "prefix"])
+def test_virtual_tokens_are_refused(tmp_path: Path, method: str) -> None:
+    """They shift the positions: the loss would be that of other tokens."""
+    from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+
+    from limbeck.students.training.trainer import completion_loss
+
+    trainer = build_trainer(train_settings(tmp_path, train_config()))
+    inputs = next(iter(trainer.get_train_dataloader()))
+    config = {"prompt": PromptTuningConfig, "prefix": PrefixTuningConfig}[method]
+    model = get_peft_model(trainer.model, config(task_type="CAUSAL_LM", num_virtual_tokens=4))
+    with pytest.raises(LimbeckError, match=rf"{method.upper()}_TUNING\) puts 4 virtual tokens .*; use LoRA"):
+        completion_loss(model, inputs)
 
 
 def test_a_batch_without_labels_has_loss_zero(tmp_path: Path) -> None:
@@ -224,9 +246,9 @@ def test_the_real_teacher_learns(tmp_path: Path) -> None:
     teacher = resolve("embedded:smollm2-135m-instruct")
     make_dataset(tmp_path / "dataset", rows=12)
     files = tuple(sft.dataset_files(tmp_path / "dataset"))
-    config = SftConfig(batch_size=4, micro_batch_size=4, learning_rate=2e-5)
+    config = SftConfig(batch_size=4, micro_batch_size=4, learning_rate=2e-5, epochs=2)
     given = loop.Settings(config, files, teacher, teacher, tmp_path / "student", tmp_path / "training", 3, False)
     metrics = train_here(given)
-    assert metrics["steps"] == 3
+    assert metrics["steps"] == 6
     assert metrics["weights_moved_fraction"] > 0.5
-    assert metrics["loss_last"] < metrics["loss_first"]
+    assert sum(metrics["loss_curve"][3:]) < sum(metrics["loss_curve"][:3])  # the same rows in each epoch

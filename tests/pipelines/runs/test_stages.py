@@ -18,12 +18,13 @@ from limbeck.generators.summaries import SummariesConfig
 from limbeck.pipelines.recipe import Recipe, validate
 from limbeck.pipelines.runs.folder import RunFolder, open_run
 from limbeck.pipelines.runs.stages import Stages, stages_of
+from limbeck.students.config import SftConfig
 
 
 @pytest.fixture(autouse=True)
 def unchanged_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kinds of the tiny recipe as if their results had never changed."""
-    for kind in (DuplicatesConfig, HeuristicsConfig, LengthConfig, PmiConfig):
+    for kind in (DuplicatesConfig, HeuristicsConfig, LengthConfig, PmiConfig, SftConfig):
         monkeypatch.setattr(kind, "semantics", 1)
 
 
