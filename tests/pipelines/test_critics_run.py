@@ -51,6 +51,7 @@ def run(home: Path, ray_address: str) -> Path:
             "kind": "equivalence",
             "classifier": classifier,
             "graph": {"ask": "edges"},
+            "parser": {},
             **dict.fromkeys(("min_forward", "min_backward", "max_rouge_l", "min_numbers_agree")),
         },
     ]
