@@ -94,7 +94,7 @@ def show(found: dict[str, Any]) -> None:
             else Text(f"  rejected by {row['rejected_by']}: {row['reason']}", style="red")
         )
         console.print(verdict)
-        said = (f"{name.rpartition('.')[2]} {value:.3g}" for name, value in row["scores"].items() if "log_p" not in name)
+        said = (f"{name.rpartition('.')[2]} {value:z.3g}" for name, value in row["scores"].items() if "log_p" not in name)
         console.print(Text("  " + ", ".join(said), style="dim"))
     kept = sum(row["kept"] for row in found["candidates"])
     how = "by the bounds that are numbers" if found["problem"] else "with bounds calibrated on these few"

@@ -15,6 +15,7 @@ from limbeck.pipelines.runs.events import read_events, seconds_by_stage
 from limbeck.pipelines.runs.folder import RunFolder, existing, read_lock
 from limbeck.pipelines.runs.funnel import funnel, source_counts
 from limbeck.pipelines.runs.report_model import Bounds, Report, RoundReport, Seconds, Sources
+from limbeck.pipelines.runs.separation import warning
 from limbeck.students.evaluation.measures import EvaluationRow
 from limbeck.students.evaluation.statistics import beaten_by
 
@@ -47,15 +48,17 @@ def collect(folder: RunFolder) -> Report:
     finished = done(folder.path / "evaluation") is not None  # the last stage
     rounds = _rounds(folder)
     ended = events[-1]["time"] if events else folder.lock_file.stat().st_mtime
+    bounds = _validated(Bounds, read_json(folder.calibration), folder.calibration) if folder.calibration.exists() else None
+    verdict = first_line(rounds, finished, trains=bool((lock.get("recipe") or {"student": True}).get("student")))
     return Report(
         name=_name(folder),
         created=datetime.fromtimestamp(ended, UTC).isoformat(timespec="seconds"),
         finished=finished,
-        first_line=first_line(rounds, finished, trains=bool((lock.get("recipe") or {"student": True}).get("student"))),
+        first_line=" ".join(words for words in (warning(bounds.separation) if bounds else None, verdict) if words),
         rounds=rounds,
         sources=_sources(folder),
         seconds=_validated(Seconds, seconds_by_stage(events), folder.events),
-        bounds=_validated(Bounds, read_json(folder.calibration), folder.calibration) if folder.calibration.exists() else None,
+        bounds=bounds,
         versions={str(name): str(version) for name, version in lock.get("versions", {}).items()},
     )
 
@@ -75,7 +78,8 @@ def first_line(rounds: Sequence[RoundReport], finished: bool, trains: bool = Tru
     judged = next(round for round in reversed(rounds) if any(r is row for r in round.evaluation))
     inputs = judged.task.inputs if judged.task else "documents"
     sentences = beaten_by(judged.evaluation, row.split, inputs)
-    return opening + " ".join([*sentences, *_differences(row, inputs)])
+    first = next((r for r in rounds[0].evaluation if r.model == "teacher" and r.split == row.split), None)
+    return opening + " ".join([*sentences, *_differences(row, first, inputs)])
 
 
 def final_student(rounds: Sequence[RoundReport]) -> EvaluationRow | None:
@@ -88,25 +92,34 @@ def final_student(rounds: Sequence[RoundReport]) -> EvaluationRow | None:
     return None
 
 
-def _differences(row: EvaluationRow, inputs: str) -> list[str]:
+def _differences(row: EvaluationRow, teacher: EvaluationRow | None, inputs: str) -> list[str]:
     where = f"the {row.documents} {row.split} {inputs}"
     difference = (row.difference_to_round_0_teacher or {}).get("pass_rate")
     if row.pass_rate is None or difference is None:
         return [f"The final student's pass rate on {where} could not be compared with the round-0 teacher's."]
-    teacher = row.pass_rate.mean - difference.mean
-    shown = f"{100 * difference.mean:+.1f} points, 95 % interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
-    figures = f"{100 * row.pass_rate.mean:.1f} % of its candidates against {100 * teacher:.1f} % ({shown}, paired, {where})"
+    shown = f"{100 * difference.mean:+z.1f} points, 95 % interval {100 * difference.low:+z.1f} to {100 * difference.high:+z.1f}"
+    ours = _passing(row, row.pass_rate.mean)
+    theirs = _passing(teacher, row.pass_rate.mean - difference.mean)
+    figures = f"{ours} of the student pass the frozen filters, against {theirs} of the teacher ({shown}, paired, {where})"
     if difference.low > 0:
-        sentences = [f"The final student passes the frozen filters more often than the round-0 teacher: {figures}."]
+        sentences = [f"The final student passes more often than the round-0 teacher: {figures}."]
     elif difference.high < 0:
-        sentences = [f"The final student passes the frozen filters less often than the round-0 teacher: {figures}."]
+        sentences = [f"The final student passes less often than the round-0 teacher: {figures}."]
     else:
         sentences = [f"No significant difference between the final student and the round-0 teacher: {figures}."]
     critic = (row.difference_to_round_0_teacher or {}).get("salient_recall")
     if critic is not None and critic.high < 0:
-        shown = f"{critic.mean:+.3f}, 95 % interval {critic.low:+.3f} to {critic.high:+.3f}"
+        shown = f"{critic.mean:+z.3f}, 95 % interval {critic.low:+z.3f} to {critic.high:+z.3f}"
         sentences.append(f"However, salient recall, which is not used for filtering, decreased ({shown}).")
     return sentences
+
+
+def _passing(row: EvaluationRow | None, share: float) -> str:
+    """How many candidates of a model pass, if they were counted, and the share."""
+    percent = f"{100 * share:z.1f} %"
+    if row is None or row.candidates is None or row.passing is None:
+        return f"{percent} of the candidates"
+    return f"{row.passing} of {row.candidates} candidates ({percent})"
 
 
 def _rounds(folder: RunFolder) -> list[RoundReport]:

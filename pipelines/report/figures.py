@@ -75,9 +75,9 @@ def histogram(by_round: Sequence[npt.NDArray[np.float64]], limit: Limits, filter
     series = [Series(name, tone, shares) for (name, shares), tone in zip(binned.shares.items(), tones, strict=True)]
     shades = []
     if limit.minimum is not None:
-        shades.append(Shade(binned.low, limit.minimum, limit.minimum, f"{limit.minimum:.3g}"))
+        shades.append(Shade(binned.low, limit.minimum, limit.minimum, f"{limit.minimum:z.3g}"))
     if limit.maximum is not None:
-        shades.append(Shade(limit.maximum, binned.high, limit.maximum, f"{limit.maximum:.3g}"))
+        shades.append(Shade(limit.maximum, binned.high, limit.maximum, f"{limit.maximum:z.3g}"))
     axes = Axis(column), Axis("share of candidates", "share")
     return steps(f"{filter_name}: {column}", Scale(binned.low, binned.high), series, shades, axes)
 

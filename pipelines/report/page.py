@@ -15,6 +15,7 @@ from limbeck.pipelines.report import figures
 from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.inspect import candidates, score_columns
 from limbeck.pipelines.runs.report_model import Limits, Report
+from limbeck.pipelines.runs.separation import unclear
 from limbeck.students.evaluation.measures import EvaluationRow, Measure
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -31,6 +32,8 @@ MEASURES = {  # heading and format of each measure
     "distinct_2": ("distinct-2", "number"),
 }
 KEPT_EXAMPLES, REJECTED_EXAMPLES = 6, 3  # per round; per filter
+DOCUMENT_SHOWN = 400
+"""Characters of an example's document that are shown before the whole document is unfolded."""
 
 
 def render(folder: RunFolder, report: Report) -> str:
@@ -42,11 +45,13 @@ def render(folder: RunFolder, report: Report) -> str:
         headline=headline(report),
         inputs=held_out_inputs(report),
         unmeasured=unmeasured(report),
+        unclear=unclear(report.bounds.separation) if report.bounds else None,
         measures=_measures(report),
         histograms=histograms,
         binary=binary,
         figures=_figures(report),
         examples=_examples(folder, report),
+        shown=DOCUMENT_SHOWN,
         recipe=folder.recipe_file.read_text(encoding="utf-8") if folder.recipe_file.exists() else "",
     )
 
@@ -176,11 +181,11 @@ def _rows(tables: Sequence[Any]) -> list[dict[str, Any]]:
 
 def _percent(value: float, signed: bool = False) -> str:
     """A share, or if `signed`, a difference of shares in points."""
-    return f"{100 * value:+.1f} pts" if signed else f"{100 * value:.1f} %"
+    return f"{100 * value:+z.1f} pts" if signed else f"{100 * value:z.1f} %"
 
 
 def _number(value: float, signed: bool = False) -> str:
-    return f"{value:{'+' if signed else ''}.3f}"
+    return f"{value:{'+' if signed else ''}z.3f}"  # z: what rounds to zero has no sign
 
 
 def _cell(measure: Measure | None, form: str, signed: bool = False) -> Markup:

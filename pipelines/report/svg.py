@@ -38,8 +38,8 @@ class Axis:
     def write(self, value: float) -> str:
         """A value as tooltips show it."""
         if self.unit == "number":
-            return f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:,.4g}"
-        return {"count": f"{value:,.0f}", "share": f"{100 * value:.1f} %", "seconds": f"{value:.1f} s"}[self.unit]
+            return f"{value:z,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:z,.4g}"
+        return {"count": f"{value:z,.0f}", "share": f"{100 * value:.1f} %", "seconds": f"{value:.1f} s"}[self.unit]
 
 
 @dataclass(frozen=True)

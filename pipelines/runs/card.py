@@ -112,4 +112,4 @@ def _cell(value: Any) -> str:
 
 
 def _limit(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None else f"{value:z.4g}"

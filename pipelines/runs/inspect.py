@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Columns that are not scores, in display order; the scores come between these and `prompt`.
 FACTS = ("candidate_id", "source_id", "sample", "kept", "rejected_by", "reason", "output", "document", "reference", "origin")
 LONGEST_LIST_SHOWN = 8
+MATCHING = b"matching"
 AFTER_SCORES = ("prompt", "finish_reason", "output_tokens")
 
 
@@ -40,7 +41,8 @@ def candidates(
 
     `round` None: the last one with decisions. `selection`: the decisions of `limbeck filter --apply` (None: the run's own).
     `source` is a source_id or a prefix of one. Rows are sorted by source_id and sample, or by the column `sort` with missing
-    values last. A score whose name is taken is named `filter.column`. Raises LimbeckError for an unknown name, with the nearest
+    values last. A score whose name is taken is named `filter.column`. The table's metadata says how many rows there are without
+    the limit (`matching`). Raises LimbeckError for an unknown name, with the nearest
     known one.
     """
     folder = existing(run)
@@ -69,6 +71,8 @@ def candidates(
         where = f"where {' and '.join(conditions)}" if conditions else ""
         end = "" if limit is None else f"limit {int(limit)}"
         found: pa.Table = connection.sql(f"select * from joined {where} order by {order} {end}", params=values).to_arrow_table()
+        ((rows,),) = connection.execute(f"select count(*) from joined {where}", values).fetchall()
+        found = found.replace_schema_metadata({MATCHING: str(rows)})
     if source is not None and not found.num_rows and rejected_by is None and kept is None:
         raise LimbeckError(f"round {number} of {run} has no candidate of source {source!r}; give a source_id or a prefix of one")
     return found
@@ -79,8 +83,16 @@ def score_columns(table: pa.Table) -> list[str]:
     return [name for name in table.column_names if name not in FACTS and name not in AFTER_SCORES]
 
 
+def matching(table: pa.Table) -> int:
+    """How many candidates there are without the limit of the table that `candidates` returned."""
+    return int((table.schema.metadata or {}).get(MATCHING, table.num_rows))
+
+
 def show(table: pa.Table, console: Console | None = None) -> None:
-    """Print candidates, one panel each: decision, output, start of the document, scores; model text is never parsed as markup."""
+    """Print candidates, one panel each: decision, output, start of the document, scores; model text is never parsed as markup.
+
+    The last line says how many are shown, of how many.
+    """
     from rich.console import Console
     from rich.panel import Panel
     from rich.text import Text
@@ -91,12 +103,14 @@ def show(table: pa.Table, console: Console | None = None) -> None:
         verdict = Text("kept", "green") if row["kept"] else Text(f"rejected by {row['rejected_by']}: {row['reason']}", "red")
         document = " ".join(row["document"].split())
         body = Text.assemble(
-            verdict, "\n", (row["output"] or "(no output)", "bold"), "\n",
-            (document[:400] + (" …" if len(document) > 400 else ""), "dim"), "\n",
-            "  ".join(f"{name} {_figure(row[name])}" for name in scores),
+            verdict, ("\noutput    ", "bold cyan"), (row["output"] or "(no output)", "bold"),
+            ("\ndocument  ", "bold magenta"), document[:400] + (" …" if len(document) > 400 else ""), ("\nscores    ", "bold"),
+            ("  ".join(f"{name} {_figure(row[name])}" for name in scores), "dim"),
         )  # fmt: skip
         console.print(Panel(body, title=Text(f"{row['source_id']} · sample {row['sample']}"), title_align="left"))
-    console.print(Text(f"{table.num_rows} candidate{'' if table.num_rows == 1 else 's'}"))
+    total = matching(table)
+    some = f"{table.num_rows} of " if table.num_rows < total else ""
+    console.print(Text(f"{some}{total} candidate{'' if total == 1 else 's'}"))
 
 
 def last_round(folder: RunFolder, made: str) -> int | None:
@@ -167,4 +181,4 @@ def _quoted(name: str) -> str:
 def _figure(value: Any) -> str:
     if isinstance(value, list) and len(value) > LONGEST_LIST_SHOWN:
         return f"({len(value)} values)"
-    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+    return "–" if value is None else f"{value:z.3g}" if isinstance(value, float) else str(value)

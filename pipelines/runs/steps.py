@@ -60,7 +60,7 @@ def show(found: dict[str, Any], console: Console | None = None) -> None:
             body.append(row["error"], "red")
         else:
             body.append(row["text"] or "(empty)", "bold" if row["used"] else "")
-        score = "" if row["logprob"] is None else f" · log-probability {row['logprob']:.3f}"
+        score = "" if row["logprob"] is None else f" · log-probability {row['logprob']:z.3f}"
         mark = " · this candidate" if row["used"] else ""
         title = f"{row['step']} {row['index']} · {row['engine']}{score}{mark}"
         console.print(Panel(body, title=Text(title), title_align="left"))

@@ -30,6 +30,8 @@ class EvaluationRow(Config):
     model: Model
     split: Split
     documents: int = Field(ge=0)
+    candidates: int | None = Field(None, ge=0, description="null: measured by a version that did not count them")
+    passing: int | None = Field(None, ge=0, description="how many of the candidates pass every bound")
     pass_rate: Measure | None
     pass_rate_by_filter: dict[str, Measure | None]
     rouge_1: Measure | None

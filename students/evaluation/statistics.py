@@ -35,6 +35,8 @@ class Measured:
     means: Mapping[str, Floats]
     pass_means: Mapping[str, Floats]  # by filter
     bigrams: tuple[Counter[tuple[str, str]], ...]  # by document, over all its outputs
+    candidates: int
+    passing: int
 
 
 def evaluate(
@@ -55,6 +57,8 @@ def evaluate(
         model=model,
         split=split,
         documents=len(measured.source_ids),
+        candidates=measured.candidates,
+        passing=measured.passing,
         pass_rate_by_filter={name: interval(values) for name, values in measured.pass_means.items()},
         difference_to_round_0_teacher=differences and {name: found for name, found in differences.items() if name in reported},
         **named,
@@ -90,6 +94,8 @@ def measure(outputs: pa.Table) -> Measured:
         means={name: by_document(values) for name, values in rows.items()},
         pass_means={name.removeprefix("pass_"): by_document(_numbers(outputs, name)) for name in passes},
         bigrams=bigrams,
+        candidates=outputs.num_rows,
+        passing=sum(map(bool, outputs["kept"].to_pylist())),
     )
 
 

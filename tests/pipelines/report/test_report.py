@@ -19,10 +19,12 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import read_parts
 from limbeck.pipelines.report import figures as report_figures
 from limbeck.pipelines.report.build import ReportPaths, collect, write_report
+from limbeck.pipelines.report.page import render_sweep
 from limbeck.pipelines.runs.events import Events
 from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.report_model import SCHEMA, Limits, Report, RoundReport, Rows, Seconds, StageSeconds, schema_text
 
+SWEEP = [{"value": 0.1, "kept": 9, "sources_kept": 5, "undecided": 0, "share": 0.2}]
 HOSTILE = '<script>alert("output")</script><img src="https://example.org/x.png"> {{ 7 * 7 }} & </blockquote>'
 
 
@@ -351,6 +353,64 @@ def test_a_histogram_counts_every_value_and_shows_its_bounds(minimum: float | No
     rejected = [(0.0, places[0])] if minimum is not None else []
     rejected += [(places[-1], 1 - places[-1])] if maximum is not None else []
     assert [end for pair in shades for end in pair] == pytest.approx([end for pair in rejected for end in pair], abs=1e-4)
+
+
+def test_examples_show_their_document_before_the_output(finished: Path, paths: ReportPaths) -> None:
+    """Its start is in sight; only the rest of a long one is folded away."""
+    html = paths.html.read_text(encoding="utf-8")
+    examples = html.split('<div class="example')[1:]
+    assert len(examples) > 6
+    documents = read_parts(finished / "rounds/000/sources/train")["document"].to_pylist()
+    for text in examples:
+        shown = text.split('<p class="document">')[1].split("</p>")[0]
+        assert any(shown == str(escape(document)) for document in documents)
+        assert text.index(">Document ·") < text.index(">Output<") < text.index("<blockquote>") and "<details>" not in text
+
+
+def test_a_long_document_is_cut_and_can_be_unfolded(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("limbeck.pipelines.report.page.DOCUMENT_SHOWN", 20)
+    shutil.copytree(finished, tmp_path / "run")
+    html = write_report(tmp_path / "run").html.read_text(encoding="utf-8")
+    first = html.split('<div class="example')[1]
+    assert len(first.split('<p class="document">')[1].split("</p>")[0]) == 22 and "<summary>Whole document</summary>" in first
+
+
+def test_nothing_that_rounds_to_zero_has_a_sign(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    test = run / "evaluation/test.json"
+    found = json.loads(test.read_text())
+    tiny = {"mean": -1e-6, "low": -2e-6, "high": -1e-7}
+    for row in found["rounds"]["0"]:
+        row["faithfulness"] = tiny
+        if row["difference_to_round_0_teacher"]:
+            row["difference_to_round_0_teacher"] |= {"faithfulness": tiny, "pass_rate": tiny, "salient_recall": tiny}
+    test.write_text(json.dumps(found))
+    paths = write_report(run)
+    text = " ".join("".join(Page(paths.html.read_text(encoding="utf-8")).text).split())
+    assert not re.search(r"(?<!\w)-0(\.0+)?(?![.\d])", text) and "+0.0 pts" in text and "+0.000" in text
+
+
+def test_the_verdict_says_of_what_a_share_is(finished: Path, paths: ReportPaths) -> None:
+    report = Report.model_validate_json(paths.json.read_text(encoding="utf-8"))
+    rows = {row.model: row for row in report.rounds[0].evaluation if row.split == "test"}
+    for model in ("student", "teacher"):
+        row = rows[model]
+        assert row.pass_rate is not None and row.candidates and row.passing is not None
+        assert row.passing / row.candidates == pytest.approx(row.pass_rate.mean)
+        words = f"{row.passing} of {row.candidates} candidates ({100 * row.pass_rate.mean:.1f} %) of the {model}"
+        assert words in report.first_line
+    assert "pass the frozen filters" in report.first_line
+
+
+def test_both_pages_follow_dark_mode(paths: ReportPaths) -> None:
+    for html in (paths.html.read_text(encoding="utf-8"), render_sweep("filters.pmi.min_faithfulness", SWEEP)):
+        style = html.split("<style>")[1].split("</style>")[0]
+        assert "color-scheme: light dark" in style and "@media screen and (prefers-color-scheme: dark)" in style
+        light, dark = style.split("@media screen and (prefers-color-scheme: dark)")
+        names = set(re.findall(r"(--[\w-]+): #", light.split("}")[0]))
+        assert names == set(re.findall(r"(--[\w-]+): #", dark.split("}")[0])), "every colour has a dark form"
+        assert "background: var(--paper)" in style and not re.search(r"(?<!-)color: #|background: #", style)
 
 
 def test_a_histogram_of_one_value_has_an_axis() -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from helpers.run_folder import make_run
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import read_parts
-from limbeck.pipelines.runs.inspect import candidates, score_columns, show
+from limbeck.pipelines.runs.inspect import candidates, matching, score_columns, show
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,45 @@ def test_a_run_without_decisions_says_so(tmp_path: Path) -> None:
     (tmp_path / "lock.json").write_text("{}")
     with pytest.raises(LimbeckError, match="no decisions yet"):
         candidates(tmp_path)
+
+
+def test_the_last_line_says_how_many_there_are(run: Path) -> None:
+    for asked, words in [
+        ({"limit": 3}, "3 of 240 candidates"),
+        ({"limit": 3, "rejected_by": "heuristics"}, "3 of "),
+        ({"limit": None}, "240 candidates"),
+        ({"limit": 20, "source": "train0003"}, "4 candidates"),
+    ]:
+        table = candidates(run, 0, **asked)
+        console = Console(width=200, record=True, file=io.StringIO())
+        show(table, console)
+        last = console.export_text().rstrip().splitlines()[-1]
+        assert last.startswith(words) and matching(table) == candidates(run, 0, **{**asked, "limit": None}).num_rows
+        assert (" of " in last) == (table.num_rows < matching(table))
+
+
+def test_output_and_document_are_told_apart(run: Path) -> None:
+    """By labels, and on a terminal by colours."""
+    table = candidates(run, 0, limit=1)
+    console = Console(width=300, record=True, file=io.StringIO(), force_terminal=True, color_system="standard")
+    show(table, console)
+    lines = [line.strip("│ ") for line in console.export_text(clear=False).splitlines()]
+    (row,) = table.to_pylist()
+    assert f"output    {row['output']}" in lines and any(line.startswith("scores    ") for line in lines)
+    assert any(line.startswith(f"document  {row['document'][:60]}") for line in lines)
+    styled = console.export_text(styles=True)
+    assert "\x1b[1;36moutput" in styled and "\x1b[1;35mdocument" in styled
+
+
+def test_no_score_is_a_negative_zero(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", rounds=1, finished=False)
+    part = run / "rounds" / "000" / "scores" / "pmi" / "part-00000.parquet"
+    scores = pq.read_table(part)
+    column = scores.column_names.index("faithfulness")
+    pq.write_table(scores.set_column(column, "faithfulness", pa.array([-0.0] * scores.num_rows)), part)
+    console = Console(width=200, record=True, file=io.StringIO())
+    show(candidates(run, 0, limit=2), console)
+    assert "faithfulness 0" in (printed := console.export_text()) and "-0 " not in printed
 
 
 def test_text_of_models_is_printed_as_it_is(run: Path) -> None:
