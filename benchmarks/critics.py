@@ -43,7 +43,7 @@ Scores = dict[str, npt.NDArray[np.float64]]  # column → one value per pair
 
 # filter → (its section of a recipe, {column: +1 if higher is better, -1 if lower is})
 CRITICS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
-    "heuristics": ({"kind": "heuristics"}, {"cut_off": -1, "copied": -1, "repeated": -1}),
+    "heuristics": ({"kind": "heuristics"}, {"cut_off": -1, "copied": -1, "repeated": -1, "preamble": -1}),
     "length": ({"kind": "length"}, {"output_tokens": 1, "compression": -1}),
     "repetition": ({"kind": "repetition"}, {"unterminated_lines": -1, "stop_words": 1, "duplicate_5_grams": -1}),
     "instructions": ({"kind": "instructions"}, {"truncated": -1, "words": 1}),

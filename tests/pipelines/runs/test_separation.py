@@ -14,14 +14,20 @@ from hypothesis import given
 from rich.console import Console
 
 from helpers.commands import limbeck
-from helpers.run_folder import make_run
+from helpers.run_folder import candidates, make_run
 from limbeck.cluster.engines.config import TransformersConfig
+from limbeck.cluster.engines.model_cache import Engines
+from limbeck.cluster.engines.models import resolve
 from limbeck.corpus.parts import write_part
+from limbeck.corpus.schemas import CANDIDATES, SOURCES
+from limbeck.corpus.sources import PackagesSources, read_sources
+from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.embedding import EmbeddingConfig
 from limbeck.filters.models.pmi import PmiConfig
 from limbeck.filters.own import own_filter
 from limbeck.pipelines.console.panel import State, sentence
+from limbeck.pipelines.driver.jobs import ScoreJob
 from limbeck.pipelines.report.build import collect, write_report
 from limbeck.pipelines.runs import separation
 from limbeck.pipelines.runs.folder import RunFolder
@@ -216,14 +222,6 @@ def test_a_run_of_a_random_model_says_that_its_bounds_do_not_separate(plain_run:
 @pytest.mark.slow
 def test_the_scores_of_the_embedded_teacher_separate(tmp_path: Path) -> None:
     """Summaries of installed packages: the kind of text that the quickstart keeps."""
-    from helpers.run_folder import candidates
-    from limbeck.cluster.engines.model_cache import Engines
-    from limbeck.cluster.engines.models import resolve
-    from limbeck.corpus.schemas import CANDIDATES, SOURCES
-    from limbeck.corpus.sources import PackagesSources, read_sources
-    from limbeck.corpus.tokenizer import Tokenizer
-    from limbeck.pipelines.driver.jobs import ScoreJob
-
     teacher = TransformersConfig(model="embedded:smollm2-135m-instruct")
     settings = {
         "kind": "installed-packages",
