@@ -142,7 +142,7 @@ class OtherDocuments:
 
     def _drawn(self, candidate_id: str, own: Sequence[int], given: str | None) -> int | None:
         """The position of the other document of a candidate, whose own near-duplicates have the ascending positions `own`."""
-        others = self.sources.num_rows - len(own)
+        others: int = self.sources.num_rows - len(own)
         first = derive_seed("null", candidate_id)
         for step in range(min(others, MOST_TRIES)):
             position = (first + step) % others
