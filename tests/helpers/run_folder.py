@@ -25,6 +25,11 @@ BOUNDS = {
     "pmi": {"faithfulness": {"minimum": 0.2, "maximum": None}, "saliency": {"minimum": 0.05, "maximum": None}},
 }
 
+SEPARATION = {"filter": "pmi", "column": "faithfulness", "side": "minimum", "limit": 0.2, "calibrated": True} | {
+    **{"verdict": "separates", "auroc": 0.97, "auroc_low": 0.94, "auroc_high": 1.0, "passing": 0.5, "passing_mismatched": 0.02},
+    **{"pairs": 120, "sources": 60},
+}
+
 
 def sentence(rng: random.Random) -> str:
     """A plausible sentence about a package."""
@@ -155,7 +160,7 @@ def make_run(
     write_text(folder / "recipe.yaml", "name: made-up\nrounds: 2\nteacher:\n  kind: transformers # a comment\n")
     write_json(folder / "lock.json", {"stages": {}, "versions": {"python": "3.11", "torch": "2.13.0"}, "seed": 7})
     calibration = {"bounds": BOUNDS, "pass_rate_target": 0.25, "pass_rate": 0.251, "candidates": 240, "level": 0.4, "note": None}
-    write_json(folder / "calibration.json", calibration)
+    write_json(folder / "calibration.json", calibration | {"separation": [SEPARATION]})
     train, dev, test = sources("train", 60), sources("dev", 20), sources("test", 24)
     for split, table in (("train", train), ("dev", dev), ("test", test)):
         write_part(folder / "rounds" / "000" / "sources" / split, "part-00000", table, SOURCES)

@@ -204,6 +204,7 @@ def test_tables_that_scroll_can_be_focused_and_have_names(paths: ReportPaths) ->
         "Paired difference to the round-0 teacher",
         "Pass rate of each filter alone",
         "Rounds",
+        "Separation",
         "Documents",
         "Recipe",
     ]
