@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.cluster.engines.protocol import EngineDied, ServerGone
+from limbeck.cluster.ray_errors import cause_of
 from limbeck.cluster.workers.worker import PartJob
-from limbeck.corpus.errors import LimbeckError, last_line
+from limbeck.corpus.errors import LimbeckError
 
 STARTS_WITHOUT_SUCCESS = 3
 RESTART_SECONDS = 120.0  # a starting worker imports its stack, and loads no model
@@ -126,10 +127,8 @@ class WorkerSupervisor:
                 self._without_server.clear()
             return answer
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as death:
-            memory = isinstance(death, ray.exceptions.OutOfMemoryError)
-            raise WorkerDied(
-                "Ray killed it because the machine ran low on memory" if memory else "it was killed or crashed"
-            ) from death
+            known = isinstance(death, ray.exceptions.OutOfMemoryError) or death.actor_init_failed
+            raise WorkerDied(cause_of(death) if known else "it was killed or crashed") from death
         except ray.exceptions.RayTaskError as failure:
             cause = failure.cause
             if isinstance(cause, LimbeckError):
@@ -139,7 +138,7 @@ class WorkerSupervisor:
             if isinstance(cause, EngineDied):
                 raise self._end(incarnation, f"its engine exited: {cause}") from failure
             where = f" on {arguments[0]}" if arguments else ""
-            raise JobRaised(f"{job.stage} failed{where}: {last_line(failure)}", last_line(failure)) from failure
+            raise JobRaised(f"{job.stage} failed{where}: {cause_of(failure)}", cause_of(failure)) from failure
 
     def _count_without_server(self, incarnation: int, stage: str, cause: ServerGone) -> None:
         """Raise LimbeckError, from now on for every call, if the server was unreachable several times in a row."""
@@ -195,7 +194,7 @@ class WorkerSupervisor:
             except ray.exceptions.ActorDiedError as death:
                 raise LimbeckError(
                     f"a worker died more often than cluster.max_restarts allows, last on {stage} {part}: {words} "
-                    f"({' '.join(str(death).split())[:200]}); see its log in the run's logs/, fix the cause and rerun to resume"
+                    f"({cause_of(death)}); see its log in the run's logs/, fix the cause and rerun to resume"
                 ) from death
             time.sleep(0.2)
         raise WorkerLost(f"a worker died on {stage} {part} and did not restart within {RESTART_SECONDS:.0f} s")
