@@ -1,16 +1,26 @@
-"""The installation of a process: workers with other code than their driver would corrupt a run."""
+"""What every node of a run must share: the same code, since other code would corrupt a run, and the run folder."""
 
+import contextlib
 import hashlib
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import limbeck
+from limbeck.cluster.ray_errors import cause_of
 from limbeck.cluster.session import ClusterConfig, connected, running_cluster
-from limbeck.corpus.errors import last_line
+from limbeck.corpus.errors import LimbeckError
 
 PACKAGES = ("corpus", "infinigram", "generators", "filters", "students", "cluster", "pipelines")
+ASK_SECONDS = 300.0  # for a node to answer; on a busy one, a process takes minutes to start
+SEEN_SECONDS = 15.0  # for a new file to appear on a node
+MARK = ".seen-by-nodes-"
 _CODE = (".py", ".jinja", ".json", ".jsonl")
 
 
@@ -54,24 +64,87 @@ def foreign_nodes(config: ClusterConfig, distributions: Sequence[str] = ()) -> l
         return differing_nodes(distributions)
 
 
-def differing_nodes(distributions: Sequence[str] = ()) -> list[str]:
-    """Nodes of the connected cluster that differ from this process, one sentence each."""
+def differing_nodes(distributions: Sequence[str] = (), folder: Path | None = None) -> list[str]:
+    """Nodes of the connected cluster that differ from this process, one sentence each: other code, or another view of `folder`.
+
+    `folder` exists here; a node must see the same one, and be able to write there.
+    """
+    ours = this_installation(distributions)
+    found = []
+    for node, theirs, failure in ask_every_node(this_installation, distributions):
+        differences = ours.differences(theirs) if not failure else [f"no usable Limbeck ({failure}), here {ours.version}"]
+        found += [f"node {node} has {difference}; install the same on every node" for difference in differences]
+    if found or folder is None:  # nodes with other code need not be asked more
+        return found
+    with _marked(folder) as mark:
+        for node, reason, failure in ask_every_node(look_at_folder, mark):
+            if failure:
+                found.append(f"node {node} did not say whether it sees the run folder {folder} ({failure}); see `ray status`")
+            elif reason:
+                way_out = "choose an --out that every node sees at the same path and may write to, or stop that node"
+                found.append(f"node {node} {reason} the run folder {folder}; {way_out}")
+    return found
+
+
+def ask_every_node(function: Callable[..., Any], *arguments: Any) -> list[tuple[str, Any, str]]:
+    """Call a function on every node of the connected cluster: (node, its result, the cause of its failure or "")."""
     import ray  # imported late: `connected` sets variables that Ray reads on import
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ours, asked = this_installation(distributions), {}
-    for entry in (entry for entry in ray.nodes() if entry["Alive"]):
+    nodes = [entry for entry in ray.nodes() if entry["Alive"]]
+    hosts = [str(entry.get("NodeManagerHostname") or entry["NodeID"][:8]) for entry in nodes]
+    asked = []
+    for entry, host in zip(nodes, hosts, strict=True):
         there = NodeAffinitySchedulingStrategy(entry["NodeID"], soft=False)
-        name = str(entry.get("NodeManagerHostname") or entry["NodeID"][:8])
-        asked[name] = ray.remote(this_installation).options(num_cpus=0, scheduling_strategy=there).remote(distributions)
+        name = host if hosts.count(host) == 1 else f"{host} ({entry['NodeManagerAddress']}, {entry['NodeID'][:8]})"
+        options = {"num_cpus": 0, "scheduling_strategy": there}
+        asked.append((name, ray.remote(function).options(**options).remote(*arguments)))
     found = []
-    for node, call in asked.items():
+    for name, call in asked:
         try:
-            differences = ours.differences(ray.get(call))
-        except ray.exceptions.RayTaskError as error:  # it cannot import the function to run
-            differences = [f"no usable Limbeck ({last_line(error)}), here {ours.version}"]
-        found += [f"node {node} has {difference}; install the same on every node" for difference in differences]
+            found.append((name, ray.get(call, timeout=ASK_SECONDS), ""))
+        except ray.exceptions.GetTimeoutError:
+            found.append((name, None, f"no answer within {ASK_SECONDS:.0f} s"))
+        except ray.exceptions.RayError as error:  # for example, it cannot import the function to run
+            found.append((name, None, cause_of(error)))
     return found
+
+
+@contextlib.contextmanager
+def _marked(folder: Path) -> Iterator[Path]:
+    """A file with a random token in the folder, in a directory of its own, for the duration of the block."""
+    for old in folder.glob(f"{MARK}*"):  # of a killed driver
+        shutil.rmtree(old, ignore_errors=True)
+    token = secrets.token_hex(16)
+    mark = folder / f"{MARK}{token}" / "token"
+    try:
+        mark.parent.mkdir()
+        mark.write_text(token)
+        yield mark
+    except OSError as error:
+        raise LimbeckError(f"cannot write the run folder {folder}: {error.strerror}; correct its permissions") from error
+    finally:
+        shutil.rmtree(mark.parent, ignore_errors=True)
+
+
+def look_at_folder(mark: Path) -> str:
+    """On a node: why it does not see the driver's file, or cannot answer beside it; "" if all is well."""
+    token, deadline = mark.parent.name.removeprefix(MARK), time.monotonic() + SEEN_SECONDS
+    while True:
+        try:
+            seen = mark.read_text()
+            break
+        except OSError as error:
+            if time.monotonic() > deadline:  # the caches of a network file system lag behind by seconds
+                return "does not see" if isinstance(error, FileNotFoundError) else f"cannot read ({error.strerror})"
+        time.sleep(0.2)
+    if seen != token:
+        return "sees another folder in place of"
+    try:
+        mark.with_name(f"seen by {socket.gethostname()}").write_text(token)
+    except OSError as error:
+        return f"cannot write to ({error.strerror})"
+    return ""
 
 
 def _version(name: str) -> str:
