@@ -75,6 +75,11 @@ class EngineConfig(Kind):
         """The engine with its spending counted in a file of this run folder, if it has a budget."""
         return self
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Environment variables of the driver that it reads on a worker, such as that of a key (engines/environment.py)."""
+        return ()
+
     def start(self, left: list[Any]) -> Engine:
         """Load it, after releasing the engines in `left`, which were unloaded for it.
 

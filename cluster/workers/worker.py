@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import pyarrow as pa
 
+from limbeck.cluster.engines.environment import ask_driver_with
 from limbeck.cluster.engines.fatal_errors import as_engine_died
+from limbeck.cluster.workers.secrets import asking
 from limbeck.corpus.extras import installed
 
 if TYPE_CHECKING:
@@ -110,11 +112,16 @@ class Worker:
     Jobs that are not `concurrent` run one after another on a dedicated thread.
     """
 
-    def __init__(self, name: str, threads: int, keep: int, workers_folder: str, driver: str, local_models: bool) -> None:
+    def __init__(
+        self, name: str, threads: int, keep: int, workers_folder: str, driver: str, local_models: bool, holder: Any = None
+    ) -> None:
         """Hold at most `keep` engines; a model in this process computes with `threads` threads.
 
-        `local_models`: some job will load one, so torch is imported now, while the driver reads the sources.
+        `local_models`: some job will load one, so torch is imported now, while the driver reads the sources. `holder` is asked
+        for environment variables of the driver.
         """
+        if holder is not None:
+            ask_driver_with(asking(holder))
         if local_models and installed("torch"):
             importlib.import_module("torch")
         from limbeck.cluster.engines.model_cache import Engines
@@ -209,20 +216,21 @@ def heartbeat(folder: Path, driver: str, name: str, progress: Callable[[], float
     the heartbeat to detect a stalled worker. A run lock that cannot be read for a moment, as happens on shared file systems, ends
     nothing; one that cannot be read for LOCK_SECONDS does.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     mine, lock, raylet = heartbeat_file(folder, name), folder.parent / "run.lock", os.getppid()
-    seen = time.monotonic()
+    unreadable_since: float | None = None  # since the first failure, not the last success: one read may hang for long, then fail
     while True:
         owner = driver
         try:
-            owner = json.loads(lock.read_text())["driver"]
-            seen = time.monotonic()
-        except (OSError, ValueError, KeyError):
-            pass
-        if owner != driver or time.monotonic() - seen > LOCK_SECONDS or os.getppid() != raylet:
-            mine.unlink(missing_ok=True)
+            owner, unreadable_since = json.loads(lock.read_text())["driver"], None
+        except (OSError, ValueError, KeyError, TypeError):
+            unreadable_since = unreadable_since or time.monotonic()
+        unreadable = unreadable_since is not None and time.monotonic() - unreadable_since > LOCK_SECONDS
+        if owner != driver or unreadable or os.getppid() != raylet:
+            with contextlib.suppress(OSError):
+                mine.unlink(missing_ok=True)
             os._exit(1)
-        with contextlib.suppress(OSError):  # a full disk must not stop the heartbeat
+        with contextlib.suppress(OSError):  # neither a full disk nor a stale handle may stop the heartbeat
+            mine.parent.mkdir(parents=True, exist_ok=True)
             mine.write_text(str(progress()))
         time.sleep(1.0)
 

@@ -67,6 +67,60 @@ def worked(out: Path, raylet: int) -> bool:
     return any(float(beat.read_text() or 0) > 0 for beat in told)
 
 
+@pytest.mark.parametrize("fault", ["missing", "a folder", "truncated", "not a mapping", "a dead link"])
+def test_an_unreadable_moment_of_the_lock_ends_nothing_and_a_long_one_does(tmp_path: Path, fault: str) -> None:
+    lock, kept = tmp_path / "run.lock", tmp_path / "kept"
+    lock.write_text(json.dumps({"driver": "me"}))
+    limit = tmp_path / "limit"
+    limit.write_text("3600")
+    script = f"""
+import threading, time
+from pathlib import Path
+from limbeck.cluster.workers import worker
+def limit():
+    while True:
+        worker.LOCK_SECONDS = float(Path({str(limit)!r}).read_text())
+        time.sleep(0.1)
+worker.LOCK_SECONDS = 3600.0
+threading.Thread(target=limit, daemon=True).start()
+worker.heartbeat(Path({str(tmp_path / "workers")!r}), "me", "w")
+"""
+    child = subprocess.Popen([sys.executable, "-c", script], env=settings())
+    try:
+        wait_for_beats(tmp_path, child)
+        lock.rename(kept)
+        if fault == "a folder":
+            lock.mkdir()
+        elif fault == "a dead link":
+            lock.symlink_to(tmp_path / "nothing")
+        elif fault != "missing":
+            lock.write_text({"truncated": '{"driver": "m', "not a mapping": "[1]"}[fault])
+        wait_for_beats(tmp_path, child)
+        if fault == "a folder":
+            lock.rmdir()
+        kept.rename(lock)
+        wait_for_beats(tmp_path, child)
+        lock.unlink()
+        limit.with_suffix(".new").write_text("0.5")
+        limit.with_suffix(".new").rename(limit)
+        child.wait(timeout=PATIENCE_SECONDS)
+    finally:
+        child.kill()
+        child.wait()
+    assert not list(tmp_path.glob("workers/w-*"))
+
+
+def wait_for_beats(folder: Path, child: subprocess.Popen[str]) -> None:
+    """Wait until the process has looked at the lock twice more; each look writes its heartbeat."""
+    for _ in range(2):
+        before = newest_beat(folder)
+        wait_for(lambda before=before: newest_beat(folder) > before, child)
+
+
+def newest_beat(folder: Path) -> int:
+    return max((beat.stat().st_mtime_ns for beat in folder.glob("workers/w-*")), default=0)
+
+
 def test_a_process_ends_once_what_started_it_is_gone(tmp_path: Path) -> None:
     """Ray considers it dead by then, but it would still hold its memory."""
     (tmp_path / "run.lock").write_text(json.dumps({"driver": "me"}))

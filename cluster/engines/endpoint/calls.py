@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from pydantic import SecretStr
+
 from limbeck.cluster.engines.endpoint.answers import Answer, Counts
 from limbeck.cluster.engines.endpoint.budget import Tokens
 from limbeck.cluster.engines.endpoint.dialect import Payload
@@ -29,6 +31,7 @@ class Job:
     seed: int
     tentative: bool = False
     call: "Call | None" = None
+    key: SecretStr | None = None  # with which it was last sent
     reserved: Tokens = (0, 0)  # the reserved worst case
     sent_at: float = 0.0
     blamed_from: float = 0.0  # if another request was answered after this moment, a fault is specific to this row

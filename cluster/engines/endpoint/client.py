@@ -22,13 +22,14 @@ from limbeck.cluster.engines.endpoint.dialect import Payload
 from limbeck.cluster.engines.endpoint.pacing import Pacing, backoff
 from limbeck.cluster.engines.endpoint.refusals import TRIAL_PROMPT_TOKENS, Refusals
 from limbeck.cluster.engines.endpoint.retry_policy import Decision, Reply, RetryPolicy
-from limbeck.cluster.engines.endpoint.server import Key
+from limbeck.cluster.engines.endpoint.server import OF_KEYS, Key
 from limbeck.cluster.engines.protocol import EngineDied, ServerGone, Usage
 from limbeck.corpus.errors import LimbeckError
 
 PROBE_SECONDS = 10.0
 TRIAL_TOKENS = (TRIAL_PROMPT_TOKENS, 1)
 TICK_SECONDS = 0.5
+RENEW_SECONDS = 10.0
 COUNTED = ("requests", "retries", "most_in_flight", "window", "money", "usage_not_believed")
 
 
@@ -51,6 +52,8 @@ class Client:
         self._trial: asyncio.Task[None] | None = None
         self._ticked_at = 0.0
         self._stopping = False
+        self._renewing = asyncio.Lock()
+        self._renew_at = 0.0  # when a refused key may be read again
         self._loop = asyncio.new_event_loop()
         self._stirred = asyncio.Event()
         self._thread = threading.Thread(target=self._main, name="endpoint", daemon=True)
@@ -171,7 +174,11 @@ class Client:
     def _deliver(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             assert outcome.job.call is not None
-            outcome.job.call.put(outcome)
+            said = outcome.refusal
+            if said is not None and said.status in OF_KEYS and outcome.job.key != self._key.secret:  # it was rotated meanwhile
+                self._ready.append(outcome.job)
+            else:
+                outcome.job.call.put(outcome)
 
     def _start(self, job: Job) -> None:
         task = self._loop.create_task(self._send(job))
@@ -217,7 +224,7 @@ class Client:
     async def _ask(self, job: Job, body: Payload) -> Decision:
         """Send a body and decide how to handle the answer."""
         try:
-            reply = await self._post(job.path, body)
+            reply = await self._post_renewing(job, body)
         except (httpx.ConnectError, httpx.ConnectTimeout) as failure:
             return self._policy.no_connection(job, str(failure) or type(failure).__name__, self._loop.time())
         except (TimeoutError, httpx.TimeoutException):
@@ -230,18 +237,38 @@ class Client:
             self._probe = self._loop.create_task(self._look(words))
         return self._policy.cut(job, words, self._loop.time())
 
+    async def _post_renewing(self, job: Job, body: Payload) -> Reply:
+        """Send a body; if the server refuses the key, which may have been rotated, once more with the driver's current one.
+
+        Before the last word on a key (a trial) it is always read again, otherwise once in `RENEW_SECONDS`: gateways also refuse
+        single rows with these statuses.
+        """
+        job.key = self._key.secret
+        reply = await self._post(job.path, body)
+        if reply.status not in OF_KEYS:
+            return reply
+        async with self._renewing:  # others wait for the one that reads it
+            if job.tentative or self._loop.time() >= self._renew_at:
+                await asyncio.to_thread(self._key.renew, job.key)
+                self._renew_at = self._loop.time() + RENEW_SECONDS
+        if self._key.secret == job.key:
+            return reply
+        job.key = self._key.secret
+        return await self._post(job.path, body)
+
     async def _post(self, path: str, body: Payload) -> Reply:
         content = json.dumps(body).encode()  # ASCII: httpx's own JSON cannot carry every string that Python can hold
+        headers = self._key.headers()
+        headers["Content-Type"] = "application/json"
         async with asyncio.timeout(self._config.timeout_seconds):  # for the whole answer: httpx only bounds each read
-            url, headers = f"{self._config.base_url}{path}", {"Content-Type": "application/json"}
-            response = await self._http.post(url, content=content, headers=headers)
+            response = await self._http.post(f"{self._config.base_url}{path}", content=content, headers=headers)
         return Reply(response.status_code, response.content, response.headers.get("retry-after"))
 
     async def _look(self, words: str) -> None:
         """Check whether a server that has been silent for long still responds."""
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                await self._http.get(f"{self._config.base_url}/models")
+                await self._http.get(f"{self._config.base_url}/models", headers=self._key.headers())
             self._policy.alive_at = self._loop.time()
         except (TimeoutError, httpx.RequestError):
             silent = self._loop.time() - self._policy.alive_at

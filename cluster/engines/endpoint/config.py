@@ -105,6 +105,11 @@ class EndpointConfig(EngineConfig):
 
         return [f"{key}: {problem}" for problem in server.problems(self)]
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The one that holds the key."""
+        return (self.api_key_env,) if self.api_key_env else ()
+
     def for_student(self, folder: str) -> EngineConfig:
         """An engine in the worker's process: the server does not serve our students."""
         from limbeck.cluster.engines.local.config import TransformersConfig
