@@ -2,22 +2,26 @@
 
 import contextlib
 import os
+import re
 import signal
-import socket
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import Field
 
 from limbeck.cluster import ray_internals
+from limbeck.cluster.address import PRIVATE, answers, cluster_address, on_loopback
+from limbeck.cluster.ray_errors import cause_of
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 
 PARTS_IN_FLIGHT = 8  # if an engine batches across callers
+PATIENT = 4  # times start_seconds, for the second attempt to start a private cluster
+_DRIVER: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "limbeck"}
 
 
 class CriticWorkers(Config):
@@ -33,7 +37,8 @@ class ClusterConfig(Config):
 
     address: str | None = Field(
         None,
-        description="a Ray cluster to join; null: RAY_ADDRESS, else one started here with `ray start`, else a private one",
+        description="a Ray cluster to join, as host:port; auto: the one that runs on this machine; local: a private one; null: "
+        "RAY_ADDRESS, else one started here with `ray start`, else a private one",
     )
     workers: int = Field(1, ge=1, description="processes that hold models")
     cpus_per_worker: float = Field(1.0, ge=0, description="CPUs that each worker reserves in Ray")
@@ -54,6 +59,9 @@ class ClusterConfig(Config):
         1800.0,
         gt=0,
         description="restart a worker whose model makes no progress for this long; includes loading",
+    )
+    start_seconds: float = Field(
+        30.0, gt=0, description=f"for a private cluster to start; if it does not, once more with {PATIENT} times as long"
     )
     object_store_bytes: int = Field(150_000_000, ge=80_000_000, description="of a private cluster; parts are passed on disk")
 
@@ -90,18 +98,8 @@ class Session:
 
 
 def running_cluster(config: ClusterConfig) -> str | None:
-    """The address of the cluster a run would join, or None if it would start its own.
-
-    Private clusters of other drivers are never joined: they stop with their driver.
-    """
-    named = config.address or os.environ.get("RAY_ADDRESS")
-    if named:
-        return None if named == "local" else named
-    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"  # only written by `ray start`
-    if not note.exists():
-        return None
-    address = note.read_text().strip()
-    return address if _answers(address) else None  # None: stale file of a stopped cluster
+    """The address of the cluster a run would join, or None if it would start its own; raises LimbeckError for a wrong one."""
+    return cluster_address(config.address)
 
 
 @contextlib.contextmanager
@@ -112,33 +110,16 @@ def connected(config: ClusterConfig) -> Iterator[Session]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     address = running_cluster(config)
-    if address is None or address.startswith("127."):
+    if address is None or on_loopback(address):
         # a private cluster listens on this machine only; Ray turns a 127.0.0.1 given in any other way into an external address
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    if address and "://" not in address and not _answers(address):  # Ray itself would retry for minutes
-        raise LimbeckError(f"cannot reach the Ray cluster at {address}: no response; start it, or set cluster.address")
-    if address and _has_token():
-        # `ray start` requires the token if one exists, but a joining driver does not send it by default
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    if address is None:
+        _start_private(config)
+    else:
+        _join(address)
     import ray
 
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "limbeck"}
-    try:
-        if address is None:
-            ray.init(
-                address="local",
-                num_cpus=os.cpu_count(),
-                include_dashboard=False,
-                object_store_memory=config.object_store_bytes,
-                **options,
-            )
-        else:
-            ray.init(address=address, **options)
-    except Exception as error:
-        failed = f"reach the Ray cluster at {address}" if address else "start a private Ray cluster"
-        remedy = "start it, or set cluster.address" if address else "fix this, or set cluster.address to join a running cluster"
-        raise LimbeckError(f"cannot {failed}: {_first_line(error)}; {remedy}") from error
     ray_internals.silence_deaths()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_terminate)  # Ray installs its own handler, which exits silently
@@ -149,32 +130,80 @@ def connected(config: ClusterConfig) -> Iterator[Session]:
         ray.shutdown()  # a driver that joined a cluster only disconnects
 
 
-def wait_for_room(cpus: float, gpus: float, timeout_seconds: float = 60.0) -> bool:
-    """Wait until the cluster has this much free; False if it never will."""
+def _join(address: str) -> None:
+    if not answers(address):  # Ray itself would retry for minutes
+        raise LimbeckError(f"cannot reach the Ray cluster at {address}: no response; start it, or set cluster.address")
+    if _has_token():
+        # `ray start` requires the token if one exists, but a joining driver does not send it by default
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        free = ray.available_resources()
-        if free.get("CPU", 0) >= cpus and free.get("GPU", 0) >= gpus:
-            return True
-        time.sleep(0.2)
-    return False
+    try:
+        ray.init(address=address, **_DRIVER)
+    except Exception as error:
+        raise LimbeckError(
+            f"cannot reach the Ray cluster at {address}: {cause_of(error)}; start it, or set cluster.address"
+        ) from error
+
+
+def _start_private(config: ClusterConfig) -> None:
+    """Start a private cluster; on a machine too busy to do so in time, once more with more time."""
+    import ray
+
+    for seconds in (config.start_seconds, PATIENT * config.start_seconds):
+        running = _children()
+        try:
+            with ray_internals.starting_within(seconds):
+                ray.init(
+                    address="local",
+                    num_cpus=os.cpu_count(),
+                    include_dashboard=False,
+                    object_store_memory=config.object_store_bytes,
+                    labels={PRIVATE: "true"},
+                    **_DRIVER,
+                )
+            return
+        except Exception as error:
+            _end(_children() - running)
+            words = cause_of(error)
+            if not isinstance(error, TimeoutError) and not re.search("timed out|onnect to GCS", words):
+                raise LimbeckError(
+                    f"cannot start a private Ray cluster: {words}; fix this, or set cluster.address to join a running cluster"
+                ) from error
+    raise LimbeckError(
+        f"cannot start a private Ray cluster: it did not start within {config.start_seconds:g} s, nor within {seconds:g} s at a "
+        "second attempt; the machine is overloaded or short of memory: free it, raise cluster.start_seconds, or set "
+        "cluster.address to join a running cluster"
+    )
+
+
+def _children() -> set[psutil.Process]:
+    """The processes of Ray that this one has started; those below them end with their node."""
+    found = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if any("/ray/" in word for word in child.cmdline()):
+                found.add(child)
+    return found
+
+
+def _end(processes: set[psutil.Process]) -> None:
+    """Kill what a failed start leaves behind."""
+    import ray
+
+    ray.shutdown()
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=10)
+
+
+def amounts(resources: Mapping[str, float]) -> str:
+    """Resources as text, without those that are not needed: "1 CPU and 2 GPUs"."""
+    counts = {name: count for name, count in resources.items() if count} or dict(resources)
+    return " and ".join(f"{count:g} {name}" if count == 1 else f"{count:g} {name}s" for name, count in counts.items())
 
 
 def _has_token() -> bool:
     named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     return bool(named) or (Path.home() / ".ray" / "auth_token").exists()
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=3):
-            return True
-    except (OSError, ValueError):
-        return False
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -89,6 +89,7 @@ def _rounds(context: Context, driver: str) -> None:
     from limbeck.cluster.session import connected
     from limbeck.cluster.training import Placement
     from limbeck.cluster.workers.pool import WorkerPool
+    from limbeck.cluster.workers.secrets import shared
 
     recipe, folder = context.recipe, context.folder
     with ExitStack() as stack:
@@ -96,11 +97,22 @@ def _rounds(context: Context, driver: str) -> None:
         session = stack.enter_context(connected(recipe.cluster))
         words = "started a private Ray cluster" if session.owned else f"joined the Ray cluster at {session.address}; it stays up"
         context.events.emit("cluster", words=words)
-        if not session.owned and (differing := differing_nodes(tuple(context.packages))):
+        if not session.owned and (differing := differing_nodes(tuple(context.packages), folder.path)):
             raise LimbeckError("; ".join(differing))
+        holder = stack.enter_context(shared(variables(context)))
+
+        def on_wait(words: str) -> None:
+            context.events.emit("waiting", words=words)
+
         # workers import their libraries while the sources are read
-        pool = WorkerPool(recipe.cluster, folder.workers, driver, context.placement.keep, loads_models(recipe))
+        layout = (recipe.cluster, folder.workers, driver, context.placement.keep, loads_models(recipe))
+        pool = WorkerPool(*layout, holder=holder, on_wait=on_wait)
         stack.callback(pool.close)
+
+        def give_back() -> None:
+            pool.close()
+            context.loaded.clear()
+
         _done_stage(context, "start/cluster", began)
         began = time.monotonic()
         read_documents(context)
@@ -121,15 +133,26 @@ def _rounds(context: Context, driver: str) -> None:
             select(context, number)
             student_ = recipe.student_of(number)
             if student_ is not None:
-                placement = Placement(use_gpu=session.gpus > 0, workers_folder=folder.workers, driver=driver)
-                if context.placement.training == "after the workers":
-                    pool.close()
-                    context.loaded.clear()
-                if context.placement.training is not None:
-                    pool.make_room(session, student_.workers, student_.workers * int(placement.use_gpu))
+                placement = Placement(
+                    use_gpu=session.gpus > 0,
+                    workers_folder=folder.workers,
+                    driver=driver,
+                    after_workers=context.placement.training == "after the workers",
+                    give_back=give_back,
+                    on_wait=on_wait,
+                )
                 train_student(context, number, student_, placement)
             pending = [(measuring.student_subject(number), context.student(number))] if student_ is not None else []
         _final(context, pool, held_out, pending)
+
+
+def variables(context: Context) -> list[str]:
+    """The environment variables with the keys of the recipe's engines, which workers on any node need."""
+    recipe = context.recipe
+    generators = [config for config in (recipe.generator, recipe.later, recipe.task) if config is not None]
+    engines = [recipe.teacher, *(engine for config in generators for engine in config.engines.values())]
+    engines += [filter_.asks for filter_ in context.filters if filter_.asks is not None]
+    return sorted({name for engine in engines for name in engine.variables})
 
 
 def draw(context: Context, pool: "WorkerPool", number: int, others: Sequence["Lane"]) -> None:

@@ -8,19 +8,20 @@ sent to them once its candidates are published.
 
 import contextlib
 import json
-import re
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from limbeck.cluster.session import PARTS_IN_FLIGHT, ClusterConfig, Session, wait_for_room
+from limbeck.cluster import ray_internals
+from limbeck.cluster.ray_errors import cause_of
+from limbeck.cluster.session import PARTS_IN_FLIGHT, ClusterConfig, amounts
 from limbeck.cluster.workers.dispatcher import Dispatcher
 from limbeck.cluster.workers.supervisor import RESTART_SECONDS
 from limbeck.cluster.workers.worker import PartJob, PartReport, PoolName, Worker
-from limbeck.corpus.errors import LimbeckError, last_line
+from limbeck.corpus.errors import LimbeckError
 
 STREAM_ATTEMPTS = 3
 START_SECONDS = 1800.0  # without any worker the run can only wait for a busy cluster or a slow disk
@@ -39,13 +40,26 @@ class WorkerPool:
     """The workers of a run, started at once and kept until `close`."""
 
     def __init__(
-        self, config: ClusterConfig, workers_folder: Path, driver: str, keep: int = 2, local_models: bool = True
+        self,
+        config: ClusterConfig,
+        workers_folder: Path,
+        driver: str,
+        keep: int = 2,
+        local_models: bool = True,
+        holder: Any = None,
+        on_wait: Callable[[str], None] = lambda words: None,
     ) -> None:
-        """Start the workers; each holds at most `keep` engines. Unless `local_models`, no job loads a model into them."""
+        """Start the workers; each holds at most `keep` engines. Unless `local_models`, no job loads a model into them.
+
+        `holder` has the driver's keys (secrets.py). `on_wait` is called with what the run waits for, if it has to wait.
+        """
         self._config, self._keep, self._local_models = config, keep, local_models
+        self._holder, self._on_wait = holder, on_wait
         self._workers_folder, self._driver = str(workers_folder), driver
         self._workers: dict[PoolName, list[Any]] = {}
         self._unavailable: set[int] = set()  # workers that did not answer when a stream began
+        self._queued_since: float | None = None  # since when the workers wait for resources, and whether that was reported
+        self._told = False
         self.notes: list[str] = []  # what happened to workers, for the event log
         self.start()
 
@@ -70,18 +84,8 @@ class WorkerPool:
             max_concurrency=self._config.parts_in_flight or PARTS_IN_FLIGHT,
             scheduling_strategy="DEFAULT" if gpus else "SPREAD",
         )
-        arguments = (self._config.threads(), self._keep, self._workers_folder, self._driver, self._local_models)
+        arguments = (self._config.threads(), self._keep, self._workers_folder, self._driver, self._local_models, self._holder)
         return [remote.remote(f"{name}-{index}", *arguments) for index in range(workers)]
-
-    def make_room(self, session: Session, cpus: float, gpus: float) -> None:
-        """Stop the workers if the cluster cannot hold them beside something that reserves this much; `stream` restarts them."""
-        if session.cpus - self._config.cpus < cpus or session.gpus - self._config.gpus < gpus:
-            self.close()
-            if not wait_for_room(cpus, gpus):
-                raise LimbeckError(
-                    f"training needs {cpus:g} CPUs and {gpus:g} GPUs, but the cluster has {session.cpus:g} and "
-                    f"{session.gpus:g} in total, or others hold them; lower student.workers or free the cluster"
-                )
 
     def stream(self, lanes: Sequence[Lane]) -> Generator[PartReport]:
         """Take every part of every lane through its jobs; yield what each job did, as parts finish.
@@ -101,10 +105,10 @@ class WorkerPool:
                 attempts += 1
                 if attempts == STREAM_ATTEMPTS:
                     raise LimbeckError(
-                        f"Ray Data failed {STREAM_ATTEMPTS} times in a row, last with: {_cause(death)}; "
+                        f"Ray Data failed {STREAM_ATTEMPTS} times in a row, last with: {cause_of(death)}; "
                         "rerun the same command to resume"
                     ) from death
-                words = f"a node or a dispatcher died ({type(death).__name__})"
+                words = f"a node or a dispatcher died ({cause_of(death)})"
                 self.notes.append(f"{words}; the stream was restarted with the unpublished parts")
 
     def _stream(self, lanes: Sequence[Lane]) -> Generator[PartReport]:
@@ -170,9 +174,12 @@ class WorkerPool:
         """
         import ray
 
-        began, ready = time.monotonic(), list[Any]()
+        self._queued_since, self._told = None, False
+        began, ready, cause = time.monotonic(), list[Any](), "the cluster has no room, or its nodes are gone; see `ray status`"
         calls = {worker.claim.remote(""): worker for worker in workers}
         while calls and time.monotonic() - began < self._patience_seconds(ready, list(calls.values())):
+            if not ready and self._queued(list(calls.values())):
+                began = time.monotonic()  # others hold the cluster: they may take as long as they need
             for call in ray.wait(list(calls), timeout=1.0)[0]:
                 worker = calls.pop(call)
                 try:
@@ -182,15 +189,9 @@ class WorkerPool:
                     time.sleep(0.2)
                     calls[worker.claim.remote("")] = worker
                 except ray.exceptions.ActorDiedError as death:
-                    if len(workers) == 1:
-                        raise LimbeckError(
-                            f"the only worker died: {last_line(death)}; rerun the same command to resume"
-                        ) from death
+                    cause = f"{'the only' if len(workers) == 1 else 'the last'} worker died: {cause_of(death)}"
         if not ready:
-            raise LimbeckError(
-                "no worker responded: the cluster has no room, or its nodes are gone; see `ray status`, and rerun the same "
-                "command once the cluster is healthy"
-            )
+            raise LimbeckError(f"no worker responded: {cause}; rerun the same command once the cluster is healthy")
         self._unavailable = (self._unavailable | {id(worker) for worker in workers}) - {id(worker) for worker in ready}
         if len(ready) < len(workers):
             gone = f"{len(workers) - len(ready)} of {len(workers)} workers"
@@ -205,7 +206,26 @@ class WorkerPool:
             return START_SECONDS
         total = ray.cluster_resources()
         no_room = total.get("CPU", 0.0) < self._config.cpus or total.get("GPU", 0.0) < self._config.gpus
+        no_room = no_room or all(ray_internals.waits_for_resources(worker) for worker in missing)  # others hold it
         return UNAVAILABLE_SECONDS if no_room or {id(worker) for worker in missing} <= self._unavailable else RESTART_SECONDS
+
+    def _queued(self, workers: list[Any]) -> bool:
+        """Whether all of these workers wait for resources that others hold; reports it, once per wait."""
+        import ray
+
+        total, config = ray.cluster_resources(), self._config
+        critics = workers[0] in self._workers.get("critics", []) and config.critics
+        each = critics or config
+        needed = {"CPU": each.cpus_per_worker, "GPU": each.gpus_per_worker}
+        fits = all(total.get(name, 0.0) >= count for name, count in needed.items())  # else a node is lost
+        queued = fits and all(ray_internals.waits_for_resources(worker) for worker in workers)
+        now = time.monotonic()
+        self._queued_since = (self._queued_since or now) if queued else None
+        if self._queued_since and not self._told and now - self._queued_since > UNAVAILABLE_SECONDS:
+            self._told = True
+            has = {name: total[name] for name, count in needed.items() if count}
+            self._on_wait(f"waiting for {amounts(needed)} for a worker: others use the cluster ({amounts(has)})")
+        return queued
 
     def _pool_of(self, job: PartJob) -> PoolName:
         return job.pool if job.pool in self._workers else "teachers"
@@ -230,9 +250,3 @@ def _quiet(context: Any) -> None:
     context.print_on_execution_start = False
     context.max_errored_blocks = 0
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the error that ends a stream is also raised
-
-
-def _cause(death: BaseException) -> str:
-    """The last line that names an exception: Ray Data puts advice of its own after it."""
-    named = [line.strip() for line in str(death).splitlines() if re.match(r"\s*[\w.]*(Error|Exception|Died)\b", line)]
-    return named[-1][:400] if named else last_line(death)

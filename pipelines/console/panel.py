@@ -110,6 +110,7 @@ def sentence(event: dict[str, Any]) -> str:
         "calibrated": "bounds calibrated: {pass_rate:.0%} of {candidates} candidates pass all of them",
         "warning": "warning: {words}",
         "note": "{words}",
+        "waiting": "{words}",
         "evaluated": "{model} on {split}: {pass_rate:.1%} of candidates pass",
         "run_done": "done in {seconds:.0f} s; report: {report}",
         "run_failed": "stopped: {words}",
@@ -188,6 +189,8 @@ def training_progress(path: Path, *, bar: bool = True) -> str:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
         return "starting"
+    if "words" in found:
+        return str(found["words"])
     drawn = f"{_bar(found['step'], found['steps'])} " if bar else ""
     return f"{drawn}{found['unit']} {found['step']} of {found['steps']}, loss {found['loss']:.3f}"
 

@@ -51,6 +51,8 @@ def show(found: dict[str, Any]) -> None:
     print(f"{found['run']}: {found['state']}{where}, {found['seconds']['total']:.0f} s of work")
     if found["state"] == "running":
         print(f"stage: {found['stage'] or 'starting'}, last event {found['seconds_since_last_event']:.0f} s ago")
+        if found["last_event"] == "waiting":
+            print(found["last_words"])
     if found["state"] == "stopped":
         words = found["last_words"] or found["last_event"]
         where = f"stopped at {found['stage']}" if found["stage"] else "stopped before its first stage"

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.tiny_students import make_dataset, make_model
 from limbeck.cluster.session import ClusterConfig, connected
-from limbeck.cluster.training import Placement, exit_message, fit
+from limbeck.cluster.training import Placement, fit
 from limbeck.corpus.errors import LimbeckError
 
 pytestmark = pytest.mark.slow  # every test starts processes that import torch
@@ -101,14 +101,6 @@ def test_a_killed_controller_is_started_again(tmp_path: Path, ray_here: None) ->
     (tmp_path / "tries").mkdir()
     config = {"folder": str(tmp_path / "tries")}
     assert fit(_kill_the_controller_once, config, 1, Placement(max_failures=1), tmp_path / "storage") == {"attempts": 2}
-
-
-def test_the_worker_that_failed_by_itself_has_the_last_word() -> None:
-    class Failure(Exception):
-        worker_failures = {0: RuntimeError("gloo: Connection closed by peer [127.0.0.1]"), 1: ValueError("x\nno such layer")}
-
-    assert exit_message(Failure()) == "no such layer"
-    assert exit_message(RuntimeError("")) == "RuntimeError"
 
 
 @pytest.mark.parametrize("deepspeed", [None, {"zero_optimization": {"stage": 2}}, {"zero_optimization": {"stage": 3}}])
