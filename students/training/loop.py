@@ -49,6 +49,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
     from limbeck.students.training import trainer as training
 
+    if settings.config.deepspeed:
+        from limbeck.students.training.extensions import build_safely
+
+        build_safely(_progress(settings) if os.environ.get("RANK", "0") == "0" else None)
     imported = time.perf_counter()
     rows = _read_rows(settings.files)
     warnings = compare(settings.teacher, settings.base, conversational=isinstance(rows[0].get("prompt"), list))
@@ -86,6 +90,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     return _publish(trainer, settings, before, metrics)
 
 
+def _progress(settings: Settings) -> Path:
+    return settings.progress or settings.training / PROGRESS_FILE
+
+
 def _read_rows(files: tuple[Path, ...]) -> Any:
     import pyarrow as pa
     from datasets import Dataset, disable_progress_bars
@@ -118,8 +126,7 @@ def _build(settings: Settings, rows: Any, tokenizer: Any) -> tuple[Any, int]:
     )
     if "completion" in rows.column_names:
         trainer.train_dataset = trainer.train_dataset.map(cut_at_end, fn_kwargs={"ends": end_tokens(settings.base)})
-    progress = settings.progress or settings.training / PROGRESS_FILE
-    trainer.add_callback(StepEnd(trainer, config.checkpoint_steps, progress))
+    trainer.add_callback(StepEnd(trainer, config.checkpoint_steps, _progress(settings)))
     lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
     order = training_order(lengths, config, settings.seed)
     if not order:
