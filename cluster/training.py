@@ -1,5 +1,6 @@
 """Ray Train around a training loop: places the workers, retries a bounded number of times, and fails with one clear sentence."""
 
+import contextlib
 import importlib
 import os
 import shutil
@@ -91,6 +92,7 @@ def fit(loop: Loop, config: dict[str, Any], workers: int, placement: Placement, 
 
 
 def _fit_once(wrapped: dict[str, Any], storage: Path) -> dict[str, Any]:
+    import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -121,7 +123,8 @@ def _fit_once(wrapped: dict[str, Any], storage: Path) -> dict[str, Any]:
         return training.result()
     finally:
         if not training.wait(0.0):  # interrupted, or refused: without a reservation, nothing of it starts any more
-            _release(queue.reserved().keys())
+            with contextlib.suppress(ray.exceptions.RayError):  # the cluster is gone, too
+                _release(queue.reserved().keys())
         shutil.rmtree(storage / name, ignore_errors=True)
 
 
