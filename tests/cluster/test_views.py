@@ -13,15 +13,23 @@ import pytest
 
 from helpers.clusters import DRIVER_SETTINGS, RayCluster, ray_cluster
 from helpers.commands import limbeck, settings
-from helpers.gates import wait_for
 from helpers.paths import PACKAGE, TESTS
 from helpers.tiny_run import write_recipe
 from limbeck.cluster import installation
 from limbeck.cluster.installation import MARK, differing_nodes, look_at_folder
 from limbeck.cluster.session import ClusterConfig, connected
 
-RAY = [sys.executable, "-m", "ray.scripts.scripts"]
-ONE_NODE = ["--num-cpus=1", "--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
+NODE = """
+import sys
+from types import SimpleNamespace
+from ray.cluster_utils import Cluster
+cluster = Cluster()
+cluster.head_node = SimpleNamespace(gcs_address=sys.argv[1])
+cluster.redis_address = sys.argv[1]
+cluster.add_node(wait=False, num_cpus=1, node_ip_address="127.0.0.1", object_store_memory=100_000_000)
+print("joined", flush=True)
+sys.stdin.read()
+"""
 
 
 def may_unshare() -> bool:
@@ -30,19 +38,22 @@ def may_unshare() -> bool:
 
 
 @contextlib.contextmanager
-def another_node(cluster: RayCluster, log: Path, before: list[str], **environment: str) -> Iterator[None]:
+def another_node(cluster: RayCluster, before: list[str], **environment: str) -> Iterator[None]:
     """A node that joins the cluster, started by the command `before`."""
-    command = [*before, *RAY, "start", f"--address={cluster.address}", "--block", *ONE_NODE]
-    with log.open("w") as printed:
-        node = subprocess.Popen(
-            command, env={**settings(), **DRIVER_SETTINGS, **environment}, stdout=printed, stderr=subprocess.STDOUT, text=True
-        )
+    node = subprocess.Popen(
+        [*before, sys.executable, "-c", NODE, cluster.address],
+        env={**settings(), **DRIVER_SETTINGS, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert node.stdin is not None and node.stdout is not None
     try:
-        wait_for(lambda: "Ray runtime started" in log.read_text(), node)
+        assert node.stdout.readline() == "joined\n"
         yield
     finally:
         family = psutil.Process(node.pid).children(recursive=True)
-        node.terminate()
+        node.stdin.close()
         for process in psutil.wait_procs([*family, psutil.Process(node.pid)], timeout=15)[1]:
             process.kill()
         node.wait()
@@ -62,7 +73,7 @@ def test_a_node_that_does_not_see_the_run_folder(tmp_path: Path) -> None:
     shared.mkdir()
     hide = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none {shared} && exec "$@"', "sh"]
     with ray_cluster({"num_cpus": 1}) as cluster:
-        with another_node(cluster, tmp_path / "node.log", hide):
+        with another_node(cluster, hide):
             done = limbeck("run", recipe, "--out", shared / "run", RAY_ADDRESS=cluster.address)
             words = refused(done, shared / "run")
             assert f"does not see the run folder {shared}/run; choose an --out that every node sees" in words
@@ -80,7 +91,7 @@ def test_a_node_with_other_code_on_the_same_host(tmp_path: Path) -> None:
         (PACKAGE / "__init__.py").read_text().replace("__version__ = ", "__version__ = '9' + ")
     )
     path = os.pathsep.join([str(other), str(TESTS)])
-    with ray_cluster({"num_cpus": 1}) as cluster, another_node(cluster, tmp_path / "node.log", [], PYTHONPATH=path):
+    with ray_cluster({"num_cpus": 1}) as cluster, another_node(cluster, [], PYTHONPATH=path):
         done = limbeck("run", recipe, "--out", tmp_path / "run", RAY_ADDRESS=cluster.address)
     words = refused(done, tmp_path / "run")
     assert "has Limbeck 9" in words and "install the same on every node" in words
