@@ -10,18 +10,24 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.files import flush, flush_contents, json_text, replace_text
+from limbeck.corpus.storage.local import move_once, remove
+from limbeck.corpus.storage.manifest import Location, Manifest, newest, read_manifest
 
 DONE = "_done.json"
+GROUP_BYTES = 4 << 20
+READING_THREADS = 4
 
 
 @contextlib.contextmanager
@@ -40,7 +46,7 @@ def publishing(path: Path, *, once: str | None = None) -> Iterator[Path]:
         yield temporary
         flush_contents(temporary)
         if once is not None:
-            _move_once(temporary, path)
+            move_once(temporary, path)
         elif not path.exists():
             try:
                 os.rename(temporary, path)
@@ -54,15 +60,7 @@ def publishing(path: Path, *, once: str | None = None) -> Iterator[Path]:
 
         raise LimbeckError(f"cannot write {path}: {error.strerror or error}; free some space or choose another --out") from error
     finally:
-        _remove(temporary)
-
-
-def _move_once(temporary: Path, path: Path) -> None:
-    """Move a file or folder to a path; raises OSError (EEXIST or ENOTEMPTY) if something is there."""
-    if temporary.is_dir():
-        os.rename(temporary, path)  # fails unless `path` is free or an empty folder
-    else:
-        os.link(temporary, path)  # a rename would replace the other file
+        remove(temporary)
 
 
 def write_text(path: Path, text: str, *, replace: bool = False) -> None:
@@ -95,17 +93,67 @@ def read_json(path: Path, way_out: str = "delete it and rerun the same command")
 
 
 def part_path(folder: Path, part: str) -> Path:
-    """Path of a part in a stage folder."""
+    """Path of a part's own file in a stage folder; it is gone once the part has been compacted."""
     return folder / f"{part}.parquet"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of a stage folder are at one moment: in files of their own, or in the files of the manifest."""
+
+    folder: Path
+    own: frozenset[str]
+    manifest: Manifest
+    located: Mapping[str, Location]
+    """Parts without a file of their own. A part of a file that is lost is not published."""
+
+    @property
+    def names(self) -> list[str]:
+        """All parts, in order."""
+        return sorted({*self.own, *self.located})
+
+    def file(self, part: str) -> Path:
+        """The file with a published part."""
+        return part_path(self.folder, part) if part in self.own else self.folder / self.located[part].file
+
+
+def layout(folder: Path) -> Layout:
+    """Look where the parts of a stage folder are."""
+    while True:
+        manifest = read_manifest(folder)
+        try:
+            names = set(os.listdir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            names = set()
+        if newest(names) == manifest.generation:  # else parts may have moved into files between the two looks
+            own = {name.removesuffix(".parquet") for name in names if name.startswith("part-") and name.endswith(".parquet")}
+            found = {part: where for part, where in manifest.parts.items() if part not in own and where.file in names}
+            return Layout(folder, frozenset(own), manifest, found)
 
 
 def part_names(folder: Path) -> list[str]:
     """The names of the published parts of a stage folder, in order."""
-    return sorted(path.stem for path in folder.glob("part-*.parquet"))
+    return layout(folder).names
+
+
+def has_part(folder: Path, part: str) -> bool:
+    """Whether a part is published."""
+    return part_path(folder, part).exists() or part in layout(folder).located
+
+
+def part_rows(folder: Path, part: str) -> int:
+    """The number of rows of a part; raises LimbeckError if it is missing or truncated."""
+    if not part_path(folder, part).exists():
+        found = layout(folder).located.get(part)
+        if found is not None:
+            return found.rows
+    return check_whole(part_path(folder, part))
 
 
 def write_part(folder: Path, part: str, table: pa.Table, schema: pa.Schema | None = None) -> None:
-    """Publish one part; `schema` casts and checks the columns."""
+    """Publish one part, unless it is published; `schema` casts and checks the columns."""
+    if part in layout(folder).located:
+        return
     write_table(part_path(folder, part), table, schema)
 
 
@@ -141,13 +189,16 @@ def read_table(path: Path) -> pa.Table:
     except FileNotFoundError as error:
         raise LimbeckError(f"{path} does not exist; rerun the same command to create it") from error
     except (pa.ArrowException, OSError) as error:
-        raise LimbeckError(
-            f"{path} is not a complete Parquet file ({str(error).splitlines()[0]}); delete it and rerun the same command"
-        ) from error
+        raise _not_whole(path, error) from error
 
 
 def read_part(folder: Path, part: str) -> pa.Table:
     """Read one part."""
+    if not part_path(folder, part).exists():
+        found = layout(folder).located.get(part)
+        if found is not None:
+            with _opened(folder / found.file) as file:
+                return _row_group(file, found.group, None).slice(found.first, found.rows)
     return read_table(part_path(folder, part))
 
 
@@ -159,19 +210,112 @@ def read_parts(folder: Path, schema: pa.Schema | None = None) -> pa.Table:
     return pa.concat_tables(tables, promote_options="default")
 
 
+def read_some(folder: Path, parts: Sequence[str], schema: pa.Schema) -> list[pa.Table]:
+    """Read the columns of `schema` of some parts, one table per part.
+
+    A column that a part does not have is null; a part that is not published has no rows.
+    """
+    located, found = layout(folder).located, dict[str, pa.Table]()
+    compacted = [part for part in parts if part in located]
+    for file, of_file in groupby(compacted, key=lambda part: located[part].file):
+        with _opened(folder / file) as opened:
+            columns = [name for name in schema.names if name in opened.schema_arrow.names]
+            for group, of_group in groupby(of_file, key=lambda part: located[part].group):
+                whole = _row_group(opened, group, columns)
+                found.update((part, whole.slice(located[part].first, located[part].rows)) for part in of_group)
+    own = [part for part in parts if part not in found]
+    with ThreadPoolExecutor(READING_THREADS) as threads:
+        found.update(zip(own, threads.map(lambda part: _read_own(folder, part, schema.names), own), strict=True))
+    return [_conformed(found[part], schema) for part in parts]
+
+
+def _read_own(folder: Path, part: str, names: Sequence[str]) -> pa.Table:
+    """Columns of a part in a file of its own; without rows if there is none."""
+    path = part_path(folder, part)
+    try:
+        with _opened(path) as opened:
+            return opened.read([name for name in names if name in opened.schema_arrow.names], use_threads=False)
+    except FileNotFoundError:
+        if not has_part(folder, part):
+            return pa.table({})
+        table = read_part(folder, part)  # compacted a moment ago
+        return table.select([name for name in names if name in table.column_names])
+    except (pa.ArrowException, OSError) as error:
+        raise _not_whole(path, error) from error
+
+
+def _row_group(file: pq.ParquetFile, group: int, columns: Sequence[str] | None) -> pa.Table:
+    """A row group; a file of parts without rows has none."""
+    if group >= file.num_row_groups:
+        return file.schema_arrow.empty_table()
+    return file.read_row_group(group, columns, use_threads=False)
+
+
+def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of `schema` of a table, in its types; a missing column is null."""
+    rows, has = table.num_rows, set(table.column_names)
+    columns = [table[field.name].cast(field.type) if field.name in has else pa.nulls(rows, field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def stage_schema(folder: Path, parts: Sequence[str]) -> pa.Schema:
+    """The columns of all of these parts; raises LimbeckError if one is truncated, or if types differ."""
+    files = stage_files(folder, parts)
+    distinct: list[pa.Schema] = []
+    with ThreadPoolExecutor(READING_THREADS) as threads:
+        for schema in threads.map(_schema_of, files):
+            if not any(schema.equals(known) for known in distinct):
+                distinct.append(schema)
+    try:
+        return pa.unify_schemas(distinct, promote_options="permissive") if distinct else pa.schema([])
+    except pa.ArrowException as error:
+        raise LimbeckError(f"the parts of {folder} have columns of different types ({error}); choose another --out") from error
+
+
+def _schema_of(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path).remove_metadata()
+    except (pa.ArrowException, OSError) as error:
+        raise _not_whole(path, error) from error
+
+
+def stage_files(folder: Path, parts: Sequence[str]) -> list[Path]:
+    """The files that hold these parts, as far as they are published, in the order of the parts."""
+    found = layout(folder)
+    return list(dict.fromkeys(found.file(part) for part in parts if part in found.own or part in found.located))
+
+
+def part_groups(folder: Path, parts: Sequence[str]) -> Iterator[list[str]]:
+    """Divide parts into consecutive groups of about `GROUP_BYTES` (compressed)."""
+    located, group, size = layout(folder).located, list[str](), 0
+    for part in parts:
+        size += located[part].bytes if part in located else _size(part_path(folder, part))
+        group.append(part)
+        if size >= GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def stage_state(folder: Path) -> str:
+    """Text that changes when a part of a stage folder is added, removed or replaced, without opening any."""
+    try:
+        with os.scandir(folder) as entries:
+            files = sorted((entry.name, entry.stat()) for entry in entries if entry.name.endswith((".parquet", ".json")))
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    return "\n".join(f"{name} {state.st_size} {state.st_mtime_ns} {state.st_ino}" for name, state in files if name != DONE)
+
+
 def count_rows(folder: Path) -> int:
     """Row count of the published parts of a stage folder, without reading them; raises LimbeckError if one is truncated."""
-    return sum(check_whole(part_path(folder, part)) for part in part_names(folder))
-
-
-def register(connection: duckdb.DuckDBPyConnection, name: str, folder: Path, parts: Sequence[str] | None = None) -> None:
-    """Make parts of a stage folder (None: all) queryable as the view `name`, without reading them into memory."""
-    chosen = part_names(folder) if parts is None else parts
-    for part in chosen:
-        check_whole(part_path(folder, part))
-    files = [str(part_path(folder, part)) for part in chosen] or [str(folder / "part-*.parquet")]
-    listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-    connection.execute(f'create or replace view "{name}" as select * from read_parquet([{listed}], union_by_name = true)')
+    found = layout(folder)
+    for file in {where.file for where in found.located.values()}:
+        check_whole(folder / file)
+    with ThreadPoolExecutor(READING_THREADS) as threads:
+        own = sum(threads.map(lambda part: check_whole(part_path(folder, part)), sorted(found.own)))
+    return own + sum(where.rows for where in found.located.values())
 
 
 def check_whole(path: Path) -> int:
@@ -179,9 +323,32 @@ def check_whole(path: Path) -> int:
     try:
         return int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError) as error:
-        raise LimbeckError(
-            f"{path} is not a complete Parquet file ({str(error).splitlines()[0]}); delete it and rerun the same command"
-        ) from error
+        raise _not_whole(path, error) from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """An open Parquet file; raises LimbeckError if it is truncated, and FileNotFoundError if there is none."""
+    try:
+        file = pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise _not_whole(path, error) from error
+    with file:
+        yield file
+
+
+def _not_whole(path: Path, error: Exception) -> LimbeckError:
+    why = str(error).splitlines()[0]
+    return LimbeckError(f"{path} is not a complete Parquet file ({why}); delete it and rerun the same command")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # compacted a moment ago
+        return 0
 
 
 def mark_done(folder: Path, fingerprint: str, **counts: Any) -> None:
@@ -194,12 +361,3 @@ def done(folder: Path) -> dict[str, Any] | None:
     """The content of `_done.json`, or None if the stage has not finished."""
     path = folder / DONE
     return dict(read_json(path)) if path.exists() else None
-
-
-def _remove(path: Path) -> None:
-    import shutil
-
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

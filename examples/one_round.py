@@ -22,7 +22,8 @@ from limbeck.generators.runner import Runner
 from limbeck.generators.summaries import SummariesConfig
 from limbeck.pipelines.driver.jobs import with_sources
 from limbeck.pipelines.runs.rows import Answered, ChatRows
-from limbeck.pipelines.runs.select import connect, decide
+from limbeck.pipelines.runs.scored import connect
+from limbeck.pipelines.runs.select import decide
 
 model = sys.argv[1] if len(sys.argv) > 1 else "embedded:smollm2-135m-instruct"
 engines, teacher = Engines(), TransformersConfig(model=model)

@@ -206,6 +206,14 @@ class SetFilterConfig(NamedKind):
         """The score and evidence columns that it reads: field → `filter.column`."""
         return {}
 
+    @property
+    def needs(self) -> frozenset[str] | None:
+        """All columns that `select` reads of the survivors, beside candidate_id, source_id and sample; None: every column.
+
+        Columns that are not needed are not read into memory.
+        """
+        return None
+
     def problems(self) -> list[str]:
         """Reasons why it cannot run here (such as a missing file), one sentence each."""
         return []

@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ def run(
     with driving(folder) as driver:
         events = Events(folder.events, listener)
         every = (*resolved.filters, *map(own_filter, filters)), (*resolved.select, *map(own_set_filter, set_filters))
-        context = _open(resolved, folder, *every, events, recipe_text)
+        context = replace(_open(resolved, folder, *every, events, recipe_text), commits=folder.commits(driver))
         try:
             events.emit("run_started", name=recipe.name, folder=str(folder.path), seconds_before=round(time.time() - began, 3))
             finished = done(folder.path / "evaluation") is not None

@@ -28,6 +28,11 @@ class BestConfig(SetFilterConfig):
         """The score that it ranks by."""
         return {"by": self.by}
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it reads, and nothing else."""
+        return frozenset(self.reads.values())
+
     def build(self) -> "BestFilter":
         """Return the filter."""
         return BestFilter(self)

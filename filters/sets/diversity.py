@@ -30,6 +30,11 @@ class DiversityConfig(SetFilterConfig):
         """The score that it ranks by, and the links between candidates."""
         return {"by": self.by, "graph": self.graph}
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it reads, and nothing else."""
+        return frozenset((*self.reads.values(), f"{self.graph.rpartition('.')[0]}.unasked"))
+
     def build(self) -> "DiversityFilter":
         """Return the filter."""
         return DiversityFilter(self)

@@ -84,6 +84,11 @@ class DuplicatesConfig(SetFilterConfig):
         vectors = {"vectors": self.vectors} if self.method == "embedding" else {}
         return {**({"by": self.by} if self.by else {}), **vectors}
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it reads, and nothing else."""
+        return frozenset((*self.reads.values(), self.text))
+
     def build(self) -> "DuplicatesFilter":
         """Return the filter."""
         return DuplicatesFilter(self)

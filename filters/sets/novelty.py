@@ -71,6 +71,11 @@ class NoveltyConfig(SetFilterConfig):
         """Reports pool files that are missing or of an unsupported type."""
         return pool_problems(self.pool)
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it reads, and nothing else."""
+        return frozenset((*self.reads.values(), self.column))
+
     def build(self) -> "NoveltyFilter":
         """Return the filter; raises LimbeckError if a pool file cannot be read."""
         return NoveltyFilter(self)

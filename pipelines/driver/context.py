@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.placement.demand import Step
 from limbeck.cluster.placement.plan import Plan
+from limbeck.corpus.compaction import compact
 from limbeck.corpus.parts import done, mark_done, part_names, read_json
+from limbeck.corpus.storage.commits import Commits
 from limbeck.filters.config import FilterConfig, SetFilterConfig
 from limbeck.filters.contract import Bound
 from limbeck.filters.ngram.indexes import index_datasets
@@ -44,6 +46,7 @@ class Context:
     placement: Plan
     packages: Mapping[str, str]  # name → version of the packages that provide kinds of the recipe
     loaded: list[Step] = field(default_factory=list)  # steps of the plan that are loaded on the workers
+    commits: Commits | None = None  # None: finished stages are not compacted
 
     @property
     def filter_bounds(self) -> list[tuple[str, tuple[Bound, ...]]]:
@@ -85,6 +88,21 @@ class Context:
         """Fingerprint of everything that determines a stage: its data, that of earlier stages, and `more`."""
         upto = list(self.stages)[: list(self.stages).index(stage) + 1]
         return fingerprint([{name: self.stages[name] for name in upto}, *more])
+
+    def compact(self, stage: str, candidates: Path, scores: Path) -> None:
+        """Compact candidates, their steps and their scores, if they have many parts; all parts that exist are finished."""
+        if self.commits is None:
+            return
+        began = time.monotonic()
+        folders = (candidates.parent / "steps", candidates, *(scores / name for name in self.filter_names))
+        compacted = [compact(self.folder.path, folder, self.commits) for folder in folders]
+        if any(compacted):
+            seconds = round(time.monotonic() - began, 3)
+            self.events.emit("stage_done", stage=f"{stage}/compaction", seconds=seconds, model_seconds=0.0)
+
+    def compact_round(self, number: int) -> None:
+        """Compact the stages of a round."""
+        self.compact(f"round-{number}", self.folder.candidates(number), self.folder.round(number) / "scores")
 
     def finish(self, folder: Path, stage: str, *more: object, **counts: object) -> None:
         """Write a stage folder's `_done.json`, once, after everything else."""

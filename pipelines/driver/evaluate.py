@@ -1,7 +1,7 @@
 """Measure teachers, students and controls on held-out documents, with the bounds frozen at round 0."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -22,12 +22,13 @@ from limbeck.corpus.schemas import CANDIDATES, SOURCES
 from limbeck.generators.asking import frozen
 from limbeck.generators.contract import Question
 from limbeck.pipelines.driver.context import Context
-from limbeck.pipelines.runs.calibrate import freeze
+from limbeck.pipelines.runs.calibrate import FrozenBounds, freeze
 from limbeck.pipelines.runs.rows import turns
-from limbeck.pipelines.runs.select import connect_parts, joined, passing
+from limbeck.pipelines.runs.scored import connect_parts
+from limbeck.pipelines.runs.select import all_numbers, passing
 from limbeck.students.evaluation.controls import controls
 from limbeck.students.evaluation.measures import CONTROLS, EvaluationRow, Model, Split
-from limbeck.students.evaluation.statistics import SCORES, Measured, evaluate, measure
+from limbeck.students.evaluation.statistics import SCORES, Measured, evaluate, measure_batches
 
 TEACHER = "teacher"
 
@@ -54,16 +55,20 @@ def publish_controls(context: Context, split: str) -> list[str]:
     return list(found)
 
 
-def outputs_of(context: Context, split: str, subject: str) -> pa.Table:
-    """One row per held-out candidate: its source, scores, whether it passes, and whether it passes each filter."""
+def outputs_of(context: Context, split: str, subject: str) -> Iterator[pa.Table]:
+    """Yield, in batches, one row per held-out candidate: its source, its scores, whether it passes all filters, and each one."""
     place = context.folder.evaluation(split, subject)
     frozen = freeze(context.filter_bounds, read_json(context.folder.calibration))
-    with connect_parts(place / "candidates", {name: place / "scores" / name for name in context.filter_names}) as connection:
-        table = joined(connection, context.filter_names)
-    columns = {name: table[name] for name in ("source_id", "sample", "output")}
-    sources = {row["source_id"]: row for row in read_parts(context.held_out(split), SOURCES).to_pylist()}
-    for name in ("document", "reference", "salient"):
-        columns[name] = pa.array([sources[i][name] for i in table["source_id"].to_pylist()], SOURCES.field(name).type)
+    scores = {name: place / "scores" / name for name in context.filter_names}
+    of_sources = {name: name for name in ("document", "reference", "salient")}
+    with connect_parts(place / "candidates", scores, context.held_out(split)) as scored:
+        scored.connection.execute("create table every as select position from scored")
+        for batch in scored.fetch("every", ["output", "finish_reason"], of_sources, all_numbers(scored)):
+            yield _measured_columns(batch, frozen)
+
+
+def _measured_columns(table: pa.Table, frozen: FrozenBounds) -> pa.Table:
+    columns = {name: table[name] for name in ("source_id", "sample", "output", "document", "reference", "salient")}
     for score in SCORES:
         owner = next((name for name in table.column_names if name.endswith(f".{score}")), None)
         if owner:
@@ -140,12 +145,14 @@ class HeldOut:
         return rows
 
     def _measure(self, split: Split, subject: str, model: Model) -> EvaluationRow:
+        place = self._context.folder.evaluation(split, subject)
+        self._context.compact(split, place / "candidates", place / "scores")
         if split not in self._first:
-            self._first[split] = measure(outputs_of(self._context, split, TEACHER))
+            self._first[split] = measure_batches(outputs_of(self._context, split, TEACHER))
         only = self._context.recipe.asked.measures
         if subject == TEACHER:
             return evaluate(model, split, self._first[split], only=only)
-        return evaluate(model, split, measure(outputs_of(self._context, split, subject)), self._first[split], only)
+        return evaluate(model, split, measure_batches(outputs_of(self._context, split, subject)), self._first[split], only)
 
 
 def evaluate_dev(context: Context, held_out: HeldOut, rounds: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ from limbeck.cluster.engines.protocol import Completion, Engine, Pair, Request, 
 from limbeck.cluster.workers.worker import PoolName
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.other_documents import OtherDocuments
-from limbeck.corpus.parts import check_whole, part_names, part_path, read_part, read_table, write_part
+from limbeck.corpus.parts import has_part, part_names, part_rows, read_part, read_table, write_part
 from limbeck.corpus.schemas import CANDIDATES, SCORED_INPUT, SOURCES, STEPS
 from limbeck.corpus.seeds import derive_seed
 from limbeck.filters.config import FilterConfig, Nulls
@@ -58,11 +58,11 @@ class GenerateJob:
 
     def finished(self, part: str) -> bool:
         """Whether the part's candidates are published."""
-        return part_path(self.out, part).exists()
+        return has_part(self.out, part)
 
     def rows(self, part: str) -> int:
         """The number of sources in the part."""
-        return check_whole(part_path(self.sources, part))
+        return part_rows(self.sources, part)
 
     def warm(self, engines: "Engines") -> None:
         """Load the engines."""
@@ -172,11 +172,11 @@ class ScoreJob:
 
     def finished(self, part: str) -> bool:
         """Whether the part's scores are published."""
-        return part_path(self.out, part).exists()
+        return has_part(self.out, part)
 
     def rows(self, part: str) -> int:
         """The number of candidates in the part."""
-        return check_whole(part_path(self.candidates, part))
+        return part_rows(self.candidates, part)
 
     def warm(self, engines: "Engines") -> None:
         """Build the filter and load its models."""

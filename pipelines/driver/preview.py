@@ -13,7 +13,8 @@ from limbeck.pipelines.driver.jobs import with_sources
 from limbeck.pipelines.driver.placing import loads_models
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.calibrate import absolute, calibrate, freeze
-from limbeck.pipelines.runs.select import connect, decide, joined
+from limbeck.pipelines.runs.scored import connect
+from limbeck.pipelines.runs.select import decide, joined
 
 
 def preview(recipe: Recipe, documents: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import count_rows, done, part_names, part_path
+from limbeck.corpus.parts import count_rows, done, has_part, part_names, part_path
 from limbeck.pipelines.driver.context import Context
 from limbeck.pipelines.driver.evaluate import TEACHER, student_subject
 from limbeck.pipelines.runs.card import DATA
@@ -60,7 +60,12 @@ def _missing(context: Context) -> Iterator[Path]:
             wanted += _parts(places, part_names(context.held_out(split)))
     if part_names(context.held_out("test")):
         wanted.append(folder.path / "evaluation" / "test.json")
-    return (path for path in wanted if not path.exists())
+    return (path for path in wanted if not _exists(path))
+
+
+def _exists(path: Path) -> bool:
+    """Whether a file exists, or the part that it once was is in a larger file."""
+    return path.exists() or (path.name.startswith("part-") and has_part(path.parent, path.stem))
 
 
 def _parts(places: list[Path], names: list[str]) -> list[Path]:

@@ -8,15 +8,16 @@ import pyarrow as pa
 
 from limbeck.cluster.engines.models import resolve
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import count_rows, part_names, read_json, read_table, write_json, write_table
-from limbeck.corpus.schemas import DECISIONS
+from limbeck.corpus.parts import count_rows, part_names, publishing, read_json, write_json, write_table
 from limbeck.corpus.seeds import derive_seed
 from limbeck.pipelines.driver.context import Context
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.card import write_dataset
 from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
 from limbeck.pipelines.runs.funnel import funnel
-from limbeck.pipelines.runs.select import connect_parts, decide, in_order, joined, to_target
+from limbeck.pipelines.runs.report_model import Rows
+from limbeck.pipelines.runs.scored import Scored, connect_parts
+from limbeck.pipelines.runs.select import Accepted, Numbers, ScoreTable, accepted, write_decisions
 from limbeck.pipelines.runs.separation import Separation, separations, unclear, warning
 from limbeck.students.contract import StudentConfig
 
@@ -29,28 +30,40 @@ def select(context: Context, number: int) -> None:
 
     Raises LimbeckError if no candidate was kept, naming the filter that rejected most.
     """
+    context.compact_round(number)
     started, folder = time.monotonic(), context.folder
     parts = part_names(folder.sources("train") if context.recipe.target is None else folder.candidates(number))
     scores = {name: folder.scores(number, name) for name in context.filter_names}
     for path, stage in [(folder.candidates(number), "candidates"), *((path, "scores") for path in scores.values())]:
         assert part_names(path) == parts, f"{path} lacks parts"
         context.finish(path, stage, number, rows=count_rows(path))
-    if not folder.decisions(number).exists():
-        evidence: dict[str, pa.Table] = {}
-        found = judged(context, number, None, evidence)
-        if context.recipe.target is not None:
-            found = to_target(found, in_order(folder.candidates(number)), context.recipe.target.rows)
-        for name, rows_found in evidence.items():
-            write_table(folder.choices(number, name), rows_found)
-        write_table(folder.decisions(number), found, DECISIONS)
-    decisions = read_table(folder.decisions(number))
-    rows = funnel(decisions, [*context.filter_names, *(filter_.name for filter_ in context.set_filters)])
-    write_json(folder.round(number) / "rows.json", rows.model_dump())
-    with connect_parts(folder.candidates(number), scores) as connection:
-        table = joined(connection, context.filter_names, evidence=True)
-    kept = table.filter(pa.array(decisions["kept"].to_pylist(), pa.bool_()))
-    assert table["candidate_id"].equals(decisions["candidate_id"]), "decisions and candidates must be in the same order"
-    context.events.emit("selected", round=number, **rows.model_dump())
+    with connect_parts(folder.candidates(number), scores, folder.sources("train")) as scored:
+        if not folder.decisions(number).exists():
+            _decide(context, number, scored)
+        rows = funnel(folder.decisions(number), [*context.filter_names, *(filter_.name for filter_ in context.set_filters)])
+        write_json(folder.round(number) / "rows.json", rows.model_dump())
+        context.events.emit("selected", round=number, **rows.model_dump())
+        _write_dataset(context, number, scored, rows)
+    context.finish(folder.dataset(number), "decisions", number, rows_in=rows.candidates, rows_out=rows.kept)
+    seconds = round(time.monotonic() - started, 3)
+    context.events.emit("stage_done", stage=f"round-{number}/selection", seconds=seconds, model_seconds=0.0)
+
+
+def _decide(context: Context, number: int, scored: Scored) -> None:
+    """Write the evidence of set-wise filters and the decisions of a round."""
+    folder, target = context.folder, context.recipe.target
+    bounds = freeze(context.filter_bounds, calibration(context, Numbers(scored)))
+
+    def keep(name: str, evidence: pa.Table) -> None:
+        write_table(folder.choices(number, name), evidence)
+
+    with publishing(folder.decisions(number)) as file:
+        write_decisions(scored, file, bounds, context.set_filters, keep, target.rows if target is not None else None)
+
+
+def _write_dataset(context: Context, number: int, scored: Scored, rows: Rows) -> None:
+    """Write the dataset; raises LimbeckError if no candidate was kept."""
+    folder = context.folder
     if not rows.kept:
         most = max(rows.rejected_by, key=lambda name: rows.rejected_by[name], default="nothing")
         raise LimbeckError(
@@ -59,28 +72,19 @@ def select(context: Context, number: int) -> None:
             "prompt, in a new run"
         )
     facts = dataset_facts(folder, context.recipe, number, rows, read_json(folder.calibration))
-    write_dataset(folder.dataset(number), dataset_rows(folder, context.recipe, kept), facts)
-    context.finish(folder.dataset(number), "decisions", number, rows_in=rows.candidates, rows_out=rows.kept)
-    seconds = round(time.monotonic() - started, 3)
-    context.events.emit("stage_done", stage=f"round-{number}/selection", seconds=seconds, model_seconds=0.0)
+    write_dataset(folder.dataset(number), dataset_rows(scored, context.recipe, folder.decisions(number)), facts)
 
 
-def judged(
-    context: Context, number: int, parts: Sequence[str] | None = None, evidence: dict[str, pa.Table] | None = None
-) -> pa.Table:
-    """Decide on a round's candidates in these parts (None: all), after calibrating bounds that are not calibrated yet.
-
-    Evidence of set-wise filters is added to `evidence`.
-    """
+def judged(context: Context, number: int, parts: Sequence[str]) -> Accepted:
+    """Decide on a round's candidates in these parts, after calibrating bounds that are not calibrated yet."""
     folder = context.folder
     scores = {name: folder.scores(number, name) for name in context.filter_names}
-    built = [filter_.build() for filter_ in context.set_filters]
-    with connect_parts(folder.candidates(number), scores, folder.sources("train"), parts) as connection:
-        bounds = freeze(context.filter_bounds, calibration(context, joined(connection, context.filter_names), parts))
-        return decide(connection, bounds, built, evidence.__setitem__ if evidence is not None else None)
+    with connect_parts(folder.candidates(number), scores, folder.sources("train"), parts) as scored:
+        bounds = freeze(context.filter_bounds, calibration(context, Numbers(scored), parts))
+        return accepted(scored, bounds, context.set_filters)
 
 
-def calibration(context: Context, round_0: pa.Table, parts: Sequence[str] | None = None) -> dict[str, Any]:
+def calibration(context: Context, round_0: ScoreTable, parts: Sequence[str] | None = None) -> dict[str, Any]:
     """The frozen bounds: read from disk, or computed now from the train candidates of round 0 in these parts (None: all)."""
     path = context.folder.calibration
     if not path.exists():

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import DONE, done, read_json, read_table, write_json, write_text
+from limbeck.corpus.parts import DONE, done, read_json, write_json, write_text
 from limbeck.pipelines import recipe_files
 from limbeck.pipelines.runs.events import read_events, seconds_by_stage
 from limbeck.pipelines.runs.folder import RunFolder, existing, read_lock
@@ -132,7 +132,7 @@ def _rounds(folder: RunFolder) -> list[RoundReport]:
         if file.exists():
             found = _validated(RoundReport, read_json(file), file)
         elif folder.decisions(number).exists():
-            found = RoundReport(rows=funnel(read_table(folder.decisions(number))), evaluation=[])
+            found = RoundReport(rows=funnel(folder.decisions(number)), evaluation=[])
         else:
             break
         test_rows = [_validated(EvaluationRow, row, test_file) for row in on_test.get(str(number), [])]

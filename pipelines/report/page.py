@@ -1,20 +1,20 @@
 """report.html and the page of a sweep: each is one file without scripts or external requests."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from markupsafe import Markup
 
-from limbeck.corpus.parts import part_names, read_parts
 from limbeck.pipelines.report import figures
 from limbeck.pipelines.runs.folder import RunFolder
-from limbeck.pipelines.runs.inspect import candidates, score_columns
+from limbeck.pipelines.runs.inspect import candidates, score_columns, scored_round
 from limbeck.pipelines.runs.report_model import Limits, Report
+from limbeck.pipelines.runs.select import Numbers
 from limbeck.pipelines.runs.separation import unclear
 from limbeck.students.evaluation.measures import EvaluationRow, Measure
 
@@ -134,12 +134,18 @@ def _figures(report: Report) -> dict[str, Markup]:
 
 def _histograms(folder: RunFolder, report: Report) -> tuple[list[Markup], list[str]]:
     """One figure per bounded column, and the names of columns that hold only 0 and 1, which have none."""
+    with ExitStack() as stack:
+        opened = (scored_round(folder, number) for number in range(len(report.rounds)))
+        rounds = [Numbers(stack.enter_context(scored)) for scored in opened]
+        return _drawn(report, rounds)
+
+
+def _drawn(report: Report, rounds: Sequence[Numbers]) -> tuple[list[Markup], list[str]]:
+    """As `_histograms`, from the scores of each round."""
     made, binary = [], []
     for name, columns in (report.bounds.bounds if report.bounds else {}).items():
-        rounds = [folder.scores(number, name) for number in range(len(report.rounds))]
-        tables = [read_parts(place) for place in rounds if part_names(place)]
         for column, limit in columns.items():
-            by_round = [_values(table, column) for table in tables if column in table.column_names]
+            by_round = [_values(scores, f"{name}.{column}") for scores in rounds if f"{name}.{column}" in scores.column_names]
             every = np.concatenate([np.empty(0), *by_round])
             if not len(every) or limit == Limits():
                 continue
@@ -150,10 +156,8 @@ def _histograms(folder: RunFolder, report: Report) -> tuple[list[Markup], list[s
     return made, binary
 
 
-def _values(table: pa.Table, column: str) -> npt.NDArray[np.float64]:
-    values: npt.NDArray[np.float64] = np.array(
-        [np.nan if value is None else value for value in table[column].to_pylist()], dtype=np.float64
-    )
+def _values(scores: Numbers, column: str) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = scores[column].to_numpy()
     return values[np.isfinite(values)]
 
 

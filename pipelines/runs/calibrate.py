@@ -13,22 +13,21 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.filters.contract import Bound
-from limbeck.pipelines.runs.select import FilterBounds, passing, scores_of
+from limbeck.pipelines.runs.select import FilterBounds, ScoreTable, passing, scores_of
 
 Side = Literal["minimum", "maximum"]
 FrozenBounds = tuple[tuple[str, tuple[Bound, ...]], ...]
 
 
-def calibrate(table: pa.Table, filters: FilterBounds, pass_rate: float) -> dict[str, Any]:
+def calibrate(table: ScoreTable, filters: FilterBounds, pass_rate: float) -> dict[str, Any]:
     """Return the content of `calibration.json`: bounds at which the share `pass_rate` of candidates passes all bounds.
 
     A bound given as a false-acceptance rate is computed first, from the scores of mismatched pairs alone.
 
-    `table` is a joined table (`runs.select.joined`) of the candidates to calibrate on, in any order. If the absolute bounds
+    `table` has the scores of the candidates to calibrate on, in any order. If the absolute bounds
     alone keep less than the target share, the calibrated bounds keep all of those rows, and `note` reports it. Raises
     LimbeckError if no candidate passes the absolute bounds.
     """
@@ -88,7 +87,7 @@ def _frozen(name: str, bound: Bound, limits: dict[str, Any]) -> Bound:
     return replace(bound, maximum=limit, calibrate=None, false_acceptance=None)
 
 
-def _with_false_acceptance(table: pa.Table, filters: FilterBounds) -> FrozenBounds:
+def _with_false_acceptance(table: ScoreTable, filters: FilterBounds) -> FrozenBounds:
     """Compute the bounds that are given as a false-acceptance rate."""
     return tuple(
         (name, tuple(_at_rate(table, name, bound) if bound.false_acceptance is not None else bound for bound in bounds))
@@ -96,7 +95,7 @@ def _with_false_acceptance(table: pa.Table, filters: FilterBounds) -> FrozenBoun
     )
 
 
-def _at_rate(table: pa.Table, name: str, bound: Bound) -> Bound:
+def _at_rate(table: ScoreTable, name: str, bound: Bound) -> Bound:
     """The loosest bound that at most the share `false_acceptance` of the scores in `<column>_null` passes."""
     assert bound.false_acceptance is not None
     sign = 1.0 if bound.calibrate == "minimum" else -1.0
@@ -163,7 +162,7 @@ def _note(pass_rate: float, candidates: int, pool: int) -> str:
     )
 
 
-def _strictest(table: pa.Table, filters: FilterBounds) -> str:
+def _strictest(table: ScoreTable, filters: FilterBounds) -> str:
     """Advice that names the absolute bound with the fewest passing rows."""
     counts = [
         (int(passing(table, [(name, [bound])]).sum()), f"{name}.{bound.column}")

@@ -1,6 +1,6 @@
 """A round's dataset as a folder that `datasets.load_dataset` opens: one Parquet file and a card that documents its origin."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from limbeck.corpus.config import Config
 from limbeck.corpus.parts import publishing
 from limbeck.pipelines.runs.report_model import Bounds, Rows, Sources
 
+ROWS_PER_GROUP = 16_384
 DATA = "data/train-00000-of-00001.parquet"
 
 
@@ -28,20 +29,51 @@ class DatasetFacts(Config):
     licence: str | None = None
 
 
-def write_dataset(folder: Path, table: pa.Table, facts: DatasetFacts) -> None:
+OPTIONAL = ("instruction", "input", "messages", "facts")
+"""Columns that a dataset has only if a row has them."""
+
+
+def write_dataset(folder: Path, batches: Iterable[pa.Table], facts: DatasetFacts) -> None:
     """Publish the kept candidates and their card as one folder, atomically.
 
-    `table` has candidate_id, source_id, prompt and completion (lists of {role, content}), document, output, reference and the
-    score columns. An existing folder is left unchanged. Raises LimbeckError if it cannot be written.
+    `batches`, at least one, have candidate_id, source_id, prompt and completion (lists of {role, content}), document, output,
+    reference and the score columns. Of `OPTIONAL`, columns that are null in every row are left out, as is an instruction that
+    equals the prompt. An existing folder is left unchanged. Raises LimbeckError if it cannot be written.
     """
-    assert table.num_rows == facts.rows.kept, f"{table.num_rows} rows to write, {facts.rows.kept} kept"
     with publishing(folder) as temporary:
         (temporary / "data").mkdir(parents=True)
-        pq.write_table(table, temporary / DATA)
-        (temporary / "README.md").write_text(card(table, facts), encoding="utf-8")
+        every = temporary / "every-column.parquet"
+        rows, used = _write_every_column(every, batches)
+        assert rows == facts.rows.kept, f"{rows} rows to write, {facts.rows.kept} kept"
+        with pq.ParquetFile(every) as file:
+            names = [name for name in file.schema_arrow.names if name not in OPTIONAL or name in used]
+            schema = pa.schema([file.schema_arrow.field(name) for name in names])
+            with pq.ParquetWriter(temporary / DATA, schema) as writer:
+                for batch in file.iter_batches(ROWS_PER_GROUP, columns=names):
+                    writer.write_batch(batch.select(names))
+        every.unlink()
+        (temporary / "README.md").write_text(card(schema, facts), encoding="utf-8")
 
 
-def card(table: pa.Table, facts: DatasetFacts) -> str:
+def _write_every_column(file: Path, batches: Iterable[pa.Table]) -> tuple[int, set[str]]:
+    """Write rows with all columns; returns their number, and the optional columns that some row needs."""
+    rows, used, writer = 0, set[str](), None
+    for batch in batches:
+        writer = writer or pq.ParquetWriter(file, batch.schema, compression="lz4")
+        writer.write_table(batch)
+        rows += batch.num_rows
+        optional = [name for name in OPTIONAL if name in batch.column_names and name not in used]
+        used.update(name for name in optional if batch[name].null_count < batch.num_rows and not _repeats_prompt(name, batch))
+    assert writer is not None
+    writer.close()
+    return rows, used
+
+
+def _repeats_prompt(name: str, batch: pa.Table) -> bool:
+    return bool(name == "instruction" and batch[name].equals(batch["prompt"]))
+
+
+def card(schema: pa.Schema, facts: DatasetFacts) -> str:
     """The dataset card: YAML front matter for the Hugging Face loaders, then Markdown."""
     front = {
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": DATA}]}],
@@ -63,7 +95,7 @@ def card(table: pa.Table, facts: DatasetFacts) -> str:
         *_bounds(facts.bounds),
         *_sources(facts.sources),
         "## Columns",
-        _table(["column", "type"], [[f"`{field.name}`", f"`{field.type}`"] for field in table.schema]),
+        _table(["column", "type"], [[f"`{field.name}`", f"`{field.type}`"] for field in schema]),
         "## Licence",
         f"{facts.licence}."
         if facts.licence

@@ -1,12 +1,13 @@
 """Build a dataset's rows from kept candidates, and the facts of its card."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from limbeck.corpus.parts import read_parts
-from limbeck.corpus.schemas import CANDIDATES, SOURCES
+from limbeck.corpus.schemas import CANDIDATES
 from limbeck.generators.contract import Question
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.card import DatasetFacts
@@ -14,6 +15,11 @@ from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.funnel import source_counts
 from limbeck.pipelines.runs.report_model import Bounds, Rows, Sources
 from limbeck.pipelines.runs.rows import Answered, RowsConfig, plain, turns
+from limbeck.pipelines.runs.scored import Scored, text
+from limbeck.pipelines.runs.select import all_numbers
+
+SOURCE_REFERENCE = "source_reference"
+"""The reference of a candidate's source, beside the candidate's own."""
 
 COLUMNS = (
     *("candidate_id", "source_id", "prompt", "completion", "document", "output", "reference"),
@@ -22,37 +28,44 @@ COLUMNS = (
 """The columns of a dataset; the score columns follow."""
 
 
-def dataset_rows(folder: RunFolder, recipe: Recipe, kept: pa.Table) -> pa.Table:
-    """Training rows of kept candidates with document, reference and scores, ordered by source and sample.
+def dataset_rows(scored: Scored, recipe: Recipe, decisions: Path) -> Iterator[pa.Table]:
+    """Yield the training rows of the kept candidates, with document, reference and scores, by source and sample, in batches.
 
-    `kept` is a joined table with its evidence. The recipe's renderer writes prompt and completion. If a privacy filter redacts,
-    its text replaces the output. The columns input, messages and facts are omitted if every row is null. `instruction` is the
-    generator's prompt, if the rows are text in which a template surrounds it.
+    `decisions`: a file of decisions on the rows of `scored`, in the same order.
     """
-    sources = {row["source_id"]: row for row in read_parts(folder.sources("train"), SOURCES).to_pylist()}
-    ids = kept["source_id"].to_pylist()
+    kept = scored.new_name()
+    scored.connection.execute(
+        f"create table {kept} as select s.position from scored s join read_parquet({text(str(decisions))}) d "
+        "using (candidate_id) where d.kept"
+    )
     redacting = next((filter_.name for filter_ in recipe.filters if filter_.redacts), None)
-    outputs = kept["output"].to_pylist()
+    evidence = [] if redacting is None else [f"{redacting}.redacted"]
+    of_sources = {"document": "document", SOURCE_REFERENCE: "reference"}
+    for batch in scored.fetch(kept, scored.reader.candidates.names, of_sources, all_numbers(scored), evidence):
+        yield training_rows(recipe, batch)
+    scored.connection.execute(f"drop table {kept}")
+
+
+def training_rows(recipe: Recipe, kept: pa.Table) -> pa.Table:
+    """The training rows of kept candidates that are joined with their scores, their document and `SOURCE_REFERENCE`.
+
+    The recipe's renderer writes prompt and completion. If a privacy filter redacts, its text replaces the output. If rows are
+    text, `instruction` is the generator's prompt, which a template may surround.
+    """
+    redacting = next((filter_.name for filter_ in recipe.filters if filter_.redacts), None)
+    output = kept["output"]
     if redacting is not None:
-        clean = kept[f"{redacting}.redacted"].to_pylist()  # null if nothing was redacted
-        outputs = [output if text is None else text for output, text in zip(outputs, clean, strict=True)]
+        output = pc.coalesce(kept[f"{redacting}.redacted"].cast(pa.string()), output)  # null if nothing was redacted
     own = {name: _column(kept, name) for name in ("input", "reference", "messages", "facts")}
-    references = [sources[i]["reference"] if mine is None else mine for i, mine in zip(ids, own["reference"], strict=True)]
-    rendered = _rendered(recipe.renderer, kept, sources, outputs, own)
-    framed = not recipe.renderer.chat and not rendered["prompt"].equals(pa.array(kept["prompt"].to_pylist(), pa.string()))
     columns = {
         "candidate_id": kept["candidate_id"],
         "source_id": kept["source_id"],
-        **rendered,
-        "document": pa.array([sources[i]["document"] for i in ids], pa.string()),
-        "output": pa.array(outputs, pa.string()),
-        "reference": pa.array(references, pa.string()),
-        **({"instruction": kept["prompt"]} if framed else {}),
-        **{
-            name: pa.array(own[name], CANDIDATES.field(name).type)
-            for name in ("input", "messages", "facts")
-            if any(value is not None for value in own[name])
-        },
+        **_rendered(recipe.renderer, kept, output.to_pylist(), own),
+        "document": kept["document"],
+        "output": output,
+        "reference": pc.coalesce(own["reference"], kept[SOURCE_REFERENCE]),
+        **({} if recipe.renderer.chat else {"instruction": kept["prompt"]}),
+        **{name: own[name] for name in ("input", "messages", "facts")},
     }
     known = {*CANDIDATES.names, *columns}
     scores = [name for name in kept.column_names if name not in known and pa.types.is_floating(kept.schema.field(name).type)]
@@ -60,14 +73,17 @@ def dataset_rows(folder: RunFolder, recipe: Recipe, kept: pa.Table) -> pa.Table:
 
 
 def _rendered(
-    renderer: RowsConfig, kept: pa.Table, sources: Mapping[str, Any], outputs: Sequence[str], own: Mapping[str, list[Any]]
+    renderer: RowsConfig, kept: pa.Table, outputs: Sequence[str], own: Mapping[str, pa.ChunkedArray]
 ) -> dict[str, pa.Array]:
     """The columns prompt and completion: strings, or lists of {role, content}."""
     scores = kept.select([name for name in kept.column_names if "." in name]).to_pylist() or [{}] * kept.num_rows
+    given = (kept["source_id"], kept["prompt"], kept["document"], own["input"], own["messages"])
     rows = []
-    for position, (source_id, prompt) in enumerate(zip(kept["source_id"].to_pylist(), kept["prompt"].to_pylist(), strict=True)):
-        said = turns(own["messages"][position])
-        question = Question(source_id, prompt, sources[source_id]["document"], own["input"][position], said)
+    for position, (source_id, prompt, document, input_, messages) in enumerate(
+        zip(*(column.to_pylist() for column in given), strict=True)
+    ):
+        said = turns(messages)
+        question = Question(source_id, prompt, document, input_, said)
         rows.append(renderer.row(Answered(question, outputs[position], said, scores[position])))
     kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])) if renderer.chat else pa.string()
     return {
@@ -76,9 +92,10 @@ def _rendered(
     }
 
 
-def _column(kept: pa.Table, name: str) -> list[Any]:
+def _column(kept: pa.Table, name: str) -> pa.ChunkedArray:
     """A nullable column of the candidates, which older versions did not write."""
-    return list(kept[name].to_pylist()) if name in kept.column_names else [None] * int(kept.num_rows)
+    kind = CANDIDATES.field(name).type
+    return kept[name].cast(kind) if name in kept.column_names else pa.chunked_array([pa.nulls(kept.num_rows, kind)])
 
 
 def dataset_facts(folder: RunFolder, recipe: Recipe, number: int, rows: Rows, calibration: Mapping[str, Any]) -> DatasetFacts:

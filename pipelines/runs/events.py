@@ -1,29 +1,30 @@
-"""The event log of a run: one JSON line per event, each also passed to a listener."""
+"""The event log of a run: one JSON line per event in `events.jsonl` and full segments `events-000001.jsonl`, and a listener."""
 
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.storage.local import LocalStore
 
 Listener = Callable[[dict[str, Any]], None]
 
 
 class Events:
-    """Append events to `events.jsonl` and pass each to a listener (the live panel, or plain lines)."""
+    """Append events to the log and pass each to a listener (the live panel, or plain lines)."""
 
     def __init__(self, path: Path, listener: Listener | None = None) -> None:
         self._path, self._listener = path, listener
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._store = LocalStore(path.parent)
 
     def emit(self, event: str, **facts: Any) -> None:
         """Record one event with its Unix time."""
         line = {"time": round(time.time(), 3), "event": event, **facts}
         try:
-            with open(self._path, "a", encoding="utf-8") as handle:
-                handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._store.append(self._path.name, json.dumps(line, ensure_ascii=False).encode())
         except OSError as error:
             raise LimbeckError(
                 f"cannot write {self._path}: {error.strerror}; free some space and rerun the same command"
@@ -33,14 +34,11 @@ class Events:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """All events of a file; a line truncated by a crash is skipped."""
+    """All events of a run, also of segments that were completed before; a line truncated by a crash is skipped."""
     events = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                events.append(json.loads(line))
-            except ValueError:
-                continue
+    for line in LocalStore(path.parent).records(path.name):
+        with suppress(ValueError):
+            events.append(json.loads(line))
     return events
 
 

@@ -2,16 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import pyarrow.parquet as pq
 
 from limbeck.corpus.config import nearest
 from limbeck.corpus.earlier_runs import dataset_folder
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import DONE, publishing, read_table
-from limbeck.pipelines.runs.card import DATA
+from limbeck.corpus.parts import DONE, check_whole, publishing
+from limbeck.pipelines.runs.card import DATA, ROWS_PER_GROUP
 from limbeck.pipelines.runs.folder import existing
 
 Turns = list[dict[str, str]]
@@ -40,11 +41,11 @@ def export(run: Path, round: int | None, format: str, out: Path, selection: str 
             shutil.copytree(dataset, temporary, ignore=shutil.ignore_patterns(DONE))
         elif format == "alpaca":
             temporary.mkdir()
-            _write_alpaca(temporary, _name(folder.path, dataset), read_table(dataset / DATA))
+            _write_alpaca(temporary, _name(folder.path, dataset), dataset / DATA)
         else:
-            rows = _conversations(read_table(dataset / DATA))
-            lines = (json.dumps({"messages": prompt + completion}, ensure_ascii=False) + "\n" for _, prompt, completion in rows)
-            temporary.write_text("".join(lines), encoding="utf-8")
+            with open(temporary, "w", encoding="utf-8") as file:
+                for _, prompt, completion in _conversations(dataset / DATA):
+                    file.write(json.dumps({"messages": prompt + completion}, ensure_ascii=False) + "\n")
     return out
 
 
@@ -54,30 +55,42 @@ def _name(run: Path, dataset: Path) -> str:
     return "-".join((run.name, "round", str(int(number)), *inner[1:-1]))
 
 
-def _conversations(table: pa.Table) -> list[tuple[str, Turns, Turns]]:
+def _rows(file: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a dataset; raises LimbeckError if it is missing or truncated."""
+    check_whole(file)
+    with pq.ParquetFile(file) as opened:
+        for batch in opened.iter_batches(ROWS_PER_GROUP, columns=columns):
+            yield from batch.to_pylist()
+
+
+def _conversations(file: Path) -> Iterator[tuple[str, Turns, Turns]]:
     """Candidate id, prompt and completion of each row as turns; plain text becomes one turn."""
-    rows = table.select(["candidate_id", "prompt", "completion"]).to_pylist()
-    return [(row["candidate_id"], _turns("user", row["prompt"]), _turns("assistant", row["completion"])) for row in rows]
+    for row in _rows(file, ["candidate_id", "prompt", "completion"]):
+        yield row["candidate_id"], _turns("user", row["prompt"]), _turns("assistant", row["completion"])
 
 
 def _turns(role: str, said: Any) -> Turns:
     return [{"role": role, "content": said.strip()}] if isinstance(said, str) else list(said)
 
 
-def _write_alpaca(folder: Path, name: str, table: pa.Table) -> None:
-    rows = _instructions(table) if "instruction" in table.column_names else [_alpaca(*row) for row in _conversations(table)]
+def _write_alpaca(folder: Path, name: str, file: Path) -> None:
+    templated = "instruction" in pq.read_schema(file).names
+    rows = _instructions(file) if templated else (_alpaca(*row) for row in _conversations(file))
     columns = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
     described = {name: {"file_name": "dataset.json", "formatting": "alpaca", "columns": columns}}
-    (folder / "dataset.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with open(folder / "dataset.json", "w", encoding="utf-8") as out:
+        before = "["
+        for row in rows:
+            out.write(before + "\n  " + json.dumps(row, indent=2, ensure_ascii=False).replace("\n", "\n  "))
+            before = ","
+        out.write("[]\n" if before == "[" else "\n]\n")
     (folder / "dataset_info.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
-def _instructions(table: pa.Table) -> list[dict[str, str]]:
+def _instructions(file: Path) -> Iterator[dict[str, str]]:
     """Instruction and input of rows whose prompt is made of them by a template."""
-    return [
-        {"instruction": row["instruction"], "input": row.get("input") or "", "output": row["output"], "system": ""}
-        for row in table.to_pylist()
-    ]
+    for row in _rows(file):
+        yield {"instruction": row["instruction"], "input": row.get("input") or "", "output": row["output"], "system": ""}
 
 
 def _alpaca(candidate_id: str, prompt: Turns, completion: Turns) -> dict[str, str]:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import done, read_json, write_json, write_text
+from limbeck.corpus.storage.commits import Commits
+from limbeck.corpus.storage.local import LocalStore
 
 if TYPE_CHECKING:
     from limbeck.pipelines.runs.stages import Stages
 
 
-OF_A_DRIVER = ("run.lock", ".run.lock.tmp", ".run.flock", "workers", "logs")
+OF_A_DRIVER = ("run.lock", ".run.lock.tmp", ".run.flock", "workers", "logs", "commits")
 """What a driver leaves in a folder before it records its recipe."""
 
 
@@ -91,6 +93,10 @@ class RunFolder:
     def events(self) -> Path:
         """One JSON line per event."""
         return self.path / "events.jsonl"
+
+    def commits(self, driver: str) -> Commits:
+        """The log of owners and manifests, as written by a driver."""
+        return Commits(LocalStore(self.path), driver)
 
     @property
     def run_lock(self) -> Path:

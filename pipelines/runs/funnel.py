@@ -2,31 +2,50 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
-from limbeck.corpus.parts import done
+from limbeck.corpus.parts import check_whole, done
 from limbeck.corpus.readers import reason_without_details
 from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.report_model import Rows, Sources
+from limbeck.pipelines.runs.scored import text
 from limbeck.pipelines.runs.select import BEYOND_TARGET, GENERATOR, UNDECIDED
 
 
-def funnel(decisions: pa.Table, names: Sequence[str] | None = None, *, zeros: bool = True) -> Rows:
-    """Count candidates, kept ones, and those rejected by each filter.
+def funnel(decisions: Path, names: Sequence[str] | None = None, *, zeros: bool = True) -> Rows:
+    """Count candidates, kept ones, and those rejected by each filter, in a file of decisions.
 
     `names`: the filters in recipe order; None: those that rejected something, in order of appearance. `zeros`: include filters
     that rejected nothing.
     """
-    rejected = Counter(decisions["rejected_by"].drop_null().to_pylist())
+    check_whole(decisions)
+    found = f"read_parquet({text(str(decisions))}, file_row_number = true)"
+    with duckdb.connect() as connection:
+        query = f"select count(distinct source_id), count(*), count(*) filter (kept) from {found}"
+        sources, candidates, kept = connection.execute(query).fetchall()[0]
+        query = (
+            f"select rejected_by, count(*) from {found} where rejected_by is not null group by 1 order by min(file_row_number)"
+        )
+        rejected = dict(connection.execute(query).fetchall())
     order = rejected if names is None else (GENERATOR, *names, UNDECIDED, BEYOND_TARGET)
+    counts = {name: rejected.get(name, 0) for name in order}
     return Rows(
-        sources=len(decisions["source_id"].unique()),
-        candidates=decisions.num_rows,
-        kept=sum(decisions["kept"].to_pylist()),
-        rejected_by={name: rejected[name] for name in order if rejected[name] or (zeros and name in (names or ()))},
+        sources=sources,
+        candidates=candidates,
+        kept=kept,
+        rejected_by={name: count for name, count in counts.items() if count or (zeros and name in (names or ()))},
     )
+
+
+def kept_sources(decisions: Path) -> int:
+    """The number of sources with a kept candidate."""
+    with duckdb.connect() as connection:
+        query = f"select count(distinct source_id) from read_parquet({text(str(decisions))}) where kept"
+        return int(connection.execute(query).fetchall()[0][0])
 
 
 def source_counts(folder: RunFolder) -> dict[str, Any] | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from limbeck.corpus.config import nearest
 from limbeck.corpus.earlier_runs import dataset_folder
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import check_whole, part_names, register
+from limbeck.corpus.parts import check_whole, part_names
 from limbeck.pipelines.runs.folder import RunFolder, existing
-from limbeck.pipelines.runs.select import NOT_SCORES
+from limbeck.pipelines.runs.scored import IDS, NOT_SCORES, Scored, connect_parts, quoted, text
+from limbeck.pipelines.runs.select import all_numbers
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 # Columns that are not scores, in display order; the scores come between these and `prompt`.
 FACTS = ("candidate_id", "source_id", "sample", "kept", "rejected_by", "reason", "output", "document", "reference", "origin")
+DECIDED = ("kept", "rejected_by", "reason")
+OF_SOURCES = ("document", "reference", "origin")
 LONGEST_LIST_SHOWN = 8
 MATCHING = b"matching"
 AFTER_SCORES = ("prompt", "finish_reason", "output_tokens")
@@ -50,31 +54,94 @@ def candidates(
     decisions = folder.decisions(number)
     if selection is not None:
         decisions = dataset_folder(folder.path, number, selection).parent / "decisions.parquet"
-    with _joined(folder, number, decisions) as connection:
-        types = {row[0]: row[1] for row in connection.execute("describe joined").fetchall()}
-        conditions: list[str] = []
-        values: list[object] = []
+    check_whole(decisions)
+    with scored_round(folder, number) as scored:
+        connection = scored.connection
+        connection.execute(f"create view decisions as select * from read_parquet({text(str(decisions))})")
         if rejected_by is not None:
-            conditions.append("rejected_by = ?")
-            values.append(_known(rejected_by, _rejecters(connection, folder, number), f"round {number} has no filter"))
-        if kept is not None:
-            conditions.append("kept = ?")
-            values.append(kept)
-        if source is not None:
-            conditions.append("starts_with(source_id, ?)")
-            values.append(source)
-        order = "source_id, sample"
-        if sort is not None:
-            column = _quoted(_known(sort, list(types), "there is no column"))
-            missing = f"{column} is null" + (f" or isnan({column})" if types[sort] in ("DOUBLE", "FLOAT") else "")
-            order = f"({missing}), {column} {'desc' if descending else 'asc'}, {order}"
-        where = f"where {' and '.join(conditions)}" if conditions else ""
+            _known(rejected_by, _rejecters(connection, folder, number), f"round {number} has no filter")
+        order = "position" if sort is None else _order(scored, sort, descending)
+        asked = {"rejected_by = ?": rejected_by, "kept = ?": kept, "starts_with(s.source_id, ?)": source}
+        asked = {condition: value for condition, value in asked.items() if value is not None}
+        where = f"where {' and '.join(asked)}" if asked else ""
         end = "" if limit is None else f"limit {int(limit)}"
-        found: pa.Table = connection.sql(f"select * from joined {where} order by {order} {end}", params=values).to_arrow_table()
-        ((rows,),) = connection.execute(f"select count(*) from joined {where}", values).fetchall()
+        tables = f"scored s join decisions d using (candidate_id) {'join sorted using (position)' if 'sorted.' in order else ''}"
+        columns = "s.position, d.kept, d.rejected_by, d.reason"
+        query = f"select {columns} from {tables} {where} order by {order} {end}"
+        found = _rows(scored, connection.sql(query, params=list(asked.values())).to_arrow_table())
+        counted = f"select count(*) from scored s join decisions d using (candidate_id) {where}"
+        ((rows,),) = connection.execute(counted, list(asked.values())).fetchall()
         found = found.replace_schema_metadata({MATCHING: str(rows)})
     if source is not None and not found.num_rows and rejected_by is None and kept is None:
         raise LimbeckError(f"round {number} of {run} has no candidate of source {source!r}; give a source_id or a prefix of one")
+    return found
+
+
+def scored_round(folder: RunFolder, number: int) -> Scored:
+    """Open a round with the scores of all its filters; close it after use."""
+    scores = {name: folder.scores(number, name) for name in _filters(folder, number)}
+    return connect_parts(folder.candidates(number), scores, folder.sources("train"))
+
+
+def _order(scored: Scored, sort: str, descending: bool) -> str:
+    """The SQL order of the rows by a column, missing values last; a column that is not in `scored` is read as `sorted`."""
+    scores = _unique_names(scored)
+    _known(sort, [*FACTS, *scores, *AFTER_SCORES], "there is no column")
+    if sort in scores and scores[sort] in all_numbers(scored):
+        column = f"s.{quoted(scores[sort])}"
+        missing = f"{column} is null or isnan({column})"
+    else:
+        column = f"s.{sort}" if sort in (*IDS, "finish_reason") else f"d.{sort}" if sort in DECIDED else "sorted.value"
+        if column == "sorted.value":
+            _read_column(scored, sort, scores)
+        missing = f"{column} is null"
+    return f"({missing}), {column} {'desc' if descending else 'asc'}, position"
+
+
+def _read_column(scored: Scored, sort: str, scores: Mapping[str, str]) -> None:
+    """Read a column of texts or evidence of all candidates into the table `sorted`, as `value`."""
+    scored.connection.execute("create table every as select position from scored")
+    of_source = {"value": sort} if sort in OF_SOURCES else {}
+    texts, evidence = ([] if of_source or sort in scores else [sort]), [scores[sort]] if sort in scores else []
+    made = False
+    for batch in scored.fetch("every", texts, of_source, evidence=evidence):
+        value = batch[batch.column_names[-1]]
+        scored.connection.register("batch", pa.table({"candidate_id": batch["candidate_id"], "value": value}))
+        scored.connection.execute(f"{'insert into found' if made else 'create table found as'} select * from batch")
+        made = True
+    scored.connection.execute("create view sorted as select position, value from scored join found using (candidate_id)")
+
+
+def _rows(scored: Scored, chosen: pa.Table) -> pa.Table:
+    """The rows of `chosen` ({position, kept, rejected_by, reason}), in its order, with the columns of `candidates`."""
+    scored.connection.register("ranked", chosen)
+    scored.connection.execute("create table chosen as select position from ranked")
+    by_position = pc.sort_indices(chosen["position"])  # rows are read in this order
+    scores = _unique_names(scored)
+    numbers = [name for name in scores.values() if name in all_numbers(scored)]
+    evidence = [name for name in scores.values() if name not in numbers]
+    texts = ["output", *AFTER_SCORES]
+    table = pa.concat_tables(scored.fetch("chosen", texts, {name: name for name in OF_SOURCES}, numbers, evidence))
+    types = {f"{name}.{field.name}": field.type for name, schema in scored.reader.scores.items() for field in schema}
+    columns = {name: table[name] for name in (*IDS, *texts, *OF_SOURCES)}
+    columns |= {name: chosen[name].take(by_position) for name in DECIDED}
+    columns |= {name: _typed(table[stored], types[stored]) for name, stored in scores.items()}
+    found = pa.table({name: columns[name] for name in (*FACTS, *scores, *AFTER_SCORES)})
+    return found.take(pc.sort_indices(by_position))
+
+
+def _typed(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """A score in the type of its parts."""
+    return column if pa.types.is_null(kind) else column.cast(kind)
+
+
+def _unique_names(scored: Scored) -> dict[str, str]:
+    """The scores by the name under which they are shown: the column, or `filter.column` if that name is taken."""
+    found: dict[str, str] = {}
+    for name, schema in scored.reader.scores.items():
+        for column in (column for column in schema.names if column not in NOT_SCORES):
+            unique = f"{name}.{column}" if column in (*FACTS, *AFTER_SCORES, *found) else column
+            found[unique] = f"{name}.{column}"
     return found
 
 
@@ -129,33 +196,6 @@ def decided_round(folder: RunFolder, wanted: int | None) -> int:
     return last if wanted is None else wanted
 
 
-def _joined(folder: RunFolder, number: int, decisions: Path) -> duckdb.DuckDBPyConnection:
-    """A connection with the view `joined`; close it (or use it in a with statement)."""
-    import duckdb
-
-    connection = duckdb.connect()
-    register(connection, "candidates", folder.candidates(number))
-    register(connection, "sources", folder.sources("train"))
-    check_whole(decisions)
-    file = str(decisions).replace("'", "''")
-    connection.execute(f"create view decisions as select * from read_parquet('{file}')")
-    selected, joins, taken = [], [], {*FACTS, *AFTER_SCORES}
-    for index, name in enumerate(_filters(folder, number)):
-        register(connection, f"scores {index}", folder.scores(number, name))
-        columns = [row[0] for row in connection.execute(f'describe "scores {index}"').fetchall()]
-        for column in (column for column in columns if column not in NOT_SCORES):
-            unique = f"{name}.{column}" if column in taken else column
-            taken.add(unique)
-            selected.append(f'"scores {index}".{_quoted(column)} as {_quoted(unique)}')
-        joins.append(f'left join "scores {index}" using (candidate_id)')
-    facts = "candidate_id, d.source_id, d.sample, d.kept, d.rejected_by, d.reason, c.output, s.document, s.reference, s.origin"
-    connection.execute(
-        f"create view joined as select {', '.join([facts, *selected, 'c.prompt, c.finish_reason, c.output_tokens'])} "
-        f"from decisions d join candidates c using (candidate_id) join sources s on s.source_id = d.source_id {' '.join(joins)}"
-    )
-    return connection
-
-
 def _filters(folder: RunFolder, number: int) -> list[str]:
     scores = folder.round(number) / "scores"
     return sorted(path.name for path in scores.glob("*") if part_names(path))
@@ -172,10 +212,6 @@ def _known(name: str, known: Sequence[str], fault: str) -> str:
     near = nearest(name, known)
     hint = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}"
     raise LimbeckError(f"{fault} {name!r}; {hint}")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _figure(value: Any) -> str:

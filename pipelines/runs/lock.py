@@ -5,6 +5,9 @@ that process, however the process ends. `run.lock` says who it is, for people, f
 when another driver has taken over; its age is that of the driver's last heartbeat. Only the process with the kernel's lock writes
 and removes either. Some shared file systems do not show flock to other machines, so a `run.lock` with a fresh heartbeat from
 another machine counts too.
+
+A driver that takes over a folder also begins an epoch in the folder's log (corpus/storage/commits.py). So even a driver that was
+paused while its lock went to another, on whatever file system, cannot commit a manifest when it wakes up.
 """
 
 import contextlib
@@ -39,6 +42,8 @@ def driving(folder: RunFolder) -> Iterator[str]:
         folder.path.mkdir(parents=True, exist_ok=True)
     descriptor = _take(folder)
     driver = uuid.uuid4().hex[:12]
+    commits = folder.commits(driver)
+    follows = folder.lock_file.exists() or folder.run_lock.exists() or commits.claimed()
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(folder.run_lock, stop), daemon=True)
     try:
@@ -46,6 +51,9 @@ def driving(folder: RunFolder) -> Iterator[str]:
         with _writing(folder):
             _replace(folder.run_lock, json.dumps(mine))
         _wait_for_orphans(folder)
+        if follows:  # a paused driver of this folder may wake up: from now on it cannot commit
+            with _writing(folder):
+                commits.claim()
         beat.start()
         yield driver
     finally:

@@ -1,24 +1,25 @@
 """Selection: one decision per candidate, from scores and bounds, in SQL and without a model.
 
-It works on a DuckDB connection with the views `candidates` and `sources`, and `scores.NAME` for each filter, over parts
-(`connect_parts`) or tables (`connect`). In a joined table, scores are named `filter.column`.
+It works on the table of candidates with their scores (`runs.scored`), whose texts stay on disk: only the survivors are read, for
+set-wise filters, and only the columns that these need.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import part_names, read_part, register
 from limbeck.corpus.schemas import DECISIONS
+from limbeck.filters.config import SetFilterConfig
 from limbeck.filters.contract import Bound, SetFilter
+from limbeck.pipelines.runs.scored import IDS, Columns, Scored, quoted, text
 
-CANDIDATES_VIEW = "candidates"
-SOURCES_VIEW = "sources"
 GENERATOR = "generator"
 """`rejected_by` of a candidate that the generator could not make."""
 
@@ -28,72 +29,104 @@ UNDECIDED = "undecided"
 BEYOND_TARGET = "target"
 """`rejected_by` of an accepted row beyond the target's N rows."""
 
-NOT_SCORES = ("candidate_id", "error", "skipped_by")
-"""Columns of a score part that are neither scores nor evidence."""
-
-_NUMBERS = {"DOUBLE", "FLOAT", "BOOLEAN", *(f"{sign}{size}INT" for sign in ("", "U") for size in ("", "BIG", "SMALL", "TINY"))}
-_NUMBERS |= {"INTEGER", "UINTEGER", "HUGEINT", '"NULL"'}
-
 FilterBounds = Sequence[tuple[str, Sequence[Bound]]]
 """Filters in recipe order, each with its name and its bounds in the order in which they are applied."""
 
-
-def scores_view(name: str) -> str:
-    """The name of the view with a filter's scores."""
-    return f"scores.{name}"
+OnEvidence = Callable[[str, pa.Table], None]
+"""Receives the name and the evidence of a set-wise filter."""
 
 
-def connect(candidates: pa.Table, scores: Mapping[str, pa.Table], sources: pa.Table | None = None) -> duckdb.DuckDBPyConnection:
-    """Return a connection whose views are these tables."""
-    connection = duckdb.connect()
-    connection.register(CANDIDATES_VIEW, candidates)
-    if sources is not None:
-        connection.register(SOURCES_VIEW, sources)
-    for name, table in scores.items():
-        connection.register(scores_view(name), table)
-    return connection
+class ScoreTable(Protocol):
+    """What calibration reads of a joined table: `pa.Table`, or `Numbers`, which reads one column at a time."""
+
+    @property
+    def num_rows(self) -> int:
+        """The number of candidates."""
+        ...
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of its columns; scores are named `filter.column`."""
+        ...
+
+    def __getitem__(self, name: str) -> Any:
+        """A column, as a `pa.ChunkedArray`."""
+        ...
 
 
-def connect_parts(
-    candidates: Path, scores: Mapping[str, Path], sources: Path | None = None, parts: Sequence[str] | None = None
-) -> duckdb.DuckDBPyConnection:
-    """Return a connection whose views are the parts in these folders (None: all); raises LimbeckError for a truncated one."""
-    connection = duckdb.connect()
-    register(connection, CANDIDATES_VIEW, candidates, parts)
-    if sources is not None:
-        register(connection, SOURCES_VIEW, sources)
-    for name, folder in scores.items():
-        register(connection, scores_view(name), folder, parts)
-    return connection
+@dataclass(frozen=True)
+class Numbers:
+    """The scores of all candidates, in order of source and sample, one column at a time."""
+
+    scored: Scored
+
+    @property
+    def num_rows(self) -> int:
+        """The number of candidates."""
+        return self.scored.num_rows
+
+    @property
+    def column_names(self) -> list[str]:
+        """`finish_reason` and every score, as `filter.column`."""
+        return ["finish_reason", *all_numbers(self.scored)]
+
+    def __getitem__(self, name: str) -> pa.ChunkedArray:
+        """Read a column."""
+        return self.scored.connection.sql(f"select {quoted(name)} from scored order by position").to_arrow_table()[name]
 
 
-def joined(connection: duckdb.DuckDBPyConnection, names: Sequence[str], *, evidence: bool = False) -> pa.Table:
+def all_numbers(scored: Scored) -> list[str]:
+    """The names of all scores, as `filter.column`."""
+    return [f"{name}.{column}" for name, found in scored.columns.items() for column in found.numbers]
+
+
+def all_columns(scored: Scored) -> list[str]:
+    """The names of all scores and evidence, as `filter.column`."""
+    return [f"{name}.{column}" for name, found in scored.columns.items() for column in (*found.numbers, *found.evidence)]
+
+
+def joined(scored: Scored, names: Sequence[str], *, evidence: bool = False) -> pa.Table:
     """Return the candidates with every score of the named filters as `filter.column`, sorted by (source_id, sample).
 
-    `evidence`: include non-numeric columns (findings, vectors, graphs), and `document` if the connection has the sources.
+    `evidence`: include non-numeric columns (findings, vectors, graphs), and `document` if the sources are known. The whole table
+    is in memory: for few candidates.
     """
-    columns, source = ["c.*"], _from(names)
-    if evidence and connection.execute(f"select 1 from duckdb_views() where view_name = '{SOURCES_VIEW}'").fetchall():
-        columns.append("d.document")
-        source += f" left join {SOURCES_VIEW} as d on d.source_id = c.source_id"
-    for name in names:
-        scores, others = _columns(connection, name)
-        columns += [f"{_score(name, column)} as {_quoted(f'{name}.{column}')}" for column in scores]
-        if evidence:
-            columns += [f"{_quoted(f's.{name}')}.{_quoted(column)} as {_quoted(f'{name}.{column}')}" for column in others]
-    return _arrow(connection, f"select {', '.join(columns)} {source} order by c.source_id, c.sample")
+    return _rows(scored, "scored", names, evidence=evidence)
 
 
-def passing(table: pa.Table, filters: FilterBounds) -> npt.NDArray[np.bool_]:
+def _rows(scored: Scored, chosen: str, names: Sequence[str], *, evidence: bool, needs: frozenset[str] | None = None) -> pa.Table:
+    """The joined rows whose position is in the table `chosen`; `needs`: only these columns, beside the ids (None: all)."""
+
+    def needed(columns: Sequence[str]) -> list[str]:
+        return [column for column in columns if needs is None or column in needs]
+
+    if needs is not None and not needs <= {*scored.reader.candidates.names, "document", *all_columns(scored)}:
+        needs |= frozenset(all_numbers(scored))  # the filter's error lists the scores that exist
+    own = [name for name in scored.reader.candidates.names if name in IDS or needs is None or name in needs]
+    documents = needed(["document"]) if evidence and scored.reader.has_sources else []
+    numbers = {name: needed([f"{name}.{column}" for column in scored.columns[name].numbers]) for name in names}
+    others = {name: needed([f"{name}.{column}" for column in scored.columns[name].evidence if evidence]) for name in names}
+    found = scored.fetch(
+        chosen,
+        own,
+        dict(zip(documents, documents, strict=True)),
+        [column for name in names for column in numbers[name]],
+        [column for name in names for column in others[name]],
+    )
+    scores = [column for name in names for column in (*numbers[name], *others[name])]
+    return pa.concat_tables(found).select([*own, *documents, *scores])
+
+
+def passing(table: ScoreTable, filters: FilterBounds) -> npt.NDArray[np.bool_]:
     """Return which rows of a joined table pass every bound; rows with a generator error do not.  # [candidates]"""
-    passed = np.array([reason != "error" for reason in table["finish_reason"].to_pylist()], dtype=bool)
+    passed: npt.NDArray[np.bool_] = pc.fill_null(pc.not_equal(table["finish_reason"], "error"), True).to_numpy().copy()
     for name, bounds in filters:
         for bound in bounds:
             passed &= ~bound.mask(scores_of(table, name, bound.column), unscored=True)
     return passed
 
 
-def scores_of(table: pa.Table, name: str, column: str) -> npt.NDArray[np.float64]:
+def scores_of(table: ScoreTable, name: str, column: str) -> npt.NDArray[np.float64]:
     """Return a score column of a joined table, null as NaN; raises LimbeckError if it is missing.  # [candidates]"""
     if f"{name}.{column}" not in table.column_names:
         known = [known.removeprefix(f"{name}.") for known in table.column_names if known.startswith(f"{name}.")]
@@ -103,162 +136,169 @@ def scores_of(table: pa.Table, name: str, column: str) -> npt.NDArray[np.float64
 
 
 def decide(
-    connection: duckdb.DuckDBPyConnection,
+    scored: Scored,
     filters: FilterBounds,
     set_filters: Sequence[SetFilter] = (),
-    on_evidence: Callable[[str, pa.Table], None] | None = None,
+    on_evidence: OnEvidence | None = None,
+    target: int | None = None,
 ) -> pa.Table:
     """Return `limbeck.corpus.schemas.DECISIONS`: exactly one row per candidate, sorted by (source_id, sample).
 
     A row is rejected by the first filter in recipe order that rejects it, with the first of its bounds that fails; then each
-    set-wise filter selects from the survivors of the previous one. A bounded score that is missing or not finite rejects the
-    row, unless it was skipped because another filter rejects the row: then that filter decides, and if it no longer rejects, the
-    row is `UNDECIDED`. `on_evidence` receives the evidence of each set-wise filter. Raises LimbeckError if a bound names an
-    unknown score column, or if a set-wise filter returns a duplicate or unknown candidate.
+    set-wise filter selects from the survivors of the previous one; then those after the first `target` survivors, by part and
+    row, are rejected. A bounded score that is missing or not finite rejects the row, unless it was skipped because another
+    filter rejects the row: then that filter decides, and if it no longer rejects, the row is `UNDECIDED`. `on_evidence` receives
+    the evidence of each set-wise filter. Raises LimbeckError if a bound names an unknown score column, or if a set-wise filter
+    returns a duplicate or unknown candidate.
     """
+    decided = _decided(scored, filters, [(filter_, None) for filter_ in set_filters], on_evidence, target)
+    found = scored.connection.sql(_decisions_of(decided)).to_arrow_table().cast(DECISIONS)
+    scored.connection.execute(f"drop table {decided}")
+    return found
+
+
+def write_decisions(
+    scored: Scored,
+    file: Path,
+    filters: FilterBounds,
+    set_filters: Sequence[SetFilterConfig] = (),
+    on_evidence: OnEvidence | None = None,
+    target: int | None = None,
+) -> None:
+    """Write the decisions (`decide`) as a Parquet file; memory does not grow with the number of candidates.
+
+    A set-wise filter is given the columns that it needs of the survivors, in memory.
+    """
+    built = [(filter_.build(), filter_.needs) for filter_ in set_filters]
+    decided = _decided(scored, filters, built, on_evidence, target)
+    scored.write(_decisions_of(decided), file, schema=DECISIONS)
+    scored.connection.execute(f"drop table {decided}")
+
+
+def accepted(scored: Scored, filters: FilterBounds, set_filters: Sequence[SetFilterConfig] = ()) -> "Accepted":
+    """Which candidates the filters keep, as `write_decisions` would decide."""
+    decided = _decided(scored, filters, [(filter_.build(), filter_.needs) for filter_ in set_filters], None, None)
+    kept = scored.connection.sql(f"select candidate_id from {decided} where rejected_by is null").to_arrow_table()
+    scored.connection.execute(f"drop table {decided}")
+    return Accepted(scored.num_rows, kept["candidate_id"])
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """How many candidates were decided, and the ids of those that are kept."""
+
+    candidates: int
+    ids: pa.ChunkedArray
+
+
+def _decided(
+    scored: Scored,
+    filters: FilterBounds,
+    set_filters: Sequence[tuple[SetFilter, frozenset[str] | None]],
+    on_evidence: OnEvidence | None,
+    target: int | None,
+) -> str:
+    """The name of a new table with a verdict per candidate: ids, `position`, `part`, `row`, `rejected_by` and `reason`."""
     for name, bounds in filters:
-        known, _ = _columns(connection, name)
+        known = scored.columns[name].numbers
         for bound in bounds:
             assert bound.calibrate is None, f"{name}.{bound.column} is to be calibrated first"
             if bound.column not in known:
                 raise LimbeckError(_no_column(name, bound.column, known))
-    known_columns = {name: connection.sql(f"select * from {_quoted(scores_view(name))} limit 0").columns for name, _ in filters}
-    decisions = _arrow(connection, _decision_query(filters, known_columns))
-    (candidates,) = connection.execute(f"select count(*) from {_quoted(CANDIDATES_VIEW)}").fetchall()[0]
-    ids, rejected_by, reasons = (decisions[name].to_pylist() for name in ("candidate_id", "rejected_by", "reason"))
-    assert len(ids) == len(set(ids)) == candidates, f"{candidates} candidates, {len(ids)} decisions on {len(set(ids))} of them"
-    kept = {id_ for id_, by in zip(ids, rejected_by, strict=True) if by is None}
-    drops: dict[str, tuple[str, str]] = {}
-    if set_filters:
-        table = joined(connection, [name for name, _ in filters], evidence=True)
-        drops = _set_wise_drops(table, kept, set_filters, on_evidence)
-    verdicts = [drops.get(id_, (by, reason)) for id_, by, reason in zip(ids, rejected_by, reasons, strict=True)]
-    columns = {
-        **{name: decisions[name] for name in ("candidate_id", "source_id", "sample")},
-        "kept": pa.array([by is None for by, _ in verdicts], pa.bool_()),
-        "rejected_by": pa.array([by for by, _ in verdicts], pa.string()),
-        "reason": pa.array([reason for _, reason in verdicts], pa.string()),
-    }
-    return pa.table(columns).select(DECISIONS.names).cast(DECISIONS)
-
-
-def _set_wise_drops(
-    table: pa.Table,
-    kept: set[str],
-    set_filters: Sequence[SetFilter],
-    on_evidence: Callable[[str, pa.Table], None] | None,
-) -> dict[str, tuple[str, str]]:
-    """Candidate → (filter, reason) for every row of the joined table in `kept` that a set-wise filter drops."""
-    drops: dict[str, tuple[str, str]] = {}
-    for filter_ in set_filters:
-        table = table.filter(pa.array([id_ in kept for id_ in table["candidate_id"].to_pylist()], pa.bool_()))
-        judged = filter_.select(table)
-        ids = judged["candidate_id"].to_pylist()
-        if len(set(ids)) != len(ids) or not kept.issuperset(ids):
-            raise LimbeckError(f"filter {filter_.name} returned a duplicate or unknown candidate_id; fix its select()")
-        unclear = judged["undecided"].to_pylist() if "undecided" in judged.column_names else [False] * len(ids)
-        for id_, reason, undecided in zip(ids, judged["reason"].to_pylist(), unclear, strict=True):
-            if undecided:
-                drops[id_] = (UNDECIDED, f"{filter_.name} cannot judge it: {reason or 'a score that it needs is missing'}")
-            elif reason is not None:
-                drops[id_] = (filter_.name, reason)
+    decided, connection = scored.new_name(), scored.connection
+    connection.execute(f"create table {decided} as {_verdict_query(filters, scored.columns)}")
+    names = [name for name, _ in filters]
+    for filter_, needs in set_filters:
+        survivors = scored.new_name()
+        connection.execute(f"create table {survivors} as select position from {decided} where rejected_by is null")
+        judged = filter_.select(_rows(scored, survivors, names, evidence=True, needs=needs))
+        _drop(scored, decided, filter_.name, judged)
         found = [name for name in judged.column_names if name not in ("candidate_id", "reason", "undecided")]
         if found and on_evidence is not None:
             on_evidence(filter_.name, judged.select(["candidate_id", *found]))
-        kept = kept - drops.keys()
-    return drops
+        connection.execute(f"drop table {survivors}")
+    if target is not None:
+        beyond = f"select position from {decided} where rejected_by is null order by part, row offset {target}"
+        reason = f"accepted, but the dataset has its {target} rows"
+        connection.execute(
+            f"update {decided} set rejected_by = {text(BEYOND_TARGET)}, reason = {text(reason)} where position in ({beyond})"
+        )
+    return decided
 
 
-def _decision_query(filters: FilterBounds, columns: Mapping[str, Collection[str]]) -> str:
-    failed = _verdict(GENERATOR, "coalesce(c.error, 'the engine gave no reason')")
-    cases = [f"when c.finish_reason = 'error' then {failed}"]
+def _drop(scored: Scored, decided: str, name: str, judged: pa.Table) -> None:
+    """Reject the survivors that a set-wise filter drops; raises LimbeckError if it was not given one of them."""
+    undecided = judged["undecided"] if "undecided" in judged.column_names else pa.repeat(False, judged.num_rows)
+    drops = pa.table(
+        {
+            "candidate_id": judged["candidate_id"].cast(pa.string()),
+            "why": judged["reason"].cast(pa.string()),
+            "undecided": undecided.cast(pa.bool_()),
+        }
+    )
+    scored.connection.register("drops", drops)
+    (distinct, given) = scored.connection.execute(
+        "select count(distinct d.candidate_id), count(given.candidate_id) from drops d "
+        f"left join (select candidate_id from {decided} where rejected_by is null) given using (candidate_id)"
+    ).fetchall()[0]
+    if not distinct == given == drops.num_rows:
+        raise LimbeckError(f"filter {name} returned a duplicate or unknown candidate_id; fix its select()")
+    unclear = f"{text(f'{name} cannot judge it: ')} || coalesce(nullif(why, ''), 'a score that it needs is missing')"
+    scored.connection.execute(
+        f"update {decided} set rejected_by = case when undecided then {text(UNDECIDED)} else {text(name)} end, "
+        f"reason = case when undecided then {unclear} else why end "
+        f"from drops where drops.candidate_id = {decided}.candidate_id and (undecided or why is not null)"
+    )
+    scored.connection.unregister("drops")
+
+
+def _decisions_of(decided: str) -> str:
+    columns = "candidate_id, source_id, sample, rejected_by is null as kept, rejected_by, reason"
+    return f"select {columns} from {decided} order by position"
+
+
+def _verdict_query(filters: FilterBounds, columns: Mapping[str, Columns]) -> str:
+    failed = _verdict(GENERATOR, "coalesce(error, 'the engine gave no reason')")
+    cases = [f"when finish_reason = 'error' then {failed}"]
     cases += [f"when {rejects} then {_verdict(name, reason)}" for name, rejects, reason in _tests(filters, columns)]
     cases += [f"when {skipped} then {_verdict(UNDECIDED, reason)}" for skipped, reason in _skipped(filters, columns)]
-    source = _from([name for name, _ in filters])
+    places = f"{', '.join(IDS)}, position, part, row"
     return f"""
-        select candidate_id, source_id, sample, verdict.rejected_by as rejected_by, verdict.reason as reason
-        from (select c.candidate_id, c.source_id, c.sample, case {" ".join(cases)} end as verdict {source})
-        order by source_id, sample"""
+        select {places}, verdict.rejected_by as rejected_by, verdict.reason as reason
+        from (select {places}, case {" ".join(cases)} end as verdict from scored)"""
 
 
-def _tests(filters: FilterBounds, columns: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str, str]]:
+def _tests(filters: FilterBounds, columns: Mapping[str, Columns]) -> Iterator[tuple[str, str, str]]:
     """Yield (filter, SQL condition that rejects, SQL text of the reason), in the order in which they are applied.
 
-    `columns`: the score columns of each filter, with `error` (why a row has no score) and `skipped_by` (a filter).
+    Of the columns of each filter, `error` says why a row has no score, and `skipped_by` names the filter that rejected it.
     """
     for name, bounds in filters:
         for bound in bounds:
-            score = _score(name, bound.column)
+            score = quoted(f"{name}.{bound.column}")
             why = f": {bound.reason}" if bound.reason else ""
             (missing, _), *limits = bound.sql(score)
-            unscored = _text(f"{bound.column} could not be scored")
-            if "error" in columns[name]:
-                unscored += f" || coalesce(': ' || {_quoted(f's.{name}')}.error, '')"
-            if "skipped_by" in columns[name]:
-                missing += f" and {_quoted(f's.{name}')}.skipped_by is null"
+            unscored = text(f"{bound.column} could not be scored")
+            if "error" in columns[name].notes:
+                unscored += f" || coalesce(': ' || {quoted(f'{name}.error')}, '')"
+            if "skipped_by" in columns[name].notes:
+                missing += f" and {quoted(f'{name}.skipped_by')} is null"
             yield name, missing, unscored
             for condition, words in limits:
-                yield name, condition, f"{_text(bound.column + ' ')} || printf('%.4g', {score}) || {_text(f' {words}{why}')}"
+                yield name, condition, f"{text(bound.column + ' ')} || printf('%.4g', {score}) || {text(f' {words}{why}')}"
 
 
-def _skipped(filters: FilterBounds, columns: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str]]:
+def _skipped(filters: FilterBounds, columns: Mapping[str, Columns]) -> Iterator[tuple[str, str]]:
     """Yield (SQL condition that a bound score was skipped, SQL text of the reason)."""
     for name, bounds in filters:
-        if bounds and "skipped_by" in columns[name]:
-            who = f"{_quoted(f's.{name}')}.skipped_by"
-            yield f"{who} is not null", f"{_text(f'{name} was not scored, since ')} || {who} || ' rejected the row then'"
+        if bounds and "skipped_by" in columns[name].notes:
+            who = quoted(f"{name}.skipped_by")
+            yield f"{who} is not null", f"{text(f'{name} was not scored, since ')} || {who} || ' rejected the row then'"
 
 
 def _verdict(name: str, reason: str) -> str:
-    return f"{{'rejected_by': {_text(name)}, 'reason': {reason}}}"
-
-
-def _from(names: Sequence[str]) -> str:
-    joins = [f"left join {_quoted(scores_view(name))} as {_quoted(f's.{name}')} using (candidate_id)" for name in names]
-    return f"from {_quoted(CANDIDATES_VIEW)} as c {' '.join(joins)}"
-
-
-def _score(name: str, column: str) -> str:
-    return f"{_quoted(f's.{name}')}.{_quoted(column)}::double"
-
-
-def _columns(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[list[str], list[str]]:
-    """A filter's score columns (numbers) and evidence columns (all others)."""
-    relation = connection.sql(f"select * from {_quoted(scores_view(name))} limit 0")
-    types = {column: str(type_) for column, type_ in zip(relation.columns, relation.types, strict=True)}
-    found = [column for column in types if column not in NOT_SCORES]
-    scores = [column for column in found if types[column] in _NUMBERS]
-    return scores, [column for column in found if column not in scores]
+    return f"{{'rejected_by': {text(name)}, 'reason': {reason}}}"
 
 
 def _no_column(name: str, column: str, known: Sequence[str]) -> str:
     return f"filter {name} has a bound on {column!r}, but its columns are {', '.join(known) or 'none'}"
-
-
-def _arrow(connection: duckdb.DuckDBPyConnection, query: str) -> pa.Table:
-    return connection.sql(query).to_arrow_table()
-
-
-def _quoted(identifier: str) -> str:
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def to_target(decisions: pa.Table, order: Sequence[str], target: int) -> pa.Table:
-    """Keep the first `target` kept rows, by their position in `order` (candidate ids by part and row); reject the others."""
-    kept = set(decisions.filter(decisions["kept"])["candidate_id"].to_pylist())
-    beyond = {id_ for position, id_ in enumerate(id_ for id_ in order if id_ in kept) if position >= target}
-    reason = f"accepted, but the dataset has its {target} rows"
-    rows = [
-        {**row, "kept": False, "rejected_by": BEYOND_TARGET, "reason": reason} if row["candidate_id"] in beyond else row
-        for row in decisions.to_pylist()
-    ]
-    return pa.Table.from_pylist(rows, schema=DECISIONS)
-
-
-def in_order(candidates: Path) -> list[str]:
-    """The candidate ids of a round, by part and row."""
-    return [id_ for part in part_names(candidates) for id_ in read_part(candidates, part)["candidate_id"].to_pylist()]

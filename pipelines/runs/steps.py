@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import part_names, read_part
+from limbeck.corpus.parts import part_groups, part_names, read_part, read_some
 from limbeck.pipelines.runs.folder import existing
 from limbeck.pipelines.runs.inspect import last_round
 
@@ -25,12 +29,7 @@ def steps(run: Path, candidate_id: str, round: int | None = None) -> dict[str, A
     number = last_round(folder, "candidates") if round is None else round
     if number is None or not part_names(folder.candidates(number)):
         raise LimbeckError(f"{run} has no candidates{'' if round is None else f' in round {round}'} yet")
-    found = [
-        (part, row)
-        for part in part_names(folder.candidates(number))
-        for row in read_part(folder.candidates(number), part).to_pylist()
-        if row["candidate_id"].startswith(candidate_id)
-    ]
+    found = list(_candidates(folder.candidates(number), candidate_id))
     if len(found) != 1:
         some = "several candidates have" if found else "no candidate has"
         raise LimbeckError(f"round {number} of {run}: {some} an id that begins with {candidate_id!r}; see `limbeck inspect`")
@@ -41,6 +40,16 @@ def steps(run: Path, candidate_id: str, round: int | None = None) -> dict[str, A
         )
     rows = [row for row in read_part(folder.steps(number), part).to_pylist() if row["source_id"] == candidate["source_id"]]
     return {"candidate": candidate, "steps": [{**row, "used": candidate["sample"] in (row["samples"] or [])} for row in rows]}
+
+
+def _candidates(folder: Path, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (part, row) of each candidate whose id begins with `prefix`; of the others, only the ids are read."""
+    ids = pa.schema([("candidate_id", pa.string())])
+    for parts in part_groups(folder, part_names(folder)):
+        for part, table in zip(parts, read_some(folder, parts, ids), strict=True):
+            matches = pc.starts_with(table["candidate_id"], prefix)
+            if pc.any(matches).as_py():
+                yield from ((part, row) for row in read_part(folder, part).filter(matches).to_pylist())
 
 
 def show(found: dict[str, Any], console: Console | None = None) -> None:

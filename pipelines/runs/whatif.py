@@ -5,18 +5,20 @@ The run is not changed. An applied selection is written to `rounds/NNN/selection
 
 import math
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from limbeck.corpus.config import NAME
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import done, publishing, read_json, read_table, write_json, write_table
-from limbeck.corpus.schemas import DECISIONS
+from limbeck.corpus.parts import check_whole, done, publishing, read_json, read_table, write_json, write_table
+from limbeck.corpus.scratch import Scratch
 from limbeck.filters.config import FilterConfig
 from limbeck.filters.contract import Bound
 from limbeck.filters.own import RecordedFilter
@@ -27,12 +29,11 @@ from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.card import write_dataset
 from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
 from limbeck.pipelines.runs.folder import RunFolder, existing, fingerprint, read_lock
-from limbeck.pipelines.runs.funnel import funnel
+from limbeck.pipelines.runs.funnel import funnel, kept_sources
 from limbeck.pipelines.runs.inspect import decided_round
-from limbeck.pipelines.runs.select import UNDECIDED, connect_parts, decide, in_order, joined, to_target
-
-if TYPE_CHECKING:
-    import duckdb
+from limbeck.pipelines.runs.report_model import Rows
+from limbeck.pipelines.runs.scored import Scored, connect_parts, text
+from limbeck.pipelines.runs.select import UNDECIDED, Numbers, write_decisions
 
 MOST_SWEPT = 1000
 Score = Callable[[RunFolder, int, FilterConfig, Path], None]
@@ -55,8 +56,11 @@ class Selection:
     filters: tuple[FilterConfig, ...]
     """The recipe's, then those that were passed to the run as objects."""
     calibration: dict[str, Any]
-    decisions: pa.Table
+    file: Path
+    """The decisions."""
     choices: dict[str, pa.Table] = field(default_factory=dict)
+    scratch: Scratch | None = None
+    """Where `file` is, if it is a temporary one: both exist as long as this object."""
 
     @property
     def names(self) -> list[str]:
@@ -64,9 +68,14 @@ class Selection:
         return [filter_.name for filter_ in (*self.filters, *self.recipe.select)]
 
     @property
+    def decisions(self) -> pa.Table:
+        """The decisions, read into memory."""
+        return read_table(self.file)
+
+    @property
     def undecided(self) -> int:
         """Rows that cannot be decided, because a score that they need was never computed."""
-        return int(self.decisions["rejected_by"].to_pylist().count(UNDECIDED))
+        return funnel(self.file, self.names).rejected_by.get(UNDECIDED, 0)
 
 
 class WhatIf:
@@ -79,7 +88,8 @@ class WhatIf:
         self.recipe = recorded_recipe(self.folder)
         self._others = _passed_as_objects(self.folder, self.recipe)
         self._score = score
-        recorded, filters = read_table(self.folder.decisions(self.number)), (*self.recipe.filters, *self._others)
+        recorded, filters = self.folder.decisions(self.number), (*self.recipe.filters, *self._others)
+        check_whole(recorded)
         self.before = Selection(self.recipe, filters, read_json(self.folder.calibration), recorded)
 
     def decide(self, settings: Sequence[str]) -> Selection:
@@ -98,28 +108,29 @@ class WhatIf:
         calibration = self._calibration(recipe.calibration, filters, scores)
         bounds = freeze([(filter_.name, filter_.bounds) for filter_ in filters], calibration)
         choices: dict[str, pa.Table] = {}
-        with self._connect(self.number, scores) as connection:
-            decisions = decide(connection, bounds, [filter_.build() for filter_ in recipe.select], choices.__setitem__)
-        if recipe.target is not None:
-            decisions = to_target(decisions, in_order(self.folder.candidates(self.number)), recipe.target.rows)
-        return Selection(recipe, filters, calibration, decisions, choices)
+        scratch, target = Scratch(self.folder.round(self.number) / "selections"), recipe.target
+        file = scratch.path / "decisions.parquet"
+        with self._connect(self.number, scores) as scored:
+            rows = target.rows if target is not None else None
+            write_decisions(scored, file, bounds, recipe.select, choices.__setitem__, rows)
+        return Selection(recipe, filters, calibration, file, choices, scratch)
 
-    def kept_rows(self, selection: Selection) -> pa.Table:
-        """The dataset rows of a selection."""
+    def write_dataset(self, selection: Selection, folder: Path, rows: Rows) -> None:
+        """Write the dataset of a selection."""
+        facts = dataset_facts(self.folder, selection.recipe, self.number, rows, selection.calibration)
         scores = {filter_.name: self._scored(filter_) for filter_ in selection.filters}
-        with self._connect(self.number, scores) as connection:
-            table = joined(connection, list(scores), evidence=True)
-        assert table["candidate_id"].equals(selection.decisions["candidate_id"]), "both are in order of source and sample"
-        return dataset_rows(self.folder, selection.recipe, table.filter(selection.decisions["kept"]))
+        with self._connect(self.number, scores) as scored:
+            write_dataset(folder, dataset_rows(scored, selection.recipe, selection.file), facts)
 
     def texts(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
         """Candidate → {output, document} for these candidates."""
-        if not ids:
-            return {}
-        with self._connect(self.number, {}) as connection:
-            query = "select candidate_id, output, document from candidates join sources using (source_id) where candidate_id in "
-            rows = connection.execute(query + f"({', '.join('?' * len(ids))})", list(ids)).fetchall()
-        return {id_: {"output": output, "document": document} for id_, output, document in rows}
+        scores = {filter_.name: self.folder.scores(self.number, filter_.name) for filter_ in self.before.filters}
+        with self._connect(self.number, scores) as scored:
+            scored.connection.register("asked", pa.table({"candidate_id": pa.array(ids, pa.string())}))
+            scored.connection.execute("create table chosen as select position from scored semi join asked using (candidate_id)")
+            batches = list(scored.fetch("chosen", ["output"], {"document": "document"}))
+        rows = pa.concat_tables(batches).to_pylist()
+        return {row["candidate_id"]: {"output": row["output"], "document": row["document"]} for row in rows}
 
     def _scored(self, filter_: FilterConfig) -> Path:
         """The folder with a filter's scores of the round: the run's own, those of an earlier what-if, or computed now.
@@ -149,11 +160,10 @@ class WhatIf:
             raise LimbeckError(
                 "a calibrated bound needs scores of round 0, and this changes what is scored; set the bound to a number"
             )
-        with self._connect(0, {name: self.folder.scores(0, name) for name in scores} if self.number else scores) as connection:
-            table = joined(connection, list(scores))
-        return calibrate(table, [(filter_.name, filter_.bounds) for filter_ in filters], config.pass_rate)
+        with self._connect(0, {name: self.folder.scores(0, name) for name in scores} if self.number else scores) as scored:
+            return calibrate(Numbers(scored), [(filter_.name, filter_.bounds) for filter_ in filters], config.pass_rate)
 
-    def _connect(self, number: int, scores: Mapping[str, Path]) -> "duckdb.DuckDBPyConnection":
+    def _connect(self, number: int, scores: Mapping[str, Path]) -> Scored:
         return connect_parts(self.folder.candidates(number), scores, self.folder.sources("train"))
 
 
@@ -179,32 +189,34 @@ def _with_bounds_of_then(section: Mapping[str, Any]) -> dict[str, Any]:
 def compare(whatif: WhatIf, after: Selection, examples: int) -> dict[str, Any]:
     """The changes: counts, and up to `examples` newly kept and newly rejected rows, with texts and reasons."""
     before = whatif.before
-    olds = {row["candidate_id"]: row for row in before.decisions.to_pylist()}
-    rows = after.decisions.to_pylist()
-    entered = [row for row in rows if row["kept"] and not olds[row["candidate_id"]]["kept"]]
-    left = [row for row in rows if not row["kept"] and olds[row["candidate_id"]]["kept"]]
-    texts = whatif.texts([row["candidate_id"] for row in (*entered[:examples], *left[:examples])])
-
-    def example(row: Mapping[str, Any], verdict: Mapping[str, Any]) -> dict[str, Any]:
-        why = {"rejected_by": verdict["rejected_by"], "reason": verdict["reason"]}
-        return {"candidate_id": row["candidate_id"], "source_id": row["source_id"], **why, **texts[row["candidate_id"]]}
-
+    (newly_kept, entered), (newly_rejected, left) = (_changed(before.file, after.file, kept, examples) for kept in (True, False))
+    texts = whatif.texts([row["candidate_id"] for row in (*entered, *left)])
     return {
         "before": counts(before),
         "after": counts(after),
         "undecided": after.undecided,
-        "newly_kept": len(entered),
-        "newly_rejected": len(left),
-        "examples_kept": [example(row, olds[row["candidate_id"]]) for row in entered[:examples]],
-        "examples_rejected": [example(row, row) for row in left[:examples]],
+        "newly_kept": newly_kept,
+        "newly_rejected": newly_rejected,
+        "examples_kept": [row | texts[row["candidate_id"]] for row in entered],
+        "examples_rejected": [row | texts[row["candidate_id"]] for row in left],
     }
+
+
+def _changed(before: Path, after: Path, kept: bool, examples: int) -> tuple[int, list[dict[str, Any]]]:
+    """How many rows are kept, or rejected, after and were not before; and the first of them, with the reason of rejection."""
+    old, new = (f"read_parquet({text(str(file))}, file_row_number = true)" for file in (before, after))
+    why = "old" if kept else "new"
+    changed = f"from {new} new join {old} old using (candidate_id) where new.kept = {kept} and old.kept != {kept}"
+    query = f"select candidate_id, new.source_id, {why}.rejected_by, {why}.reason {changed} order by new.file_row_number limit ?"
+    with duckdb.connect() as connection:
+        count = int(connection.execute(f"select count(*) {changed}").fetchall()[0][0])
+        rows = connection.execute(query, [examples]).fetchall()
+    return count, [dict(zip(("candidate_id", "source_id", "rejected_by", "reason"), row, strict=True)) for row in rows]
 
 
 def counts(selection: Selection) -> dict[str, Any]:
     """{candidates, kept, sources_kept, rejected_by}: `sources_kept` counts sources with at least one kept candidate."""
-    decisions = selection.decisions
-    rows = funnel(decisions, selection.names, zeros=False)
-    sources = len(decisions.filter(decisions["kept"])["source_id"].unique())
+    rows, sources = funnel(selection.file, selection.names, zeros=False), kept_sources(selection.file)
     return {"candidates": rows.candidates, "kept": rows.kept, "sources_kept": sources, "rejected_by": rows.rejected_by}
 
 
@@ -223,9 +235,12 @@ def sweep(whatif: WhatIf, settings: Sequence[str], swept: Sweep) -> Iterator[dic
         }
 
 
-def parse_sweep(text: str) -> Sweep:
-    """Parse `filters.pmi.min_faithfulness=0.1:0.6:0.05` (the last value included); raises LimbeckError if it is malformed."""
-    key, _, span = text.partition("=")
+def parse_sweep(written: str) -> Sweep:
+    """Parse a sweep such as `filters.pmi.min_faithfulness=0.1:0.6:0.05` (the last value included).
+
+    Raises LimbeckError if it is malformed.
+    """
+    key, _, span = written.partition("=")
     try:
         low, high, step = (Decimal(number) for number in span.split(":"))
         if not all(math.isfinite(float(number)) for number in (low, high, step)) or low > high or step <= 0:
@@ -235,7 +250,7 @@ def parse_sweep(text: str) -> Sweep:
         count = 0
     if not key or not 1 <= count <= MOST_SWEPT:
         raise LimbeckError(
-            f"--sweep {text}: expected a bound, '=' and low:high:step with at most {MOST_SWEPT} values (three finite numbers, "
+            f"--sweep {written}: expected a bound, '=' and low:high:step with at most {MOST_SWEPT} values (three finite numbers, "
             "low <= high, step > 0), as in filters.pmi.min_faithfulness=0.1:0.6:0.05"
         )
     whole = low == low.to_integral_value() and step == step.to_integral_value()  # bounds that count take only integers
@@ -255,15 +270,15 @@ def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[st
     if not re.fullmatch(NAME, name):
         raise LimbeckError(f"--apply {name!r}: a selection's name begins with a-z or 0-9 and has only these, '_' and '-'")
     folder = whatif.folder.selection(whatif.number, name)
-    rows = funnel(selection.decisions, selection.names)
+    rows = funnel(selection.file, selection.names)
     if not rows.kept:
         raise LimbeckError("no candidate passes these bounds, so there is no dataset to write")
     with publishing(folder, once="choose another name, or remove it") as temporary:
-        write_table(temporary / "decisions.parquet", selection.decisions, DECISIONS)
+        temporary.mkdir()
+        shutil.copyfile(selection.file, temporary / "decisions.parquet")
         for filter_name, table in selection.choices.items():
             write_table(temporary / "choices" / f"{filter_name}.parquet", table)
-        facts = dataset_facts(whatif.folder, selection.recipe, whatif.number, rows, selection.calibration)
-        write_dataset(temporary / "dataset", whatif.kept_rows(selection), facts)
+        whatif.write_dataset(selection, temporary / "dataset", rows)
         recipe = selection.recipe.model_dump(mode="json")
         chosen = {"settings": list(settings), "rows": rows.model_dump(), "filters": recipe["filters"], "select": recipe["select"]}
         write_json(temporary / "selection.json", chosen)

@@ -6,7 +6,7 @@ Every measure is averaged within a document first and then over documents. Its 9
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,37 +66,56 @@ def evaluate(
 
 
 def measure(outputs: pa.Table) -> Measured:
-    """Measure each row of `outputs` and average within documents.
+    """Measure each row of `outputs` and average within documents."""
+    return measure_batches([outputs])
 
-    `outputs` has one row per candidate: source_id, document, reference, salient, output, kept, pass_<filter> for each filter,
+
+def measure_batches(batches: Iterable[pa.Table]) -> Measured:
+    """Measure each row of a table that comes in batches, and average within documents.
+
+    It has one row per candidate: source_id, document, reference, salient, output, kept, pass_<filter> for each filter,
     and those columns of `SCORES` that the recipe measures. ROUGE: F of rouge-score without stemming, on documents with
     a reference. An empty output scores a true zero; a score that is null or not finite is excluded from its document's mean.
     """
-    source_ids = outputs["source_id"].to_pylist()
-    documents = tuple(sorted(set(source_ids)))
+    source_ids: list[str] = []
+    rows: dict[str, list[Floats]] = {}
+    passes: dict[str, list[Floats]] = {}
+    bigrams: dict[str, Counter[tuple[str, str]]] = {}
+    passing = 0
+    for outputs in batches:
+        ids, texts = outputs["source_id"].to_pylist(), [text or "" for text in outputs["output"].to_pylist()]
+        source_ids += ids
+        passing += sum(map(bool, outputs["kept"].to_pylist()))
+        for name, values in _measures(outputs, texts).items():
+            rows.setdefault(name, []).append(values)
+        for name in (name for name in outputs.column_names if name.startswith("pass_")):
+            passes.setdefault(name.removeprefix("pass_"), []).append(_numbers(outputs, name))
+        for source_id, text in zip(ids, texts, strict=True):
+            words = plain_words(text)
+            bigrams.setdefault(source_id, Counter()).update(zip(words, words[1:], strict=False))
+    documents = tuple(sorted(bigrams))
     position = {source_id: index for index, source_id in enumerate(documents)}
     owner = np.array([position[source_id] for source_id in source_ids], dtype=np.intp)  # [rows] -> document
-    texts = [text or "" for text in outputs["output"].to_pylist()]
 
-    def by_document(values: Floats) -> Floats:
-        return _document_means(values, owner, len(documents))
+    def by_document(values: Sequence[Floats]) -> Floats:
+        return _document_means(np.concatenate(values), owner, len(documents))
 
-    rows = {"pass_rate": _numbers(outputs, "kept"), **_rouge(outputs["reference"].to_pylist(), texts)}
-    rows |= {name: _numbers(outputs, name) for name in SCORES}
-    rows["salient_recall"] = _salient_recalls(outputs["document"].to_pylist(), outputs["salient"].to_pylist(), texts)
-    passes = [name for name in outputs.column_names if name.startswith("pass_")]
-    bigrams: tuple[Counter[tuple[str, str]], ...] = tuple(Counter() for _ in documents)
-    for index, text in zip(owner, texts, strict=True):
-        words = plain_words(text)
-        bigrams[index].update(zip(words, words[1:], strict=False))
     return Measured(
         source_ids=documents,
         means={name: by_document(values) for name, values in rows.items()},
-        pass_means={name.removeprefix("pass_"): by_document(_numbers(outputs, name)) for name in passes},
-        bigrams=bigrams,
-        candidates=outputs.num_rows,
-        passing=sum(map(bool, outputs["kept"].to_pylist())),
+        pass_means={name: by_document(values) for name, values in passes.items()},
+        bigrams=tuple(bigrams[source_id] for source_id in documents),
+        candidates=len(source_ids),
+        passing=passing,
     )
+
+
+def _measures(outputs: pa.Table, texts: Sequence[str]) -> dict[str, Floats]:
+    """Every measure of each row."""
+    rows = {"pass_rate": _numbers(outputs, "kept"), **_rouge(outputs["reference"].to_pylist(), texts)}
+    rows |= {name: _numbers(outputs, name) for name in SCORES}
+    rows["salient_recall"] = _salient_recalls(outputs["document"].to_pylist(), outputs["salient"].to_pylist(), texts)
+    return rows
 
 
 def paired_differences(student: Measured, teacher: Measured) -> dict[str, Measure | None]:

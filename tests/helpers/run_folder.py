@@ -257,5 +257,5 @@ def _dataset(folder: Path, train: pa.Table, drawn: pa.Table, decisions: pa.Table
         for row, kept, score in zip(drawn.to_pylist(), decisions["kept"].to_pylist(), pmi["pmi"].to_pylist(), strict=True)
         if kept
     ]
-    write_dataset(folder, pa.Table.from_pylist(rows), facts)
+    write_dataset(folder, [pa.Table.from_pylist(rows)], facts)
     write_json(folder / "_done.json", {"fingerprint": "x"})

@@ -9,7 +9,6 @@ import pytest
 from helpers.commands import limbeck
 from helpers.tiny_run import write_recipe
 from limbeck.corpus.parts import part_names, read_part, read_parts, read_table
-from limbeck.pipelines.runs.select import to_target
 
 TARGET = 5
 
@@ -91,12 +90,3 @@ def test_spent_sources_end_the_run_short(home: Path, ray_address: str) -> None:
 def test_a_budget_without_a_target_is_refused(home: Path) -> None:
     done = limbeck("run", write_recipe(home, rounds=1, student=None, budget={"tokens": 5}), "--out", home / "none")
     assert done.returncode == 1 and "budget needs a target" in done.stderr
-
-
-def test_rows_beyond_the_target_keep_their_first_rejection(run: Path) -> None:
-    decisions = read_table(run / "rounds/000/decisions.parquet")
-    order = decisions["candidate_id"].to_pylist()
-    rejected = {row["candidate_id"]: row["reason"] for row in decisions.to_pylist() if not row["kept"]}
-    cut = {row["candidate_id"]: row for row in to_target(decisions, order, 2).to_pylist()}
-    assert sum(row["kept"] for row in cut.values()) == 2
-    assert all(cut[id_]["reason"] == reason for id_, reason in rejected.items())

@@ -21,7 +21,8 @@ from limbeck.filters.models.edit_distance import ParserConfig, Syntax, tree
 from limbeck.filters.models.entailment_graph import GraphConfig
 from limbeck.filters.models.equivalence import EquivalenceConfig, EquivalenceFilter
 from limbeck.filters.sets.diversity import DiversityConfig
-from limbeck.pipelines.runs.select import connect, decide
+from limbeck.pipelines.runs.scored import connect
+from limbeck.pipelines.runs.select import decide
 
 X = "The 2 cats slept all day."
 Y = "Both of the 2 cats were asleep until evening."

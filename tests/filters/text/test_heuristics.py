@@ -10,7 +10,8 @@ from helpers.paths import ROOT
 from limbeck.filters.text.assistant_phrases import has_preamble, is_refusal
 from limbeck.filters.text.fragments import Runs
 from limbeck.filters.text.heuristics import REASONS, HeuristicsConfig, copied_share, repeated_share
-from limbeck.pipelines.runs.select import connect, decide
+from limbeck.pipelines.runs.scored import connect
+from limbeck.pipelines.runs.select import decide
 
 DOCUMENT = (
     "Quern is a small library for reading weather station files. It parses METAR and SYNOP reports, checks their units, and "

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from limbeck.corpus.text.instruction_rules import FORBIDDEN_TERMS, instance_rules, instruction_rules, is_contradicted, tidy
 from limbeck.filters.contract import Filter
 from limbeck.filters.text.instructions import COLUMNS, InstructionsConfig
-from limbeck.pipelines.runs.select import connect, decide
+from limbeck.pipelines.runs.scored import connect
+from limbeck.pipelines.runs.select import decide
 
 GOOD = "List three ways to save water at home."
 

@@ -3,6 +3,7 @@
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from helpers.five_steps import FiveStepsConfig
 from helpers.scripted_engine import ScriptedEngine, completion
 from helpers.tiny_students import make_model
 from limbeck.cluster.engines.protocol import Completion, Request
+from limbeck.corpus import compaction
 from limbeck.corpus.parts import read_parts, read_table, write_parts
 from limbeck.corpus.schemas import CANDIDATES, SOURCES
 from limbeck.pipelines import recipe as recipes
 from limbeck.pipelines.driver import target
 from limbeck.pipelines.driver.context import Context
+from limbeck.pipelines.driver.jobs import GenerateJob
 from limbeck.pipelines.driver.round import judged
 from limbeck.pipelines.runs.events import Events
 from limbeck.pipelines.runs.folder import RunFolder
@@ -159,3 +162,31 @@ def test_twenty_kills_at_random_moments_change_nothing(
             break
     draw_round(context, monkeypatch, 1)
     assert kills == 20 and outcome(tmp_path / "run") == reference
+
+
+def refused(*_: Any, **__: Any) -> None:
+    raise AssertionError("a finished part is computed again")
+
+
+def test_waves_that_are_compacted_between_kills_change_nothing_and_no_part_is_computed_again(
+    reference: dict[str, Any], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "AT_LEAST_PARTS", 2)
+    plain, moments, kills = context_of(tmp_path / "run", model, 8, across_callers=True), random.Random(7), 0
+    while kills < 8:
+        context = replace(plain, commits=plain.folder.commits(f"driver {kills}"))
+        context.folder.commits(f"driver {kills}").claim()
+        try:
+            draw_round(context, monkeypatch, 3, kill_at=moments.randint(1, 12))
+        except Killed:
+            kills += 1
+        else:
+            break
+    context = replace(plain, commits=plain.folder.commits("last"))
+    context.folder.commits("last").claim()
+    draw_round(context, monkeypatch, 1)
+    assert kills > 3 and outcome(tmp_path / "run") == reference
+    assert not list(context.folder.candidates(0).glob("part-*")) and not list(context.folder.steps(0).glob("part-*"))
+    monkeypatch.setattr(GenerateJob, "compute", refused)
+    draw_round(context, monkeypatch, 1)
+    assert outcome(tmp_path / "run") == reference

@@ -51,7 +51,7 @@ TURNS = {"prompt": [*CHAT["prompt"], *CHAT["completion"], *CHAT["prompt"]], "com
 
 def small_run(folder: Path, *rows: dict[str, Any]) -> Path:
     """A run folder with nothing but one dataset."""
-    write_dataset(folder / "rounds" / "000" / "dataset", table(*rows), facts(len(rows)))
+    write_dataset(folder / "rounds" / "000" / "dataset", [table(*rows)], facts(len(rows)))
     (folder / "lock.json").write_text("{}")
     (folder / "rounds" / "000" / "dataset" / "_done.json").write_text("{}")
     return folder
@@ -67,17 +67,17 @@ def test_the_datasets_library_opens_a_published_dataset(run: Path, offline: Path
 def test_the_card_tells_the_story_and_states_an_unknown_licence() -> None:
     bounds = Bounds.model_validate({"bounds": {"pmi": {"pmi": {"minimum": 0.123456}}}, "note": "A note."})
     sources = Sources(used=5, train=3, dev=1, test=1, rejected={"a | b": 2})
-    text = card(table(CHAT), facts(bounds=bounds, sources=sources))
+    text = card(table(CHAT).schema, facts(bounds=bounds, sources=sources))
     _, front, body = text.split("---\n", 2)
     assert yaml.safe_load(front)["license"] == "unknown" and "Unknown: neither" in body
     for words in ("| pmi | 8 |", "| pmi | `pmi` | 0.1235 |  |", "A note.", "| not used: a \\| b | 2 |", "**a teacher**", "11.1%"):
         assert words in body
-    assert "Apache-2.0." in card(table(CHAT), facts(licence="Apache-2.0"))
+    assert "Apache-2.0." in card(table(CHAT).schema, facts(licence="Apache-2.0"))
 
 
 def test_publishing_a_dataset_again_leaves_the_first_as_it_is(tmp_path: Path) -> None:
-    write_dataset(tmp_path / "dataset", table(CHAT), facts())
-    write_dataset(tmp_path / "dataset", table(CHAT, CHAT), facts(2))
+    write_dataset(tmp_path / "dataset", [table(CHAT)], facts())
+    write_dataset(tmp_path / "dataset", [table(CHAT, CHAT)], facts(2))
     assert "the 1 that passed" in (tmp_path / "dataset" / "README.md").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["dataset"]
 

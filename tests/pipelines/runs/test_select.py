@@ -16,7 +16,8 @@ from limbeck.corpus.schemas import CANDIDATES, DECISIONS
 from limbeck.filters.contract import Bound
 from limbeck.filters.sets.distinct import BestConfig
 from limbeck.filters.sets.duplicates import DuplicatesConfig
-from limbeck.pipelines.runs.select import connect, connect_parts, decide, in_order, joined, passing, scores_of, to_target
+from limbeck.pipelines.runs.scored import connect, connect_parts
+from limbeck.pipelines.runs.select import decide, joined, passing, scores_of
 
 COLUMNS = {"pmi": ("faithfulness", "saliency"), "length": ("tokens",), 'it\'s "odd"': ("a b",)}
 VALUES = st.one_of(st.none(), st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 0.0, 0.25, 0.5]), st.floats(-1, 1))
@@ -384,8 +385,6 @@ def test_parts_on_disk_are_decided_as_the_tables_that_they_hold(tmp_path: Path) 
     some = connect_parts(folders[0], {"pmi": folders[1]}, folders[2], ["part-00000", "part-00002"])
     assert sorted(decide(some, filters)["candidate_id"].to_pylist()) == ["id0", "id1", "id4"]
     assert set(joined(some, [], evidence=True)["document"].to_pylist()) == {"a", "b"}
-    assert in_order(folders[0]) == [f"id{n}" for n in range(5)]
-    assert in_order(tmp_path / "scores") == in_order(folders[0])
 
 
 class Dropping:
@@ -443,20 +442,17 @@ def test_evidence_of_set_filters_is_handed_on_where_there_is_some() -> None:
 @given(st.lists(st.booleans(), max_size=12), st.integers(0, 12), st.randoms())
 @settings(max_examples=40, deadline=None)
 def test_a_target_keeps_the_first_accepted_rows_of_the_order(kept: list[bool], target: int, random: Any) -> None:
-    """The oracle: walk through the order and count; rows rejected before keep their reason."""
-    rows = [
-        {"candidate_id": f"id{n}", "source_id": "s", "sample": n, "kept": passes, "rejected_by": None if passes else "pmi"}
-        | {"reason": None if passes else "x 0 is below 0.5"}
-        for n, passes in enumerate(kept)
-    ]
-    decisions = pa.Table.from_pylist(rows, schema=DECISIONS)
-    order = [f"id{n}" for n in range(len(kept))]
+    """The oracle: walk through the candidates as they were drawn and count; rows rejected before keep their reason."""
+    order = list(range(len(kept)))
     random.shuffle(order)
-    accepted = [id_ for id_ in order if kept[int(id_[2:])]]
-    found = to_target(decisions, order, target)
-    assert found.schema == DECISIONS and found["candidate_id"] == decisions["candidate_id"]
-    for before, after in zip(decisions.to_pylist(), found.to_pylist(), strict=True):
-        if before["candidate_id"] in accepted[target:]:
-            assert not after["kept"] and after["rejected_by"] == "target" and f"its {target} rows" in after["reason"]
+    drawn, scores = candidates([False] * len(kept)), score_table({"x": [float(passes) for passes in kept]}, len(kept))
+    filters = [("pmi", [Bound("x", minimum=0.5)])]
+    connection = connect(drawn.take(pa.array(order, pa.int64())), {"pmi": scores})
+    accepted = [f"id{n}" for n in order if kept[n]]
+    before, after = decide(connection, filters), decide(connection, filters, target=target)
+    assert after.schema == DECISIONS and after["candidate_id"] == before["candidate_id"]
+    for old, new in zip(before.to_pylist(), after.to_pylist(), strict=True):
+        if old["candidate_id"] in accepted[target:]:
+            assert not new["kept"] and new["rejected_by"] == "target" and f"its {target} rows" in new["reason"]
         else:
-            assert after == before
+            assert new == old
