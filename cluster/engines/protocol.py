@@ -24,7 +24,8 @@ class Sampling:
 
     Generation stops at the model's end token, after `max_new_tokens`, or as soon as the text contains one of `stop` (which is
     then removed, with everything after it). With `json_schema` (a JSON schema as text) or `regex`, at most one of them, only
-    conforming tokens are drawn; an engine that does not support it returns an error.
+    conforming tokens are drawn; an engine that does not support it returns an error. `presence_penalty` is subtracted from the
+    logit of every token that the completion already contains (as in the OpenAI API), before the temperature.
     """
 
     max_new_tokens: int
@@ -34,6 +35,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     json_schema: str | None = None
     regex: str | None = None
+    presence_penalty: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from limbeck.cluster.engines.protocol import EngineDied, ServerGone
 from limbeck.corpus.errors import LimbeckError
 
 Form = tuple[object, ...]
-SAMPLING = ("temperature", "top_p", "top_k")
+SAMPLING = ("temperature", "top_p", "top_k", "presence_penalty")
 
 
 @dataclass(eq=False)

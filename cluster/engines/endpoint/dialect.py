@@ -7,7 +7,7 @@ from limbeck.cluster.engines.endpoint.answers import NOT_TAKEN
 
 Payload = Mapping[str, Any]
 
-MEANS_NOTHING = {"top_k": 0, "top_p": 1.0}
+MEANS_NOTHING = {"top_k": 0, "top_p": 1.0, "presence_penalty": 0.0}
 """Values without effect: omitting the parameter gives the same result."""
 
 
@@ -43,7 +43,7 @@ class Dialect:
 
     def advice(self, sent: Payload, words: str) -> str:
         """What the user can change if the server refuses every request with this message; "" if that is unknown."""
-        for name in ("top_k", "top_p", "temperature"):
+        for name in ("top_k", "top_p", "temperature", "presence_penalty"):
             if NOT_TAKEN.search(words) and name in sent and name in words and sent[name] != MEANS_NOTHING.get(name):
                 neutral = MEANS_NOTHING.get(name, 1.0)
                 return f"the server does not accept {name} {sent[name]}; set the generator's {name} to {neutral}"

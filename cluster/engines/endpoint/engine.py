@@ -127,6 +127,8 @@ class EndpointEngine:
         if sampling.json_schema:
             output = {"name": "output", "strict": True, "schema": schema}
             payload["response_format"] = {"type": "json_schema", "json_schema": output}
+        if sampling.presence_penalty:
+            payload["presence_penalty"] = sampling.presence_penalty
         if sampling.stop:
             payload["stop"] = list(sampling.stop)
         chat = not isinstance(request.prompt, str)

@@ -23,7 +23,7 @@ class Sample:
 
     def next_draw(self) -> Draw:
         """Parameters for drawing its next token."""
-        return Draw(self.request.sampling, self.request.seed, len(self.tokens))
+        return Draw(self.request.sampling, self.request.seed, len(self.tokens), self.tokens)
 
 
 @dataclass

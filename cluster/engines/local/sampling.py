@@ -17,11 +17,12 @@ NOT_A_NUMBER = -1
 
 @dataclass(frozen=True)
 class Draw:
-    """Sampling parameters of a row."""
+    """Sampling parameters of a row; `drawn` are its tokens so far."""
 
     sampling: Sampling
     seed: int
     step: int
+    drawn: Sequence[int] = ()
 
 
 def draw(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
@@ -37,7 +38,10 @@ def draw(logits: torch.Tensor, draws: Sequence[Draw]) -> list[int]:
     for settings, rows in by_settings.items():
         for start in range(0, len(rows), _ROWS):
             chunk = rows[start : start + _ROWS]
-            scores = logits[chunk].float()
+            scores = logits[chunk].float()  # a copy, so a penalty does not reach the caller's logits
+            for place, row in enumerate(chunk):
+                if penalty := draws[row].sampling.presence_penalty:
+                    scores[place, sorted(set(draws[row].drawn))] -= penalty
             drawn = _draw_alike(scores, torch.from_numpy(uniforms[chunk]).to(scores.device), *settings)
             usable = torch.isfinite(scores.amax(-1)).tolist()  # amax propagates NaN
             for row, token, good in zip(chunk, drawn.tolist(), usable, strict=True):

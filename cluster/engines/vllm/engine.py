@@ -106,6 +106,7 @@ class VllmEngine:
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 top_k=sampling.top_k,
+                presence_penalty=sampling.presence_penalty,
                 seed=request.seed & ((1 << SEED_BITS) - 1),
                 stop=list(sampling.stop),
                 stop_token_ids=sorted(self._started.end_tokens),

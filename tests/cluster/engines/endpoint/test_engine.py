@@ -80,7 +80,7 @@ def test_an_answer_is_what_the_server_said(opened: Opener) -> None:
         engine = opened(server)
         turns = (Message("system", "Be brief."), Message("user", "Hello"))
         requests = [
-            Request("chat", turns, Sampling(20, temperature=0.3, top_p=0.9, top_k=7, stop=("Q",)), 2**62 + 5),
+            Request("chat", turns, Sampling(20, temperature=0.3, top_p=0.9, top_k=7, stop=("Q",), presence_penalty=2), 2**62 + 5),
             Request("plain", "Once upon", Sampling(20), 6),
         ]
         found = answers(engine, requests)
@@ -90,9 +90,10 @@ def test_an_answer_is_what_the_server_said(opened: Opener) -> None:
     assert len(found["plain"].token_ids) == len(found["plain"].text)
     assert bodies["chat"] | {"messages": 0} == {
         "model": "tiny", "max_tokens": 20, "temperature": 0.3, "top_p": 0.9, "top_k": 7, "seed": 5, "n": 1, "stop": ["Q"],
-        "messages": 0,
+        "messages": 0, "presence_penalty": 2,
     }  # fmt: skip
     assert [turn["role"] for turn in bodies["chat"]["messages"]] == ["system", "user"]
+    assert "presence_penalty" not in bodies["Once upon"], "some servers do not know the parameter"
     assert engine.usage.forwarded_tokens == sum(server.billed)
     assert engine.usage.output_tokens == server.billed[1]
     assert engine.context_tokens == 256
@@ -228,6 +229,9 @@ def test_parameters_that_a_server_does_not_know(opened: Opener) -> None:
     words = "does not accept top_k 50.*set the generator's top_k to 0"
     with FaultServer(refused_parameters=("top_k",)) as server, pytest.raises(LimbeckError, match=words):
         list(opened(server).complete([ask(0, top_k=50)]))
+    words = "does not accept presence_penalty 2.0.*set the generator's presence_penalty to 0"
+    with FaultServer(refused_parameters=("presence_penalty",)) as server, pytest.raises(LimbeckError, match=words):
+        list(opened(server).complete([ask(0, presence_penalty=2.0)]))
 
 
 def test_concurrency_stays_near_the_servers_capacity(opened: Opener) -> None:

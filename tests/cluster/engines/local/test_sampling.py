@@ -1,6 +1,7 @@
 """Drawing tokens: the exact nucleus, from a stream that depends on seed and step alone."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,6 +56,21 @@ def test_frequencies_follow_the_distribution(vocabulary: int, sampling: Sampling
 def test_greedy_takes_the_largest(sampling: Sampling) -> None:
     logits = torch.randn(50, 300, generator=torch.Generator().manual_seed(2))
     assert draw(logits, [Draw(sampling, i, i) for i in range(50)]) == logits.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("sampling", [Sampling(1, 0.0), Sampling(1, 0.7, 0.5), Sampling(1), Sampling(1, 1.0, 1.0, 5)])
+def test_the_presence_penalty_is_taken_once_from_each_token_drawn_before(sampling: Sampling) -> None:
+    logits = torch.randn(60, 40, generator=torch.Generator().manual_seed(5))
+    drawn = [[int(logits[i].argmax()), 7, 7, 39][: i % 5] for i in range(60)]
+    lowered, before = logits.clone(), logits.clone()
+    for row, tokens in zip(lowered, drawn, strict=True):
+        for token in set(tokens):
+            row[token] -= 2.0
+    penal = replace(sampling, presence_penalty=2.0)
+    found = draw(logits, [Draw(penal, i, 4, tokens) for i, tokens in enumerate(drawn)])
+    assert found == draw(lowered, [Draw(sampling, i, 4, tokens) for i, tokens in enumerate(drawn)])
+    assert found != draw(logits, [Draw(sampling, i, 4, tokens) for i, tokens in enumerate(drawn)])
+    assert torch.equal(logits, before)
 
 
 def test_a_row_draws_the_same_in_any_company() -> None:
