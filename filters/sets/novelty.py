@@ -5,7 +5,7 @@ Latin, which it does not read, have words too (`corpus.text.rouge.words`). The r
 accepted first, and only accepted rows reject later ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -49,6 +49,10 @@ class NoveltyConfig(SetFilterConfig):
     order: Literal["highest", "lowest"] = Field("highest", description="which score of `by` is the best")
     pool: tuple[str, ...] = Field((), strict=False, description="files of accepted texts: .txt (one per line) or .jsonl")
     pool_column: str = Field("text", description="the text column of .jsonl files")
+    once_per_source: bool = Field(
+        False,
+        description="rows of a source with the same text (the instances of a task) are one text and share its decision",
+    )
     nearest: int = Field(0, ge=0, le=1000, description="record this many nearest neighbours of each row")
 
     @model_validator(mode="after")
@@ -102,6 +106,9 @@ class NoveltyFilter:
         unscored = survivors[config.by].is_null().to_numpy() if config.by else np.zeros(survivors.num_rows, bool)
         rows = survivors.filter(pa.array(~unscored))
         texts = [text or "" for text in rows[config.column].to_pylist()]
+        judged_as = _firsts(rows["source_id"].to_pylist(), texts) if config.once_per_source else np.arange(len(texts))
+        once, followed = np.unique(judged_as, return_inverse=True)  # the first row of each text, and each row's place in it
+        every, rows, texts = rows["candidate_id"], rows.take(once), [texts[place] for place in once]
         index = RougeIndex([text for _, text in self._pool], floor=config.floor)
         judged = index.judge(texts, config.max_rouge_l)
         accepted = rows["candidate_id"].filter(pa.array(judged.accepted)).to_pylist()
@@ -114,7 +121,12 @@ class NoveltyFilter:
             evidence = _maxima(judged.rouge_l, judged.nearest, names)
         undecided = survivors.filter(pa.array(unscored))["candidate_id"]
         columns = {"candidate_id": rows["candidate_id"], "reason": reasons, "undecided": np.zeros(len(texts), bool), **evidence}
-        told = pa.table(columns).cast(NOVELTY if config.nearest else NOVELTY_MAXIMA)
+        told = (
+            pa.table(columns)
+            .take(followed)
+            .set_column(0, "candidate_id", every)
+            .cast(NOVELTY if config.nearest else NOVELTY_MAXIMA)
+        )
         return pa.concat_tables([told, _undecided(undecided, told.schema)])
 
     def _reasons(self, judged: Judged, names: pa.Array) -> pa.Array:
@@ -126,6 +138,12 @@ class NoveltyFilter:
             who = f"{'seed' if place < pool else 'candidate'} {names[place]}"
             reasons[row] = f"ROUGE-L {_shown(score, limit)} with {who} is above {limit:.4g}: too near to what was accepted before"
         return pa.array(reasons, pa.string())
+
+
+def _firsts(sources: Sequence[str], texts: Sequence[str]) -> Ints:
+    """For each row, the first row of its source with its text."""
+    first: dict[tuple[str, str], int] = {}
+    return np.array([first.setdefault(key, place) for place, key in enumerate(zip(sources, texts, strict=True))], np.int64)
 
 
 def _shown(score: float, limit: float) -> str:

@@ -53,6 +53,25 @@ def test_it_is_a_set_filter_that_names_the_nearest() -> None:
     assert rows["c2"]["reason"] == "ROUGE-L 0.9 with candidate c0 is above 0.7: too near to what was accepted before"
 
 
+def test_the_instances_of_a_task_share_the_decision_on_their_instruction() -> None:
+    texts = [RECIPE, RECIPE, FAR, NEAR, NEAR, RECIPE]  # sources s0 and s1, three rows each
+    rows = judged(survivors(texts, "prompt"), column="prompt", once_per_source=True, nearest=2)
+    assert [rows[f"c{row}"]["reason"] is None for row in range(6)] == [True, True, True, False, False, False]
+    assert [rows[f"c{row}"]["nearest_id"] for row in range(6)] == [None, None, "c0", "c0", "c0", "c0"]
+    assert rows["c3"] | {"candidate_id": "c4"} == rows["c4"] and rows["c5"]["rouge_l"] == 1
+    every = judged(survivors(texts, "prompt"), column="prompt")
+    assert every["c1"]["reason"] is not None, "without the key a row is compared with all others"
+    assert judged(survivors([], "prompt"), column="prompt", once_per_source=True) == {}
+
+
+def test_an_installed_file_is_a_pool(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = NoveltyConfig(pool=("limbeck:filters/nli_model/test_set.jsonl",), pool_column="premise")
+    assert config.problems() == []
+    assert config.build().select(survivors(["A text of its own."])).num_rows == 1
+    assert "no such pool file: limbeck:none.jsonl" in NoveltyConfig(pool=("limbeck:none.jsonl",)).problems()[0]
+
+
 def test_what_was_rejected_rejects_nothing() -> None:
     rows = judged(survivors(["a b c d e f g h", "a b c d e f x y", "a b c d z w x y"]))
     assert [rows[id_]["reason"] is None for id_ in ("c0", "c1", "c2")] == [True, False, True]
