@@ -202,6 +202,9 @@ class GeneratorConfig(Kind):
     invents_inputs: ClassVar[bool] = False
     """Whether sources have no question; the round-0 teacher then draws the held-out inputs once, and they are frozen."""
 
+    default_rows: ClassVar[str | None] = None
+    """The kind of `rows` if the recipe has none: the published format of the method; None: chat or plain, as it prompts."""
+
     measures: ClassVar[tuple[str, ...] | None] = None
     """The measures that evaluation reports for its task, in this order, after the pass rate; None: all with a value."""
 

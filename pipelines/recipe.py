@@ -43,7 +43,9 @@ from limbeck.filters.text.length import LengthConfig
 from limbeck.filters.text.privacy import PrivacyConfig
 from limbeck.filters.text.repetition import RepetitionConfig
 from limbeck.filters.text.toxicity import ToxicityConfig
+from limbeck.generators.alpaca import AlpacaConfig
 from limbeck.generators.contract import GeneratorConfig
+from limbeck.generators.self_instruct.generator import SelfInstructConfig
 from limbeck.generators.summaries import SummariesConfig
 from limbeck.pipelines import recipe_files
 from limbeck.pipelines.kinds import add_installed_kinds
@@ -53,7 +55,7 @@ from limbeck.students.config import SftConfig
 from limbeck.students.contract import StudentConfig
 from limbeck.students.evaluation.measures import CONTROLS, SCALARS
 
-GeneratorConfig.add(SummariesConfig)
+GeneratorConfig.add(AlpacaConfig, SelfInstructConfig, SummariesConfig)
 FilterConfig.add(
     AttributesConfig,
     BottleneckConfig,
@@ -140,7 +142,7 @@ class Recipe(Config):
     )
     rows: RowsConfig | None = Field(
         None,
-        description="format of training rows and evaluation prompts; null: chat or plain, as the generator uses",
+        description="format of training rows and evaluation prompts; null: the generator's, else chat or plain, as it prompts",
     )
     filters: tuple[FilterConfig, ...] = Field(min_length=1, strict=False)  # not strict: YAML has lists, not tuples
     select: tuple[SetFilterConfig, ...] = Field((), strict=False)
@@ -189,7 +191,7 @@ class Recipe(Config):
     @property
     def renderer(self) -> RowsConfig:
         """The format of training rows and evaluation prompts."""
-        return self.rows or default_rows(self.asked.needs.chat)
+        return self.rows or default_rows(self.asked.needs.chat, self.asked.default_rows)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

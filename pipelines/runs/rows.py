@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from limbeck.cluster.engines.protocol import Message
 from limbeck.corpus.config import Config
@@ -224,9 +224,12 @@ RowsConfig = Annotated[
 ]
 
 
-def default_rows(chat: bool) -> RowsConfig:
-    """The default format: conversations if the generator uses chat, else plain text."""
-    return ChatRows() if chat else PlainRows()
+_ROWS: TypeAdapter[RowsConfig] = TypeAdapter(RowsConfig)
+
+
+def default_rows(chat: bool, declared: str | None = None) -> RowsConfig:
+    """The default format: the kind that the generator declares, else conversations if it uses chat, else plain text."""
+    return _ROWS.validate_python({"kind": declared or ("chat" if chat else "plain")})
 
 
 def plain(prompt: Prompt) -> str | list[dict[str, str]]:
