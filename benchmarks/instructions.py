@@ -9,7 +9,9 @@ A yield is a count of what passed rules. It says nothing about quality: the rule
 import argparse
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,16 +81,16 @@ def show_yield(folder: RunFolder) -> None:
                 print(f"| rejected: {REASONS.get(rule, rule)} | {rules[rule]} |")
         for name, count in Counter(decided[row["candidate_id"]]["rejected_by"] for row in made).items():
             print(f"| {'kept' if name is None else f'rejected by {name}'} | {count} |")
-        print(
-            f"\n{len(made)} instances of {len({row['prompt'] for row in made})} instructions passed the generator's rules, ",
-            end="",
-        )
-        print(
-            f"{len(kept)} of {len({row['prompt'] for row in kept})} were kept; {sum(bool(row['input']) for row in kept)} have an ",
-            end="",
-        )
-        print(f"input, {sum(json.loads(row['facts'] or '{}').get('classification', False) for row in kept)} are classification")
+        print(f"\n{len(made)} instances of {_instructions(made)} instructions passed the rules of the generator.")
+        with_input = sum(bool(row["input"]) for row in kept)
+        classification = sum(json.loads(row["facts"] or "{}").get("classification", False) for row in kept)
+        print(f"{len(kept)} instances of {_instructions(kept)} instructions were kept: {with_input} with an input, ", end="")
+        print(f"{classification} of classification tasks.")
         number += 1
+
+
+def _instructions(rows: Sequence[Mapping[str, Any]]) -> int:
+    return len({row["prompt"] for row in rows})
 
 
 if __name__ == "__main__":

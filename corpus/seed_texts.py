@@ -1,6 +1,6 @@
 """Seed texts and seed tasks from files: what counts as accepted from the start.
 
-A path that begins with `limbeck:` is a file that is installed with Limbeck, as in `limbeck:generators/self_instruct/seed_tasks.jsonl`.
+A path that begins with `limbeck:` is a file that is installed with Limbeck: `limbeck:generators/self_instruct/seed_tasks.jsonl`.
 """
 
 from collections.abc import Iterator, Sequence
