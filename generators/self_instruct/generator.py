@@ -6,6 +6,7 @@ texts of our own.
 
 import threading
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -115,7 +116,7 @@ class SelfInstruct:
         config = self._config
         shots = prompts.next_tasks(self._shots(draw, pool), config.tasks)
         asked = {"first": config.in_context + 1, "last": config.in_context + TASKS_PER_RESPONSE}
-        response = yield draw("instructions", self._prompt("instructions", shots, **asked), config.instructions.sampling)
+        response = yield draw("instructions", self._prompt("instructions", shots, **asked), self._series_sampling())
         if response.completion.finish_reason == "length":  # the whole response, as published
             return [rejected(response, "cut_off")]
         found = parsing.instructions(response, numbered=config.style == "chat")
@@ -131,6 +132,11 @@ class SelfInstruct:
                 accepted.append(instruction)
                 drafts += yield from self._task(instruction, draw)
         return drafts
+
+    def _series_sampling(self) -> Sampling:
+        """How step 1 samples; a chat model writes blank lines inside its answer, so these do not end it."""
+        sampling = self._config.instructions.sampling
+        return sampling if self._config.style == "plain" else replace(sampling, stop=tuple(filter(str.strip, sampling.stop)))
 
     def _shots(self, draw: Draw, pool: Sequence[Task]) -> list[str]:
         """The tasks in context: some accepted in earlier waves, the rest seeds, in random order."""

@@ -40,7 +40,8 @@ def respond(prompt: str, seed: int) -> tuple[str, FinishReason]:
         labels = rng.choices(["Yes", "No", ""], weights=[5, 5, 1], k=rng.randint(0, 4))
         return "\n".join(f"Class label: {label}\nText: {_words(rng, 4)}" for label in labels), _reason(rng)
     if prompt.startswith("Write examples for each task"):
-        return "\n".join(_example(rng, number) for number in range(1, rng.randint(1, 8))), _reason(rng)
+        examples = [_example(rng, number) for number in range(1, rng.randint(1, 8))]
+        return "\n".join([*examples, *examples[: rng.randint(0, 1)]]), _reason(rng)
     return _words(rng, 5).capitalize() + ".", "stop"
 
 
