@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,18 @@ import pytest
 from helpers.five_steps import FiveStepsConfig
 from helpers.scripted_engine import ScriptedEngine, completion
 from helpers.tiny_students import make_model
+from helpers.waves import Killed, draw_round, outcome
 from limbeck.cluster.engines.protocol import Completion, Request
 from limbeck.corpus import compaction
-from limbeck.corpus.parts import read_parts, read_table, write_parts
-from limbeck.corpus.schemas import CANDIDATES, SOURCES
+from limbeck.corpus.parts import write_parts
+from limbeck.corpus.schemas import SOURCES
 from limbeck.pipelines import recipe as recipes
-from limbeck.pipelines.driver import target
 from limbeck.pipelines.driver.context import Context
 from limbeck.pipelines.driver.jobs import GenerateJob
-from limbeck.pipelines.driver.round import judged
 from limbeck.pipelines.runs.events import Events
 from limbeck.pipelines.runs.folder import RunFolder
 
 COUNT, WAVE, TARGET = 300, 64, 300
-
-
-class Killed(BaseException):
-    """Stands for kill -9: nothing catches it."""
 
 
 def said(request: Request) -> Completion:
@@ -38,14 +33,8 @@ def said(request: Request) -> Completion:
     return completion(request, f"text {digest[:9]} {digest[9:18]} {int(digest[18:24], 16) % 10}")
 
 
-class Engines:
-    """What a worker has, with one scripted engine for every config."""
-
-    def __init__(self) -> None:
-        self.engine = ScriptedEngine(said, lambda pair: [-(hashlib.sha256(str(pair).encode()).digest()[0] / 10)])
-
-    def get(self, config: Any) -> ScriptedEngine:
-        return self.engine
+def engine() -> ScriptedEngine:
+    return ScriptedEngine(said, lambda pair: [-(hashlib.sha256(str(pair).encode()).digest()[0] / 10)])
 
 
 @pytest.fixture(scope="module")
@@ -82,43 +71,11 @@ def context_of(folder: Path, model: Path, rows_per_part: int, across_callers: bo
     return Context(recipe, run, recipe.filters, (), Events(run.events), {}, model, None, {})  # type: ignore[arg-type]
 
 
-def in_process(workers: int, kill_at: int | None) -> Any:
-    """Stands for the pool: parts are taken by `workers` in an order that no part may depend on; dies after `kill_at` files."""
-    order, published = random.Random(workers * 1000 + (kill_at or 0)), iter(range(1, 1 << 30))
-
-    def stream(context: Context, pool: Any, stage: str, lanes: Sequence[Any], on_report: Any = None) -> None:
-        for lane in lanes:
-            for part in order.sample(lane.parts, len(lane.parts)) if workers > 1 else lane.parts:
-                for job in lane.jobs:
-                    if job.finished(part):
-                        continue
-                    table = job.compute(part, 0, job.rows(part), Engines())
-                    if next(published) == kill_at:
-                        raise Killed
-                    job.publish(part, table)
-
-    return stream
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    run = RunFolder(folder)
-    return {
-        "candidates": read_parts(run.candidates(0), CANDIDATES).to_pylist(),
-        "steps": read_parts(run.steps(0)).to_pylist(),
-        "pools": {path.name: read_table(path).to_pylist() for path in sorted((run.round(0) / "pool").glob("*.parquet"))},
-    }
-
-
-def draw_round(context: Context, monkeypatch: pytest.MonkeyPatch, workers: int, kill_at: int | None = None) -> None:
-    monkeypatch.setattr(target, "stream", in_process(workers, kill_at))
-    target.reach(context, None, 0, [], lambda parts: judged(context, 0, parts))  # type: ignore[arg-type]
-
-
 @pytest.fixture(scope="module")
 def reference(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("reference") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        draw_round(context_of(folder, model, 8, across_callers=False), patch, workers=1)
+        draw_round(context_of(folder, model, 8, across_callers=False), engine(), patch, workers=1)
     yield outcome(folder)
 
 
@@ -145,7 +102,7 @@ def test_workers_parts_and_ways_of_driving_change_nothing(
     rows_per_part: int,
     across_callers: bool,
 ) -> None:
-    draw_round(context_of(tmp_path / "run", model, rows_per_part, across_callers), monkeypatch, workers)
+    draw_round(context_of(tmp_path / "run", model, rows_per_part, across_callers), engine(), monkeypatch, workers)
     assert outcome(tmp_path / "run") == reference
 
 
@@ -155,12 +112,12 @@ def test_twenty_kills_at_random_moments_change_nothing(
     context, moments, kills = context_of(tmp_path / "run", model, 8, across_callers=True), random.Random(20), 0
     while kills < 20:
         try:
-            draw_round(context, monkeypatch, 3, kill_at=moments.randint(1, 3))
+            draw_round(context, engine(), monkeypatch, 3, kill_at=moments.randint(1, 3))
         except Killed:
             kills += 1
         else:
             break
-    draw_round(context, monkeypatch, 1)
+    draw_round(context, engine(), monkeypatch, 1)
     assert kills == 20 and outcome(tmp_path / "run") == reference
 
 
@@ -177,16 +134,16 @@ def test_waves_that_are_compacted_between_kills_change_nothing_and_no_part_is_co
         context = replace(plain, commits=plain.folder.commits(f"driver {kills}"))
         context.folder.commits(f"driver {kills}").claim()
         try:
-            draw_round(context, monkeypatch, 3, kill_at=moments.randint(1, 12))
+            draw_round(context, engine(), monkeypatch, 3, kill_at=moments.randint(1, 12))
         except Killed:
             kills += 1
         else:
             break
     context = replace(plain, commits=plain.folder.commits("last"))
     context.folder.commits("last").claim()
-    draw_round(context, monkeypatch, 1)
+    draw_round(context, engine(), monkeypatch, 1)
     assert kills > 3 and outcome(tmp_path / "run") == reference
     assert not list(context.folder.candidates(0).glob("part-*")) and not list(context.folder.steps(0).glob("part-*"))
     monkeypatch.setattr(GenerateJob, "compute", refused)
-    draw_round(context, monkeypatch, 1)
+    draw_round(context, engine(), monkeypatch, 1)
     assert outcome(tmp_path / "run") == reference
