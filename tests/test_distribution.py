@@ -130,6 +130,8 @@ def test_a_build_finds_its_recipes_prompts_and_schemas(built: Path, tmp_path: Pa
     assert limbeck("--version").startswith("limbeck ")
     recipes = json.loads(limbeck("recipes", "--json"))
     assert recipes and all(Path(recipe["path"]).is_relative_to(built) for recipe in recipes)
+    seeds = "from limbeck.generators.instruction_tasks import *; print(len(seed_tasks(SEED_TASKS)))"
+    assert call(sys.executable, "-P", "-c", seeds, cwd=tmp_path, PYTHONPATH=str(built)).split() == ["175"]
     limbeck("recipes", "--copy", "quickstart", tmp_path / "copy")
     assert files_below(tmp_path / "copy") == {"quickstart.yaml", "toy/quickstart.yaml"}
     assert json.loads(limbeck("schema"))["properties"] and json.loads(limbeck("schema", "--report"))["properties"]

@@ -24,6 +24,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.pipelines import recipe as recipes
 
 SHIPPED = sorted((PACKAGE / "pipelines/recipes").glob("*.yaml"))
+QUICKSTART = PACKAGE / "pipelines/recipes/quickstart.yaml"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -194,7 +195,7 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
 
 def test_schema_is_printed_and_refuses_what_the_recipe_refuses() -> None:
     schema = json.loads(limbeck("schema").stdout)
-    data = yaml.safe_load(SHIPPED[0].read_text())
+    data = yaml.safe_load(QUICKSTART.read_text())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**data, "sead": 1}, schema)
     report = json.loads(limbeck("schema", "--report").stdout)
@@ -213,7 +214,7 @@ def test_schema_is_printed_and_refuses_what_the_recipe_refuses() -> None:
     ],
 )
 def test_overrides_reach_their_key(override: str, path: tuple[str | int, ...], value: object) -> None:
-    found: object = recipes.load(SHIPPED[0], [override])
+    found: object = recipes.load(QUICKSTART, [override])
     for step in path:
         found = found[step] if isinstance(step, int) else getattr(found, step)  # type: ignore[index]
     assert found == value
@@ -222,7 +223,7 @@ def test_overrides_reach_their_key(override: str, path: tuple[str | int, ...], v
 @pytest.mark.parametrize("override", ["rounds", "=3", "rounds.x=1", "filters.x.name=a"])
 def test_overrides_that_cannot_be_meant(override: str) -> None:
     with pytest.raises(LimbeckError, match="--set"):
-        recipes.load(SHIPPED[0], [override])
+        recipes.load(QUICKSTART, [override])
 
 
 def test_a_variable_with_a_default_may_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +255,7 @@ def test_only_engines_know_kinds_of_engines(room: str) -> None:
 
 
 def test_two_filters_of_one_name_are_refused() -> None:
-    data = yaml.safe_load((PACKAGE / "pipelines/recipes/quickstart.yaml").read_text())
+    data = yaml.safe_load(QUICKSTART.read_text())
     data["filters"].append({"kind": "length"})
     with pytest.raises(LimbeckError, match="two filters are named 'length'"):
         recipes.validate(data, "here")

@@ -63,7 +63,7 @@ def test_a_recipe_that_cannot_run(home: Path, tmp_path: Path, ray_address: str, 
 
 
 def test_no_recipe(tmp_path: Path) -> None:
-    one_sentence(limbeck("run", tmp_path / "none.yaml"), "none.yaml", "no such file", "packages, quickstart")
+    one_sentence(limbeck("run", tmp_path / "none.yaml"), "none.yaml", "no such file", "quickstart, self-instruct")
     (tmp_path / "broken.yaml").write_text("a: [1\nb: }")
     one_sentence(limbeck("check", tmp_path / "broken.yaml"), "broken.yaml", "not YAML")
 
