@@ -1,6 +1,6 @@
 """Self-Instruct and Alpaca, measured: how well step 2 tells classification tasks from others, and where the texts of a run go.
 
-    python -m benchmarks.instructions classify [--model M] [--by-text]    on the 60 labelled instructions of tests/generators
+    python -m benchmarks.instructions classify [--model M] [--by-text]    60 labelled instructions and the seed tasks
     python -m benchmarks.instructions yield RUN                           responses, tasks by rule, kept rows, of each round
 
 A yield is a count of what passed rules. It says nothing about quality: the rules let texts through that are no tasks.
@@ -21,7 +21,8 @@ from limbeck.cluster.engines.model_cache import Engines
 from limbeck.cluster.engines.protocol import Pair, Request
 from limbeck.corpus.parts import read_parts, read_table
 from limbeck.corpus.schemas import CANDIDATES
-from limbeck.generators.instruction_tasks import REASONS
+from limbeck.corpus.seed_texts import read_seed_tasks
+from limbeck.generators.instruction_tasks import REASONS, SEED_TASKS
 from limbeck.generators.self_instruct import parsing, prompts
 from limbeck.generators.self_instruct.decoding import ClassificationStep
 from limbeck.pipelines.runs.folder import RunFolder
@@ -45,19 +46,21 @@ def main() -> None:
 
 
 def measure_classification(model: str, by_text: bool) -> None:
-    rows = [json.loads(line) for line in LABELLED.read_text(encoding="utf-8").splitlines()]
-    truth = np.array([row["is_classification"] for row in rows])
-    asked = [prompts.is_classification(row["instruction"]) for row in rows]
     engine = Engines().get(TransformersConfig(model=model))
-    scores = [float(values.sum()) for values in engine.logprobs([Pair(text, word) for text in asked for word in (" Yes", " No")])]
-    margins = np.array(scores[::2]) - np.array(scores[1::2])
-    print(f"{len(rows)} instructions, {truth.sum()} classification; model {model}")
-    print(f"logprobs: AUROC {auroc(margins[truth], margins[~truth]):.3f}; {_counts(margins > 0, truth)}")
-    if by_text:
-        sampling = ClassificationStep().sampling
-        requests = [Request(str(place), text, sampling, place) for place, text in enumerate(asked)]
-        found = {int(done.request_id): done.text for done in engine.complete(requests)}
-        print(f"text: {_counts(np.array([parsing.says_yes(found[place]) for place in range(len(rows))]), truth)}")
+    labelled = [json.loads(line) for line in LABELLED.read_text(encoding="utf-8").splitlines()]
+    for name, rows in {"labelled instructions": labelled, "seed tasks": read_seed_tasks(SEED_TASKS)}.items():
+        truth = np.array([row["is_classification"] for row in rows])
+        asked = [prompts.is_classification(row["instruction"]) for row in rows]
+        pairs = [Pair(text, word) for text in asked for word in (" Yes", " No")]
+        scores = [float(values.sum()) for values in engine.logprobs(pairs)]
+        margins = np.array(scores[::2]) - np.array(scores[1::2])
+        print(f"{len(rows)} {name}, {truth.sum()} classification; model {model}")
+        print(f"logprobs: AUROC {auroc(margins[truth], margins[~truth]):.3f}; {_counts(margins > 0, truth)}")
+        if by_text:
+            sampling = ClassificationStep().sampling
+            requests = [Request(str(place), text, sampling, place) for place, text in enumerate(asked)]
+            found = {int(done.request_id): done.text for done in engine.complete(requests)}
+            print(f"text: {_counts(np.array([parsing.says_yes(found[place]) for place in range(len(rows))]), truth)}")
 
 
 def _counts(said: np.ndarray, truth: np.ndarray) -> str:
