@@ -13,16 +13,18 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from helpers.instructing_engine import InstructingEngine
 from helpers.tiny_students import make_model
-from helpers.waves import Killed, draw_round, outcome
-from limbeck.corpus.parts import write_parts
-from limbeck.corpus.schemas import SOURCES
+from helpers.waves import Killed, draw_round, in_process, outcome
+from limbeck.corpus.parts import read_parts, write_parts
+from limbeck.corpus.schemas import CANDIDATES, SOURCES
+from limbeck.generators.contract import Question
 from limbeck.pipelines import recipe as recipes
-from limbeck.pipelines.driver.context import Context
+from limbeck.pipelines.driver.context import Context, held_out_lane, inputs_lane
+from limbeck.pipelines.driver.evaluate import freeze_inputs
 from limbeck.pipelines.driver.round import judged
 from limbeck.pipelines.runs.events import Events
 from limbeck.pipelines.runs.folder import RunFolder
 
-COUNT, WAVE, TARGET = 64, 16, 240
+COUNT, TEST, WAVE, TARGET = 40, 12, 8, 100
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +54,12 @@ def context_of(home: Path, name: str) -> Context:
             "source_id": hashlib.sha256(str(number).encode()).hexdigest()[:16], "document": "", "origin": "x",
             "split": "train", "group": str(number), "document_tokens": 0, "cut_characters": 0, "salient": [],
         }
-        for number in range(COUNT)
+        for number in range(COUNT + TEST)
     ]  # fmt: skip
     table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["source_id"])), schema=SOURCES)
-    write_parts(run.sources("train"), table, 8, SOURCES, WAVE)
-    return Context(recipe, run, recipe.filters, recipe.select, Events(run.events), {}, home / "model", None, {})  # type: ignore[arg-type]
+    write_parts(run.sources("train"), table.slice(0, COUNT), 8, SOURCES, WAVE)
+    write_parts(run.sources("test"), table.slice(COUNT), 8, SOURCES, WAVE)
+    return Context(recipe, run, recipe.filters, recipe.select, Events(run.events), {"candidates": {}}, home / "model", None, {})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +77,7 @@ def test_no_two_tasks_of_the_pool_are_near_seeds_included(home: Path, reference:
     tasks = {(row["source_id"], row["prompt"]) for row in rows}
     seeds = [json.loads(line)["instruction"] for line in (home / "seeds.jsonl").read_text().splitlines()]
     texts = [*seeds, *(prompt for _, prompt in tasks)]
-    assert len(texts) == len(set(texts)) > 80 and len(tasks) < len(rows), "instances share their instruction"
+    assert len(texts) == len(set(texts)) > 40 and len(tasks) < len(rows), "instances share their instruction"
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     assert max(scorer.score(a, b)["rougeL"].fmeasure for a, b in combinations(texts, 2)) <= 0.7
 
@@ -102,3 +105,26 @@ def test_kills_at_random_moments_give_the_same_pool(
         else:
             break
     assert kills == 6 and outcome(home / "killed") == {key: reference[key] for key in ("candidates", "steps", "pools")}
+
+
+def test_the_held_out_inputs_are_the_first_kept_instances_and_every_model_is_asked_them(home: Path) -> None:
+    context = context_of(home, "held-out")
+    run_lanes = in_process(InstructingEngine(), 1, None)
+    run_lanes(context, None, "test", [inputs_lane(context, "test")])
+    freeze_inputs(context, "test")
+    drafts = read_parts(context.folder.evaluation("test", "inputs") / "candidates", CANDIDATES).to_pylist()
+    first = {row["source_id"]: row for row in reversed(drafts) if not row["error"]}
+    sources = read_parts(context.held_out("test"), SOURCES).to_pylist()
+    assert {row["source_id"] for row in sources} == first.keys() and 6 < len(first) <= TEST
+    run_lanes(context, None, "test", [held_out_lane(context, "test", "teacher", context.recipe.teacher)])
+    answers = read_parts(context.folder.evaluation("test", "teacher") / "candidates", CANDIDATES).to_pylist()
+    steps = read_parts(context.folder.evaluation("test", "teacher") / "steps").to_pylist()
+    asked = {step["source_id"]: step["prompt"] for step in steps}
+    renderer = context.recipe.renderer
+    for row in answers:
+        source = first[row["source_id"]]
+        assert (row["prompt"], row["input"], row["sample"]) == (source["prompt"], source["input"], 0)
+        question = Question(row["source_id"], source["prompt"], input=source["input"])
+        assert asked[row["source_id"]] == renderer.ask(question), "in the format of the training rows"
+    scores = read_parts(context.folder.evaluation("test", "teacher") / "scores" / "instructions").to_pylist()
+    assert len(scores) == len(answers) == len(first)
