@@ -34,7 +34,7 @@ from limbeck.generators.self_instruct.decoding import AnswersStep, Classificatio
 
 PROMPT_TOKENS = 1200  # upper bound for the few-shot texts of steps 2 and 3 with a task
 TASKS_PER_RESPONSE = 8  # a list of eight is continued up to sixteen
-COMPLETIONS = 3  # of the length of step 1's limit: what the embedded model draws for one source, for the estimate
+COMPLETIONS = 1  # of the length of step 1's limit, for the estimate: responses and instances end long before their limits
 MOST_TASKS = 31  # accepted instructions per source, ours: each takes two of the 64 steps that a source may have
 
 Part = Generator[Asked, Any, list[Draft]]
