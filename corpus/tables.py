@@ -344,9 +344,9 @@ def _check_names(where: str, names: list[str]) -> None:
 def missing_column(where: str, column: str, names: Iterable[str], hint: str = "") -> LimbeckError:
     """The error for a column that a table does not have, with the nearest name and all existing ones."""
     ordered = sorted(name if name.isprintable() else ascii(name) for name in names)
-    near = difflib.get_close_matches(column, ordered, 1, cutoff=0.0)
+    near = difflib.get_close_matches(column, ordered, 1)
     shown = ", ".join([*ordered[:_MOST_NAMES], *(["..."] if len(ordered) > _MOST_NAMES else [])])
-    words = f"did you mean {near[0]!r}? It has {shown}" if near else "it has no columns"
+    words = f"did you mean {near[0]!r}? It has {shown}" if near else f"it has {shown or 'no columns'}"
     return LimbeckError(f"{where} has no column {column!r}; {words}{hint}")
 
 
