@@ -10,7 +10,8 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from helpers import toy
-from helpers.tiny_run import recipe, write_recipe
+from helpers.tiny_run import write_recipe
+from helpers.tiny_students import make_model
 from limbeck.corpus.parts import read_parts, read_table
 from limbeck.corpus.schemas import CANDIDATES
 from limbeck.generators.instruction_tasks import SEED_TASKS, seed_tasks
@@ -24,7 +25,7 @@ SOURCES, WAVE, TARGET, KILLS = 96, 32, 300, 8
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("instructing")
-    recipe(folder)
+    make_model(folder / "model", max_position_embeddings=4096)  # `check` counts the few-shot prompts
     return folder
 
 
