@@ -121,11 +121,11 @@ def test_commands_refuse_it_without_a_traceback(tmp_path: Path, command: str, ad
 def test_clusters_of_this_machine_are_found_by_their_nodes_except_private_ones(
     monkeypatch: pytest.MonkeyPatch, ray_address: str
 ) -> None:
-    import ray
-
     monkeypatch.delenv("RAY_TMPDIR")  # sockets need a short path
     assert ray_address in address.shared_clusters()
     with connected(ClusterConfig(address="local")):
+        import ray  # reads variables on import that `connected` sets
+
         private = ray.get_runtime_context().gcs_address
         assert answers(private) and private not in address.shared_clusters()
 

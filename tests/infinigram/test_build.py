@@ -186,7 +186,7 @@ def test_two_builds_of_one_folder_exclude_each_other(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": 3}\n', "a.jsonl:1: neither text nor token ids but int"),
         ("a.jsonl", b'{"text"\n', "first a.jsonl:1: not JSON"),
         ("a.jsonl", b'["x"]\n', "a.jsonl:1: not a JSON object"),
-        ("a.jsonl", b'{"body": "x"}\n', "has no column 'text'; did you mean 'body'"),
+        ("a.jsonl", b'{"body": "x"}\n', "has no column 'text'; it has body"),
         ("a.jsonl", b'{"text": "\xff"}\n', "not UTF-8"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "not UTF-8"),
         ("a.jsonl", b'{"text": [1, 255]}\n', "token id 255"),

@@ -13,7 +13,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from helpers.instructing_engine import InstructingEngine
 from helpers.tiny_students import make_model
 from helpers.waves import Killed, draw_round, in_process, outcome
-from limbeck.corpus.parts import read_parts, write_parts
+from limbeck.corpus.parts import part_names, read_parts, write_parts
 from limbeck.corpus.schemas import CANDIDATES, SOURCES
 from limbeck.generators.contract import Question
 from limbeck.pipelines import recipe as recipes
@@ -66,7 +66,7 @@ def reference(home: Path) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         context = context_of(home, "reference")
         draw_round(context, InstructingEngine(), patch, workers=1)
-    kept = {row["candidate_id"] for row in judged(context, 0).to_pylist() if row["kept"]}
+    kept = set(judged(context, 0, part_names(context.folder.candidates(0))).ids.to_pylist())
     return {**outcome(home / "reference"), "kept": kept}
 
 
