@@ -53,6 +53,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_running_cluster_is_joined_and_left_up(tmp_path: Path) -> None:
     with running_cluster(tmp_path) as (environment, head):

@@ -74,6 +74,7 @@ def test_an_innocent_part_beside_a_death_is_not_bisected(tmp_path: Path) -> None
     assert all(call["rows"] == ROWS for call in job.calls()), "nobody was bisected: one death beside others, one alone"
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_load_again_stops_the_run(tmp_path: Path) -> None:
     job = NotingJob(tmp_path, victim=("part-00000", 0), loads=False)
     with pool_of(tmp_path, parts_in_flight=3) as pool, pytest.raises(LimbeckError, match=r"died 3 times.*no memory is left"):

@@ -14,6 +14,7 @@ from limbeck.corpus.schemas import CANDIDATES
 SAMPLES = 3
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_requests_of_many_parts_are_in_flight_together(tmp_path: Path, ray_address: str) -> None:
     model = Path(recipe(tmp_path)["teacher"]["model"])
