@@ -165,20 +165,24 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema | None = None) ->
         pq.write_table(table, temporary, compression="zstd")
 
 
-def write_parts(
-    folder: Path, table: pa.Table, rows_per_part: int, schema: pa.Schema | None = None, wave_rows: int | None = None
-) -> list[str]:
-    """Publish a table as parts of up to `rows_per_part` rows and return their names; an empty table has no parts.
+def part_bounds(rows: int, rows_per_part: int, wave_rows: int | None = None) -> list[tuple[int, int]]:
+    """The [first, last) row of each part of up to `rows_per_part` of `rows` rows.
 
     With `wave_rows` a part also ends at every multiple of that number, so that a wave is a whole number of parts.
     """
+    wave_rows = wave_rows or max(1, rows)
+    ends = [(begin, min(begin + wave_rows, rows)) for begin in range(0, rows, wave_rows)]
+    return [(start, min(start + rows_per_part, end)) for begin, end in ends for start in range(begin, end, rows_per_part)]
+
+
+def write_parts(
+    folder: Path, table: pa.Table, rows_per_part: int, schema: pa.Schema | None = None, wave_rows: int | None = None
+) -> list[str]:
+    """Publish a table as the parts that `part_bounds` cuts, and return their names; an empty table has no parts."""
     names: list[str] = []
-    wave_rows = wave_rows or max(1, table.num_rows)
-    for wave in range(0, table.num_rows, wave_rows):
-        end = min(wave + wave_rows, table.num_rows)
-        for start in range(wave, end, rows_per_part):
-            names.append(f"part-{len(names):05d}")
-            write_part(folder, names[-1], table.slice(start, min(rows_per_part, end - start)), schema)
+    for start, end in part_bounds(table.num_rows, rows_per_part, wave_rows):
+        names.append(f"part-{len(names):05d}")
+        write_part(folder, names[-1], table.slice(start, end - start), schema)
     return names
 
 

@@ -8,7 +8,6 @@ import contextlib
 import csv
 import datetime
 import decimal
-import difflib
 import io
 import json
 import math
@@ -25,6 +24,7 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from limbeck.corpus.config import nearest
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.inputs import SUFFIXES, Format, InputFile, find_files, format_of, inner_suffix, open_content
 
@@ -344,9 +344,9 @@ def _check_names(where: str, names: list[str]) -> None:
 def missing_column(where: str, column: str, names: Iterable[str], hint: str = "") -> LimbeckError:
     """The error for a column that a table does not have, with the nearest name and all existing ones."""
     ordered = sorted(name if name.isprintable() else ascii(name) for name in names)
-    near = difflib.get_close_matches(column, ordered, 1)
+    near = nearest(column, ordered)
     shown = ", ".join([*ordered[:_MOST_NAMES], *(["..."] if len(ordered) > _MOST_NAMES else [])])
-    words = f"did you mean {near[0]!r}? It has {shown}" if near else f"it has {shown or 'no columns'}"
+    words = f"did you mean {near!r}? It has {shown}" if near else f"it has {shown or 'no columns'}"
     return LimbeckError(f"{where} has no column {column!r}; {words}{hint}")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from limbeck.corpus.parts import done, write_part
+from limbeck.corpus.parts import done, part_bounds, write_part
 from limbeck.corpus.schemas import SOURCES
 from limbeck.corpus.sources import Prepared, prepared
 from limbeck.corpus.split import SPLITS
@@ -47,11 +47,8 @@ def counted(recipe: Recipe) -> tuple[dict[str, int], dict[str, int]]:
 
 def _split_parts(recipe: Recipe, sources: Prepared, split: str) -> Iterator[pa.Table]:
     """The tables of a split; with a target, train parts also end with each wave."""
-    count, rows = sources.count(split), recipe.cluster.rows_per_part
     wave = recipe.target.wave_sources if recipe.target and split == "train" else None
-    wave = wave or max(1, count)
-    ends = ((begin, min(begin + wave, count)) for begin in range(0, count, wave))
-    return sources.sliced([split], [(start, min(start + rows, end)) for begin, end in ends for start in range(begin, end, rows)])
+    return sources.sliced([split], part_bounds(sources.count(split), recipe.cluster.rows_per_part, wave))
 
 
 def _write(context: Context, split: str, tables: Iterable[pa.Table]) -> dict[str, int]:

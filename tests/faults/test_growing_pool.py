@@ -3,14 +3,14 @@
 `tests/pipelines/driver/test_waves.py` shows the same within one process, for `make test`.
 """
 
-import json
-import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from helpers import toy
+from helpers.random_kills import kill_until
 from helpers.tiny_run import recipe, write_documents, write_recipe
 from limbeck.corpus.parts import read_parts, read_table
 from limbeck.corpus.schemas import CANDIDATES
@@ -90,25 +90,10 @@ def test_neither_workers_nor_parts_nor_driving_change_a_row(
 def test_twenty_kills_change_nothing(
     home: Path, site: dict[str, str], reference: dict[str, Any], layout: tuple[int, int, bool]
 ) -> None:
-    """At renames drawn at random: of parts, steps, pools and decisions, before and after, driver and worker.
-
-    A fault that comes while its victim is dead already does not strike, so the plan holds more than twenty.
-    """
-    moments = random.Random(f"kills {layout}")
+    """At renames of parts, steps, pools and decisions."""
     parts = [f"rounds/000/{name}/part-{part:05d}" for name in ("candidates", "steps", "scores/length") for part in range(16)]
     chosen = [*parts, "rounds/000/pool/", "rounds/000/decisions.parquet", "sources/_done.json"]
-    faults = [
-        {"rename": rename, "when": moments.choice(("before", "after")), "victim": moments.choice(("driver", "self"))}
-        for rename in moments.sample(chosen, len(chosen))
-    ]
     plan, name = home / f"kills-{layout[0]}.json", f"killed-{layout[0]}"
-    plan.write_text(json.dumps(faults))
-
-    def struck() -> int:
-        return sum(Path(f"{plan}.{index}").exists() for index in range(len(faults)))
-
-    while struck() < KILLS and run(home, site, name, layout, FAULTS=str(plan)) == -9:
-        pass
-    assert struck() >= KILLS
+    kill_until(KILLS, plan, chosen, f"kills {layout}", partial(run, home, site, name, layout))
     assert run(home, site, name, layout) == 0
     assert outcome(home / name) == reference

@@ -1,7 +1,7 @@
 """Real runs of Self-Instruct on an engine without weights: kill -9 of driver and workers changes neither the pool nor a row."""
 
-import json
 import random
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from helpers import toy
+from helpers.random_kills import kill_until
 from helpers.tiny_run import write_recipe
 from helpers.tiny_students import make_model
 from limbeck.corpus.parts import read_parts, read_table
@@ -87,21 +88,9 @@ def test_the_dataset_has_the_target_s_rows_and_no_two_near_instructions(home: Pa
 def test_kills_change_neither_the_pool_nor_a_row(
     home: Path, site: dict[str, str], reference: dict[str, Any], workers: int
 ) -> None:
-    moments = random.Random(f"kills {workers}")
     parts = [f"rounds/000/{name}/part-{part:05d}" for name in ("candidates", "steps", "scores/instructions") for part in range(8)]
     chosen = [*parts, "rounds/000/pool/", "rounds/000/decisions.parquet"]
-    faults = [
-        {"rename": rename, "when": moments.choice(("before", "after")), "victim": moments.choice(("driver", "self"))}
-        for rename in moments.sample(chosen, len(chosen))
-    ]
     plan, name = home / f"kills-{workers}.json", f"killed-{workers}"
-    plan.write_text(json.dumps(faults))
-
-    def struck() -> int:
-        return sum(Path(f"{plan}.{index}").exists() for index in range(len(faults)))
-
-    while struck() < KILLS and run(home, site, name, workers, FAULTS=str(plan)) == -9:
-        pass
-    assert struck() >= KILLS
+    kill_until(KILLS, plan, chosen, f"kills {workers}", partial(run, home, site, name, workers))
     assert run(home, site, name, workers) == 0
     assert outcome(home / name) == reference

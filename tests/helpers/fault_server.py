@@ -18,6 +18,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from helpers.tiny_run import recipe
+
 SPECIALS = ["<|im_start|>", "<|im_end|>"]
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -282,3 +284,12 @@ def nothing_listens() -> Iterator[str]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused, and no other process can take it
         yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+
+
+def served_as_bytes(folder: Path) -> Path:
+    """`folder` with the recipe's model, whose tokenizer has bytes as tokens, as the tests' server has."""
+    model = Path(recipe(folder)["teacher"]["model"])
+    config = (model / "config.json").read_text()
+    byte_tokenizer(model)
+    (model / "config.json").write_text(config)
+    return folder

@@ -14,7 +14,7 @@ import pytest
 
 from helpers.clusters import DRIVER_SETTINGS, RayCluster, ray_cluster
 from helpers.commands import limbeck, script, settings
-from helpers.fault_server import FaultServer, byte_tokenizer
+from helpers.fault_server import FaultServer, byte_tokenizer, served_as_bytes
 from helpers.gates import wait_for
 from helpers.tiny_run import recipe, write_recipe
 from limbeck.cluster.engines.endpoint.config import EndpointConfig
@@ -93,12 +93,7 @@ def test_an_engine_that_starts_with_a_refused_key_reads_it_once_more(tmp_path: P
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("keys")
-    model = Path(recipe(home)["teacher"]["model"])
-    config = (model / "config.json").read_text()
-    byte_tokenizer(model)  # the server's tokens are bytes
-    (model / "config.json").write_text(config)
-    return home
+    return served_as_bytes(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from helpers.commands import limbeck
-from helpers.fault_server import FaultServer, byte_tokenizer, nothing_listens
+from helpers.fault_server import FaultServer, nothing_listens, served_as_bytes
 from helpers.tiny_run import recipe, write_recipe
 from limbeck.corpus.parts import read_parts
 from limbeck.corpus.schemas import CANDIDATES
@@ -25,12 +25,7 @@ def endpoint(home: Path, url: str, **settings: object) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("endpoint")
-    model = Path(recipe(home)["teacher"]["model"])
-    config = (model / "config.json").read_text()
-    byte_tokenizer(model)  # the server's tokens are bytes
-    (model / "config.json").write_text(config)
-    return home
+    return served_as_bytes(tmp_path_factory.mktemp("endpoint"))
 
 
 def test_a_run_over_http_loses_no_row_and_asks_none_twice(home: Path, ray_address: str) -> None:
