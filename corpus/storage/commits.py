@@ -33,8 +33,7 @@ class Commits:
     @property
     def epoch(self) -> int:
         """The number of the epoch in which this driver owns, or owned, the run."""
-        mine = [entry["epoch"] for entry in self._entries() if entry.get("claim") == self._driver]
-        return int(mine[-1]) if mine else 1
+        return self._epoch_in(self._entries())
 
     def claimed(self) -> bool:
         """Whether any driver has claimed the run."""
@@ -60,7 +59,7 @@ class Commits:
             entries = self._entries()
             self._refuse_if_superseded(entries)
             if entries or self._append(0, {"claim": self._driver, "epoch": 1}):
-                return self.epoch
+                return self._epoch_in(entries)
 
     def commit(self, folder: str, manifest: Manifest) -> None:
         """Make a manifest that of a folder; raises `Superseded` if another driver owns the run."""
@@ -78,6 +77,10 @@ class Commits:
             self._store.remove(prepared)
             raise
         self._complete(entry)
+
+    def _epoch_in(self, entries: list[dict[str, Any]]) -> int:
+        mine = [entry["epoch"] for entry in entries if entry.get("claim") == self._driver]
+        return int(mine[-1]) if mine else 1
 
     def _refuse_if_superseded(self, entries: list[dict[str, Any]]) -> None:
         owner = next((entry["claim"] for entry in reversed(entries) if "claim" in entry), self._driver)
