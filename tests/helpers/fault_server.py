@@ -70,6 +70,7 @@ class FaultServer:
     retry_after: str | None = None
     models: tuple[Any, ...] = ({"id": "tiny", "max_model_len": 256},)
     key: str | None = None
+    on_refusal: Callable[[], None] = lambda: None  # called before a request with another key is answered
     refused_parameters: tuple[str, ...] = ()
     echoes: bool = True
     reshape: Callable[[str, dict[str, Any]], Any] = lambda prompt, answer: answer  # the body to send in place of an answer
@@ -131,6 +132,7 @@ class FaultServer:
     ) -> bool:
         self.paths.append(path)
         if self.key is not None and headers.get(b"authorization") != f"Bearer {self.key}".encode():
+            self.on_refusal()
             sent = headers.get(b"authorization", b"nothing").decode().removeprefix("Bearer ")
             return await _send(writer, 401, {"error": {"message": f"Incorrect API key provided: {sent}"}})
         if method == "GET" and path == "/v1/models":

@@ -15,7 +15,6 @@ import pytest
 from helpers.clusters import DRIVER_SETTINGS, RayCluster, ray_cluster
 from helpers.commands import limbeck, script, settings
 from helpers.fault_server import FaultServer, byte_tokenizer, served_as_bytes
-from helpers.gates import wait_for
 from helpers.tiny_run import recipe, write_recipe
 from limbeck.cluster.engines.endpoint.config import EndpointConfig
 from limbeck.cluster.engines.endpoint.engine import build
@@ -57,13 +56,8 @@ def test_a_key_that_is_rotated_on_the_server_first_costs_no_row(tmp_path: Path, 
         engine = build(EndpointConfig(model=str(byte_tokenizer(tmp_path)), base_url=server.url, api_key_env=KEY))
         list(engine.complete([ask(0)]))
         server.key = SECOND
-        results: list[Any] = []
-        asking = threading.Thread(target=lambda: results.extend(engine.complete([ask(1)])), daemon=True)
-        before = len(server.paths)
-        asking.start()
-        wait_for(lambda: len(server.paths) > before)  # the row was refused; a trial follows
-        monkeypatch.setenv(KEY, SECOND)
-        asking.join(60)
+        server.on_refusal = lambda: monkeypatch.setenv(KEY, SECOND)  # before the trial that follows
+        results = list(engine.complete([ask(1)]))
         engine.close()
     assert [completion.error for completion in results] == [None]
 
