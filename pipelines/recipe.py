@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from limbeck.cluster.engines.config import EngineConfig
+from limbeck.cluster.engines.precision import Concrete, cpu_dtype, gpu_here, settled
 from limbeck.cluster.session import ClusterConfig
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
@@ -233,12 +234,22 @@ class Recipe(Config):
             )
         return self
 
-    def resolved(self) -> "Recipe":
-        """The recipe with `auto` engines chosen; a filter without an engine uses the round-0 teacher."""
-        teacher = self.teacher.choose(self.cluster.gpus_per_worker)
-        gpus = (self.cluster.critics or self.cluster).gpus_per_worker
-        filters = tuple(filter_.with_engine(filter_.asks.choose(gpus) if filter_.asks else teacher) for filter_ in self.filters)
-        return self.model_copy(update={"teacher": teacher, "filters": filters})
+    def resolved(self, cpu: Concrete | None = None) -> "Recipe":
+        """The recipe with `auto` engines and number types chosen; a filter without an engine uses the round-0 teacher.
+
+        `cpu`: the number type of models on CPUs, as a run recorded it; None: the faster one on this machine.
+        """
+        cpu = cpu or cpu_dtype()
+        workers, critics = self.cluster.gpus_per_worker, (self.cluster.critics or self.cluster).gpus_per_worker
+        teacher = settled(self.teacher, workers > 0, cpu).choose(workers)
+        filters = tuple(
+            filter_.with_engine(filter_.asks.choose(critics) if filter_.asks else teacher)
+            for filter_ in settled(self.filters, critics > 0, cpu)
+        )
+        others = {key: settled(getattr(self, key), workers > 0, cpu) for key in ("generator", "later", "task")}
+        trains_on_gpus = workers > 0 or critics > 0 or gpu_here()
+        changes = {"teacher": teacher, "filters": filters, **others, "student": settled(self.student, trains_on_gpus, cpu)}
+        return self.model_copy(update=changes)
 
 
 def load(path: Path | str, settings: Sequence[str] = (), overrides: Sequence[Path | str] = ()) -> Recipe:

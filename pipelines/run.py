@@ -13,6 +13,7 @@ import yaml
 
 from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.models import fingerprint as model_fingerprint
+from limbeck.cluster.engines.precision import Concrete, cpu_dtype
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import done, part_names
 from limbeck.filters.config import FilterConfig, SetFilterConfig
@@ -30,7 +31,7 @@ from limbeck.pipelines.driver.round import judged, select, train_student
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.report.build import write_report
 from limbeck.pipelines.runs.events import Events, Listener
-from limbeck.pipelines.runs.folder import RunFolder, open_run
+from limbeck.pipelines.runs.folder import RunFolder, open_run, recorded_cpu_dtype
 from limbeck.pipelines.runs.lock import driving
 from limbeck.pipelines.runs.stages import stages_of
 
@@ -61,11 +62,13 @@ def run(
     if generator is not None:
         recipe = recipe.model_copy(update={"generator": generator, "later": None, "task": None})
         recipe.refuse_contradictions()
-    folder, resolved = RunFolder(Path(out).resolve()), recipe.resolved()
+    folder = RunFolder(Path(out).resolve())
+    cpu = recorded_cpu_dtype(folder) or cpu_dtype()
+    resolved = recipe.resolved(cpu)
     with driving(folder) as driver:
         events = Events(folder.events, listener)
         every = (*resolved.filters, *map(own_filter, filters)), (*resolved.select, *map(own_set_filter, set_filters))
-        context = replace(_open(resolved, folder, *every, events, recipe_text), commits=folder.commits(driver))
+        context = replace(_open(resolved, folder, *every, events, recipe_text, cpu), commits=folder.commits(driver))
         try:
             events.emit("run_started", name=recipe.name, folder=str(folder.path), seconds_before=round(time.time() - began, 3))
             finished = done(folder.path / "evaluation") is not None
@@ -191,6 +194,7 @@ def _open(
     set_filters: tuple[SetFilterConfig, ...],
     events: Events,
     text: str | None,
+    cpu: Concrete,
 ) -> Context:
     names = [filter_.name for filter_ in (*filters, *set_filters)]
     if len(set(names)) < len(names):
@@ -203,6 +207,7 @@ def _open(
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "threads_per_worker": recipe.cluster.threads(),
+        "cpu_dtype": cpu,
         "models": {recipe.teacher.model: model_fingerprint(teacher_folder)},
         "recipe": {**recorded, "rows": recipe.renderer.model_dump(mode="json")},
     }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from limbeck.cluster.engines.models import resolve
+from limbeck.cluster.engines.precision import Precision
 from limbeck.cluster.engines.shape import shape_of
 from limbeck.cluster.placement.demand import Trainer
 from limbeck.cluster.placement.memory import PROCESS_BYTES
@@ -121,7 +122,9 @@ class SftConfig(StudentConfig):
     weight_decay: float = Field(0.0, ge=0)
     max_gradient_norm: float = Field(1.0, gt=0)
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
-    precision: Literal["bf16", "float32"] = Field("bf16", description="type of the arithmetic; master weights are always float32")
+    precision: Precision = Field(
+        "auto", description="type of the arithmetic; auto: bf16 if the hardware has it; master weights are always float32"
+    )
     lora: LoraConfig | None = Field(None, description="null: train every weight")
     deepspeed: dict[str, Any] | None = Field(
         None,

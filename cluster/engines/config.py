@@ -7,6 +7,7 @@ from pydantic import Field
 from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.endpoint.config import EndpointConfig
 from limbeck.cluster.engines.local.config import TransformersConfig
+from limbeck.cluster.engines.precision import Dtype
 from limbeck.cluster.engines.protocol import Engine
 from limbeck.cluster.engines.vllm.config import VllmConfig
 from limbeck.corpus.extras import installed
@@ -22,7 +23,7 @@ class AutoConfig(EngineConfig):
 
     kind: Literal["auto"] = "auto"
     model: str
-    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    dtype: Dtype = "auto"
     context_tokens: int | None = Field(default=None, ge=2)
     trust_remote_code: bool = False
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from limbeck.cluster.engines.models import fingerprint, resolve
+from limbeck.cluster.engines.precision import Dtype
 from limbeck.cluster.engines.protocol import Engine
 from limbeck.cluster.engines.shape import DTYPE_BYTES, shape_of
 from limbeck.cluster.placement.demand import Model
@@ -104,7 +105,7 @@ class ScoringModelConfig(Config):
     operational: ClassVar[frozenset[str]] = frozenset({"device", "batch_tokens"})
 
     model: str
-    dtype: Literal["bfloat16", "float32", "float16"] = "float32"
+    dtype: Dtype = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_tokens: int | None = None
 

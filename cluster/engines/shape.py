@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from limbeck.cluster.engines.models import describe, resolve
 
-DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "auto": 4}  # not yet decided: the larger
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from limbeck.pipelines.kinds import packages_of
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.dataset import COLUMNS
 from limbeck.pipelines.runs.events import read_events
-from limbeck.pipelines.runs.folder import RunFolder, refuse_other_run
+from limbeck.pipelines.runs.folder import RunFolder, recorded_cpu_dtype, refuse_other_run
 from limbeck.pipelines.runs.lock import being_run, lock_holder
 from limbeck.pipelines.runs.rows import ControlCodeRows
 from limbeck.pipelines.runs.stages import stages_of
@@ -176,8 +176,9 @@ def _target_problems(recipe: Recipe, documents: dict[str, int]) -> list[str]:
 
 def _folder_problems(recipe: Recipe, out: Path) -> list[str]:
     """Why `run` would refuse the folder: it belongs to another recipe, to something else, or to a living driver."""
-    folder, resolved = RunFolder(out.absolute()), recipe.resolved()
+    folder = RunFolder(out.absolute())
     try:
+        resolved = recipe.resolved(recorded_cpu_dtype(folder))
         refuse_other_run(folder, stages_of(resolved, resolved.filters, resolved.select, resolved.teacher.folder()))
     except LimbeckError as error:
         return [str(error)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from limbeck.cluster.engines.precision import Concrete
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import done, read_json, write_json, write_text
 from limbeck.corpus.storage.commits import Commits
@@ -129,6 +130,14 @@ def read_lock(folder: RunFolder) -> dict[str, Any]:
     if not isinstance(lock, dict) or "stages" not in lock:
         raise LimbeckError(f"{folder.lock_file} is not the record of a run; {lost}")
     return lock
+
+
+def recorded_cpu_dtype(folder: RunFolder) -> Concrete | None:
+    """The number type that a run chose for models on CPUs, so that it resumes with it; None: no run is there yet."""
+    if not folder.lock_file.exists():
+        return None
+    found: Concrete = read_lock(folder).get("cpu_dtype", "bfloat16")  # older versions always computed in bfloat16
+    return found
 
 
 def fingerprint(value: Any) -> str:

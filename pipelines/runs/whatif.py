@@ -28,7 +28,7 @@ from limbeck.pipelines.recipe import CalibrationConfig, Recipe
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.card import write_dataset
 from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
-from limbeck.pipelines.runs.folder import RunFolder, existing, fingerprint, read_lock
+from limbeck.pipelines.runs.folder import RunFolder, existing, fingerprint, read_lock, recorded_cpu_dtype
 from limbeck.pipelines.runs.funnel import funnel, kept_sources
 from limbeck.pipelines.runs.inspect import decided_round
 from limbeck.pipelines.runs.report_model import Rows
@@ -171,7 +171,7 @@ def recorded_recipe(folder: RunFolder) -> Recipe:
     """The resolved recipe of a run, with its `--set` options."""
     lock = read_lock(folder)
     if "recipe" not in lock:
-        return recipes.load(folder.recipe_file).resolved()
+        return recipes.load(folder.recipe_file).resolved(recorded_cpu_dtype(folder))
     data, known = dict(lock["recipe"]), GeneratorConfig.kinds
     if data["generator"]["kind"] not in known:  # a user-defined object, which only drawing needs: `rows` is recorded
         data["generator"] = {"kind": GeneratorConfig.default_kind}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from limbeck.cluster.engines.precision import bf16_on
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import publishing, read_json, read_table, write_json
 from limbeck.students.base.compatibility import compare, end_tokens
@@ -185,11 +186,11 @@ def _arguments(settings: Settings) -> Any:
         max_grad_norm=config.max_gradient_norm,
         lr_scheduler_type=config.scheduler,
         optim="adamw_torch" if config.deepspeed else "adamw_torch_fused",
-        bf16=config.precision == "bf16",
+        bf16=bf16_on(config.precision, settings.use_gpu),
         use_cpu=not settings.use_gpu,
         ddp_backend="gloo" if config.workers > 1 and not settings.use_gpu else None,
         ddp_find_unused_parameters=False,
-        deepspeed=_deepspeed(config, accumulation),
+        deepspeed=_deepspeed(config, accumulation, bf16=bf16_on(config.precision, settings.use_gpu)),
         gradient_checkpointing=False,
         max_length=None,  # rows that are too long are skipped, never truncated: a truncated row has no end token
         completion_only_loss=None,  # if there is a completion
@@ -203,7 +204,7 @@ def _arguments(settings: Settings) -> Any:
     )
 
 
-def _deepspeed(config: SftConfig, accumulation: int) -> dict[str, Any] | None:
+def _deepspeed(config: SftConfig, accumulation: int, *, bf16: bool) -> dict[str, Any] | None:
     """The user's DeepSpeed configuration with the keys that must match our other settings."""
     if config.deepspeed is None:
         return None
@@ -213,7 +214,7 @@ def _deepspeed(config: SftConfig, accumulation: int) -> dict[str, Any] | None:
         "train_micro_batch_size_per_gpu": config.micro_batch_size,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": config.max_gradient_norm,
-        "bf16": {"enabled": config.precision == "bf16"},
+        "bf16": {"enabled": bf16},
     }
     zero = dict(merged.get("zero_optimization", {}))
     if zero.get("stage") == 3:

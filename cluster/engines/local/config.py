@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from limbeck.cluster.engines.contract import EngineConfig
+from limbeck.cluster.engines.precision import Dtype
 from limbeck.cluster.engines.protocol import Engine
 from limbeck.cluster.engines.shape import DTYPE_BYTES, shape_of
 from limbeck.cluster.placement.demand import Model
@@ -23,7 +24,7 @@ class TransformersConfig(EngineConfig):
 
     kind: Literal["transformers"] = "transformers"
     model: str
-    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    dtype: Dtype = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_sequences: int = Field(default=256, ge=1)
     pack_tokens: int = Field(default=2048, ge=16)

@@ -14,6 +14,7 @@ from limbeck.cluster.engines.local import attention
 from limbeck.cluster.engines.local.config import TransformersConfig
 from limbeck.cluster.engines.local.packing import Pack
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
+from limbeck.cluster.engines.precision import dtype_on
 
 _PROBE_TOKENS = 12
 _PROBE_TOLERANCE = 0.05  # of the logits' spread; bfloat16 rounds to 0.004 of a value, a missing bias or sink deviates far more
@@ -38,7 +39,7 @@ def load(config: TransformersConfig) -> Loaded:
     with loaded_as(folder, "a causal language model"):
         model = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=getattr(torch, config.dtype),
+            dtype=_dtype(config),
             use_safetensors=True,
             trust_remote_code=config.trust_remote_code,
             local_files_only=True,
@@ -47,11 +48,16 @@ def load(config: TransformersConfig) -> Loaded:
     return _finish(config, folder, model)
 
 
+def _dtype(config: TransformersConfig) -> torch.dtype:
+    found: torch.dtype = getattr(torch, dtype_on(config.dtype, device_of(config.device).type))
+    return found
+
+
 def reload(loaded: Loaded, config: TransformersConfig) -> Loaded | None:
     """Put the weights of another folder into a loaded model, or return None if the architectures differ."""
     folder = resolve(config.model)
     model = loaded.model
-    same_place = model.dtype == getattr(torch, config.dtype) and model.device.type == device_of(config.device).type
+    same_place = model.dtype == _dtype(config) and model.device.type == device_of(config.device).type
     if not same_place or config.trust_remote_code:
         return None
     if _architecture(AutoConfig.from_pretrained(folder, local_files_only=True)) != _architecture(model.config):

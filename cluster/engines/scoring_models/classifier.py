@@ -19,6 +19,7 @@ from pydantic import Field
 
 from limbeck.cluster.engines.contract import ScoringModelConfig
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, resolve
+from limbeck.cluster.engines.precision import Dtype, dtype_on
 from limbeck.cluster.engines.protocol import Usage
 from limbeck.cluster.engines.scoring_models.pairs import Joiner, Rows, batches
 from limbeck.corpus.errors import LimbeckError
@@ -54,7 +55,7 @@ class ClassifierConfig(ScoringModelConfig):
     """
 
     model: str = "alisawuffles/roberta-large-wanli"
-    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    dtype: Dtype = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_tokens: int | None = Field(default=None, ge=16)
     max_tokens: int | None = Field(default=None, ge=8)
@@ -191,7 +192,11 @@ def _model(folder: Path, config: ClassifierConfig, device: "torch.device") -> An
 
     with loaded_as(folder, "a classifier"), quietly():
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=getattr(torch, config.dtype), use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            dtype=getattr(torch, dtype_on(config.dtype, device.type)),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
     missing = sorted(report["missing_keys"])
     if missing:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from limbeck.cluster.engines.contract import ScoringModelConfig
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
+from limbeck.cluster.engines.precision import Dtype, dtype_on
 from limbeck.cluster.engines.protocol import Usage
 from limbeck.cluster.engines.scoring_models.batching import Batch, Lengths, by_length
 from limbeck.corpus.errors import LimbeckError
@@ -32,7 +33,7 @@ class EncoderConfig(ScoringModelConfig):
     """
 
     model: str = "embedded:all-minilm-l6-v2"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Dtype = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_tokens: int | None = Field(default=None, ge=8)
     batch_tokens: int = Field(default=8192, ge=8)
@@ -61,7 +62,7 @@ class Encoder:
         with loaded_as(folder, "an encoder"):
             model = AutoModel.from_pretrained(
                 folder,
-                dtype=getattr(torch, config.dtype),
+                dtype=getattr(torch, dtype_on(config.dtype, self._device.type)),
                 use_safetensors=True,
                 trust_remote_code=config.trust_remote_code,
                 local_files_only=True,

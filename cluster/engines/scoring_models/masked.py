@@ -20,6 +20,7 @@ from pydantic import Field
 
 from limbeck.cluster.engines.contract import ScoringModelConfig
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, describe, resolve
+from limbeck.cluster.engines.precision import Dtype, dtype_on
 from limbeck.cluster.engines.protocol import Usage
 from limbeck.cluster.engines.scoring_models.masked_forms import Form, Hidden, Infilling, Pieces, batches, cloze
 from limbeck.corpus.errors import LimbeckError
@@ -41,7 +42,7 @@ class MaskedConfig(ScoringModelConfig):
     """
 
     model: str = "google-t5/t5-large"
-    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    dtype: Dtype = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_tokens: int = Field(default=2048, ge=16)
     context_tokens: int | None = Field(default=None, ge=8)
@@ -224,7 +225,11 @@ def _model(folder: Path, config: MaskedConfig) -> Any:
     device = device_of(config.device)
     with loaded_as(folder, "a masked language model"):
         model, report = loader.from_pretrained(
-            folder, dtype=getattr(torch, config.dtype), use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            dtype=getattr(torch, dtype_on(config.dtype, device.type)),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
     missing = sorted(report["missing_keys"])
     if missing:
