@@ -10,12 +10,18 @@ import sys
 
 from ray.cluster_utils import Cluster
 
+from limbeck.cluster.ray_internals import starting_within
+
+PATIENCE_SECONDS = 180  # Ray's own 30 s are too short for a slow machine that does something else
+
 
 def main() -> None:
     head, *others = json.loads(sys.argv[1])
     shared = {"node_ip_address": "127.0.0.1", "include_dashboard": False, "object_store_memory": 100_000_000}
-    cluster = Cluster(initialize_head=True, head_node_args={**shared, **head})
-    nodes = [cluster.head_node, *(cluster.add_node(**shared, **other) for other in others)]
+    with starting_within(PATIENCE_SECONDS):
+        cluster = Cluster(initialize_head=True, head_node_args={**shared, **head, "wait": False})
+        nodes = [cluster.head_node, *(cluster.add_node(wait=False, **shared, **other) for other in others)]
+        cluster.wait_for_nodes(timeout=PATIENCE_SECONDS)
     raylets = [node.all_processes["raylet"][0].process.pid for node in nodes]
     print(json.dumps({"address": cluster.address, "raylets": raylets}), flush=True)
     for _ in sys.stdin:
