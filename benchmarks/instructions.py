@@ -1,6 +1,6 @@
 """Self-Instruct and Alpaca, measured: how well step 2 tells classification tasks from others, and where the texts of a run go.
 
-    python -m benchmarks.instructions classify [--model M] [--by-text]    60 labelled instructions and the seed tasks
+    python -m benchmarks.instructions classify [--model M] [--by-text]    60 labelled instructions, and those tuned on
     python -m benchmarks.instructions yield RUN                           responses, tasks by rule, kept rows, of each round
 
 A yield is a count of what passed rules. It says nothing about quality: the rules let texts through that are no tasks.
@@ -27,7 +27,7 @@ from limbeck.generators.self_instruct import parsing, prompts
 from limbeck.generators.self_instruct.decoding import ClassificationStep
 from limbeck.pipelines.runs.folder import RunFolder
 
-LABELLED = Path(__file__).resolve().parent.parent / "tests/generators/instructions_labelled.jsonl"
+TESTS = Path(__file__).resolve().parent.parent / "tests/generators"
 
 
 def main() -> None:
@@ -47,20 +47,26 @@ def main() -> None:
 
 def measure_classification(model: str, by_text: bool) -> None:
     engine = Engines().get(TransformersConfig(model=model))
-    labelled = [json.loads(line) for line in LABELLED.read_text(encoding="utf-8").splitlines()]
-    for name, rows in {"labelled instructions": labelled, "seed tasks": read_seed_tasks(SEED_TASKS)}.items():
+    sets = {name: _labelled(name) for name in ("instructions_labelled", "instructions_tuned_on")}
+    for name, rows in {**sets, "seed tasks": read_seed_tasks(SEED_TASKS)}.items():
         truth = np.array([row["is_classification"] for row in rows])
-        asked = [prompts.is_classification(row["instruction"]) for row in rows]
-        pairs = [Pair(text, word) for text in asked for word in (" Yes", " No")]
+        tasks = [row["instruction"].strip() for row in rows]
+        pairs = [Pair(prompts.task_list(kind), f" {task}") for task in tasks for kind in (True, False)]
         scores = [float(values.sum()) for values in engine.logprobs(pairs)]
         margins = np.array(scores[::2]) - np.array(scores[1::2])
         print(f"{len(rows)} {name}, {truth.sum()} classification; model {model}")
-        print(f"logprobs: AUROC {auroc(margins[truth], margins[~truth]):.3f}; {_counts(margins > 0, truth)}")
+        said = margins > ClassificationStep().threshold
+        print(f"logprobs: AUROC {auroc(margins[truth], margins[~truth]):.3f}; {_counts(said, truth)}")
         if by_text:
+            asked = [prompts.is_classification(task) for task in tasks]
             sampling = ClassificationStep().sampling
             requests = [Request(str(place), text, sampling, place) for place, text in enumerate(asked)]
             found = {int(done.request_id): done.text for done in engine.complete(requests)}
             print(f"text: {_counts(np.array([parsing.says_yes(found[place]) for place in range(len(rows))]), truth)}")
+
+
+def _labelled(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (TESTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def _counts(said: np.ndarray, truth: np.ndarray) -> str:

@@ -39,12 +39,12 @@ class InstructionsStep(Decoding):
 class ClassificationStep(Config):
     """Step 2: whether a task is classification.
 
-    `logprobs` compares log p(Yes) with log p(No) after the prompt, our own form; `text` is the paper's: the word is generated,
-    greedily, with at most 3 tokens.
+    `logprobs` compares log p(task) after a list of classification tasks with that after a list of other tasks, our own form;
+    `text` is the paper's: the word Yes or No is generated, greedily, with at most 3 tokens.
     """
 
     by: Literal["logprobs", "text"] = "logprobs"
-    threshold: float = Field(0.0, description="logprobs: classification if log p(Yes) - log p(No) is above this, in nats")
+    threshold: float = Field(3.5, description="logprobs: classification if the difference is above this, in nats")
     max_new_tokens: int = Field(3, ge=1, description="text: the limit of the answer")
     stop: tuple[str, ...] = Field(("\n", "Task"), strict=False, description="text: where the answer ends")
 

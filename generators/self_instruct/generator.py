@@ -35,7 +35,7 @@ from limbeck.generators.self_instruct.decoding import AnswersStep, Classificatio
 PROMPT_TOKENS = 1200  # upper bound for the few-shot texts of steps 2 and 3 with a task
 TASKS_PER_RESPONSE = 8  # a list of eight is continued up to sixteen
 COMPLETIONS = 1  # of the length of step 1's limit, for the estimate: responses and instances end long before their limits
-MOST_TASKS = 31  # accepted instructions per source, ours: each takes two of the 64 steps that a source may have
+MOST_TASKS = 21  # accepted instructions per source, ours: each takes three of the 64 steps that a source may have
 
 Part = Generator[Asked, Any, list[Draft]]
 
@@ -47,6 +47,7 @@ class SelfInstructConfig(GeneratorConfig):
     published; with chat they are a user's turn.
     """
 
+    semantics: ClassVar[int] = 2
     grows: ClassVar[bool] = True
     invents_inputs: ClassVar[bool] = True
     measures: ClassVar[tuple[str, ...] | None] = ("pass_rate", "distinct_2")
@@ -179,15 +180,18 @@ class SelfInstruct:
 
     def _classified(self, instruction: str, draw: Draw) -> Generator[Asked, Any, tuple[bool, dict[str, float]]]:
         """Step 2: whether a task is classification, and by how much."""
-        step, prompt = self._config.classification, prompts.is_classification(instruction)
+        step = self._config.classification
         if step.by == "text":
-            answer = yield draw("classification", self._prompt("classification", prompt), step.sampling)
+            prompt = self._prompt("classification", prompts.is_classification(instruction))
+            answer = yield draw("classification", prompt, step.sampling)
             return parsing.says_yes(answer), {}
-        yes, no = yield draw.logprobs(prompt, (" Yes", " No"), step="classification")
-        margin = yes - no
+        task = (f" {instruction.strip()}",)
+        (labels,) = yield draw.logprobs(prompts.task_list(True), task, step="classification")
+        (others,) = yield draw.logprobs(prompts.task_list(False), task, step="classification")
+        margin = labels - others
         if margin != margin:
-            raise StepFailed("the engine could not score Yes and No; use classification: {by: text}, or a longer context")
-        return margin > step.threshold, {"yes_minus_no": round(margin, 6)}
+            raise StepFailed("the engine could not score the task; use classification: {by: text}, or a longer context")
+        return margin > step.threshold, {"classification_nats": round(margin, 6)}
 
     def _instances(self, instruction: str, response: Answer, draw: Draw, facts: dict[str, Any]) -> list[Draft]:
         """The instances of a response of step 3 as drafts, kept or rejected."""

@@ -4,6 +4,7 @@ Their forms are those of the paper, their texts are our own. In chat form the sa
 write.
 """
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ _SERIES = {
     "any": "A series of different tasks for an assistant that reads and writes text:",
     "classification": "A series of different classification tasks for an assistant that reads text, with their labels:",
 }
+_KIND = {True: "Tasks whose answer is one of a few labels:", False: "Tasks whose answer is a text:"}
 CHAT = {
     "instructions": "Continue the list with the numbers {first} to {last}: one new task in each line, unlike those above.",
     "classification": "Answer for the last task with Yes or No only.",
@@ -33,8 +35,17 @@ def next_tasks(instructions: Sequence[str], tasks: Tasks) -> str:
     return "\n".join([_SERIES[tasks], *lines, f"{len(lines) + 1}."])
 
 
+@cache
+def task_list(classification: bool) -> str:
+    """The contexts of step 2 by log-probability: a numbered list of the text form's tasks of one kind, and the next number."""
+    kind = "Yes" if classification else "No"
+    tasks = re.findall(rf"^Task: (.*)\nIs it classification\? {kind}$", _shots("classification"), re.MULTILINE)
+    lines = [f"{number}. {task}" for number, task in enumerate(tasks, 1)]
+    return "\n".join([_KIND[classification], *lines, f"{len(lines) + 1}."])
+
+
 def is_classification(instruction: str) -> str:
-    """The prompt of step 2: 12 classification tasks and 19 others, and the task."""
+    """The prompt of step 2 in text form: 12 classification tasks and 19 others, and the task."""
     return f"{_shots('classification')}\n\nTask: {instruction.strip()}\nIs it classification?"
 
 

@@ -97,7 +97,7 @@ class InstructingEngine:
 
     def logprobs(self, pairs: Sequence[Pair]) -> list[npt.NDArray[np.float32]]:
         digests = [hashlib.sha256(f"{pair.context}|{pair.target}".encode()).digest() for pair in pairs]
-        return [np.array([-digest[0] / 64], np.float32) for digest in digests]
+        return [np.array([-digest[0] / 16], np.float32) for digest in digests]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts] if self._tokenizer is None else self._tokenizer.count(texts)

@@ -20,7 +20,7 @@ from limbeck.generators.instruction_tasks import REASONS
 from limbeck.generators.runner import Runner
 from limbeck.generators.self_instruct.decoding import ClassificationStep
 from limbeck.generators.self_instruct.generator import SelfInstructConfig
-from limbeck.generators.self_instruct.prompts import examples_of, is_classification
+from limbeck.generators.self_instruct.prompts import examples_of, is_classification, task_list
 from limbeck.pipelines import recipe as recipes
 from limbeck.pipelines.runs.rows import WITH_INPUT, WITHOUT_INPUT, Answered, SelfInstructRows
 
@@ -48,9 +48,9 @@ def plain(request: Request) -> str:
 
 
 def engine(
-    first: str, third: str | Callable[[Request], str] = "Example 1\nInput: a\nOutput: b", yes: float = -2.0, **reasons: str
+    first: str, third: str | Callable[[Request], str] = "Example 1\nInput: a\nOutput: b", labels: float = -2.0, **reasons: str
 ) -> ScriptedEngine:
-    """Answers by step; `reasons`: the finish reason of a step; " No" has the log-probability -1."""
+    """Answers by step; `reasons`: the finish reason of a step; a task has the log-probability -1 among the others."""
 
     def answer(request: Request) -> Completion:
         step = "series" if plain(request).startswith(SERIES) else "instances"
@@ -58,7 +58,7 @@ def engine(
         reason: Any = reasons.get(step, "stop")
         return Completion(request.request_id, text, (1, 2), reason, 3, "no room" if reason == "error" else None)
 
-    return ScriptedEngine(answer, lambda pair: [yes if pair.target == " Yes" else -1.0])
+    return ScriptedEngine(answer, lambda pair: [labels if pair.context == task_list(True) else -1.0])
 
 
 def run(
@@ -163,21 +163,35 @@ def test_nothing_readable_is_a_row_too(seeds: Path) -> None:
     assert facts(row)["rule"] == "no_instance" and row["prompt"] == "Name a river in asia."
 
 
-@pytest.mark.parametrize(("yes", "threshold", "expected"), [(-0.5, 0.0, True), (-2.0, 0.0, False), (-2.0, -1.5, True)])
-def test_step_2_compares_yes_with_no(seeds: Path, yes: float, threshold: float, expected: bool) -> None:
+def test_the_lists_of_step_2_have_the_tasks_of_its_text_form() -> None:
+    labels, others = task_list(True).split("\n"), task_list(False).split("\n")
+    assert labels[-1] == "13." and others[-1] == "20." and labels[0] != others[0]
+    prompt = is_classification("Sort words.")
+    for lines, answer in (labels, "Yes"), (others, "No"):
+        tasks = [line.partition(". ")[2] for line in lines[1:-1]]
+        assert all(f"Task: {task}\nIs it classification? {answer}\n" in prompt for task in tasks)
+
+
+@pytest.mark.parametrize(
+    ("labels", "threshold", "expected"), [(-0.5, 0.0, True), (-2.0, 0.0, False), (-2.0, -1.5, True), (-0.5, 3.5, False)]
+)
+def test_step_2_compares_the_two_lists(seeds: Path, labels: float, threshold: float, expected: bool) -> None:
     step = ClassificationStep(threshold=threshold)
     text = "Example 1\nOutput: Class label: A\nText: a"
-    asked = engine(" Name a river in Asia.", text, yes)
+    asked = engine(" Name a river in Asia.", text, labels)
     (row,) = run(SelfInstructConfig(seed_tasks=str(seeds), classification=step), asked)
-    assert facts(row) == {"classification": expected, "yes_minus_no": yes + 1}
+    assert facts(row) == {"classification": expected, "classification_nats": labels + 1}
     assert plain(asked.requests[1]).startswith(CLASSIFICATION if expected else GENERATION)
     assert (row["output"], row["input"]) == (("A", "Text: a") if expected else ("Class label: A\nText: a", None))
-    assert {pair.context for pair in asked.pairs} == {is_classification("Name a river in asia.")}
+    assert [(pair.context, pair.target) for pair in asked.pairs] == [
+        (task_list(True), " Name a river in asia."),
+        (task_list(False), " Name a river in asia."),
+    ]
 
 
 def test_a_task_that_cannot_be_scored_costs_that_task(seeds: Path) -> None:
-    (row,) = run(SelfInstructConfig(seed_tasks=str(seeds)), engine(" Name a river in Asia.", yes=math.nan))
-    assert "could not score Yes and No" in row["error"] and row["prompt"] == "Name a river in asia."
+    (row,) = run(SelfInstructConfig(seed_tasks=str(seeds)), engine(" Name a river in Asia.", labels=math.nan))
+    assert "could not score the task" in row["error"] and row["prompt"] == "Name a river in asia."
 
 
 @pytest.mark.parametrize(("said", "expected"), [(" Yes", True), ("YES\n", True), (" No", False), ("Yes.", False)])
@@ -222,7 +236,7 @@ def test_more_tasks_than_steps_are_refused(seeds: Path) -> None:
     texts = [f"Zeta {'x' * number} eta theta {'y' * number} iota {'z' * number}" for number in range(1, 40)]
     response = "".join(f" {text}\n{number}." for number, text in enumerate(texts, 10)).rpartition("\n")[0]
     rows = run(SelfInstructConfig(seed_tasks=str(seeds)), engine(response))
-    assert Counter(facts(row).get("rule") for row in rows) == {None: 31, "too_many_tasks": 8}
+    assert Counter(facts(row).get("rule") for row in rows) == {None: 21, "too_many_tasks": 18}
 
 
 def test_a_chat_model_gets_the_same_texts_as_turns(seeds: Path) -> None:
