@@ -246,9 +246,14 @@ class Recipe(Config):
             filter_.with_engine(filter_.asks.choose(critics) if filter_.asks else teacher)
             for filter_ in settled(self.filters, critics > 0, cpu)
         )
-        others = {key: settled(getattr(self, key), workers > 0, cpu) for key in ("generator", "later", "task")}
-        trains_on_gpus = workers > 0 or critics > 0 or gpu_here()
-        changes = {"teacher": teacher, "filters": filters, **others, "student": settled(self.student, trains_on_gpus, cpu)}
+        changes = {
+            "teacher": teacher,
+            "generator": settled(self.generator, workers > 0, cpu),
+            "later": settled(self.later, workers > 0, cpu),
+            "task": settled(self.task, workers > 0, cpu),
+            "filters": filters,
+            "student": settled(self.student, workers > 0 or critics > 0 or gpu_here(), cpu),
+        }
         return self.model_copy(update=changes)
 
 

@@ -235,8 +235,8 @@ def test_a_variable_with_a_default_may_be_a_number(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_critic_without_an_engine_gets_the_round_0_teacher() -> None:
-    recipe = recipes.load("quickstart")
-    engines = [part.engine for part in recipe.resolved().filters if part.kind == "pmi"]
+    recipe = recipes.load("quickstart").resolved()
+    engines = [part.engine for part in recipe.filters if part.kind == "pmi"]
     assert engines == [recipe.teacher]
 
 
