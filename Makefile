@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-all check sanitize sanitize-threads setup vllm test-vllm clean
+.PHONY: quickstart test test-all test-recipes check sanitize sanitize-threads setup vllm test-vllm clean
 
 quickstart: $(VENV)/.ready $(VENV)/.extension
 	# converts the embedded teacher the first time, and prints an estimate of the cost
@@ -23,6 +23,10 @@ test: $(VENV)/.ready $(VENV)/.extension
 # adds the slow tests: every kill -9, DeepSpeed on two workers, whole runs; hypothesis draws new examples
 test-all: $(VENV)/.ready $(VENV)/.extension
 	$(PYTEST)
+
+# every shipped recipe with its toy, on the embedded model: minutes each, so one after another
+test-recipes: $(VENV)/.ready $(VENV)/.extension
+	$(BIN)/python -m pytest -q --durations=20 -m recipes
 
 check: $(VENV)/.ready $(VENV)/.extension
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from limbeck.generators.instruction_tasks import REASONS
 from limbeck.pipelines import recipe as recipes
 from limbeck.pipelines.runs.folder import RunFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.recipes, pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(3600)]
 
 
 @pytest.mark.parametrize("name", ["self-instruct", "alpaca"])
