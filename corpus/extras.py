@@ -11,6 +11,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "vllm": ("vllm", "torch", "transformers"),
     "parser": ("spacy",),
     "tiktoken": ("tiktoken",),
+    "math": ("math_verify",),
 }
 """Extra → the modules that Limbeck imports from it, the most characteristic one first (requirements are in pyproject.toml)."""
 

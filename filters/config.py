@@ -201,6 +201,9 @@ class SetFilterConfig(NamedKind):
 
     family: ClassVar[str] = "set filter"
 
+    also_rejected: ClassVar[bool] = False
+    """Whether `select` is also given candidates that are rejected already, as `SetFilter.select` describes."""
+
     @property
     def reads(self) -> Mapping[str, str]:
         """The score and evidence columns that it reads: field → `filter.column`."""

@@ -96,8 +96,11 @@ class SetFilter(Protocol):
     def select(self, survivors: pa.Table) -> pa.Table:
         """Return `candidate_id` and `reason` of each row to drop; the result must not depend on the order of `survivors`.
 
-        `survivors`: candidates with their `document` and every score and evidence column as `filter.column`. Rows with a null
-        reason and rows that are not returned are kept. A boolean column `undecided` marks rows that cannot be decided because a
-        score they need is missing. Further columns are stored as evidence.
+        `survivors`: candidates with their `document`, their `reference` (the source's if they have none of their own) and every
+        score and evidence column as `filter.column`. Rows with a null reason and rows that are not returned are kept. A boolean
+        column `undecided` marks rows that cannot be decided because a score they need is missing. Further columns are stored as
+        evidence. If the filter's config sets `also_rejected`, candidates that earlier filters rejected are among the rows, with
+        that filter's name in the column `rejected_by` (null: a survivor); only survivors may be returned. Candidates that the
+        generator could not make are never given.
         """
         ...

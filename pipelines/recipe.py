@@ -36,6 +36,10 @@ from limbeck.filters.sets.distinct import BestConfig
 from limbeck.filters.sets.diversity import DiversityConfig
 from limbeck.filters.sets.duplicates import DuplicatesConfig
 from limbeck.filters.sets.novelty import NoveltyConfig
+from limbeck.filters.sets.pass_rate import PassRateConfig
+from limbeck.filters.sets.spread import SpreadConfig
+from limbeck.filters.sets.vote import VoteConfig
+from limbeck.filters.text.answer import AnswerConfig
 from limbeck.filters.text.attributes import AttributesConfig
 from limbeck.filters.text.heuristics import HeuristicsConfig
 from limbeck.filters.text.instructions import InstructionsConfig
@@ -58,6 +62,7 @@ from limbeck.students.evaluation.measures import CONTROLS, SCALARS
 
 GeneratorConfig.add(AlpacaConfig, SelfInstructConfig, SummariesConfig)
 FilterConfig.add(
+    AnswerConfig,
     AttributesConfig,
     BottleneckConfig,
     EmbeddingConfig,
@@ -76,7 +81,7 @@ FilterConfig.add(
     RepetitionConfig,
     ToxicityConfig,
 )
-SetFilterConfig.add(BestConfig, DiversityConfig, DuplicatesConfig, NoveltyConfig)
+SetFilterConfig.add(BestConfig, DiversityConfig, DuplicatesConfig, NoveltyConfig, PassRateConfig, SpreadConfig, VoteConfig)
 StudentConfig.add(SftConfig)
 add_installed_kinds()
 

@@ -1,14 +1,18 @@
-"""Pairs of vectors with a cosine of at least a threshold, found exactly in time quadratic in the number of rows.
+"""Similar vectors by cosine, exactly: in components, and in a greedy selection. Time is quadratic in the number of rows.
 
-The vectors are rotated so that their variance concentrates in the first coordinates (principal axes). Split u = (u1, u2) and
-v = (v1, v2) there: u1 v1 + |u2| |v2| is an upper bound of u v (Cauchy-Schwarz). One product of short vectors, with the two norms
-as an extra coordinate, rules out nearly all pairs, and the rest are computed in float64. So the result is exact, and depends
-neither on the order of the rows nor on rounding in a matrix product.
+Components: the vectors are rotated so that their variance concentrates in the first coordinates (principal axes). Split
+u = (u1, u2) and v = (v1, v2) there: u1 v1 + |u2| |v2| is an upper bound of u v (Cauchy-Schwarz). One product of short vectors,
+with the two norms as an extra coordinate, rules out nearly all pairs, and the rest are computed in float64. Greedy selection: a
+product of whole vectors decides all pairs that are not close to the limit, and those are computed in float64. So the results are
+exact, and do not depend on rounding in a matrix product.
 """
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.near_duplicates.groups import Components, Places
 
 _BLOCK_ROWS = 2048
@@ -26,6 +30,28 @@ def unit(vectors: Vectors) -> Vectors:
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
     scaled: Vectors = (rows / np.where(lengths > 0, lengths, 1.0)[:, None]).astype(np.float32)
     return scaled
+
+
+def vectors_of(survivors: pa.Table, column: str, name: str) -> Vectors:
+    """The unit vectors of a list column, zeros if null or not finite.  # [rows, dimensions]
+
+    Raises LimbeckError, naming the filter `name`, if it is not a column of vectors.
+    """
+    if column not in survivors.column_names:
+        raise LimbeckError(f"filter {name}: there is no vector column {column!r}; add the filter embedding, or name its column")
+    lists = survivors[column].combine_chunks()
+    if not (pa.types.is_list(lists.type) or pa.types.is_fixed_size_list(lists.type) or pa.types.is_large_list(lists.type)):
+        raise LimbeckError(
+            f"filter {name}: the column {column!r} holds {lists.type}, not vectors; name the `vector` column of embedding"
+        )
+    lengths = set(pc.unique(pc.list_value_length(lists)).drop_null().to_pylist())
+    if len(lengths) > 1:
+        raise LimbeckError(f"filter {name}: the vectors of {column!r} have {len(lengths)} different lengths; score them again")
+    vectors = np.zeros((len(lists), max(lengths, default=1)), np.float32)
+    vectors[lists.is_valid().to_numpy(zero_copy_only=False)] = (
+        lists.drop_null().flatten().cast(pa.float32()).to_numpy(zero_copy_only=False).reshape(-1, vectors.shape[1])
+    )
+    return unit(vectors)
 
 
 def cosine(vectors: Vectors, first: Places, second: Places) -> npt.NDArray[np.float64]:
@@ -71,3 +97,53 @@ def _bounding(vectors: Vectors) -> Vectors:
     leading = vectors @ axes[:, -head:].astype(np.float32)
     left = np.einsum("ij,ij->i", vectors, vectors) - np.einsum("ij,ij->i", leading, leading)
     return np.concatenate((leading, np.sqrt(np.maximum(left, 0.0))[:, None].astype(np.float32)), axis=1)
+
+
+def spread(vectors: Vectors, limit: float, most: int | None = None) -> Places:
+    """Take rows in their order, skipping each whose cosine with a taken row is above `limit`, until `most` rows are taken.
+
+    Returns for each row the first taken row that it is too near to; itself if it is taken; -1 if it comes after the last row that
+    may be taken. `vectors` are unit vectors, or zeros, which are near to nothing.  # [rows, dimensions] -> [rows]
+    Time: rows * taken products of all dimensions. Memory: about 100 MiB beside the vectors.
+    """
+    assert 0 <= limit < 1 and (most is None or most > 0)
+    near = np.full(len(vectors), -1, np.int64)
+    taken = np.empty(0, np.int64)
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        rows = np.arange(start, min(start + _BLOCK_ROWS, len(vectors)))
+        for block in range(0, len(taken), _BLOCK_ROWS):
+            others = taken[block : block + _BLOCK_ROWS]
+            above = _above(vectors, rows, others, limit)
+            skipped = above.any(axis=1)
+            near[rows[skipped]] = others[above[skipped].argmax(axis=1)]
+            rows = rows[~skipped]
+        taken = np.concatenate((taken, _greedy(_above(vectors, rows, rows, limit), rows, near)))
+        if most is not None and len(taken) >= most:
+            near[taken[most - 1] + 1 :] = -1
+            break
+    return near
+
+
+def _greedy(above: npt.NDArray[np.bool_], rows: Places, near: Places) -> Places:
+    """The rows of a block that are taken, with `above` for each pair of them; writes `near` of all."""
+    is_open = np.full(len(rows), True)
+    for place, row in enumerate(rows.tolist()):
+        if is_open[place]:
+            skipped = is_open & above[place]
+            skipped[: place + 1] = False
+            near[rows[skipped]] = row
+            near[row] = row
+            is_open &= ~skipped
+    taken: Places = rows[is_open]
+    return taken
+
+
+def _above(vectors: Vectors, first: Places, second: Places, limit: float) -> npt.NDArray[np.bool_]:
+    """Whether the cosine of two rows is above the limit, as `cosine` computes it.  # [first, second]"""
+    products = vectors[first] @ vectors[second].T
+    products -= np.float32(limit)
+    found: npt.NDArray[np.bool_] = products > 0
+    unsure = np.flatnonzero(np.abs(products, out=products) <= _ROUNDING)
+    one, other = np.divmod(unsure, max(len(second), 1))
+    found.reshape(-1)[unsure] = cosine(vectors, first[one], second[other]) > limit
+    return found

@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.near_duplicates.groups import Places, representatives
 from limbeck.corpus.near_duplicates.minhash import bands_for, jaccard
 from limbeck.corpus.near_duplicates.texts import codes, equal_texts, similar_texts
 from limbeck.filters.config import Name, SetFilterConfig
-from limbeck.filters.sets.cosine import cosine, similar_vectors, unit
+from limbeck.filters.sets.cosine import cosine, similar_vectors, vectors_of
 from limbeck.filters.sets.ranking import ranks
 
 DUPLICATES = pa.schema(
@@ -135,7 +134,7 @@ class DuplicatesFilter:
         rows = survivors.num_rows
         scopes = codes(survivors["source_id"]) if config.within_source else np.zeros(rows, np.int64)
         if config.method == "embedding":
-            vectors = _vectors(survivors, config.vectors, self.name)
+            vectors = vectors_of(survivors, config.vectors, self.name)
             missing = survivors[config.vectors].is_null().to_numpy()
             return similar_vectors(vectors, scopes, config.threshold), partial(cosine, vectors), missing
         judged = np.zeros(rows, bool)
@@ -164,22 +163,3 @@ class DuplicatesFilter:
 
 def _all_alike(first: Places, _: Places) -> npt.NDArray[np.float64]:
     return np.ones(len(first))
-
-
-def _vectors(survivors: pa.Table, column: str, name: str) -> npt.NDArray[np.float32]:
-    """The unit vectors of a list column, zeros if null or not finite; raises LimbeckError if it is not a column of vectors."""
-    if column not in survivors.column_names:
-        raise LimbeckError(f"filter {name}: there is no vector column {column!r}; add the filter embedding, or name its column")
-    lists = survivors[column].combine_chunks()
-    if not (pa.types.is_list(lists.type) or pa.types.is_fixed_size_list(lists.type) or pa.types.is_large_list(lists.type)):
-        raise LimbeckError(
-            f"filter {name}: the column {column!r} holds {lists.type}, not vectors; name the `vector` column of embedding"
-        )
-    lengths = set(pc.unique(pc.list_value_length(lists)).drop_null().to_pylist())
-    if len(lengths) > 1:
-        raise LimbeckError(f"filter {name}: the vectors of {column!r} have {len(lengths)} different lengths; score them again")
-    vectors = np.zeros((len(lists), max(lengths, default=1)), np.float32)
-    vectors[lists.is_valid().to_numpy(zero_copy_only=False)] = (
-        lists.drop_null().flatten().cast(pa.float32()).to_numpy(zero_copy_only=False).reshape(-1, vectors.shape[1])
-    )
-    return unit(vectors)

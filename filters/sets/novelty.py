@@ -16,7 +16,7 @@ from limbeck.corpus.seed_texts import pool_problems, read_pool
 from limbeck.corpus.text.rouge.index import Judged, RougeIndex
 from limbeck.corpus.text.rouge.words import Floats, Ints
 from limbeck.filters.config import Name, SetFilterConfig
-from limbeck.filters.sets.ranking import ranks
+from limbeck.filters.sets.ranking import ranks, shown_above
 
 _F1 = {"unit": "ROUGE-L F1, 0 to 1"}
 NOVELTY = pa.schema(
@@ -136,7 +136,9 @@ class NoveltyFilter:
         for row in np.flatnonzero(~judged.accepted).tolist():
             score, place = float(judged.rouge_l[row]), int(judged.nearest[row])
             who = f"{'seed' if place < pool else 'candidate'} {names[place]}"
-            reasons[row] = f"ROUGE-L {_shown(score, limit)} with {who} is above {limit:.4g}: too near to what was accepted before"
+            reasons[row] = (
+                f"ROUGE-L {shown_above(score, limit)} with {who} is above {limit:.4g}: too near to what was accepted before"
+            )
         return pa.array(reasons, pa.string())
 
 
@@ -144,12 +146,6 @@ def _firsts(sources: Sequence[str], texts: Sequence[str]) -> Ints:
     """For each row, the first row of its source with its text."""
     first: dict[tuple[str, str], int] = {}
     return np.array([first.setdefault(key, place) for place, key in enumerate(zip(sources, texts, strict=True))], np.int64)
-
-
-def _shown(score: float, limit: float) -> str:
-    """Four digits, or all if four would not show that the score is above the bound."""
-    short = f"{score:.4g}"
-    return short if float(short) > limit else repr(score)
 
 
 def _maxima(scores: Floats, places: Ints, names: pa.Array) -> dict[str, pa.Array]:

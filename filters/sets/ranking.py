@@ -1,4 +1,4 @@
-"""The order in which set-wise filters prefer survivors."""
+"""The order in which set-wise filters prefer survivors, and how their reasons show a score."""
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,12 @@ def ranks(survivors: pa.Table, by: str | None, name: str, *, lowest: bool = Fals
     places = np.empty(len(sorted_rows), np.int64)
     places[sorted_rows] = np.arange(len(sorted_rows))
     return places
+
+
+def shown_above(score: float, limit: float) -> str:
+    """A score above a limit, in four digits, or in all if four would not show that it is above."""
+    short = f"{score:.4g}"
+    return short if float(short) > limit else repr(score)
 
 
 def _is_number(kind: pa.DataType) -> bool:

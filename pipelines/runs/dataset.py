@@ -15,11 +15,8 @@ from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.funnel import source_counts
 from limbeck.pipelines.runs.report_model import Bounds, Rows, Sources
 from limbeck.pipelines.runs.rows import Answered, RowsConfig, plain, turns
-from limbeck.pipelines.runs.scored import Scored, text
+from limbeck.pipelines.runs.scored import SOURCE_REFERENCE, Scored, text
 from limbeck.pipelines.runs.select import all_numbers
-
-SOURCE_REFERENCE = "source_reference"
-"""The reference of a candidate's source, beside the candidate's own."""
 
 COLUMNS = (
     *("candidate_id", "source_id", "prompt", "completion", "document", "output", "reference"),

@@ -35,6 +35,9 @@ NOTES = ("error", "skipped_by")
 NOT_SCORES = ("candidate_id", *NOTES)
 """Columns of a score part that are neither scores nor evidence."""
 
+SOURCE_REFERENCE = "source_reference"
+"""The reference of a candidate's source, beside the candidate's own."""
+
 BATCH_ROWS = 16_384
 _OF_CANDIDATES = (*IDS, "finish_reason", "error")
 _FORMAT = 1  # of a cached table

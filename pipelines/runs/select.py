@@ -18,7 +18,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.schemas import DECISIONS
 from limbeck.filters.config import SetFilterConfig
 from limbeck.filters.contract import Bound, SetFilter
-from limbeck.pipelines.runs.scored import IDS, Columns, Scored, quoted, text
+from limbeck.pipelines.runs.scored import IDS, SOURCE_REFERENCE, Columns, Scored, quoted, text
 
 GENERATOR = "generator"
 """`rejected_by` of a candidate that the generator could not make."""
@@ -28,6 +28,9 @@ UNDECIDED = "undecided"
 
 BEYOND_TARGET = "target"
 """`rejected_by` of an accepted row beyond the target's N rows."""
+
+_GIVEN = frozenset(("document", "reference", "rejected_by"))
+"""Columns that a set-wise filter may need which are neither in the candidates nor scores."""
 
 FilterBounds = Sequence[tuple[str, Sequence[Bound]]]
 """Filters in recipe order, each with its name and its bounds in the order in which they are applied."""
@@ -88,8 +91,8 @@ def all_columns(scored: Scored) -> list[str]:
 def joined(scored: Scored, names: Sequence[str], *, evidence: bool = False) -> pa.Table:
     """Return the candidates with every score of the named filters as `filter.column`, sorted by (source_id, sample).
 
-    `evidence`: include non-numeric columns (findings, vectors, graphs), and `document` if the sources are known. The whole table
-    is in memory: for few candidates.
+    `evidence`: include non-numeric columns (findings, vectors, graphs), and, if the sources are known, their `document`, and
+    their `reference` for candidates without one. The whole table is in memory: for few candidates.
     """
     return _rows(scored, "scored", names, evidence=evidence)
 
@@ -100,21 +103,29 @@ def _rows(scored: Scored, chosen: str, names: Sequence[str], *, evidence: bool, 
     def needed(columns: Sequence[str]) -> list[str]:
         return [column for column in columns if needs is None or column in needs]
 
-    if needs is not None and not needs <= {*scored.reader.candidates.names, "document", *all_columns(scored)}:
+    if needs is not None and not needs <= {*scored.reader.candidates.names, *_GIVEN, *all_columns(scored)}:
         needs |= frozenset(all_numbers(scored))  # the filter's error lists the scores that exist
     own = [name for name in scored.reader.candidates.names if name in IDS or needs is None or name in needs]
-    documents = needed(["document"]) if evidence and scored.reader.has_sources else []
+    of_sources = needed(["document", "reference"]) if evidence and scored.reader.has_sources else []
+    documents = [name for name in of_sources if name == "document"]
     numbers = {name: needed([f"{name}.{column}" for column in scored.columns[name].numbers]) for name in names}
     others = {name: needed([f"{name}.{column}" for column in scored.columns[name].evidence if evidence]) for name in names}
     found = scored.fetch(
         chosen,
         own,
-        dict(zip(documents, documents, strict=True)),
+        {SOURCE_REFERENCE if name == "reference" else name: name for name in of_sources},
         [column for name in names for column in numbers[name]],
         [column for name in names for column in others[name]],
     )
     scores = [column for name in names for column in (*numbers[name], *others[name])]
-    return pa.concat_tables(found).select([*own, *documents, *scores])
+    table = pa.concat_tables(found)
+    if not needed(["reference"]) or not evidence:
+        return table.select([*own, *documents, *scores])
+    nulls = pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
+    known = [table[name].cast(pa.string()) for name in ("reference", SOURCE_REFERENCE) if name in table.column_names]
+    return table.select([*(name for name in own if name != "reference"), *documents, *scores]).append_column(
+        "reference", pc.coalesce(*known, nulls)
+    )
 
 
 def passing(table: ScoreTable, filters: FilterBounds) -> npt.NDArray[np.bool_]:
@@ -151,7 +162,7 @@ def decide(
     the evidence of each set-wise filter. Raises LimbeckError if a bound names an unknown score column, or if a set-wise filter
     returns a duplicate or unknown candidate.
     """
-    decided = _decided(scored, filters, [(filter_, None) for filter_ in set_filters], on_evidence, target)
+    decided = _decided(scored, filters, [_SetWise(filter_) for filter_ in set_filters], on_evidence, target)
     found = scored.connection.sql(_decisions_of(decided)).to_arrow_table().cast(DECISIONS)
     scored.connection.execute(f"drop table {decided}")
     return found
@@ -169,15 +180,14 @@ def write_decisions(
 
     A set-wise filter is given the columns that it needs of the survivors, in memory.
     """
-    built = [(filter_.build(), filter_.needs) for filter_ in set_filters]
-    decided = _decided(scored, filters, built, on_evidence, target)
+    decided = _decided(scored, filters, _built(set_filters), on_evidence, target)
     scored.write(_decisions_of(decided), file, schema=DECISIONS)
     scored.connection.execute(f"drop table {decided}")
 
 
 def accepted(scored: Scored, filters: FilterBounds, set_filters: Sequence[SetFilterConfig] = ()) -> "Accepted":
     """Which candidates the filters keep, as `write_decisions` would decide."""
-    decided = _decided(scored, filters, [(filter_.build(), filter_.needs) for filter_ in set_filters], None, None)
+    decided = _decided(scored, filters, _built(set_filters), None, None)
     kept = scored.connection.sql(f"select candidate_id from {decided} where rejected_by is null").to_arrow_table()
     scored.connection.execute(f"drop table {decided}")
     return Accepted(scored.num_rows, kept["candidate_id"])
@@ -191,10 +201,35 @@ class Accepted:
     ids: pa.ChunkedArray
 
 
+@dataclass(frozen=True)
+class _SetWise:
+    """A set-wise filter, the columns that it needs (None: all), and whether it is also given rejected rows."""
+
+    filter: SetFilter
+    needs: frozenset[str] | None = None
+    also_rejected: bool = False
+
+    def rows(self, scored: Scored, decided: str, names: Sequence[str]) -> pa.Table:
+        """What the filter is given."""
+        others = f" or rejected_by != {text(GENERATOR)}" if self.also_rejected else ""
+        given = scored.new_name()
+        scored.connection.execute(f"create table {given} as select position from {decided} where rejected_by is null{others}")
+        table = _rows(scored, given, names, evidence=True, needs=self.needs)
+        if self.also_rejected:
+            query = f"select rejected_by from {decided} where position in (select position from {given}) order by position"
+            table = table.append_column("rejected_by", scored.connection.sql(query).to_arrow_table()["rejected_by"])
+        scored.connection.execute(f"drop table {given}")
+        return table
+
+
+def _built(set_filters: Sequence[SetFilterConfig]) -> list[_SetWise]:
+    return [_SetWise(filter_.build(), filter_.needs, filter_.also_rejected) for filter_ in set_filters]
+
+
 def _decided(
     scored: Scored,
     filters: FilterBounds,
-    set_filters: Sequence[tuple[SetFilter, frozenset[str] | None]],
+    set_filters: Sequence["_SetWise"],
     on_evidence: OnEvidence | None,
     target: int | None,
 ) -> str:
@@ -208,15 +243,13 @@ def _decided(
     decided, connection = scored.new_name(), scored.connection
     connection.execute(f"create table {decided} as {_verdict_query(filters, scored.columns)}")
     names = [name for name, _ in filters]
-    for filter_, needs in set_filters:
-        survivors = scored.new_name()
-        connection.execute(f"create table {survivors} as select position from {decided} where rejected_by is null")
-        judged = filter_.select(_rows(scored, survivors, names, evidence=True, needs=needs))
+    for set_wise in set_filters:
+        filter_ = set_wise.filter
+        judged = filter_.select(set_wise.rows(scored, decided, names))
         _drop(scored, decided, filter_.name, judged)
         found = [name for name in judged.column_names if name not in ("candidate_id", "reason", "undecided")]
         if found and on_evidence is not None:
             on_evidence(filter_.name, judged.select(["candidate_id", *found]))
-        connection.execute(f"drop table {survivors}")
     if target is not None:
         beyond = f"select position from {decided} where rejected_by is null order by part, row offset {target}"
         reason = f"accepted, but the dataset has its {target} rows"
