@@ -39,9 +39,9 @@ class AnswerKeys(Config):
         try:
             groups = re.compile(value).groups
         except re.error as error:
-            raise ValueError(f"{value!r} is not a regular expression: {error}; fix it") from error
+            raise ValueError(f"not a regular expression: {error}; fix it") from error
         if groups != 1:
-            raise ValueError(f"{value!r} has {groups} groups; put the answer, and nothing else, into one group: ####\\s*(.+)")
+            raise ValueError(f"expected one group around the answer, as in '#### *(.+)', not {groups}; write (?:...) for others")
         return value
 
     @field_validator("choices")
@@ -49,9 +49,9 @@ class AnswerKeys(Config):
     def _letters(cls, value: str) -> str:
         for letter in value:
             if not letter.isalnum() or len(letter.lower()) != 1 or len(letter.upper()) != 1:
-                raise ValueError(f"{value!r} contains {letter!r}; write one letter or digit per choice, as in ABCD")
+                raise ValueError(f"{letter!r} is not a letter or digit; write one per choice, as in ABCD")
         if len(value) < 2 or len(set(value.lower())) != len(value):
-            raise ValueError(f"{value!r} is not a list of different letters; write one letter per choice, as in ABCD")
+            raise ValueError("expected at least two different letters, one per choice, as in ABCD")
         return value
 
     @model_validator(mode="after")

@@ -105,7 +105,12 @@ class Reader:
             return boxed(text)
         if self.extract == "choice":
             return choice(text, self.choices)
-        return last_number(text, self.notation)
+        return self._number(text)
+
+    def _number(self, text: str) -> str | None:
+        """The last number; the whole text if that is another number, which only a whole text may be (`1 000`, `- 5`)."""
+        last, whole = last_number(text, self.notation), number(text, self.notation)
+        return last if whole is None or (last is not None and number(last, self.notation) == whole) else stripped(text)
 
     def _answer(self, text: str) -> Answer | None:
         value = number(unwrapped(text), self.notation)
@@ -114,7 +119,7 @@ class Reader:
         if self.compare == "set":
             return Answer(text, frozenset(self._item(item) for item in items(text)), value)
         if self.compare == "math":
-            return Answer(text, text_key(text) if value is None else value, value)
+            return Answer(text, one_line(text) if value is None else value, value)
         return Answer(text, text_key(text), value)
 
     def _item(self, text: str) -> Fraction | str:
