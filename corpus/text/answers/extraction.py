@@ -24,7 +24,7 @@ _STATED = (
 
 _MARKED = (
     r"[(\[](?P<closed>{letters})[)\]]|(?m:^)[ \t*_]*+(?P<listed>{letters})[*_]*[).:](?!{word})"
-    + rf"|\b(?i:option|choice)\s+[*_]*(?P<named>{{letters}})(?!{{word}}){_NO_ARTICLE}"
+    + rf"|\b(?i:option|choice)\s+[*_]*(?P<named>{{letters}})(?!{{word}}|['’]{{word}}){_NO_ARTICLE}"
 )
 _ALONE = r"(?<!{word})(?P<alone>{capitals})(?!{word}|['’]{word})(?P<article>(?<=[AI])\s+[a-z])?"
 
@@ -100,6 +100,7 @@ def _named(letter: str, choices: str) -> str:
 def _choice_patterns(choices: str) -> tuple[re.Pattern[str], ...]:
     letters = f"[{re.escape(''.join(dict.fromkeys(choices.lower() + choices.upper())))}]"
     capitals = f"[{re.escape(choices.upper())}]"
-    names = {"letters": letters, "capitals": capitals, "word": spaced()}
+    word = "[0-9A-Za-z_À-ɏ]" if choices.isascii() else spaced()  # C입니다 has the letter C, and no Latin word
+    names = {"letters": letters, "capitals": capitals, "word": word}
     lone = re.compile(rf"[\W_]*+(?P<letter>{letters})[\W_]*+")
     return lone, *(re.compile(pattern.format(**names)) for pattern in (_STATED, _MARKED, _ALONE))

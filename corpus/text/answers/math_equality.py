@@ -23,6 +23,7 @@ PAIR_SECONDS = 10.0
 _CHILD_BYTES = 4 << 30
 _REMEMBERED = 1 << 16
 _READY = "ready"
+_CHILD = "from limbeck.corpus.text.answers.math_equality import main; main()"
 
 
 class MathEquality:
@@ -81,8 +82,9 @@ class MathEquality:
     def _started(self) -> "subprocess.Popen[str]":
         require("compare: math", "math")
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))}
-        command = [sys.executable, "-c", "from limbeck.corpus.text.answers.math_equality import main; main()"]
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        child = subprocess.Popen(
+            [sys.executable, "-c", _CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
         assert child.stdout is not None
         if child.stdout.readline().strip() != _READY:
             status = self._close(child)
@@ -103,7 +105,7 @@ def _close_quietly(stream: IO[str]) -> None:
         stream.close()
 
 
-def main() -> None:
+def main(pair_seconds: float = PAIR_SECONDS) -> None:
     """Child process: answer one pair per line of standard input, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too, and ends this process
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -117,7 +119,7 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     print(_READY, file=answers)
     for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_PROF, PAIR_SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, pair_seconds)
         try:
             reference, answer = (parse(_delimited(text), parsing_timeout=None) for text in json.loads(line))
             found = bool(verify(reference, answer, timeout_seconds=None))

@@ -84,12 +84,24 @@ def test_nested_braces_are_matched(content: str, before: str, after: str) -> Non
         # the only one that is marked, or in capitals
         *(("B. Paris", "B"), ("(B) Paris", "B"), ("  b) Paris", "B"), ("I think it is (B), not something else", "B")),
         *(("Option B fits all", "B"), ("I would go with D here", "D"), ("It is A", "A")),
-        *(("答案是B。", "B"), ("选B", "B"), ("정답은 C입니다", None)),
+        *(("答案是B。", "B"), ("选B", "B"), ("정답은 C입니다", "C"), ("Ответ: C", "C")),
         # not clear
-        *(("A. x\nB. y", None), ("It could be A or B", None), ("(A) or (B)", None), ("Option B is right. Option A is wrong.", None)),
+        *(
+            ("A. x\nB. y", None),
+            ("It could be A or B", None),
+            ("(A) or (B)", None),
+            ("Option B is right. Option A is wrong.", None),
+        ),
         # articles, pronouns, words and other letters
         *(("the answer is a dog", None), ("A dog", None), ("A choice a person makes", None), ("Answer: Because", None)),
-        *(("Answer: Bob", None), ("The answer is F", None), ("x", None), ("", None), (" ", None), ("Option B's text is long", None)),
+        *(
+            ("Answer: Bob", None),
+            ("The answer is F", None),
+            ("x", None),
+            ("", None),
+            (" ", None),
+            ("Option B's text is long", None),
+        ),
         ("the answer is a.", "A"),
     ],
 )
@@ -104,14 +116,23 @@ def test_choices_may_be_other_letters_or_digits() -> None:
     assert choice("The answer is B.", "abcd") == "b"
 
 
-@pytest.mark.parametrize("form", ["{}", "({})", "{}.", "The answer is {}.", "Answer: ({})", r"\boxed{{{}}}", "**{}**", "I choose {}", "{}) it"])
+@pytest.mark.parametrize(
+    "form", ["{}", "({})", "{}.", "The answer is {}.", "Answer: ({})", r"\boxed{{{}}}", "**{}**", "I choose {}", "{}) it"]
+)
 @pytest.mark.parametrize("letter", "ABCDE")
 def test_every_form_gives_every_letter_in_both_cases(form: str, letter: str) -> None:
     assert choice(form.format(letter), "ABCDE") == letter
     assert choice(form.format(letter.lower()), "ABCDE") == letter
 
 
-@given(st.one_of(st.text(), st.lists(st.sampled_from(["answer", "is", "A", "b", "(", ")", ":", "\n", " ", r"\boxed{", "}", "option", "中"])).map("".join)))
+@given(
+    st.one_of(
+        st.text(),
+        st.lists(st.sampled_from(["answer", "is", "A", "b", "(", ")", ":", "\n", " ", r"\boxed{", "}", "option", "中"])).map(
+            "".join
+        ),
+    )
+)
 @settings(max_examples=300)
 def test_any_text_gives_a_known_letter_or_none(text: str) -> None:
     assert choice(text, "ABCDE") in {*"ABCDE", None}
