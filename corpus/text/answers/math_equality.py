@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import IO
+import weakref
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.extras import require
@@ -22,6 +22,7 @@ from limbeck.corpus.extras import require
 PAIR_SECONDS = 10.0
 _CHILD_BYTES = 4 << 30
 _REMEMBERED = 1 << 16
+_BY_THE_PAIR = (signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)  # too long, too deep
 _READY = "ready"
 _CHILD = "from limbeck.corpus.text.answers.math_equality import main; main()"
 
@@ -41,13 +42,9 @@ class MathEquality:
         """Only the class."""
         return MathEquality, ()
 
-    def __del__(self) -> None:
-        """End the child by the end of its input."""
-        if self._child is not None:
-            self._close(self._child)
-
     def equal(self, reference: str, answer: str) -> bool:
-        """Ask math-verify, whose equality is neither symmetric nor transitive; False if it takes too long.
+        """Ask math-verify, whose equality is neither symmetric nor transitive; False if it takes too long
+        or crashes.
 
         Raises LimbeckError if math-verify is not installed or the child cannot run.
         """
@@ -61,7 +58,8 @@ class MathEquality:
 
     def _ask(self, pair: tuple[str, str]) -> bool:
         if self._child is None:
-            self._child = self._started()
+            self._child = _started()
+            weakref.finalize(self, _close, self._child)
         child = self._child
         assert child.stdin is not None and child.stdout is not None
         try:
@@ -74,35 +72,32 @@ class MathEquality:
         if line:
             return bool(json.loads(line))
         self._child = None
-        status = self._close(child)
-        if status == -signal.SIGPROF:
+        status = _close(child)
+        if -status in _BY_THE_PAIR:
             return False
         raise LimbeckError(f"the process of math-verify ended with status {status} at the answer {pair[1]!r}; repeat the command")
 
-    def _started(self) -> "subprocess.Popen[str]":
-        require("compare: math", "math")
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))}
-        child = subprocess.Popen(
-            [sys.executable, "-c", _CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        assert child.stdout is not None
-        if child.stdout.readline().strip() != _READY:
-            status = self._close(child)
-            raise LimbeckError(
-                f"math-verify could not be loaded (status {status}, see above): pip install --upgrade 'limbeck[math]'"
-            )
-        return child
 
-    def _close(self, child: "subprocess.Popen[str]") -> int:
-        for stream in (child.stdin, child.stdout):
-            assert stream is not None
-            _close_quietly(stream)
-        return child.wait()
+def _started() -> "subprocess.Popen[str]":
+    require("compare: math", "math")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))}
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert child.stdout is not None
+    if child.stdout.readline().strip() != _READY:
+        status = _close(child)
+        raise LimbeckError(f"math-verify could not be loaded (status {status}, see above): pip install --upgrade 'limbeck[math]'")
+    return child
 
 
-def _close_quietly(stream: IO[str]) -> None:
-    with contextlib.suppress(BrokenPipeError):
-        stream.close()
+def _close(child: "subprocess.Popen[str]") -> int:
+    """End a child by the end of its input; return its exit status."""
+    for stream in (child.stdin, child.stdout):
+        assert stream is not None
+        with contextlib.suppress(BrokenPipeError):
+            stream.close()
+    return child.wait()
 
 
 def main(pair_seconds: float = PAIR_SECONDS) -> None:
