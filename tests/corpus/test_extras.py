@@ -52,7 +52,7 @@ def test_require_raises_the_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def distributions(requirements: list[str]) -> set[str]:
-    """The names of what a list of requirements installs, extras of Limbeck's own followed."""
+    """The names, as modules, of what a list of requirements installs, extras of Limbeck's own followed."""
     found = set[str]()
     for requirement in requirements:
         name = re.split(r"[\[<>=; ]", requirement)[0]
@@ -60,7 +60,7 @@ def distributions(requirements: list[str]) -> set[str]:
             for extra in re.findall(r"\[(.*)\]", requirement)[0].split(","):
                 found |= distributions(PROJECT["optional-dependencies"][extra])
         else:
-            found.add(name)
+            found.add(name.replace("-", "_"))  # as it is imported
     return found
 
 

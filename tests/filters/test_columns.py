@@ -5,6 +5,7 @@ import pytest
 
 from limbeck.corpus.schemas import SCORED_INPUT
 from limbeck.filters.config import FilterConfig
+from limbeck.filters.text.answer import AnswerConfig
 from limbeck.filters.text.attributes import AttributesConfig
 from limbeck.filters.text.heuristics import HeuristicsConfig
 from limbeck.filters.text.instructions import InstructionsConfig
@@ -18,6 +19,7 @@ OUTPUTS = ["It reads METAR reports, write to ada@analytical.org.", "", "Ein Satz
 
 @pytest.fixture(
     params=[
+        AnswerConfig,
         AttributesConfig,
         HeuristicsConfig,
         InstructionsConfig,
@@ -44,6 +46,7 @@ def inputs() -> pa.Table:
         "finish_reason": ["stop"] * rows,
         "document": ["Quern reads METAR and SYNOP reports."] * rows,
         "salient": [[0, 5]] * rows,
+        "reference": ["42", None, "A sentence", "7", "darn it"],
     }
     return pa.table({name: pa.array(values, SCORED_INPUT.field(name).type) for name, values in columns.items()})
 

@@ -20,6 +20,8 @@ from limbeck.filters.models.equivalence import EquivalenceConfig, EquivalenceFil
 from limbeck.filters.models.masked_pmi import hidden_words
 from limbeck.filters.sets.duplicates import DuplicatesConfig
 from limbeck.filters.sets.novelty import NoveltyConfig
+from limbeck.filters.sets.vote import VoteConfig
+from limbeck.filters.text.answer import AnswerConfig
 from limbeck.filters.text.attributes import AttributesConfig
 from limbeck.filters.text.heuristics import HeuristicsConfig
 from limbeck.filters.text.instructions import InstructionsConfig
@@ -66,11 +68,12 @@ every_form = pytest.mark.parametrize("form", ["NFC", "NFD"])
 
 
 def candidates(document: str, outputs: list[str], finish_reason: str = "stop") -> pa.Table:
+    """Candidates whose reference is the document."""
     rows = []
     for place, output in enumerate(outputs):
         row = {"candidate_id": f"c{place}", "source_id": "s", "sample": place, "seed": 0, "prompt": f"{document}\n\nSay it."}
         row |= {"output": output, "prompt_tokens": 9, "output_tokens": len(output), "finish_reason": finish_reason}
-        row |= {"document": document, "document_tokens": len(document), "group": "s"}
+        row |= {"reference": document, "document": document, "document_tokens": len(document), "group": "s"}
         rows.append(row | {"salient": salient_spans(document, Counter(), 0, 0.5)})
     return pa.Table.from_pylist(rows, schema=SCORED_INPUT)
 
@@ -186,12 +189,18 @@ def test_every_text_filter_scores_every_script(name: str, tmp_path: Path) -> Non
     outputs = [document, unicodedata.normalize("NFD", document), other, document[:1], f"{other}\n\n{document} 3.5 x"]
     configs = [HeuristicsConfig(), AttributesConfig(), RepetitionConfig(), LengthConfig(), LanguageConfig(), PrivacyConfig()]
     configs += [InstructionsConfig(), InstructionsConfig(instruction="prompt"), ToxicityConfig(words=str(terms))]
+    configs += [
+        AnswerConfig(extract="pattern", pattern="(?s)(.*)"),
+        AnswerConfig(extract="choice"),
+        AnswerConfig(extract="boxed", compare="set"),
+    ]
     for config in configs:
         table = config.build(engines=None).score(candidates(document, outputs))
         assert table.num_rows == len(outputs)
         for column in (column for column in table.column_names if pa.types.is_floating(table.schema.field(column).type)):
             finite = [value is not None and math.isfinite(value) for value in table[column].to_pylist()]
             undefined = column == "compression_bucket" or (name == "emoji" and column in ("probability", "keyword_recall"))
+            undefined |= config.kind == "answer" and column == "number"
             assert all(finite) or undefined, (config.kind, column)
 
 
@@ -224,6 +233,47 @@ def test_spans_of_words_never_divide_a_character_from_its_marks(name: str) -> No
         assert spans and edges
         for start, end in (*spans, *zip(edges[::2], edges[1::2], strict=True)):
             assert not is_mark(text[start]) and (end == len(text) or not is_mark(text[end]))
+
+
+ANSWERS = {
+    "English": ("The answer is {}.", "0"),
+    "Russian": ("Ответ: {}.", "0"),
+    "Arabic": ("الجواب هو {}.", "٠"),
+    "Urdu": ("جواب {} ہے۔", "۰"),
+    "Hindi": ("उत्तर {} है।", "०"),
+    "Bengali": ("উত্তর হলো {}।", "০"),
+    "Tamil": ("விடை {} ஆகும்.", "௦"),
+    "Amharic": ("መልሱ {} ነው።", "0"),
+    "Korean": ("정답은 {}입니다.", "0"),
+    "Chinese": ("答案是{}。", "０"),
+    "Japanese": ("答えは{}です。", "０"),
+    "Thai": ("คำตอบคือ{}ครับ", "๐"),
+    "Lao": ("ຄຳຕອບແມ່ນ{}", "໐"),
+    "Khmer": ("ចម្លើយគឺ{}។", "០"),
+    "Burmese": ("အဖြေက{}ပါ။", "၀"),
+    "Tibetan": ("ལན་ནི་{}ཡིན།", "༠"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_is_read_in_the_digits_of_every_script(name: str) -> None:
+    sentence, zero = ANSWERS[name]
+    for value in ("42", "-7", "1,250", "3.5"):
+        digits = "".join(chr(ord(zero) + int(c)) if c.isdigit() else c for c in value)
+        said = sentence.format(digits)
+        assert scores(AnswerConfig(), value, said)["correct"] == 1.0, said
+        assert scores(AnswerConfig(), "43", said)["correct"] == 0.0
+        judged = VoteConfig().build().select(candidates("", [said, value, "43"]))
+        assert judged["votes"].to_pylist() == [2, 2, 1]
+
+
+@every_form
+@every_text
+def test_an_answer_in_words_equals_itself_in_every_script(name: str, form: str) -> None:
+    text, other = TEXTS[name]
+    config = AnswerConfig(extract="pattern", pattern="(?s)#(.*)")
+    assert scores(config, text, f"…# {unicodedata.normalize(form, text)}\n")["correct"] == 1.0
+    assert scores(config, text, f"…# {other}")["correct"] == 0.0
 
 
 def test_numbers_are_found_between_characters() -> None:

@@ -30,10 +30,13 @@ _ALONE = r"(?<!{word})(?P<alone>{capitals})(?!{word}|['’]{word})(?P<article>(?
 
 
 def matched(text: str, pattern: str) -> str | None:
-    """What the one group of a regular expression captures where it matches last; None if it matches nowhere or nothing."""
+    """What the one group of a regular expression captures where it matches last; None if it matches nowhere or nothing.
+
+    An empty match is none: `(.*)` also matches after the end of a text.
+    """
     last = None
     for match in re.finditer(pattern, text):
-        last = match
+        last = match if match[0] else last
     return _visible(last[1] if last is not None else None)
 
 

@@ -10,9 +10,10 @@ from helpers.run_folder import candidates, make_run, sources
 from limbeck.corpus.parts import read_json, read_table
 from limbeck.pipelines import recipe as recipes
 from limbeck.pipelines.runs.card import DATA, DatasetFacts, card, write_dataset
-from limbeck.pipelines.runs.dataset import SOURCE_REFERENCE, dataset_facts, training_rows
+from limbeck.pipelines.runs.dataset import dataset_facts, training_rows
 from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.report_model import Rows
+from limbeck.pipelines.runs.scored import SOURCE_REFERENCE
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from limbeck.corpus.text.answers.extraction import boxed, choice, matched, unwra
     [
         ("#### 41\n#### 42 ", r"####\s*(.+)", "42"),
         ("<answer> a\nb </answer>", r"(?s)<answer>(.*?)</answer>", "a\nb"),
+        ("all of it\n", r"(?s)(.*)", "all of it"),
         ("no mark", r"####\s*(.+)", None),
         ("A:", r"A:(.*)", None),
         ("A: \u200b", r"A:(.*)", None),
