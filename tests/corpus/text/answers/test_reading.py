@@ -184,3 +184,20 @@ def test_equal_numbers_are_not_asked_about() -> None:
     half, other, root = (reader.read(rf"\boxed{{{text}}}") for text in (r"\frac{1}{2}", "0.5", r"\sqrt{2}"))
     assert reader.equal(half, other) and not listed.asked
     assert not reader.equal(half, root) and listed.asked == [(r"\frac{1}{2}", r"\sqrt{2}")]
+
+
+pieces = st.sampled_from([*"{}[](),;12½٣.-$%= \n", r"\boxed{", r"\{", r"\frac", r"\text{", "answer is", " and ", "B", "中"])
+
+
+@given(
+    st.one_of(st.text(), st.lists(pieces).map("".join)),
+    st.sampled_from([("last_number", ""), ("boxed", ""), ("choice", ""), ("pattern", "(?s)(.*)")]),
+    st.sampled_from(["number", "text", "set", "math"]),
+)
+@settings(max_examples=300)
+def test_any_text_is_read_or_refused_and_equals_itself(text: str, how: tuple[Extract, str], compare: Compare) -> None:
+    reader = Reader(how[0], compare, how[1], "ABCD", _math=Listed(set()))
+    answer, expected = reader.read(text), reader.read_reference(text)
+    if answer is not None:
+        assert expected == answer and reader.equal(expected, answer) and reader.classes([answer, answer]) == [0, 0]
+        assert hash(answer.key) is not None and answer.text.strip()
