@@ -94,13 +94,7 @@ def dropped(sentence: str, draw: Random) -> Iterator[NliPair]:
         text = f"{sentence[: found.start()]}{found[1]} {sentence[found.end() :]}"
         shorter.append((articles(text), "drop modifier"))
     shorter += [(sentence[: found.start()] + sentence[found.end() :], "drop modifier") for found in _ADVERB.finditer(sentence)]
-    if _OPENING.match(sentence):
-        shorter.append((capital(_OPENING.sub("", sentence)), "drop clause"))
-    if main := _BEFORE_MAIN.match(sentence):
-        shorter.append((capital(main[1]), "drop clause"))
-    for pattern in (*_TAILS, _BRACKET, _RELATIVE):
-        if (tail := pattern.search(sentence)) and len(sentence[: tail.start()].split()) >= 2:
-            shorter.append((sentence[: tail.start()] + sentence[tail.end() :], "drop clause"))
+    shorter += [(text, "drop clause") for text in without_clause(sentence)]
     if (is_a := _IS_A.match(sentence)) and is_a[4] not in _HEADLESS:
         shorter.append((f"{is_a[1]} {is_a[2]} {is_a[3]}{is_a[4]}.", "drop clause"))
         if is_a[5] == "that" and is_a[6].split()[0] in words.VERBS:
@@ -109,6 +103,17 @@ def dropped(sentence: str, draw: Random) -> Iterator[NliPair]:
         if len(text.split()) >= 3:
             yield NliPair(sentence, text, "entailment", phenomenon)
             yield NliPair(text, sentence, "neutral", phenomenon.replace("drop", "added"))
+
+
+def without_clause(sentence: str) -> Iterator[str]:
+    """The sentence without one of its clauses, asides or introductions; what is left need not be entailed."""
+    if _OPENING.match(sentence):
+        yield capital(_OPENING.sub("", sentence))
+    if main := _BEFORE_MAIN.match(sentence):
+        yield capital(main[1])
+    for pattern in (*_TAILS, _BRACKET, _RELATIVE):
+        if (tail := pattern.search(sentence)) and len(sentence[: tail.start()].split()) >= 2:
+            yield sentence[: tail.start()] + sentence[tail.end() :]
 
 
 def split(sentence: str, draw: Random) -> Iterator[NliPair]:

@@ -108,12 +108,7 @@ def enriched(sentence: str, other: str, draw: Random) -> Iterator[NliPair]:
     """The content of another sentence, appended: neutral; removed again: entailed."""
     if words.NEGATED.search(sentence) or re.search(r"[?:;]", sentence + other):
         return
-    joined = []
-    for pattern in _TAILS:
-        if (found := pattern.search(other)) and found[0].strip(" ,.") not in sentence and len(found[0].split()) <= 14:
-            joined.append(sentence[:-1] + found[0])
-    if _INDEPENDENT.match(other):
-        joined.append(f"{sentence[:-1]}, and {other[:1].lower()}{other[1:]}")
+    joined = list(with_clause(sentence, other))
     if found := _ADVERB_SLOT.search(sentence):
         joined.append(f"{sentence[: found.end()]}{draw.choice(words.SPLICED)} {sentence[found.end() :]}")
     if joined:
@@ -121,3 +116,12 @@ def enriched(sentence: str, other: str, draw: Random) -> Iterator[NliPair]:
         yield NliPair(sentence, text, "neutral", "added content")
         if not words.UNCERTAIN.search(text):
             yield NliPair(text, sentence, "entailment", "drop clause")
+
+
+def with_clause(sentence: str, other: str) -> Iterator[str]:
+    """The sentence with a clause of another sentence at its end; both end with a full stop."""
+    for pattern in _TAILS:
+        if (found := pattern.search(other)) and found[0].strip(" ,.") not in sentence and len(found[0].split()) <= 14:
+            yield sentence[:-1] + found[0]
+    if _INDEPENDENT.match(other):
+        yield f"{sentence[:-1]}, and {other[:1].lower()}{other[1:]}"
