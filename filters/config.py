@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -44,6 +45,20 @@ class Cost(IntEnum):
     ENCODER = 2  # a sentence encoder's forward pass
     MODEL = 3  # forward passes of a language model or classifier
     GENERATION = 4  # a language model generates text
+
+
+@dataclass(frozen=True)
+class Probing:
+    """The self-test of a filter whose judgement is a model's: whether it tells outputs from corrupted ones.
+
+    `pairs`: how many are drawn per corruption; 0: none, and `off` says why. `by`: whether its answers or its scores decide.
+    `texts`: how many prompts it is asked per pair, for the estimate.
+    """
+
+    pairs: int
+    by: Literal["answers", "scores"]
+    texts: int
+    off: str | None = None
 
 
 class NamedKind(Kind):
@@ -110,6 +125,11 @@ class FilterConfig(NamedKind):
         chosen = {key: getattr(self, key) for key in self.limit_fields()}
         found = (_bound(k, v, "") for k, v in chosen.items() if k in self.unrelated or isinstance(v, FalseAcceptance))
         return tuple(bound for bound in found if bound is not None)
+
+    @property
+    def probing(self) -> Probing | None:
+        """How a run tests it on true and corrupted outputs; None: it has no such test. Otherwise it builds a `ProbedFilter`."""
+        return None
 
     @property
     def asks(self) -> EngineConfig | None:

@@ -84,6 +84,29 @@ class Filter(Protocol):
         ...
 
 
+PROBED = pa.schema(
+    [
+        pa.field("preference_first", pa.float64()),  # how much it prefers the true output, which is shown first
+        pa.field("preference_second", pa.float64()),  # the same if the true output is shown second
+        pa.field("score_true", pa.float64()),  # the filter's own score of the true output
+        pa.field("score_corrupted", pa.float64()),  # the filter's own score of the corrupted one
+    ]
+)
+"""What a filter that tests itself returns for each pair of a true and a corrupted output; preferences are from 0 to 1."""
+
+
+@runtime_checkable
+class ProbedFilter(Filter, Protocol):
+    """A filter that can be tested on pairs of which one output is certainly better (`filters.corruptions`)."""
+
+    def probe(self, pairs: pa.Table) -> pa.Table:
+        """Return the columns `PROBED`, one row per pair, in input order; NaN: no answer.
+
+        `pairs` has the columns of `corpus.schemas.SCORED_INPUT`, whose `output` is the true one, and the text `corrupted`.
+        """
+        ...
+
+
 @runtime_checkable
 class SetFilter(Protocol):
     """Selects among survivors (for example duplicates, or the best of each source) without calling a model."""

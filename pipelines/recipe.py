@@ -27,6 +27,7 @@ from limbeck.filters.models.bottleneck import BottleneckConfig
 from limbeck.filters.models.embedding import EmbeddingConfig
 from limbeck.filters.models.equivalence import EquivalenceConfig
 from limbeck.filters.models.fluency import FluencyConfig
+from limbeck.filters.models.grade import GradeConfig
 from limbeck.filters.models.judge import JudgeConfig
 from limbeck.filters.models.masked_pmi import MaskedPmiConfig
 from limbeck.filters.models.nli import NliConfig
@@ -68,6 +69,7 @@ FilterConfig.add(
     EmbeddingConfig,
     EquivalenceConfig,
     FluencyConfig,
+    GradeConfig,
     HeuristicsConfig,
     InstructionsConfig,
     JudgeConfig,

@@ -28,6 +28,7 @@ from limbeck.pipelines.driver.placing import loads_models
 from limbeck.pipelines.driver.reading import read_documents
 from limbeck.pipelines.driver.repair import reopen
 from limbeck.pipelines.driver.round import judged, select, train_student
+from limbeck.pipelines.driver.self_test import probe_judges
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.report.build import write_report
 from limbeck.pipelines.runs.events import Events, Listener
@@ -132,6 +133,8 @@ def _rounds(context: Context, driver: str) -> None:
         for number in range(recipe.rounds):
             lanes = [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
             draw(context, pool, number, lanes)
+            if number == 0:
+                probe_judges(context, pool)
             if number:
                 measuring.evaluate_dev(context, held_out, [number - 1])
             select(context, number)

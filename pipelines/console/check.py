@@ -30,6 +30,8 @@ def show(found: dict[str, Any]) -> None:
             + ", ".join(f"{name} {n:,}" for name, n in cost["tokens"].items())
             + (f", if {cost['acceptance']:.0%} of the candidates are accepted" if "acceptance" in cost else "")
         )
+        if "self_test_prompts" in cost:
+            print(f"estimate: up to {cost['self_test_prompts']:,} of the prompts test the judging filters (self_test)")
         if "seconds" in cost:
             print(
                 f"estimate: about {cost['seconds']['total'] / 60:.0f} minutes on these {os.cpu_count()} cores, without start-up"

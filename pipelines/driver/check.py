@@ -15,7 +15,8 @@ from limbeck.corpus.config import nearest
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.extras import MissingExtra
 from limbeck.corpus.vary import example
-from limbeck.filters.config import Cost
+from limbeck.filters.config import Cost, FilterConfig
+from limbeck.filters.corruptions import CORRUPTIONS
 from limbeck.generators.contract import TEACHER
 from limbeck.pipelines.driver.placing import missing_extras, plan_for
 from limbeck.pipelines.driver.reading import counted
@@ -149,17 +150,26 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     drawn += models * split["test"] * settings.samples
     judged = drawn + split["test"] * (2 + settings.samples)
     scored = judged * (length + 3 * new) * sum(filter_.cost >= Cost.MODEL for filter_ in recipe.filters)
+    probes = sum(probed(filter_) for filter_ in recipe.filters)
+    scored += probes * (length + 3 * new)
     rows = recipe.calibration.pass_rate * split["train"] * each
     trained = sum(student.passes for student in recipe.students) * rows * (length + needs.prompt_tokens / 2 + new)
     tokens = {"complete": drawn * new, "logprobs": scored, "train": trained}
     found: dict[str, Any] = {"candidates": drawn, "tokens": {name: round(count) for name, count in tokens.items()}}
     if recipe.target is not None:
         found["acceptance"] = recipe.calibration.pass_rate
+    if probes:
+        found["self_test_prompts"] = probes
     if parameters:
         speed = REFERENCE_PARAMETERS / parameters * (os.cpu_count() or 1) / REFERENCE_CORES
         seconds = {name: round(count / (TOKENS_PER_SECOND[name] * speed), 1) for name, count in tokens.items()}
         found["seconds"] = {**seconds, "total": round(sum(seconds.values()), 1)}
     return found
+
+
+def probed(filter_: FilterConfig) -> int:
+    """How many prompts a filter's self-test has at most: if every corruption applies to enough outputs."""
+    return filter_.probing.pairs * filter_.probing.texts * len(CORRUPTIONS) if filter_.probing else 0
 
 
 def _target_problems(recipe: Recipe, documents: dict[str, int]) -> list[str]:

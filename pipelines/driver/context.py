@@ -220,7 +220,7 @@ def score_jobs(
                 sources=sources,
                 candidates=candidates,
                 out=out / filter_.name,
-                filter=_for_run(context, filter_, earlier),
+                filter=for_run(context, filter_, earlier),
                 cheaper=tuple(done_before) if lazy else (),
                 subject=subject,
                 nulls="none" if filter_.nulls == "some" and not calibrating else filter_.nulls,
@@ -232,7 +232,7 @@ def score_jobs(
     return jobs
 
 
-def _for_run(context: Context, filter_: FilterConfig, earlier: str | None) -> FilterConfig:
+def for_run(context: Context, filter_: FilterConfig, earlier: str | None = None) -> FilterConfig:
     """A filter's config with data of the run: the index of earlier rounds, and the ledger of its endpoint's budget."""
     here = filter_.against(earlier)
     return here if here.asks is None else here.with_engine(context.counted(here.asks))

@@ -1,4 +1,4 @@
-"""The two jobs of a part: draw candidates, and score them with one filter. Both are pickled and sent to workers."""
+"""The jobs of a part: draw candidates, score them with one filter, test a filter on pairs. They are pickled and sent to workers."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from limbeck.corpus.parts import has_part, part_names, part_rows, read_part, rea
 from limbeck.corpus.schemas import CANDIDATES, SCORED_INPUT, SOURCES, STEPS
 from limbeck.corpus.seeds import derive_seed
 from limbeck.filters.config import FilterConfig, Nulls
-from limbeck.filters.contract import Bound
+from limbeck.filters.contract import PROBED, Bound, ProbedFilter
 from limbeck.generators.asking import AskingConfig
 from limbeck.generators.contract import TEACHER, GeneratorConfig, Task
 from limbeck.generators.runner import Runner
@@ -262,6 +262,62 @@ class ScoreJob:
 
     def publish(self, part: str, table: pa.Table) -> int:
         """Write the scores."""
+        write_part(self.out, part, table)
+        return int(table.num_rows)
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """Ask a filter about pairs of true and corrupted outputs (`pipelines.driver.self_test`)."""
+
+    stage: str
+    pairs: Path
+    out: Path
+    filter: FilterConfig
+    subject: str = ""
+    pool: ClassVar[PoolName] = "critics"
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether it may run concurrently with other jobs of its process, as for scores."""
+        return self.filter.asks is not None and self.filter.asks.batches_across_callers
+
+    def finished(self, part: str) -> bool:
+        """Whether the part's answers are published."""
+        return has_part(self.out, part)
+
+    def rows(self, part: str) -> int:
+        """The number of pairs in the part."""
+        return part_rows(self.pairs, part)
+
+    def warm(self, engines: "Engines") -> None:
+        """Build the filter and load its models."""
+        self.filter.build(engines)
+
+    def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
+        """The identity of each pair, `error`, and the columns `PROBED`, in input order."""
+        pairs = read_part(self.pairs, part).slice(start, stop - start)
+        built = self.filter.build(engines)
+        if not isinstance(built, ProbedFilter):
+            raise LimbeckError(f"filter {built.name!r} has no probe(), which its config's probes need; add it, or set probes to 0")
+        answers = built.probe(pairs)
+        if answers.num_rows != pairs.num_rows:
+            raise LimbeckError(
+                f"filter {built.name!r} returned {answers.num_rows} rows for {pairs.num_rows} pairs; fix its probe()"
+            )
+        return self._answered(pairs, None, {name: answers[name].cast(pa.float64()) for name in PROBED.names})
+
+    def failure(self, part: str, row: int, reason: str) -> pa.Table:
+        """A pair without an answer, with the reason."""
+        pair = read_part(self.pairs, part).slice(row, 1)
+        return self._answered(pair, reason, {name: pa.nulls(1, pa.float64()) for name in PROBED.names})
+
+    def _answered(self, pairs: pa.Table, error: str | None, columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
+        identity = {name: pairs[name] for name in ("candidate_id", "source_id", "corruption")}
+        return pa.table({**identity, "error": pa.array([error] * pairs.num_rows, pa.string()), **columns})
+
+    def publish(self, part: str, table: pa.Table) -> int:
+        """Write the answers."""
         write_part(self.out, part, table)
         return int(table.num_rows)
 

@@ -13,7 +13,7 @@ from limbeck.corpus.extras import problem
 from limbeck.filters.config import FilterConfig
 from limbeck.generators.asking import AskingConfig
 from limbeck.generators.contract import TEACHER, GeneratorConfig
-from limbeck.pipelines.driver.jobs import GenerateJob, ScoreJob
+from limbeck.pipelines.driver.jobs import GenerateJob, ProbeJob, ScoreJob
 from limbeck.pipelines.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def step_of(job: "PartJob", plan: Plan) -> Step:
     pool = job.pool if job.pool in plan.rooms else "teachers"
     if isinstance(job, GenerateJob):
         return Step("sample", pool, (job.engine.footprint(TEACHER), *_beside(job.generator)))
-    assert isinstance(job, ScoreJob), job
+    assert isinstance(job, ScoreJob | ProbeJob), job
     return Step(f"score {job.filter.name}", pool, _held(job.filter))
 
 

@@ -15,6 +15,8 @@ from limbeck.pipelines.runs.events import read_events, seconds_by_stage
 from limbeck.pipelines.runs.folder import RunFolder, existing, read_lock
 from limbeck.pipelines.runs.funnel import funnel, source_counts
 from limbeck.pipelines.runs.report_model import Bounds, Report, RoundReport, Seconds, Sources
+from limbeck.pipelines.runs.self_test import SelfTest
+from limbeck.pipelines.runs.self_test import warning as warned
 from limbeck.pipelines.runs.separation import warning
 from limbeck.students.evaluation.measures import EvaluationRow
 from limbeck.students.evaluation.statistics import beaten_by
@@ -49,16 +51,18 @@ def collect(folder: RunFolder) -> Report:
     rounds = _rounds(folder)
     ended = events[-1]["time"] if events else folder.lock_file.stat().st_mtime
     bounds = _validated(Bounds, read_json(folder.calibration), folder.calibration) if folder.calibration.exists() else None
+    tests = self_tests(folder)
     verdict = first_line(rounds, finished, trains=bool((lock.get("recipe") or {"student": True}).get("student")))
     return Report(
         name=_name(folder),
         created=datetime.fromtimestamp(ended, UTC).isoformat(timespec="seconds"),
         finished=finished,
-        first_line=" ".join(words for words in (warning(bounds.separation) if bounds else None, verdict) if words),
+        first_line=" ".join(filter(None, (warned(tests), warning(bounds.separation) if bounds else None, verdict))),
         rounds=rounds,
         sources=_sources(folder),
         seconds=_validated(Seconds, seconds_by_stage(events), folder.events),
         bounds=bounds,
+        self_tests=tests,
         versions={str(name): str(version) for name, version in lock.get("versions", {}).items()},
     )
 
@@ -138,6 +142,13 @@ def _rounds(folder: RunFolder) -> list[RoundReport]:
         test_rows = [_validated(EvaluationRow, row, test_file) for row in on_test.get(str(number), [])]
         rounds.append(found.model_copy(update={"evaluation": [*found.evaluation, *test_rows]}))
     return rounds
+
+
+def self_tests(folder: RunFolder) -> list[SelfTest]:
+    """The self-tests of the run's judging filters; empty if there are none yet."""
+    if not folder.self_test.exists():
+        return []
+    return [_validated(SelfTest, one, folder.self_test) for one in read_json(folder.self_test)]
 
 
 def _sources(folder: RunFolder) -> Sources | None:

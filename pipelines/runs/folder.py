@@ -81,6 +81,15 @@ class RunFolder:
         return self.path / "calibration.json"
 
     @property
+    def self_test(self) -> Path:
+        """How well the judging filters tell outputs from corrupted ones."""
+        return self.path / "self_test.json"
+
+    def probes(self, filter_name: str) -> Path:
+        """The pairs on which a filter was tested (`pairs`), and its answers (`answers`)."""
+        return self.round(0) / "probes" / filter_name
+
+    @property
     def lock_file(self) -> Path:
         """The resolved recipe and what determines each stage."""
         return self.path / "lock.json"

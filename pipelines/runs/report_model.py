@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from limbeck.corpus.config import Config
+from limbeck.pipelines.runs.self_test import SelfTest
 from limbeck.pipelines.runs.separation import Separation
 from limbeck.students.evaluation.measures import EvaluationRow
 
@@ -116,6 +117,9 @@ class Report(Config):
     sources: Sources | None
     seconds: Seconds
     bounds: Bounds | None
+    self_tests: list[SelfTest] = Field(
+        default_factory=list, description="Whether judging filters tell outputs from corrupted ones; empty: there are none"
+    )
     versions: dict[str, str]
 
 

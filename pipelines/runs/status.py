@@ -9,9 +9,11 @@ from typing import Any
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import part_names, read_json
+from limbeck.pipelines.runs import self_test
 from limbeck.pipelines.runs.events import acceptance_words, read_events, seconds_by_stage
 from limbeck.pipelines.runs.folder import RunFolder, existing
 from limbeck.pipelines.runs.lock import lock_holder
+from limbeck.pipelines.runs.self_test import SelfTest
 from limbeck.pipelines.runs.separation import Separation, unclear, warning
 
 
@@ -26,9 +28,11 @@ def status(run: Path) -> dict[str, Any]:
     ]
     checked = read_json(folder.calibration).get("separation", []) if folder.calibration.exists() else []
     separations = [Separation.model_validate(one) for one in checked]
+    tested = read_json(folder.self_test) if folder.self_test.exists() else []
+    tests = [SelfTest.model_validate(one) for one in tested]
     return {
-        "warning": warning(separations),
-        "note": unclear(separations),
+        "warning": " ".join(filter(None, (self_test.warning(tests), warning(separations)))) or None,
+        "note": " ".join(filter(None, (self_test.note(tests), unclear(separations)))) or None,
         "run": str(run),
         "state": "running" if holder else "finished" if finished else "stopped",
         "driver": {key: holder[key] for key in ("process", "host")} if holder else None,

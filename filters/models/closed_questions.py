@@ -1,4 +1,4 @@
-"""Answers to a closed question from a language model: exact by log-probabilities, or by sampling."""
+"""Answers of a language model to questions with a few allowed answers: exact by log-probabilities, or by sampling."""
 
 import re
 from collections.abc import Sequence
@@ -35,6 +35,23 @@ class Answers:
 
     shares: Floats
     answered: Floats
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Asks an engine closed questions: exactly, or with `sampling` by samples, whose seeds derive from `purpose`."""
+
+    engine: Engine
+    sampling: SamplingConfig | None
+    purpose: str
+
+    def ask(self, questions: Sequence[tuple[str, int, int]], allowed: Sequence[str]) -> Answers:
+        """Answer questions of (prompt, seed of the candidate, number of the question about it), all in one call."""
+        prompts = [prompt for prompt, _, _ in questions]
+        if self.sampling is None:
+            return exact(self.engine, prompts, allowed)
+        seeds = [derive_seed(self.purpose, seed, number) for _, seed, number in questions]
+        return sampled(self.engine, prompts, seeds, allowed, self.sampling)
 
 
 def exact(engine: Engine, prompts: Sequence[str], allowed: Sequence[str]) -> Answers:
@@ -85,5 +102,5 @@ def reading(allowed: Sequence[str]) -> re.Pattern[str]:
     Text may follow on another line or after a full stop; "4.5", "45" and "A better one" are not answers.
     """
     answers = "|".join(map(re.escape, allowed))
-    label = r"(?i:grade|score|rating|(?:better )?answer)\W*(?i:is\b)?"
+    label = r"(?i:grade|score|rating|(?:better )?(?:answer|response))\W*(?i:is\b)?"
     return re.compile(rf"\W*(?:{label}\W*)?({answers})(?: ?(?:/|out of) ?\d+)?(?: *$| *[\n,;:()*\"'\]]| *\.(?!\d))")
