@@ -40,18 +40,25 @@ _NAME = re.compile(rf"(?<![\w.@/-]){_CAPITALS}(?: {_CAPITALS})*(?![\w@/-])")
 _NO_NAME = frozenset("I I'm I've A An The Yes No OK Mr Mrs Ms Dr".split())
 _NAMES = {name: kind for kind in words.NAMES for name in kind}
 _NAMES_AT_STARTS = frozenset(name for name in _NAMES if name not in ("March", "May", "Turkey"))
-_SENTENCE_START = re.compile(r"(?:^|[.!?:…\n][\"'”’)\]]*\s+|[\"'“‘(\[*_>-]\s*)$")
+_SENTENCE_START = re.compile(r"(?:^|\n\s*|[.!?:…][\"'”’)\]]*\s+|[\"'“‘(\[*_>-]\s*)$")
 
 _VERBS = one_of(tuple(words.VERBS))
 _SAID_NO = re.compile(r"\b(is|are|was|were|can|do|does|did|has|have|had|will|would|should|could|must)(?: not\b|n['’]t\b)")
 _CANNOT = re.compile(r"\bcannot\b|\bcan['’]t\b|\bwon['’]t\b")
 _AUXILIARY = re.compile(r"\b(is|are|was|were|can|will|should|must|could|would|has been|have been)\b(?! not\b|n['’]t\b| no\b)")
 _VERB = re.compile(rf"(?<=[a-z\d] )({_VERBS})(?= [a-z\"'“‘])")
-_NOT_A_VERB = re.compile(r"\b(?:the|an?|its|their|his|her|of|to|no|not|this|these|those|all|some|any|in|for|with|by|from) $", re.I)
+_NOT_A_VERB = re.compile(
+    r"\b(?:the|an?|its|their|his|her|of|to|no|not|this|these|those|all|some|any|in|for|with|by|from) $", re.I
+)
 
-_LAST_PART = re.compile(r",\s(?!and\b|or\b)[^,;]+(?=[.!?]$)|\s(?:and|but|so|because|which|while|if|when) [^,;.]+(?=[.!?]$)|;[^;]+(?=[.!?]$)")
-_OPENER = re.compile(r"(?:The|This|These|Those|It|They|There|He|She|We|You|An?|In|On|At|For|Its|Their|Many|Some|Most|All) [a-z\w]")
+_LAST_PART = re.compile(
+    r",\s(?!and\b|or\b)[^,;]+(?=[.!?]$)|\s(?:and|but|so|because|which|while|if|when) [^,;.]+(?=[.!?]$)|;[^;]+(?=[.!?]$)"
+)
+_OPENER = re.compile(
+    r"(?:The|This|These|Those|It|They|There|He|She|We|You|An?|In|On|At|For|Its|Their|Many|Some|Most|All) [a-z\w]"
+)
 _TRIES = 8
+_CLAUSE_WORDS = 4  # the fewest that are added
 
 
 def other_output(output: str, others: Sequence[str], draw: Random) -> str | None:
@@ -96,7 +103,7 @@ def another_name(output: str, others: Sequence[str], draw: Random) -> str | None
         found = alike or list(dict.fromkeys(new for other in others for new in names(other) if new not in output))
         if found:
             new = draw.choice(found)
-            return re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda _: new, output)
+            return re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda _, new=new: new, output)
     return None
 
 
@@ -145,9 +152,10 @@ def added_clause(output: str, others: Sequence[str], draw: Random) -> str | None
     def added(sentence: str) -> str | None:
         if not sentence.endswith(".") or sentence.endswith(".."):
             return None
-        for other in given:
-            if joined := list(with_clause(sentence, other)):
-                return draw.choice(joined)
+        joined = [text for other in given for text in with_clause(sentence, other)]
+        joined = [text for text in joined if len(text.split()) >= len(sentence.split()) + _CLAUSE_WORDS]
+        if joined:
+            return draw.choice(joined)
         whole = next((other for other in given if _OPENER.match(other) and len(other.split()) <= 20), None)
         return None if whole is None else f"{sentence[:-1]}, and {whole[:1].lower()}{whole[1:]}"
 

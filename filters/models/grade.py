@@ -1,7 +1,7 @@
 """Grades: a language model grades each aspect of a candidate by its criteria, and the expected grade is the score.
 
-The grades are few, so by default nothing is sampled: with s_k = log p(" k" | prompt), the expected grade is Σ k · softmax(s)_k, as
-in Deita (Liu et al., 2024), in one forward pass (and as G-Eval, Liu et al., 2023, estimates it from samples). The grades of several
+The grades are few, so by default nothing is sampled: with s_k = log p(" k" | prompt), the expected grade is Σ k · softmax(s)_k in
+one forward pass, as in Deita (Liu et al., 2024); G-Eval (Liu et al., 2023) estimates the same from samples. The grades of several
 aspects are multiplied, as Deita multiplies complexity and quality.
 """
 

@@ -18,13 +18,22 @@ Of = Literal["output", "response", "instruction"]
 
 RUBRICS: Mapping[str, tuple[Of, str]] = {
     "summary": ("output", "the answer says what the text says and nothing else, gives its main point, and is fluent."),
-    "faithfulness": ("output", "everything in the answer is stated in the text or follows from it; no name, number or claim differs."),
-    "quality": ("response", "the response does what the task asks, completely and in the requested form, is correct, and is clear."),
+    "faithfulness": (
+        "output",
+        "all that the answer says is stated in the text or follows from it; no name, number or claim differs.",
+    ),
+    "quality": (
+        "response",
+        "the response does what the task asks, completely and in its form, is correct, and is clear.",
+    ),
     "complexity": (
         "instruction",
         "the task needs several steps of reasoning, has several conditions that must hold together, and needs special knowledge.",
     ),
-    "clarity": ("instruction", "the task says what is wanted and contains all that is needed to do it, so that one can begin at once."),
+    "clarity": (
+        "instruction",
+        "the task says what is wanted and contains all that one needs to do it.",
+    ),
 }
 """Built-in criteria: name → (what they are about, the criteria)."""
 

@@ -1,4 +1,4 @@
-"""The jobs of a part: draw candidates, score them with one filter, test a filter on pairs. They are pickled and sent to workers."""
+"""The jobs of a part, pickled and sent to workers: draw candidates, score them with one filter, test a filter on pairs."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -299,7 +299,7 @@ class ProbeJob:
         pairs = read_part(self.pairs, part).slice(start, stop - start)
         built = self.filter.build(engines)
         if not isinstance(built, ProbedFilter):
-            raise LimbeckError(f"filter {built.name!r} has no probe(), which its config's probes need; add it, or set probes to 0")
+            raise LimbeckError(f"filter {built.name!r} has no probe(), which its config's probing needs; add it")
         answers = built.probe(pairs)
         if answers.num_rows != pairs.num_rows:
             raise LimbeckError(

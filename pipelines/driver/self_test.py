@@ -1,8 +1,8 @@
 """Test the judging filters of a run on its own data: draw pairs of true and corrupted outputs, and ask each filter about them.
 
-The pairs come from the candidates of round 0, before any decision: one candidate per source, of up to `MOST_SOURCES` sources whose
-ids hash lowest. For each corruption those sources are tried in that order until the filter's number of pairs is reached, so pairs
-depend on the run seed and on ids, never on parts or workers.
+The pairs come from the candidates of round 0, before any decision: one candidate per source, of up to `MOST_SOURCES` sources
+whose ids hash lowest. For each corruption those sources are tried in that order until the filter's number of pairs is reached,
+so pairs depend on the run seed and on ids, never on parts or workers.
 """
 
 from collections.abc import Iterator

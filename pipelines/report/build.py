@@ -15,7 +15,7 @@ from limbeck.pipelines.runs.events import read_events, seconds_by_stage
 from limbeck.pipelines.runs.folder import RunFolder, existing, read_lock
 from limbeck.pipelines.runs.funnel import funnel, source_counts
 from limbeck.pipelines.runs.report_model import Bounds, Report, RoundReport, Seconds, Sources
-from limbeck.pipelines.runs.self_test import SelfTest
+from limbeck.pipelines.runs.self_test import stored
 from limbeck.pipelines.runs.self_test import warning as warned
 from limbeck.pipelines.runs.separation import warning
 from limbeck.students.evaluation.measures import EvaluationRow
@@ -51,7 +51,7 @@ def collect(folder: RunFolder) -> Report:
     rounds = _rounds(folder)
     ended = events[-1]["time"] if events else folder.lock_file.stat().st_mtime
     bounds = _validated(Bounds, read_json(folder.calibration), folder.calibration) if folder.calibration.exists() else None
-    tests = self_tests(folder)
+    tests = stored(folder.self_test)
     verdict = first_line(rounds, finished, trains=bool((lock.get("recipe") or {"student": True}).get("student")))
     return Report(
         name=_name(folder),
@@ -142,13 +142,6 @@ def _rounds(folder: RunFolder) -> list[RoundReport]:
         test_rows = [_validated(EvaluationRow, row, test_file) for row in on_test.get(str(number), [])]
         rounds.append(found.model_copy(update={"evaluation": [*found.evaluation, *test_rows]}))
     return rounds
-
-
-def self_tests(folder: RunFolder) -> list[SelfTest]:
-    """The self-tests of the run's judging filters; empty if there are none yet."""
-    if not folder.self_test.exists():
-        return []
-    return [_validated(SelfTest, one, folder.self_test) for one in read_json(folder.self_test)]
 
 
 def _sources(folder: RunFolder) -> Sources | None:

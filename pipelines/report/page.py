@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
+from limbeck.filters.corruptions import CORRUPTIONS
 from limbeck.pipelines.report import figures
+from limbeck.pipelines.runs import self_test
 from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.inspect import candidates, score_columns, scored_round
 from limbeck.pipelines.runs.report_model import Limits, Report
@@ -50,6 +52,10 @@ def render(folder: RunFolder, report: Report) -> str:
         histograms=histograms,
         binary=binary,
         figures=_figures(report),
+        tests={one.filter: one for one in report.self_tests},
+        beside={one.filter: self_test.beside(one) for one in report.self_tests},
+        untested=self_test.note(report.self_tests),
+        kinds_of_pairs={name: one.words for name, one in CORRUPTIONS.items()},
         examples=_examples(folder, report),
         shown=DOCUMENT_SHOWN,
         recipe=folder.recipe_file.read_text(encoding="utf-8") if folder.recipe_file.exists() else "",
@@ -132,15 +138,15 @@ def _figures(report: Report) -> dict[str, Markup]:
     return made
 
 
-def _histograms(folder: RunFolder, report: Report) -> tuple[list[Markup], list[str]]:
-    """One figure per bounded column, and the names of columns that hold only 0 and 1, which have none."""
+def _histograms(folder: RunFolder, report: Report) -> tuple[list[tuple[str, Markup]], list[str]]:
+    """One figure per bounded column, with its filter, and the names of columns that hold only 0 and 1, which have none."""
     with ExitStack() as stack:
         opened = (scored_round(folder, number) for number in range(len(report.rounds)))
         rounds = [Numbers(stack.enter_context(scored)) for scored in opened]
         return _drawn(report, rounds)
 
 
-def _drawn(report: Report, rounds: Sequence[Numbers]) -> tuple[list[Markup], list[str]]:
+def _drawn(report: Report, rounds: Sequence[Numbers]) -> tuple[list[tuple[str, Markup]], list[str]]:
     """As `_histograms`, from the scores of each round."""
     made, binary = [], []
     for name, columns in (report.bounds.bounds if report.bounds else {}).items():
@@ -152,7 +158,7 @@ def _drawn(report: Report, rounds: Sequence[Numbers]) -> tuple[list[Markup], lis
             if set(np.unique(every)) <= {0.0, 1.0}:
                 binary.append(column)
             else:
-                made.append(figures.histogram(by_round, limit, name, column))
+                made.append((name, figures.histogram(by_round, limit, name, column)))
     return made, binary
 
 
@@ -172,15 +178,19 @@ def _examples(folder: RunFolder, report: Report) -> dict[str, Any]:
         for name, count in rows.rejected_by.items()
         if count
     ]
-    return {"round": number, "kept": _rows([kept]), "rejected": _rows(rejected)}
+    judges = [one.filter for one in report.self_tests]
+    return {"round": number, "kept": _rows([kept], judges), "rejected": _rows(rejected, judges)}
 
 
-def _rows(tables: Sequence[Any]) -> list[dict[str, Any]]:
-    return [
-        {**row, "scores": {name: row[name] for name in score_columns(table) if row[name] is not None}}
-        for table in tables
-        for row in table.to_pylist()
-    ]
+def _rows(tables: Sequence[Any], judges: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of tables with their scores, and those of `judges` that gave one."""
+    found = []
+    for table in tables:
+        for row in table.to_pylist():
+            scores = {name: row[name] for name in score_columns(table) if row[name] is not None}
+            scored_by = {name.rpartition(".")[0] for name in scores}
+            found.append({**row, "scores": scores, "judged_by": [name for name in judges if name in scored_by]})
+    return found
 
 
 def _percent(value: float, signed: bool = False) -> str:

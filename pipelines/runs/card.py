@@ -7,10 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from pydantic import Field
 
 from limbeck.corpus.config import Config
 from limbeck.corpus.parts import publishing
 from limbeck.pipelines.runs.report_model import Bounds, Rows, Sources
+from limbeck.pipelines.runs.self_test import SelfTest, beside
 
 ROWS_PER_GROUP = 16_384
 DATA = "data/train-00000-of-00001.parquet"
@@ -26,6 +28,7 @@ class DatasetFacts(Config):
     seed: int
     bounds: Bounds | None = None
     sources: Sources | None = None
+    self_tests: list[SelfTest] = Field(default_factory=list)
     licence: str | None = None
 
 
@@ -93,6 +96,7 @@ def card(schema: pa.Schema, facts: DatasetFacts) -> str:
         _table(["filter", "rejected"], [[name, count] for name, count in facts.rows.rejected_by.items()]) or "Nothing.",
         "A candidate is counted with the first filter that rejected it.",
         *_bounds(facts.bounds),
+        *_self_tests(facts.self_tests),
         *_sources(facts.sources),
         "## Columns",
         _table(["column", "type"], [[f"`{field.name}`", f"`{field.type}`"] for field in schema]),
@@ -120,6 +124,14 @@ def _bounds(bounds: Bounds | None) -> list[str]:
         _table(["filter", "column", "minimum", "maximum"], limits),
         *([bounds.note] if bounds.note else []),
     ]
+
+
+def _self_tests(tests: list[SelfTest]) -> list[str]:
+    """What the self-tests of judging filters found: the sentences that stand beside their scores."""
+    if not tests:
+        return []
+    rows = [[one.filter, one.kind, beside(one)] for one in tests]
+    return ["## Self-tests of the judging filters, on corrupted outputs", _table(["filter", "kind", "result"], rows)]
 
 
 def _sources(sources: Sources | None) -> list[str]:

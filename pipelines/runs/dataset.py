@@ -17,6 +17,7 @@ from limbeck.pipelines.runs.report_model import Bounds, Rows, Sources
 from limbeck.pipelines.runs.rows import Answered, RowsConfig, plain, turns
 from limbeck.pipelines.runs.scored import SOURCE_REFERENCE, Scored, text
 from limbeck.pipelines.runs.select import all_numbers
+from limbeck.pipelines.runs.self_test import stored
 
 COLUMNS = (
     *("candidate_id", "source_id", "prompt", "completion", "document", "output", "reference"),
@@ -106,4 +107,5 @@ def dataset_facts(folder: RunFolder, recipe: Recipe, number: int, rows: Rows, ca
         seed=recipe.seed,
         bounds=Bounds.model_validate(calibration),
         sources=Sources.model_validate(source_counts(folder)),
+        self_tests=stored(folder.self_test),
     )

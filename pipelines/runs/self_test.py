@@ -8,14 +8,17 @@ are not, so the number of sources counts as the sample.
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from limbeck.corpus.config import Config
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import read_json
 from limbeck.filters.contract import PROBED
 from limbeck.filters.corruptions import CORRUPTIONS
 
@@ -23,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 Verdict = Literal["above chance", "not above chance", "not tested"]
 Measured = Literal["answers", "scores"]
 
-CHANCE = 0.5
+CHANCE, USEFUL = 0.5, 0.75
 Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 SUBTLE, EASY = "all subtle ones", "all easy ones"
 
@@ -79,8 +82,18 @@ class SelfTest(Config):
         return self.subtle.answers if self.by == "answers" else self.subtle.scores
 
 
+def stored(file: Path) -> list[SelfTest]:
+    """The self-tests in a file; empty if there is none. Raises LimbeckError if it has another format."""
+    if not file.exists():
+        return []
+    try:
+        return [SelfTest.model_validate(one) for one in read_json(file)]
+    except (ValidationError, TypeError) as error:
+        raise LimbeckError(f"{file} does not have the format of this version; delete it and rerun the command") from error
+
+
 def evaluate(filter_: str, kind: str, by: Measured, probed: pa.Table) -> SelfTest:
-    """The result of a filter's probes: a table with `source_id`, `corruption` and the columns `PROBED`; null or NaN: no answer."""
+    """The result of a filter's probes: a table of `source_id`, `corruption` and the columns `PROBED`; NaN or null: no answer."""
     owners, kinds = probed["source_id"].to_pylist(), np.array(probed["corruption"].to_pylist(), dtype=object)
     columns = {name: probed[name].cast(pa.float64()).to_numpy() for name in PROBED.names}
     each = {name: kinds == name for name in CORRUPTIONS}
@@ -165,21 +178,26 @@ def beside(one: SelfTest) -> str:
     if one.deciding is None or one.subtle is None:
         return "not tested on corrupted outputs"
     words = "" if one.verdict == "above chance" else "not above chance: "
-    return f"{words}right on {_percent(one.deciding)} of subtle corruptions, orders agree on {100 * (one.subtle.orders_agree or 0):.0f} %"
+    agree = f"orders agree on {100 * (one.subtle.orders_agree or 0):.0f} %"
+    return f"{words}right on {_percent(one.deciding)} of subtle corruptions, {agree}"
 
 
 def _warning(one: SelfTest) -> str:
     share, subtle = one.deciding, one.subtle
     assert share is not None and subtle is not None and subtle.orders_agree is not None and subtle.answer_a is not None
     does = "its scores prefer" if one.by == "scores" else "it answers for"
-    few = "; use more sources to be certain" if share.share > CHANCE and share.high >= 0.75 else ""
+    of = f"{_counted(subtle.pairs, 'pair')} of {_counted(one.sources, 'source')}"
+    few = "; use more sources to be certain" if share.share > CHANCE and share.high >= USEFUL else ""
     return (
-        f"The {one.kind} {one.filter} cannot tell outputs from subtly corrupted ones better than chance: {does} the true output in "
-        f"{_percent(share)} of {subtle.pairs} pair{'s' * (subtle.pairs != 1)} of {one.sources} source{'s' * (one.sources != 1)}; "
-        f"asked in both orders, it names the same output for {100 * subtle.orders_agree:.0f} % of the pairs and answers "
-        f'"A" in {100 * subtle.answer_a:.0f} % of all cases. So its scores say little: give filters.{one.filter} a better engine '
-        f"or another rubric, in a new run{few}."
+        f"The {one.kind} {one.filter} does not tell outputs from subtly corrupted ones better than chance: {does} the true "
+        f"output in {_percent(share)} of {of}; asked in both orders, it names the same output for "
+        f'{100 * subtle.orders_agree:.0f} % of the pairs, and {100 * subtle.answer_a:.0f} % of its answers are "A". So its scores '
+        f"say little: give filters.{one.filter} a better engine or another rubric, in a new run{few}."
     )
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _percent(share: Share) -> str:

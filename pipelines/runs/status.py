@@ -13,7 +13,6 @@ from limbeck.pipelines.runs import self_test
 from limbeck.pipelines.runs.events import acceptance_words, read_events, seconds_by_stage
 from limbeck.pipelines.runs.folder import RunFolder, existing
 from limbeck.pipelines.runs.lock import lock_holder
-from limbeck.pipelines.runs.self_test import SelfTest
 from limbeck.pipelines.runs.separation import Separation, unclear, warning
 
 
@@ -28,8 +27,7 @@ def status(run: Path) -> dict[str, Any]:
     ]
     checked = read_json(folder.calibration).get("separation", []) if folder.calibration.exists() else []
     separations = [Separation.model_validate(one) for one in checked]
-    tested = read_json(folder.self_test) if folder.self_test.exists() else []
-    tests = [SelfTest.model_validate(one) for one in tested]
+    tests = self_test.stored(folder.self_test)
     return {
         "warning": " ".join(filter(None, (self_test.warning(tests), warning(separations)))) or None,
         "note": " ".join(filter(None, (self_test.note(tests), unclear(separations)))) or None,
