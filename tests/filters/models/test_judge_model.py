@@ -1,4 +1,4 @@
-"""The judge with the real teacher, which is small and judges poorly: what is promised is that its answers are answers."""
+"""Grades and comparisons by the real teacher, which is small and judges poorly: what is promised is that its answers are answers."""
 
 import numpy as np
 import pyarrow as pa
@@ -6,6 +6,7 @@ import pytest
 
 from limbeck.cluster.engines.config import TransformersConfig
 from limbeck.cluster.engines.model_cache import Engines
+from limbeck.filters.models.grade import GradeConfig
 from limbeck.filters.models.judge import JudgeConfig
 
 pytestmark = pytest.mark.model
@@ -31,6 +32,7 @@ def inputs(shift: int) -> pa.Table:
             "candidate_id": [f"id{i}" for i in range(len(DOCUMENTS))],
             "seed": pa.array(range(len(DOCUMENTS)), pa.int64()),
             "document": [document for document, _ in DOCUMENTS],
+            "prompt": ["Summarise the text in one sentence."] * len(DOCUMENTS),
             "reference": pa.nulls(len(DOCUMENTS), pa.string()),
             "output": [DOCUMENTS[(i + shift) % len(DOCUMENTS)][1] for i in range(len(DOCUMENTS))],
         }
@@ -39,7 +41,7 @@ def inputs(shift: int) -> pa.Table:
 
 def test_grades_are_exact_and_on_the_scale() -> None:
     engines = Engines()
-    filter_ = JudgeConfig(engine=TransformersConfig(model=MODEL)).build(engines)
+    filter_ = GradeConfig(engine=TransformersConfig(model=MODEL)).build(engines)
     true, mismatched = (filter_.score(inputs(shift)) for shift in (0, 1))
     for scores in (true, mismatched):
         values = scores["score"].to_numpy()
@@ -55,9 +57,9 @@ def test_grades_are_exact_and_on_the_scale() -> None:
 def test_sampled_grades_and_comparisons_can_be_read() -> None:
     engines = Engines()
     engine = TransformersConfig(model=MODEL)
-    exact = JudgeConfig(engine=engine).build(engines).score(inputs(0))
+    exact = GradeConfig(engine=engine).build(engines).score(inputs(0))
     config = {"engine": engine, "sampling": {"samples": 16, "style": "plain", "max_new_tokens": 4}}
-    sampled = JudgeConfig.model_validate(config).build(engines).score(inputs(0))
+    sampled = GradeConfig.model_validate(config).build(engines).score(inputs(0))
     print("sampled", sampled["score"].to_pylist(), sampled["answered"].to_pylist())
     # what is sampled must be read to the end ("4 out of", "3.5" are no grades), so it is answered less often
     assert 0.05 < sampled["answered"].to_numpy().mean() < exact["answered"].to_numpy().mean() + 0.15
