@@ -28,6 +28,7 @@ from limbeck.filters.models.embedding import EmbeddingConfig
 from limbeck.filters.models.equivalence import EquivalenceConfig
 from limbeck.filters.models.fluency import FluencyConfig
 from limbeck.filters.models.grade import GradeConfig
+from limbeck.filters.models.instruction_likeness import InstructionLikenessConfig
 from limbeck.filters.models.judge import JudgeConfig
 from limbeck.filters.models.masked_pmi import MaskedPmiConfig
 from limbeck.filters.models.nli import NliConfig
@@ -71,6 +72,7 @@ FilterConfig.add(
     FluencyConfig,
     GradeConfig,
     HeuristicsConfig,
+    InstructionLikenessConfig,
     InstructionsConfig,
     JudgeConfig,
     LanguageConfig,

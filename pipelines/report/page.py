@@ -14,7 +14,7 @@ from limbeck.filters.corruptions import CORRUPTIONS
 from limbeck.pipelines.report import figures
 from limbeck.pipelines.runs import self_test
 from limbeck.pipelines.runs.folder import RunFolder
-from limbeck.pipelines.runs.inspect import candidates, score_columns, scored_round
+from limbeck.pipelines.runs.inspect import candidates, score_columns, score_owners, scored_round
 from limbeck.pipelines.runs.report_model import Limits, Report
 from limbeck.pipelines.runs.select import Numbers
 from limbeck.pipelines.runs.separation import unclear
@@ -178,18 +178,19 @@ def _examples(folder: RunFolder, report: Report) -> dict[str, Any]:
         for name, count in rows.rejected_by.items()
         if count
     ]
-    judges = [one.filter for one in report.self_tests]
-    return {"round": number, "kept": _rows([kept], judges), "rejected": _rows(rejected, judges)}
+    judges = {one.filter for one in report.self_tests}
+    owners = {shown: name for shown, name in score_owners(folder, number).items() if name in judges} if judges else {}
+    return {"round": number, "kept": _rows([kept], owners), "rejected": _rows(rejected, owners)}
 
 
-def _rows(tables: Sequence[Any], judges: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of tables with their scores, and those of `judges` that gave one."""
+def _rows(tables: Sequence[Any], owners: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The rows of tables with their scores, and the judges that gave some of them; `owners`: the judge of a score column."""
     found = []
     for table in tables:
         for row in table.to_pylist():
             scores = {name: row[name] for name in score_columns(table) if row[name] is not None}
-            scored_by = {name.rpartition(".")[0] for name in scores}
-            found.append({**row, "scores": scores, "judged_by": [name for name in judges if name in scored_by]})
+            judged_by = dict.fromkeys(owners[name] for name in scores if name in owners)
+            found.append({**row, "scores": scores, "judged_by": list(judged_by)})
     return found
 
 

@@ -83,6 +83,13 @@ def scored_round(folder: RunFolder, number: int) -> Scored:
     return connect_parts(folder.candidates(number), scores, folder.sources("train"))
 
 
+def score_owners(folder: RunFolder, number: int) -> dict[str, str]:
+    """The filter of each score column, by the name under which `candidates` returns the column."""
+    with scored_round(folder, number) as scored:
+        owners = {f"{name}.{column}": name for name, schema in scored.reader.scores.items() for column in schema.names}
+        return {shown: owners[stored] for shown, stored in _unique_names(scored).items()}
+
+
 def _order(scored: Scored, sort: str, descending: bool) -> str:
     """The SQL order of the rows by a column, missing values last; a column that is not in `scored` is read as `sorted`."""
     scores = _unique_names(scored)

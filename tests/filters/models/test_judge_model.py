@@ -1,4 +1,4 @@
-"""Grades and comparisons by the real teacher, which is small and judges poorly: what is promised is that its answers are answers."""
+"""Grades and comparisons by the real teacher, which is small and judges poorly: only that its answers are answers is promised."""
 
 import numpy as np
 import pyarrow as pa
