@@ -81,8 +81,10 @@ class InstructionLikenessFilter:
         texts = [one_line(text or "") for text in candidates[self._column].to_pylist()]
         sums = self._logprobs(list(dict.fromkeys(filter(None, texts))))
         rows = np.array([sums.get(text, np.full(len(LISTS), np.nan)) for text in texts]).reshape(-1, len(LISTS))
+        with np.errstate(invalid="ignore"):  # NaN
+            others = np.logaddexp.reduce(rows[:, 1:], axis=1) - np.log(len(LISTS) - 1)
         columns = {
-            "log_odds": rows[:, 0] - np.logaddexp.reduce(rows[:, 1:], axis=1) + np.log(len(LISTS) - 1),
+            "log_odds": rows[:, 0] - others,
             "broken_rules": np.array([broken_rules(text) for text in texts], np.float64),
             "nearest": pa.array([LISTS[int(row.argmax())] if np.isfinite(row).all() else None for row in rows], pa.string()),
         }
