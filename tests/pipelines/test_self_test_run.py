@@ -11,7 +11,7 @@ import pytest
 from helpers.commands import limbeck, script
 from helpers.outcomes import assert_same_outcome, parts_done
 from helpers.paths import TESTS
-from helpers.tiny_run import write_recipe
+from helpers.tiny_run import WORDS, write_recipe
 from helpers.tiny_students import make_model
 from limbeck.corpus.parts import read_parts
 from limbeck.filters.corruptions import CORRUPTIONS
@@ -24,22 +24,24 @@ FILTERS: list[dict[str, Any]] = [
     {"kind": "grade", "name": "untested", "self_test": 0},
     {"kind": "grade", "name": "tasks", "aspects": {"clarity": {}}},
 ]
-WHO, WHAT = ("Anna", "Peter", "Maria", "Julia", "Oslo", "Lena"), ("reads", "keeps", "makes", "sells", "opens", "writes")
-THINGS = ("maps", "letters", "boats", "clocks", "songs", "bridges")
+WHO, WHAT = ("Anna", "Peter", "Maria", "Julia", "Laura", "Robert"), ("reads", "keeps", "makes", "sells", "opens", "writes")
 
 pytestmark = pytest.mark.timeout(1800)
 
 
 def write_sentences(path: Path) -> None:
-    """Dissimilar documents with names, numbers and clauses."""
+    """Dissimilar documents with names, numbers, verbs and clauses."""
     draw, rows = random.Random(0), []
+
+    def some(count: int) -> str:
+        return " ".join(draw.choices(WORDS, k=count))
+
     for number in range(22):
-        parts = [
-            f"{draw.choice(WHO)}{draw.choice('xyz')}{number} {draw.choice(WHAT)} {number + 20} {draw.choice(THINGS)}"
-            for _ in range(3)
-        ]
-        names = f"In Paris, {draw.choice(WHO)} {draw.choice(WHAT)} {draw.choice(THINGS)}, which is rare in {number + 1900}"
-        rows.append({"text": f"{names}. {parts[0]}, because it is good. {parts[1]}. {parts[2]}.", "summary": names})
+        first = (
+            f"In Paris, {draw.choice(WHO)} {draw.choice(WHAT)} {some(4)}, which {draw.choice(WHAT)} {some(3)} in {number + 1900}"
+        )
+        second = f"{draw.choice(WHO)} {draw.choice(WHAT)} {number + 20} {some(4)} because {some(3)} is good"
+        rows.append({"text": f"{first}. {second}. {some(7).capitalize()}.", "summary": some(6)})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
