@@ -1,21 +1,15 @@
-"""Ways to corrupt a summary of an unchanged document. Deterministic; rows that a corruption does not apply to are left out."""
+"""Ways to corrupt a summary of an unchanged document. Deterministic; rows that a corruption does not apply to are left out.
+
+Names, numbers and negations are changed as in the self-test of judges (`limbeck.filters.corruptions`).
+"""
 
 import random
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-_ENTITY = re.compile(r"(?<![.!?] )(?<!^)\b(?:[A-Z][\w+#.-]*[\w+#]|\d[\d.,]*\d|\d)\b")
-_NEGATIONS = (
-    (re.compile(r"\b(is|are|was|were|can|will|should|must|could)\b(?! not)"), r"\1 not"),
-    (
-        re.compile(r"\b(allow|provide|support|include|enable|offer|make|use|contain|implement|add|help|work|give)s\b"),
-        r"does not \1",
-    ),
-    (re.compile(r"\b(allow|provide|support|include|enable|offer|make|use|contain|implement|add|help|work|give)\b"), r"do not \1"),
-)
+from limbeck.filters.corruptions import another_name, another_number, another_polarity
 
 
 def mismatched(outputs: Sequence[str], sources: Sequence[str], place: int) -> str | None:
@@ -28,32 +22,16 @@ def mismatched(outputs: Sequence[str], sources: Sequence[str], place: int) -> st
 
 
 def swapped(outputs: Sequence[str], sources: Sequence[str], place: int) -> str | None:
-    """One name or number exchanged for one from another source's output."""
-    own = list(_ENTITY.finditer(outputs[place]))
-    if not own:
-        return None
-    rng = random.Random(f"swap {place}")
-    chosen = rng.choice(own)
-    digits = chosen[0][0].isdigit()
-    others = [
-        match[0]
-        for output, source in zip(outputs, sources, strict=True)
-        if source != sources[place]
-        for match in _ENTITY.finditer(output)
-        if match[0][0].isdigit() == digits and match[0] not in outputs[place]
-    ]
-    if not others:
-        return None
-    return outputs[place][: chosen.start()] + rng.choice(others) + outputs[place][chosen.end() :]
+    """One name or number exchanged for another."""
+    draw = random.Random(f"swap {place}")
+    others = [output for output, source in zip(outputs, sources, strict=True) if source != sources[place]]
+    ways = draw.sample((another_name, another_number), 2)
+    return next((text for way in ways if (text := way(outputs[place], others, draw)) is not None), None)
 
 
 def negated(outputs: Sequence[str], sources: Sequence[str], place: int) -> str | None:
-    """The first verb that a rule can negate, negated."""
-    for pattern, replacement in _NEGATIONS:
-        said, count = pattern.subn(replacement, outputs[place], count=1)
-        if count:
-            return said
-    return None
+    """One sentence negated, or its negation removed."""
+    return another_polarity(outputs[place], (), random.Random(f"negate {place}"))
 
 
 def truncated(outputs: Sequence[str], sources: Sequence[str], place: int) -> str | None:

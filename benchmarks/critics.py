@@ -60,7 +60,7 @@ CRITICS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     "masked_pmi": ({"kind": "masked_pmi"}, {"faithfulness": 1, "saliency": 1, "pmi": 1}),
     "bottleneck": ({"kind": "bottleneck"}, {"bottleneck_nats": -1}),
     "fluency": ({"kind": "fluency"}, {"fluency": -1}),
-    "judge": ({"kind": "judge"}, {"score": 1}),
+    "grade": ({"kind": "grade"}, {"score": 1}),
 }
 SET_WISE = {"novelty": {"rouge_l": -1}, "duplicates": {"jaccard": -1}, "diversity": {"entails_or_entailed": 1}}
 UNWANTED = "stupid*\nidiot*\ndamn*\ncrap*\nmoron*\n"  # a word list is required, and any will do here
@@ -117,7 +117,7 @@ class Asking:
             "nli": {"classifier": self.nli},
             "equivalence": {"classifier": self.nli},
             "masked_pmi": {"masked": self.masked},
-            **dict.fromkeys(("pmi", "bottleneck", "fluency", "judge"), {"engine": self.teacher}),
+            **dict.fromkeys(("pmi", "bottleneck", "fluency", "grade"), {"engine": self.teacher}),
         }
         return adapter.validate_python({**section, **needs.get(section["kind"], {})})
 

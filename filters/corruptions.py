@@ -91,8 +91,8 @@ def _changed_number(number: str, draw: Random) -> str:
     if 1500 <= value < 2100 and "," not in number:  # a year stays a year
         return str(value + draw.choice((-30, -17, -8, -3, -1, 1, 2, 5, 9)))
     step = max(1, value * draw.choice((20, 50, 100, 200)) // 100)
-    new = value + step if value <= step or draw.random() < 0.5 else value - step
-    return f"{new:,}" if "," in number else str(new)
+    other = value + step if value <= step or draw.random() < 0.5 else value - step
+    return f"{other:,}" if "," in number else str(other)
 
 
 def another_name(output: str, others: Sequence[str], draw: Random) -> str | None:
@@ -102,8 +102,7 @@ def another_name(output: str, others: Sequence[str], draw: Random) -> str | None
         alike = [other for other in _NAMES.get(name, ()) if other not in output]
         found = alike or list(dict.fromkeys(new for other in others for new in names(other) if new not in output))
         if found:
-            new = draw.choice(found)
-            return re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda _, new=new: new, output)
+            return draw.choice(found).join(re.split(rf"(?<!\w){re.escape(name)}(?!\w)", output))
     return None
 
 

@@ -110,5 +110,5 @@ def broken_rules(text: str) -> int:
     >>> broken_rules("Name three rivers."), broken_rules("Rivers"), broken_rules("Name the longest river in the (second")
     (0, 1, 1)
     """
-    unpaired = any(text.count(left) != text.count(right) for left, right in _BRACKETS) or text.count('"') % 2 == 1
+    unpaired = any(text.count(pair[0]) != text.count(pair[1]) for pair in _BRACKETS) or text.count('"') % 2 == 1
     return (len(plain_words(text)) < FEWEST_WORDS) + bool(_OPEN_END.search(text)) + unpaired

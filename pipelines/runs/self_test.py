@@ -132,7 +132,7 @@ def _result(
     """The figures of some rows."""
     answered = rows & np.logical_and.reduce([np.isfinite(values) for values in columns.values()])
     first, second, true, corrupted = (columns[name][answered] for name in PROBED.names)
-    sources = len({owners[row] for row in np.flatnonzero(answered)})
+    sources = len({owners[row] for row in np.flatnonzero(answered).tolist()})
     facts: dict[str, Any] = dict.fromkeys(("answers", "orders_agree", "answer_a", "scores"))
     if sources:
         right = (_more(first, CHANCE) + _more(second, CHANCE)) / 2

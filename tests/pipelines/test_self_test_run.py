@@ -115,7 +115,6 @@ def test_a_killed_self_test_resumes_to_the_same_figures(reference: Path, ray_add
     renames = ("probes/judge/pairs$", "probes/grade/pairs$", "run/self_test.json$", "rounds/000/decisions.parquet")
     plan = tmp_path / "faults.json"
     faults = [{"rename": rename, "when": "before", "victim": "self"} for rename in renames]
-    faults.append({"rename": "probes/judge/answers/part-00001", "when": "after", "victim": "driver"})
     plan.write_text(json.dumps(faults))
     recipe, out = reference.parent / "recipe.yaml", tmp_path / "run"
     for _ in faults:
