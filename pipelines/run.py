@@ -133,8 +133,6 @@ def _rounds(context: Context, driver: str) -> None:
         for number in range(recipe.rounds):
             lanes = [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
             draw(context, pool, number, lanes)
-            if number == 0:
-                probe_judges(context, pool)
             if number:
                 measuring.evaluate_dev(context, held_out, [number - 1])
             select(context, number)
@@ -163,13 +161,15 @@ def variables(context: Context) -> list[str]:
 
 
 def draw(context: Context, pool: "WorkerPool", number: int, others: Sequence["Lane"]) -> None:
-    """Draw and score a round's candidates, for every source or until the target is reached."""
+    """Draw and score a round's candidates, for every source or until the target is reached; in round 0, test judges on them."""
     if context.recipe.target is None:
         stream(context, pool, f"round-{number}", [train_lane(context, number), *others])
     elif context.folder.decisions(number).exists():
         stream(context, pool, f"round-{number}", others)
     else:
         target.reach(context, pool, number, others, lambda parts: judged(context, number, parts))
+    if number == 0:
+        probe_judges(context, pool)
 
 
 def _final(context: Context, pool: "WorkerPool", held_out: measuring.HeldOut, pending: list[tuple[str, EngineConfig]]) -> None:

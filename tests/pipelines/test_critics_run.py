@@ -28,7 +28,9 @@ def run(home: Path, ray_address: str) -> Path:
     encoder = {"model": str(make_encoder(home / "encoder")), "dtype": "float32"}
     (home / "words.txt").write_text("# unwanted\nzzz*\n")
     filters = [
-        {"kind": "judge", "lazy": True},
+        {"kind": "grade", "lazy": True, "self_test": 3},
+        {"kind": "judge", "compare": "reference", "self_test": 3},
+        {"kind": "instruction_likeness", "max_broken_rules": None, "min_log_odds": None},
         {"kind": "heuristics", "max_cut_off": None, "max_repeated": None, "max_copied": None, "max_echo_of_prompt": None},
         {"kind": "length", "min_output_tokens": 1, "max_compression": 5.0},
         {"kind": "attributes"},
@@ -71,12 +73,12 @@ def test_every_critic_scores_every_candidate(run: Path) -> None:
         folder = run / f"rounds/{number:03d}"
         ids = sorted(read_parts(folder / "candidates")["candidate_id"].to_pylist())
         found = {path.name: read_parts(path) for path in (folder / "scores").iterdir()}
-        assert len(found) == 17
+        assert len(found) == 19
         for name, table in found.items():
             assert sorted(table["candidate_id"].to_pylist()) == ids, name
             assert not table["error"].drop_null().to_pylist(), name
             skipped = pc.sum(pc.is_valid(table["skipped_by"])).as_py() or 0
-            assert skipped == 0 or name == "judge", name
+            assert skipped == 0 or name == "grade", name
 
 
 def test_the_rounds_before_are_an_index_from_the_second_round_on(run: Path) -> None:
