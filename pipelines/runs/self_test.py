@@ -191,8 +191,8 @@ def _warning(one: SelfTest) -> str:
     return (
         f"The {one.kind} {one.filter} does not tell outputs from subtly corrupted ones better than chance: {does} the true "
         f"output in {_percent(share)} of {of}; asked in both orders, it names the same output for "
-        f'{100 * subtle.orders_agree:.0f} % of the pairs, and {100 * subtle.answer_a:.0f} % of its answers are "A". So its scores '
-        f"say little: give filters.{one.filter} a better engine or another rubric, in a new run{few}."
+        f'{100 * subtle.orders_agree:.0f} % of the pairs, and {100 * subtle.answer_a:.0f} % of its answers are "A". '
+        f"So its scores say little: give filters.{one.filter} a better engine or another rubric, in a new run{few}."
     )
 
 
