@@ -60,7 +60,7 @@ def write(folder: Path, model: str, tokens: int) -> None:
     settings: dict[str, Any] = {
         "kind": "installed-packages",
         "max_source_tokens": tokens,
-        "split": {"train": 400, "dev": 0, "test": 0},
+        "split": {"train": 1.0, "dev": 0.0, "test": 0.0},
     }
     table = read_sources(PackagesSources.model_validate(settings), Tokenizer.load(resolve(model)), seed=0)
     rows = []
