@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from limbeck.cluster.engines.config import EngineConfig
-from limbeck.cluster.engines.protocol import Completion, Message, Sampling
+from limbeck.cluster.engines.protocol import Completion, Message, Sampling, UserTurn
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.kinds import Kind
 from limbeck.corpus.seeds import derive_seed
@@ -119,7 +119,7 @@ class Drawing:
     """A request for completions: `n` None asks for one and raises StepFailed if it fails, a number asks for a list."""
 
     step: str
-    prompt: Prompt
+    prompt: Prompt | UserTurn
     sampling: Sampling
     n: int | None
     engine: str
@@ -147,7 +147,9 @@ class Draw:
     round: int
     source_id: str
 
-    def __call__(self, step: str, prompt: Prompt, sampling: Sampling, *, n: int | None = None, engine: str = TEACHER) -> Drawing:
+    def __call__(
+        self, step: str, prompt: Prompt | UserTurn, sampling: Sampling, *, n: int | None = None, engine: str = TEACHER
+    ) -> Drawing:
         """Ask for one completion (an `Answer`), or with `n` for a list of `n`, each with a seed of its own."""
         return Drawing(step, prompt, sampling, n, engine)
 
@@ -225,6 +227,13 @@ class GeneratorConfig(Kind):
     def sampling(self) -> Sampling:
         """How evaluation samples the answers to its questions."""
         raise NotImplementedError
+
+    def user_turns(self, vary: Mapping[str, Any]) -> Sequence[UserTurn]:
+        """Examples of the user's turns that its script lets the teacher write: `check` cuts the chat template before each.
+
+        `vary` holds example values that a source may have drawn; raises LimbeckError as `problems` reports.
+        """
+        return ()
 
     def build(self) -> ScriptedGenerator:
         """Return the generator; raises LimbeckError if its prompts are missing or malformed."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from limbeck.cluster.engines.protocol import Completion, Engine, EngineDied, Message, Pair, Request
+from limbeck.cluster.engines.protocol import Completion, Engine, EngineDied, Message, Pair, Request, UserTurn
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.schemas import CANDIDATES, STEPS
 from limbeck.corpus.seeds import derive_id, derive_seed
@@ -25,6 +25,7 @@ from limbeck.generators.contract import (
     Draft,
     Draw,
     Drawing,
+    Prompt,
     Scoring,
     Script,
     ScriptedGenerator,
@@ -111,7 +112,7 @@ class Run:
         """The completion requests of the current step."""
         asked = self.asked
         assert isinstance(asked, Drawing)
-        prompt = asked.prompt if isinstance(asked.prompt, str) else tuple(asked.prompt)
+        prompt = asked.prompt if isinstance(asked.prompt, str | UserTurn) else tuple(asked.prompt)
         return [
             Request(f"{self.source.source_id}/{self.label}/{index}", prompt, asked.sampling, self.seed(index))
             for index in range(1 if asked.n is None else asked.n)
@@ -258,11 +259,12 @@ def sources_of(sources: pa.Table) -> Iterator[Source]:
         yield Source(row["source_id"], row["document"], row.get("reference"), record)
 
 
-def shown(prompt: Any) -> str:
-    """A prompt in its stored form: plain text unchanged, a conversation as JSON."""
+def shown(prompt: Prompt | UserTurn) -> str:
+    """A prompt in its stored form: plain text unchanged, a conversation as JSON; a user's turn ends it as an empty message."""
     if isinstance(prompt, str):
         return prompt
-    return json.dumps([vars(message) for message in prompt], ensure_ascii=False)
+    turns = (*prompt.before, Message("user", "")) if isinstance(prompt, UserTurn) else prompt
+    return json.dumps([vars(message) for message in turns], ensure_ascii=False)
 
 
 def _answer_together(runs: Sequence[Run], engines: Mapping[str, Engine]) -> Iterator[tuple[int, Any]]:

@@ -1,4 +1,4 @@
-"""A model's tokenizer for engines in this process: prompts and pairs to tokens, and the end tokens."""
+"""A model's tokenizer for engines on this machine: prompts and pairs to tokens, and the end tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from limbeck.cluster.engines.pairs import Query, query
-from limbeck.cluster.engines.protocol import Message, Pair
+from limbeck.cluster.engines.protocol import Message, Pair, UserTurn
+from limbeck.cluster.engines.rendering import ChatTemplate, Rendered, no_template
 from limbeck.corpus.errors import LimbeckError
 
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>")
@@ -34,20 +35,55 @@ def end_tokens(tokenizer: PreTrainedTokenizerFast, *configs: Any) -> frozenset[i
     return frozenset(found)
 
 
-def render(prompt: tuple[Message, ...] | str, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
-    """Return the tokens of a conversation, ready for the assistant's turn, or of a plain prompt.
+def render(prompt: tuple[Message, ...] | str | UserTurn, tokenizer: PreTrainedTokenizerFast) -> Rendered:
+    """Return the tokens of a conversation, ready for the assistant's turn, of a plain prompt, or up to a user's turn.
 
-    Raises LimbeckError for a conversation if the model has no chat template.
+    Raises LimbeckError for a conversation or a user's turn if the model has no chat template, or none that can be cut.
     """
     if isinstance(prompt, str):
-        return tuple(tokenizer(prompt)["input_ids"])
+        return Rendered(tuple(tokenizer(prompt)["input_ids"]))
+    if isinstance(prompt, UserTurn):
+        return template(tokenizer).cut(prompt)
     if not tokenizer.chat_template:
         raise LimbeckError(
             f"{tokenizer.name_or_path} has no chat template; use an instruction-tuned model or a recipe with plain prompts"
         )
-    turns = [{"role": message.role, "content": message.content} for message in prompt]
-    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    text = _conversation(tokenizer, prompt)
+    return Rendered(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+
+def template(tokenizer: PreTrainedTokenizerFast) -> ChatTemplate:
+    """A tokenizer's chat template; raises LimbeckError if it has none."""
+    if not tokenizer.chat_template:
+        raise no_template(tokenizer.name_or_path)
+
+    def encode(text: str) -> tuple[Sequence[int], Sequence[tuple[int, int]]]:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return encoded["input_ids"], encoded["offset_mapping"]
+
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    return ChatTemplate(
+        name=tokenizer.name_or_path,
+        render=lambda turns: _conversation(tokenizer, turns),
+        encode=encode,
+        special=frozenset(special.union(tokenizer.all_special_ids)),
+    )
+
+
+def user_turn_problem(folder: Path, turn: UserTurn, trust_remote_code: bool = False) -> str | None:
+    """Why the model of a folder cannot write this user's turn, in one sentence, or None."""
+    try:
+        template(load_tokenizer(folder, trust_remote_code)).cut(turn)
+    except LimbeckError as error:
+        return str(error)
+    return None
+
+
+def _conversation(tokenizer: PreTrainedTokenizerFast, conversation: Sequence[Message]) -> str:
+    """The text of a conversation, up to the header of the assistant's next turn."""
+    turns = [{"role": message.role, "content": message.content} for message in conversation]
+    text: str = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    return text
 
 
 def tokenise(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast) -> list[Query]:

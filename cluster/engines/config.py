@@ -8,7 +8,7 @@ from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.endpoint.config import EndpointConfig
 from limbeck.cluster.engines.local.config import TransformersConfig
 from limbeck.cluster.engines.precision import Dtype
-from limbeck.cluster.engines.protocol import Engine
+from limbeck.cluster.engines.protocol import Engine, UserTurn
 from limbeck.cluster.engines.vllm.config import VllmConfig
 from limbeck.corpus.extras import installed
 
@@ -33,6 +33,10 @@ class AutoConfig(EngineConfig):
         if gpus_per_worker and installed("vllm"):
             return VllmConfig(**settings, tensor_parallel_size=max(1, int(gpus_per_worker)))
         return TransformersConfig(**settings)
+
+    def user_turn_problem(self, turn: UserTurn) -> str | None:
+        """The answer of the kinds that it may choose: both read the model's chat template in the same way."""
+        return TransformersConfig(model=self.model, trust_remote_code=self.trust_remote_code).user_turn_problem(turn)
 
     def build(self) -> Engine:
         """Never called: `auto` is decided when the recipe is resolved."""

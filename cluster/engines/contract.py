@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from limbeck.cluster.engines.models import fingerprint, resolve
 from limbeck.cluster.engines.precision import Dtype
-from limbeck.cluster.engines.protocol import Engine
+from limbeck.cluster.engines.protocol import Engine, UserTurn
 from limbeck.cluster.engines.shape import DTYPE_BYTES, shape_of
 from limbeck.cluster.placement.demand import Model
 from limbeck.corpus.config import Config
@@ -58,6 +58,13 @@ class EngineConfig(Kind):
         `key` is its section of the recipe. The model itself is checked elsewhere.
         """
         return []
+
+    def user_turn_problem(self, turn: UserTurn) -> str | None:
+        """Why it cannot complete this prompt (it does not read chat templates, or this one cannot be cut), or None.
+
+        Only asked if its model was found.
+        """
+        return f"an engine of kind {self.kind} draws no user turns; use transformers or vllm"
 
     def footprint(self, key: str) -> Model:
         """Memory that a worker needs for it; the default is that of an engine without weights."""

@@ -19,6 +19,17 @@ class Message:
 
 
 @dataclass(frozen=True)
+class UserTurn:
+    """A prompt that lets the model write the user's next turn: the chat template of `before`, cut before that turn's text.
+
+    `before` may hold a system text, and complete exchanges of user and assistant. The engine renders and cuts it
+    (`rendering.py`); a completion also ends where the template ends the turn.
+    """
+
+    before: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How to sample: `temperature` 0 is greedy; `top_k` 0 and `top_p` 1.0 restrict nothing.
 
@@ -40,13 +51,13 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """One sample to draw: a conversation (the model's chat template is applied) or a plain prompt, and its own seed.
+    """One sample to draw: a conversation (the model's chat template is applied), a plain prompt, or a user's turn, and its seed.
 
     Requests with equal prompts share the prompt's computation, regardless of their order.
     """
 
     request_id: str
-    prompt: tuple[Message, ...] | str
+    prompt: tuple[Message, ...] | str | UserTurn
     sampling: Sampling
     seed: int
 

@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from limbeck.cluster.engines.contract import EngineConfig
-from limbeck.cluster.engines.protocol import Engine
+from limbeck.cluster.engines.protocol import Engine, UserTurn
 from limbeck.corpus.config import Config
+from limbeck.corpus.errors import LimbeckError
 
 
 class EndpointBudget(Config):
@@ -104,6 +105,16 @@ class EndpointConfig(EngineConfig):
         from limbeck.cluster.engines.endpoint import server
 
         return [f"{key}: {problem}" for problem in server.problems(self)]
+
+    def user_turn_problem(self, turn: UserTurn) -> str | None:
+        """Why the chat template of `model` cannot be cut before this turn, or None; the server gets tokens at /completions."""
+        from limbeck.cluster.engines.endpoint.prompts import Prompts
+
+        try:
+            Prompts.load(self.model).cut(turn)
+        except LimbeckError as error:
+            return str(error)
+        return None
 
     @property
     def variables(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from limbeck.cluster.engines.endpoint.config import EndpointConfig
 from limbeck.cluster.engines.endpoint.prompts import Prompts
 from limbeck.cluster.engines.endpoint.server import Key, Served, wait_for_server
 from limbeck.cluster.engines.pairs import Logprobs, Query, sort_out
-from limbeck.cluster.engines.protocol import Completion, Message, Pair, Request, Usage, refusal
+from limbeck.cluster.engines.protocol import Completion, Message, Pair, Request, Usage, UserTurn, refusal
 from limbeck.corpus.errors import LimbeckError
 
 SEED_BITS = 31  # some servers store seeds in 32 bits
@@ -54,7 +54,7 @@ class EndpointEngine:
         """
         jobs: list[Job] = []
         requests_of: dict[Job, Request] = {}
-        counted: dict[tuple[Message, ...] | str, int | str] = {}
+        counted: dict[tuple[Message, ...] | str | UserTurn, int | str] = {}
         for request in requests:
             if request.prompt not in counted:
                 counted[request.prompt] = self._count(request.prompt)
@@ -97,7 +97,7 @@ class EndpointEngine:
         finally:
             self._client.cancel(call)
 
-    def _count(self, prompt: tuple[Message, ...] | str) -> int | str:
+    def _count(self, prompt: tuple[Message, ...] | str | UserTurn) -> int | str:
         """The tokens of a prompt, or the reason why it cannot be sent."""
         try:
             return self.prompts.count(prompt)
@@ -129,15 +129,25 @@ class EndpointEngine:
             payload["response_format"] = {"type": "json_schema", "json_schema": output}
         if sampling.presence_penalty:
             payload["presence_penalty"] = sampling.presence_penalty
-        if sampling.stop:
-            payload["stop"] = list(sampling.stop)
-        chat = not isinstance(request.prompt, str)
-        if isinstance(request.prompt, str):
-            payload["prompt"] = request.prompt
-        else:
-            payload["messages"] = [{"role": message.role, "content": message.content} for message in request.prompt]
-        path, read = ("/chat/completions", read_chat) if chat else ("/completions", read_text)
+        if stop := (*sampling.stop, *self._put_prompt(payload, request.prompt)):
+            payload["stop"] = list(stop)
+        path, read = ("/chat/completions", read_chat) if "messages" in payload else ("/completions", read_text)
         return Job(path, payload, read, (tokens, sampling.max_new_tokens), request.seed)
+
+    def _put_prompt(self, payload: dict[str, Any], prompt: tuple[Message, ...] | str | UserTurn) -> tuple[str, ...]:
+        """Add a prompt to a request; returns further strings that end its completion.
+
+        A user's turn is sent as tokens: as text, a server would put a beginning-of-text token before the template's own.
+        """
+        if isinstance(prompt, str):
+            payload["prompt"] = prompt
+        elif isinstance(prompt, UserTurn):
+            rendered = self.prompts.cut(prompt)
+            payload["prompt"] = list(rendered.tokens)
+            return rendered.stop
+        else:
+            payload["messages"] = [{"role": message.role, "content": message.content} for message in prompt]
+        return ()
 
     def _completion(self, request: Request, outcome: Outcome) -> Completion:
         """An outcome as a completion: the text is cut at the first stop string, and tokenised locally."""
@@ -148,7 +158,7 @@ class EndpointEngine:
         if reason is None:  # not reported: it was cut if it has all the tokens that it may have
             drawn = max(len(tokens), answer.counts.output_tokens or 0)
             reason = "length" if drawn >= request.sampling.max_new_tokens else "stop"
-        for stop in request.sampling.stop:
+        for stop in outcome.job.payload.get("stop", ()):
             if stop in text:
                 text, reason = text.split(stop, 1)[0], "stop"
                 tokens = self.prompts.encode(text)

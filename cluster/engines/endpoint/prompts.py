@@ -11,7 +11,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, resolve
 from limbeck.cluster.engines.pairs import Query, query
-from limbeck.cluster.engines.protocol import Message, Pair
+from limbeck.cluster.engines.protocol import Message, Pair, UserTurn
+from limbeck.cluster.engines.rendering import ChatTemplate, Rendered, no_template
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.tokenizer import Tokenizer
 
@@ -23,6 +24,7 @@ _TOKENIZER_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 class Prompts:
     """A model's tokenizer, chat template and limit; `first` is the context token of a target without context."""
 
+    model: str
     tokenizer: Tokenizer
     template: jinja2.Template | None
     specials: dict[str, str]
@@ -41,6 +43,7 @@ class Prompts:
         specials = {name: value for name, value in specials.items() if value}
         known = (tokenizer.backend.token_to_id(specials[name]) for name in ("bos_token", "eos_token") if name in specials)
         return cls(
+            model=model,
             tokenizer=tokenizer,
             template=_template(folder, settings),
             specials=specials,
@@ -48,18 +51,32 @@ class Prompts:
             context_tokens=next((int(n) for n in limits if n and n < NO_LIMIT_TOKENS), NO_LIMIT_TOKENS),
         )
 
-    def count(self, prompt: tuple[Message, ...] | str) -> int:
+    def count(self, prompt: tuple[Message, ...] | str | UserTurn) -> int:
         """Token count of a rendered prompt; an estimate if the server's template is not known here."""
         if isinstance(prompt, str):
             return len(self.tokenizer.backend.encode(prompt))
-        turns = [{"role": message.role, "content": message.content} for message in prompt]
+        if isinstance(prompt, UserTurn):
+            return len(self.cut(prompt).tokens)
         if self.template is not None:
             try:
-                text = self.template.render(messages=turns, add_generation_prompt=True, tools=None, **self.specials)
-                return sum(self.tokenizer.count([text]))
+                return sum(self.tokenizer.count([self._conversation(prompt)]))
             except (jinja2.TemplateError, TypeError, ValueError):  # a template that needs more than is worth for a count
                 pass
         return sum(self.tokenizer.count([message.content for message in prompt])) + TURN_TOKENS * (len(prompt) + 1)
+
+    def cut(self, turn: UserTurn) -> Rendered:
+        """The prompt of a user's turn, by the template of `model`; raises LimbeckError if it cannot be cut."""
+        if self.template is None:
+            raise no_template(self.model)
+        backend = self.tokenizer.backend
+        special = frozenset(token for token, added in backend.get_added_tokens_decoder().items() if added.special)
+        return ChatTemplate(self.model, self._conversation, self.tokenizer.encode_with_offsets, special).cut(turn)
+
+    def _conversation(self, conversation: Sequence[Message]) -> str:
+        """The text of a conversation, up to the header of the assistant's next turn."""
+        assert self.template is not None
+        turns = [{"role": message.role, "content": message.content} for message in conversation]
+        return self.template.render(messages=turns, add_generation_prompt=True, tools=None, **self.specials)
 
     def tokenise(self, pairs: Sequence[Pair]) -> list[Query]:
         """Return the tokens of each pair as one sequence, and the positions of the requested target tokens.

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.precision import Dtype
-from limbeck.cluster.engines.protocol import Engine
+from limbeck.cluster.engines.protocol import Engine, UserTurn
 from limbeck.cluster.engines.shape import DTYPE_BYTES, shape_of
 from limbeck.cluster.placement.demand import Model
 from limbeck.corpus.extras import require
@@ -31,6 +31,12 @@ class TransformersConfig(EngineConfig):
     cache_bytes: int = Field(default=2 << 30, ge=1 << 20)
     context_tokens: int | None = Field(default=None, ge=2)
     trust_remote_code: bool = False
+
+    def user_turn_problem(self, turn: UserTurn) -> str | None:
+        """Why the model's chat template cannot be cut before this turn, or None."""
+        from limbeck.cluster.engines.chat import user_turn_problem
+
+        return user_turn_problem(self.folder(), turn, self.trust_remote_code)
 
     def footprint(self, key: str) -> Model:
         """Weights, plus the key-value cache and one row of logits per packed token while it computes."""

@@ -27,7 +27,8 @@ class TransformersEngine:
     def complete(self, requests: Sequence[Request]) -> Iterator[Completion]:
         """Yield one completion per request, as they finish; requests with equal prompts share the prompt's computation.
 
-        A prompt that is too long, or a NaN, yields an error. Raises LimbeckError for a conversation without a chat template.
+        A prompt that is too long, or a NaN, yields an error. Raises LimbeckError for a conversation without a chat template, and
+        for a user's turn whose template cannot be cut.
         """
         rendered = {
             prompt: chat.render(prompt, self.loaded.tokenizer) for prompt in dict.fromkeys(request.prompt for request in requests)

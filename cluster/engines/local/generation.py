@@ -93,7 +93,7 @@ def decode(loaded: Loaded, samples: Sequence[Sample], config: TransformersConfig
         else:
             yield sample
     for sample in sick:
-        yield from _decode_together(loaded, [Sample(sample.request, sample.prompt)], config, usage)
+        yield from _decode_together(loaded, [Sample(sample.request, sample.rendered)], config, usage)
 
 
 def _decode_together(loaded: Loaded, samples: Sequence[Sample], config: TransformersConfig, usage: Usage) -> Iterator[Sample]:

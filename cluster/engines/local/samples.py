@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from limbeck.cluster.engines.local.loading import Loaded
 from limbeck.cluster.engines.local.sampling import NOT_A_NUMBER, Draw
 from limbeck.cluster.engines.protocol import Completion, FinishReason, Request, refusal
+from limbeck.cluster.engines.rendering import Rendered
 
 _FOLD_TOKENS = 256  # a group's own tokens may take this many positions of its slot, or as many as its prompt
 NAN_ERROR = "the model returned no finite logits (NaN); its weights or its dtype are broken"
@@ -16,10 +17,20 @@ class Sample:
     """One request in progress: `tokens` so far, and `finish_reason` (and `error`) once it has finished."""
 
     request: Request
-    prompt: tuple[int, ...]
+    rendered: Rendered
     tokens: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     error: str | None = None
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """The tokens of its prompt."""
+        return self.rendered.tokens
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The strings that end it."""
+        return (*self.request.sampling.stop, *self.rendered.stop)
 
     def next_draw(self) -> Draw:
         """Parameters for drawing its next token."""
@@ -54,22 +65,21 @@ class Group:
 
 def accept(sample: Sample, token: int, loaded: Loaded) -> None:
     """Process a drawn token: it ends the sample, or is appended (and may complete a stop string or reach the limit)."""
-    sampling = sample.request.sampling
     if token == NOT_A_NUMBER:
         sample.finish_reason, sample.error = "error", NAN_ERROR
-    elif token in loaded.end_tokens:
+    elif token in loaded.end_tokens or token in sample.rendered.end_tokens:
         sample.finish_reason = "stop"
     else:
         sample.tokens.append(token)
-        if sampling.stop and holds_stop(sample, loaded):
+        if sample.stop and holds_stop(sample, loaded):
             sample.finish_reason = "stop"
-        elif len(sample.tokens) >= sampling.max_new_tokens:
+        elif len(sample.tokens) >= sample.request.sampling.max_new_tokens:
             sample.finish_reason = "length"
 
 
 def holds_stop(sample: Sample, loaded: Loaded) -> bool:
     """Whether the newest token completed a stop string; only as many tokens are decoded as its bytes can span."""
-    stop = sample.request.sampling.stop
+    stop = sample.stop
     tail = sample.tokens[-(max(len(s.encode()) for s in stop) + 4) :]
     text = loaded.tokenizer.decode(tail, skip_special_tokens=True)
     return any(s in text for s in stop)
@@ -104,7 +114,7 @@ def completion(sample: Sample, loaded: Loaded) -> Completion:
     text = ""
     if sample.finish_reason != "error":
         text = loaded.tokenizer.decode(sample.tokens, skip_special_tokens=True)
-        for stop in sample.request.sampling.stop:
+        for stop in sample.stop:
             text = text.split(stop, 1)[0]
     tokens = tuple(sample.tokens) if sample.finish_reason != "error" else ()
     return Completion(sample.request.request_id, text, tokens, sample.finish_reason, len(sample.prompt), sample.error)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.models import fingerprint
-from limbeck.cluster.engines.protocol import Engine
+from limbeck.cluster.engines.protocol import Engine, UserTurn
 from limbeck.cluster.engines.shape import DTYPE_BYTES, shape_of
 from limbeck.cluster.placement.demand import Model
 from limbeck.corpus.errors import LimbeckError
@@ -89,6 +89,12 @@ class VllmConfig(EngineConfig):
         except LimbeckError as error:
             return [f"{key}.lora: {error}"]
         return []
+
+    def user_turn_problem(self, turn: UserTurn) -> str | None:
+        """Why the model's chat template cannot be cut before this turn, or None."""
+        from limbeck.cluster.engines.chat import user_turn_problem
+
+        return user_turn_problem(self.folder(), turn, self.trust_remote_code)
 
     def footprint(self, key: str) -> Model:
         """Weights and cache in separate processes, spread over the requested GPUs."""

@@ -12,6 +12,7 @@ import numpy as np
 from limbeck.cluster.engines import chat
 from limbeck.cluster.engines.pairs import Logprobs, Query, sort_out
 from limbeck.cluster.engines.protocol import Completion, EngineDied, Pair, Request, Usage, refusal
+from limbeck.cluster.engines.rendering import Rendered
 from limbeck.cluster.engines.vllm.config import VllmConfig
 from limbeck.cluster.engines.vllm.process import Started, start
 
@@ -37,20 +38,20 @@ class VllmEngine:
         """Yield one completion per request, as they finish; requests with a common prefix share it through the cache.
 
         A prompt that is too long, or that vLLM refuses, yields an error. Raises LimbeckError for a conversation without a chat
-        template, and EngineDied if vLLM's processes have exited.
+        template and for a user's turn whose template cannot be cut, and EngineDied if vLLM's processes have exited.
         """
-        rendered: dict[Any, tuple[int, ...] | str] = {}
+        rendered: dict[Any, Rendered | str] = {}
         for prompt in dict.fromkeys(request.prompt for request in requests):
             rendered[prompt] = self._render(prompt)
         work = []
         for request in requests:
-            tokens = rendered[request.prompt]
-            error = tokens if isinstance(tokens, str) else refusal(len(tokens), request.sampling, self.context_tokens)
-            if error is None:
-                assert not isinstance(tokens, str)
-                work.append(self._complete(request, tokens))
+            prompt = rendered[request.prompt]
+            if isinstance(prompt, str):
+                yield _refused(request, 0, prompt)
+            elif (error := refusal(len(prompt.tokens), request.sampling, self.context_tokens)) is not None:
+                yield _refused(request, len(prompt.tokens), error)
             else:
-                yield _refused(request, 0 if isinstance(tokens, str) else len(tokens), error)
+                work.append(self._complete(request, prompt))
         yield from self._answers(work)
 
     def logprobs(self, pairs: Sequence[Pair]) -> list[Logprobs]:
@@ -69,7 +70,7 @@ class VllmEngine:
         """Return the token count of each text, without special tokens."""
         return chat.count_tokens(texts, self._tokenizer)
 
-    def _render(self, prompt: Any) -> tuple[int, ...] | str:
+    def _render(self, prompt: Any) -> Rendered | str:
         """The tokens of a prompt, or the reason why it cannot be tokenised."""
         try:
             return chat.render(prompt, self._tokenizer)
@@ -92,11 +93,11 @@ class VllmEngine:
             for future in futures:
                 future.cancel()
 
-    async def _complete(self, request: Request, prompt: tuple[int, ...]) -> Completion:
+    async def _complete(self, request: Request, prompt: Rendered) -> Completion:
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
-        sampling = request.sampling
+        sampling, stop = request.sampling, [*request.sampling.stop, *prompt.stop]
         structure = None
         if sampling.json_schema or sampling.regex:
             structure = StructuredOutputsParams(json=sampling.json_schema, regex=sampling.regex)
@@ -108,29 +109,29 @@ class VllmEngine:
                 top_k=sampling.top_k,
                 presence_penalty=sampling.presence_penalty,
                 seed=request.seed & ((1 << SEED_BITS) - 1),
-                stop=list(sampling.stop),
-                stop_token_ids=sorted(self._started.end_tokens),
-                detokenize=bool(sampling.stop),
+                stop=stop,
+                stop_token_ids=sorted(self._started.end_tokens | prompt.end_tokens),
+                detokenize=bool(stop),
                 structured_outputs=structure,
             )
-            output = await self._ask(prompt, parameters)
+            output = await self._ask(prompt.tokens, parameters)
         except EngineDied:
             raise
         except Exception as error:  # specific to this request: vLLM has a class for each error, and new ones in every version
-            return _refused(request, len(prompt), f"vLLM failed on the request: {' '.join(str(error).split())[:300]}")
+            return _refused(request, len(prompt.tokens), f"vLLM failed on the request: {' '.join(str(error).split())[:300]}")
         return self._completion(request, prompt, output.outputs[0])
 
-    def _completion(self, request: Request, prompt: tuple[int, ...], answer: Any) -> Completion:
+    def _completion(self, request: Request, prompt: Rendered, answer: Any) -> Completion:
         """Convert an answer: no end token, the text decoded by our tokenizer, cut at the first stop string."""
         tokens, ended = tuple(answer.token_ids), answer.finish_reason
         if ended not in ("stop", "length"):
-            return _refused(request, len(prompt), f"vLLM ended the request early ({ended})")
-        if tokens and tokens[-1] in self._started.end_tokens:
+            return _refused(request, len(prompt.tokens), f"vLLM ended the request early ({ended})")
+        if tokens and tokens[-1] in self._started.end_tokens | prompt.end_tokens:
             tokens = tokens[:-1]
         text = self._tokenizer.decode(tokens, skip_special_tokens=True)
-        for stop in request.sampling.stop:
+        for stop in (*request.sampling.stop, *prompt.stop):
             text = text.split(stop, 1)[0]
-        return Completion(request.request_id, text, tokens, ended, len(prompt))
+        return Completion(request.request_id, text, tokens, ended, len(prompt.tokens))
 
     async def _score(self, query: Query, read_cache: bool = True) -> tuple[Query, Logprobs]:
         from vllm import SamplingParams
