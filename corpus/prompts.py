@@ -21,9 +21,15 @@ def load_template(prompt: str, own: Path, names: str = "*") -> jinja2.Template:
     path = prompt_path(prompt, own)
     try:
         text = path.read_text(encoding="utf-8")
-        return SandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(text)
     except OSError as error:
         known = ", ".join(sorted(file.stem for file in own.glob(f"{names}.jinja")))
         raise LimbeckError(f"no prompt {prompt} ({path}); name one of {known}, or the path of a .jinja file") from error
+    return parse_template(text, f"the prompt {path}")
+
+
+def parse_template(text: str, where: str) -> jinja2.Template:
+    """Return the template with this text; raises LimbeckError, which begins with `where`, if it is malformed."""
+    try:
+        return SandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(text)
     except jinja2.TemplateError as error:
-        raise LimbeckError(f"the prompt {path} is not a Jinja template: {error}") from error
+        raise LimbeckError(f"{where} is not a Jinja template: {error}") from error

@@ -30,6 +30,12 @@ def sentence_ends(text: str) -> list[int]:
     return [match.end() for match in _END.finditer(text) if _ends(text, match)]
 
 
+def ends_like_a_sentence(text: str) -> bool:
+    """Whether a text, without whitespace around it, ends with a sentence; an empty one does not."""
+    text = text.strip()
+    return bool(text) and sentence_ends(text)[-1:] == [len(text)]
+
+
 def split_sentences(text: str) -> list[str]:
     """The sentences of a text, stripped; paragraphs end sentences too."""
     breaks = sorted({0, len(text), *sentence_ends(text), *(match.start() for match in _PARAGRAPH_END.finditer(text))})

@@ -52,6 +52,7 @@ from limbeck.filters.text.repetition import RepetitionConfig
 from limbeck.filters.text.toxicity import ToxicityConfig
 from limbeck.generators.alpaca import AlpacaConfig
 from limbeck.generators.contract import GeneratorConfig
+from limbeck.generators.magpie import MagpieConfig
 from limbeck.generators.self_instruct.generator import SelfInstructConfig
 from limbeck.generators.summaries import SummariesConfig
 from limbeck.pipelines import recipe_files
@@ -62,7 +63,7 @@ from limbeck.students.config import SftConfig
 from limbeck.students.contract import StudentConfig
 from limbeck.students.evaluation.measures import CONTROLS, SCALARS
 
-GeneratorConfig.add(AlpacaConfig, SelfInstructConfig, SummariesConfig)
+GeneratorConfig.add(AlpacaConfig, MagpieConfig, SelfInstructConfig, SummariesConfig)
 FilterConfig.add(
     AnswerConfig,
     AttributesConfig,

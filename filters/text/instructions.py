@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from limbeck.corpus.sentences import ends_like_a_sentence
 from limbeck.corpus.text.instruction_rules import (
     MAX_WORDS,
     MIN_WORDS,
@@ -39,6 +40,7 @@ UNITS = {
     "empty_output": FLAG,
     "ends_with_colon": FLAG,
     "contradicted": FLAG,
+    "unfinished": FLAG,
 }
 COLUMNS = tuple(UNITS)
 
@@ -50,7 +52,7 @@ class InstructionsConfig(FilterConfig):
     so; or `output`, if the candidates themselves are new instructions and there is no instance to check.
     """
 
-    semantics: ClassVar[int] = 2
+    semantics: ClassVar[int] = 3
     reasons: ClassVar[Mapping[str, str]] = {
         "min_words": "the instruction has too few words",
         "max_words": "the instruction has too many words",
@@ -63,6 +65,7 @@ class InstructionsConfig(FilterConfig):
         "max_empty_output": "the output is empty",
         "max_ends_with_colon": "the input or the output ends with a colon, so it is unfinished",
         "max_contradicted": "the task has one input with several outputs",
+        "max_unfinished": "the instruction does not end like a sentence",
     }
 
     also: ClassVar[tuple[str, ...]] = COLUMNS
@@ -83,6 +86,7 @@ class InstructionsConfig(FilterConfig):
     max_empty_output: Limit = 0.0
     max_ends_with_colon: Limit = 0.0
     max_contradicted: Limit = None
+    max_unfinished: Limit = None
 
     def build(self, engines: "Engines") -> "InstructionsFilter":
         """Return the filter; it needs no engine."""
@@ -111,6 +115,7 @@ class InstructionsFilter:
         for at, row in enumerate(rows):
             instruction = outputs[at] if config.instruction == "output" else str(row["prompt"] or "")
             scores = {"truncated": float(row["finish_reason"] == "length"), **instruction_rules(instruction, config.rules)}
+            scores["unfinished"] = float(not ends_like_a_sentence(instruction))
             if config.instruction == "prompt":
                 scores |= instance_rules(inputs[at], outputs[at])
             else:

@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from limbeck.corpus.extras import MissingExtra
 from limbeck.corpus.vary import example
 from limbeck.filters.config import Cost, FilterConfig
 from limbeck.filters.corruptions import CORRUPTIONS
-from limbeck.generators.contract import TEACHER
+from limbeck.generators.contract import TEACHER, GeneratorConfig
 from limbeck.pipelines.driver.placing import missing_extras, plan_for
 from limbeck.pipelines.driver.reading import counted
 from limbeck.pipelines.kinds import packages_of
@@ -52,10 +53,7 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
     problems = missing + [str(fault) for fault in faults.values() if not (missing and isinstance(fault, MissingExtra))]
     if "teacher.model" in models:
         problems += _context_problems(recipe, models)
-        if (recipe.generator.needs.chat or recipe.renderer.chat) and not models["teacher.model"].has_chat_template:
-            problems.append(
-                f"teacher.model {recipe.teacher.model} has no chat template; set generator.style: plain, or use an instruct model"
-            )
+        problems += _template_problems(recipe, models["teacher.model"], missing)
     problems += _generator_problems(recipe)
     problems += [f"filters.{filter_.name}: {problem}" for filter_ in recipe.filters for problem in filter_.problems()]
     problems += [
@@ -211,14 +209,33 @@ def _context_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]
     ]
 
 
+def _template_problems(recipe: Recipe, teacher: ModelInfo, missing: Sequence[str]) -> list[str]:
+    """Conversations need a chat template, and user's turns one that can be cut before the user's text."""
+    try:
+        drawn = example(recipe.sources.vary)
+        turns = [turn for generator in _generators(recipe).values() for turn in generator.user_turns(drawn)]
+    except LimbeckError:
+        turns = []  # reported as a problem of the generator
+    if (recipe.generator.needs.chat or recipe.renderer.chat) and not teacher.has_chat_template:
+        plain = "" if turns else "set generator.style: plain, or "
+        return [f"teacher.model {recipe.teacher.model} has no chat template; {plain}use an instruct model"]
+    found = [] if missing else [recipe.teacher.user_turn_problem(turn) for turn in turns]  # reading templates needs transformers
+    return [f"teacher: {problem}" for problem in found if problem is not None][:1]
+
+
+def _generators(recipe: Recipe) -> dict[str, GeneratorConfig]:
+    """The generators of the recipe by their sections."""
+    named = {"generator": recipe.generator, "later": recipe.later, "task": recipe.task}
+    return {section: config for section, config in named.items() if config is not None}
+
+
 def _generator_problems(recipe: Recipe) -> list[str]:
     """Prompts must render with the values that sources draw."""
     try:
         drawn = example(recipe.sources.vary)
     except LimbeckError as error:
         return [f"sources: {error}"]
-    named = {"generator": recipe.generator, "later": recipe.later, "task": recipe.task}
-    return [f"{where}: {problem}" for where, config in named.items() if config for problem in config.problems(drawn)]
+    return [f"{where}: {problem}" for where, config in _generators(recipe).items() for problem in config.problems(drawn)]
 
 
 def engine_problems(recipe: Recipe) -> list[str]:

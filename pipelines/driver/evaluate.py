@@ -23,7 +23,7 @@ from limbeck.generators.asking import frozen
 from limbeck.generators.contract import Question
 from limbeck.pipelines.driver.context import Context
 from limbeck.pipelines.runs.calibrate import FrozenBounds, freeze
-from limbeck.pipelines.runs.rows import turns
+from limbeck.pipelines.runs.rows import asked_turns
 from limbeck.pipelines.runs.scored import connect_parts
 from limbeck.pipelines.runs.select import all_numbers, passing
 from limbeck.students.evaluation.controls import controls
@@ -113,7 +113,7 @@ def _groups_and_inputs(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 def _with_question(source: dict[str, Any], draft: dict[str, Any]) -> dict[str, Any]:
     """A held-out source with the draft's question frozen in its record, its input as the document and its answer as reference."""
-    question = Question(source["source_id"], draft["prompt"], source["document"], draft["input"], turns(draft["messages"]))
+    question = Question(source["source_id"], draft["prompt"], source["document"], draft["input"], asked_turns(draft["messages"]))
     record = {**(json.loads(source["record"]) if source.get("record") else {}), **frozen(question)}
     document = source["document"] if draft["input"] is None else draft["input"]
     reference = source["reference"] if draft["reference"] is None else draft["reference"]

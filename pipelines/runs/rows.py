@@ -242,6 +242,12 @@ def turns(stored: Sequence[Mapping[str, Any]] | None) -> tuple[Message, ...] | N
     return None if stored is None else tuple(Message(turn["role"], turn["content"]) for turn in stored)
 
 
+def asked_turns(stored: Sequence[Mapping[str, Any]] | None) -> tuple[Message, ...] | None:
+    """A stored conversation up to the answer that ends it: what another model is asked."""
+    found = turns(stored)
+    return found[:-1] if found and found[-1].role == "assistant" else found
+
+
 def _attributes(buckets: Mapping[Attribute, int | None]) -> Attributes:
     return Attributes(buckets.get("length"), buckets.get("extractiveness"), buckets.get("specificity"))
 

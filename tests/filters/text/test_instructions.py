@@ -137,8 +137,28 @@ def test_without_an_input_only_the_output_is_judged() -> None:
     assert rejected(config, prompt="Too short", output="Yes.") == "words"
 
 
+@pytest.mark.parametrize(
+    ("instruction", "unfinished"),
+    [
+        ("Name three rivers of Asia.", False),
+        ("What is the capital of France?", False),
+        ("Summarise the chapter called “The sea.”", False),
+        ("  Name three rivers of Asia.  ", False),
+        ("用一句话解释这个词。", False),
+        ("Name three rivers of", True),
+        ("Translate the following text:", True),
+        ("List three machines, e.g.", True),
+        ("", True),
+    ],
+)
+def test_an_instruction_is_unfinished_unless_it_ends_like_a_sentence(instruction: str, unfinished: bool) -> None:
+    config = InstructionsConfig(min_words=None, max_starts_non_ascii=None, max_unfinished=0.0, max_empty_output=None)
+    assert rejected(config, output=instruction) == ("unfinished" if unfinished else None)
+    assert rejected(SELF_INSTRUCT, output="Name three rivers of") is None, "measured, but no rule of the papers"
+
+
 def test_every_column_has_a_limit_and_every_limit_a_reason() -> None:
-    assert {bound.column for bound in InstructionsConfig(max_contradicted=0.0).bounds} == set(COLUMNS)
+    assert {bound.column for bound in InstructionsConfig(max_contradicted=0.0, max_unfinished=0.0).bounds} == set(COLUMNS)
     assert set(InstructionsConfig.reasons) == set(InstructionsConfig.limit_fields())
     assert isinstance(SELF_INSTRUCT.build(engines=None), Filter)
 
