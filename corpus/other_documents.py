@@ -1,8 +1,9 @@
 """Another document: the replacement for a candidate's own document in every null and control."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 from limbeck.corpus.near_duplicates.groups import Components
 from limbeck.corpus.near_duplicates.texts import codes
 from limbeck.corpus.parts import part_names, read_part
-from limbeck.corpus.schemas import OTHER, SOURCES
+from limbeck.corpus.schemas import OTHER, OTHERS, SOURCES
 from limbeck.corpus.seeds import derive_seed
 from limbeck.corpus.split import NEAR_DUPLICATE_THRESHOLD, near_duplicate_groups
 from limbeck.corpus.text.invisible import is_blank
@@ -130,9 +131,28 @@ class OtherDocuments:
         positions = self._by_group()
         columns = ("candidate_id", "group", "input")
         rows = zip(*(candidates[name].to_pylist() for name in columns), wanted, strict=True)
-        found = [self._drawn(id_, positions.get(group, []), given) if asked else None for id_, group, given, asked in rows]
+        found = [
+            next(self._drawn(derive_seed("null", id_), positions.get(group, []), given), None) if asked else None
+            for id_, group, given, asked in rows
+        ]
         taken = pa.array(found, pa.int64())
         return pa.table({f"other_{name}": self.sources[name].take(taken) for name in _FIELDS}, schema=OTHER)
+
+    def several(self, candidates: pa.Table, count: int) -> pa.Table:
+        """The column `OTHERS` of each candidate: up to `count` documents outside its near-duplicate group and not near its input.
+
+        They are consecutive from number `derive_seed("others", source_id)`, modulo their number, so all candidates of a source
+        have the same ones, and an engine runs each document once.
+        """
+        positions = self._by_group()
+        texts = self.sources["document"].to_pylist()
+        known: dict[tuple[str, str, str | None], list[str]] = {}
+        rows = list(zip(*(candidates[name].to_pylist() for name in ("source_id", "group", "input")), strict=True))
+        for source_id, group, given in rows:
+            if (source_id, group, given) not in known:
+                drawn = self._drawn(derive_seed("others", source_id), positions.get(group, []), given)
+                known[source_id, group, given] = [texts[position] for position in islice(drawn, count)]
+        return pa.table({OTHERS.name: pa.array([known[row] for row in rows], OTHERS.type)})
 
     def _by_group(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
@@ -140,17 +160,15 @@ class OtherDocuments:
             found.setdefault(group, []).append(position)
         return found
 
-    def _drawn(self, candidate_id: str, own: Sequence[int], given: str | None) -> int | None:
-        """The position of the other document of a candidate, whose own near-duplicates have the ascending positions `own`."""
+    def _drawn(self, first: int, own: Sequence[int], given: str | None) -> Iterator[int]:
+        """Yield the positions of other documents, from number `first` on, among those without the ascending positions `own`."""
         others: int = self.sources.num_rows - len(own)
-        first = derive_seed("null", candidate_id)
         for step in range(min(others, MOST_TRIES)):
             position = (first + step) % others
             for mine in own:  # the position among the others → the position among all
                 position += mine <= position
             if not given or not _near(given, self.sources["document"][position].as_py()):
-                return position
-        return None
+                yield position
 
 
 def crossed(candidates: pa.Table, in_table: Callable[[], npt.NDArray[np.int64]]) -> pa.Table:
@@ -163,6 +181,28 @@ def crossed(candidates: pa.Table, in_table: Callable[[], npt.NDArray[np.int64]])
     rows = in_table()
     taken = pa.array(rows, pa.int64(), mask=rows == NO_OTHER)
     return pa.table({f"other_{name}": candidates[name].take(taken) for name in _FIELDS if name in candidates.column_names})
+
+
+def others_of(candidates: pa.Table, count: int) -> pa.ChunkedArray:
+    """Up to `count` other documents of each candidate: as given (`OTHERS`), or the next ones in the table, around the end.
+
+    A run gives them; a table that is scored outside of a run is its own split.
+    """
+    if OTHERS.name in candidates.column_names:
+        return candidates[OTHERS.name]
+    documents: list[str] = [text or "" for text in candidates["document"].to_pylist()]
+    groups = groups_of(candidates)
+    if groups is None:
+        alike = near_duplicate_groups({text: text for text in documents}, NEAR_DUPLICATE_THRESHOLD)
+        groups = [alike[text] for text in documents]
+    of_group = dict(zip(documents, groups, strict=True))
+    distinct = [text for text in of_group if not is_blank(text)]
+    place = {text: number for number, text in enumerate(distinct)}
+    found: dict[str, list[str]] = {}
+    for text in distinct:
+        after = (*distinct[place[text] + 1 :], *distinct[: place[text]])
+        found[text] = list(islice((other for other in after if of_group[other] != of_group[text]), count))
+    return pa.chunked_array([pa.array([found.get(text, []) for text in documents], OTHERS.type)])
 
 
 @lru_cache(maxsize=4)

@@ -84,6 +84,9 @@ OTHER = pa.schema(
     ]
 )
 
+# What is added to it for a filter that compares every candidate with several other documents; fewer if the split has fewer.
+OTHERS = pa.field("other_documents", pa.list_(pa.string()))
+
 DECISIONS = pa.schema(
     [
         pa.field("candidate_id", pa.string(), nullable=False),

@@ -120,6 +120,11 @@ class FilterConfig(NamedKind):
         return "all" if self.null_columns else "some" if calibrated else "none"
 
     @property
+    def others(self) -> int:
+        """How many other documents of the split every candidate is compared with, as the column `other_documents`; 0: none."""
+        return 0
+
+    @property
     def rejecting_mismatched(self) -> tuple[Bound, ...]:
         """The bounds that are meant to reject mismatched pairs: those of `unrelated`, and those by false acceptance."""
         chosen = {key: getattr(self, key) for key in self.limit_fields()}

@@ -235,6 +235,11 @@ class GeneratorConfig(Kind):
         """
         return ()
 
+    @property
+    def json_schemas(self) -> Mapping[str, Mapping[str, Any]]:
+        """The JSON schemas that its script asks engines to hold completions to: step → schema."""
+        return {}
+
     def build(self) -> ScriptedGenerator:
         """Return the generator; raises LimbeckError if its prompts are missing or malformed."""
         raise NotImplementedError

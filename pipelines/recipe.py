@@ -33,6 +33,7 @@ from limbeck.filters.models.judge import JudgeConfig
 from limbeck.filters.models.masked_pmi import MaskedPmiConfig
 from limbeck.filters.models.nli import NliConfig
 from limbeck.filters.models.pmi import PmiConfig
+from limbeck.filters.models.question_pmi import QuestionPmiConfig
 from limbeck.filters.ngram.ngrams import NgramsConfig
 from limbeck.filters.sets.distinct import BestConfig
 from limbeck.filters.sets.diversity import DiversityConfig
@@ -52,6 +53,7 @@ from limbeck.filters.text.repetition import RepetitionConfig
 from limbeck.filters.text.toxicity import ToxicityConfig
 from limbeck.generators.alpaca import AlpacaConfig
 from limbeck.generators.contract import GeneratorConfig
+from limbeck.generators.documents_qa.generator import DocumentsQaConfig
 from limbeck.generators.magpie import MagpieConfig
 from limbeck.generators.self_instruct.generator import SelfInstructConfig
 from limbeck.generators.summaries import SummariesConfig
@@ -63,7 +65,7 @@ from limbeck.students.config import SftConfig
 from limbeck.students.contract import StudentConfig
 from limbeck.students.evaluation.measures import CONTROLS, SCALARS
 
-GeneratorConfig.add(AlpacaConfig, MagpieConfig, SelfInstructConfig, SummariesConfig)
+GeneratorConfig.add(AlpacaConfig, DocumentsQaConfig, MagpieConfig, SelfInstructConfig, SummariesConfig)
 FilterConfig.add(
     AnswerConfig,
     AttributesConfig,
@@ -83,6 +85,7 @@ FilterConfig.add(
     NliConfig,
     PmiConfig,
     PrivacyConfig,
+    QuestionPmiConfig,
     RepetitionConfig,
     ToxicityConfig,
 )

@@ -38,6 +38,9 @@ class EngineConfig(Kind):
     remote: ClassVar[bool] = False
     """Whether its weights are outside the cluster: it then stays loaded when other models are loaded."""
 
+    holds_json_schemas: ClassVar[bool] = False
+    """Whether it supports `Sampling.json_schema`; others answer such a request with an error."""
+
     model: str
 
     def choose(self, gpus_per_worker: float) -> "EngineConfig":

@@ -55,7 +55,7 @@ class DuplicatesConfig(SetFilterConfig):
     method: Literal["exact", "minhash", "embedding"] = "exact"
     by: str | None = None
     within_source: bool = False
-    text: Literal["output", "document"] = "output"
+    text: Literal["output", "prompt", "document"] = "output"
     min_similarity: float | None = Field(default=None, gt=0, le=1)
     shingle: Literal["word", "character"] = "word"
     shingle_size: int = Field(default=2, ge=1, le=50)

@@ -18,7 +18,7 @@ from limbeck.cluster.workers.worker import PoolName
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.other_documents import OtherDocuments
 from limbeck.corpus.parts import has_part, part_names, part_rows, read_part, read_table, write_part
-from limbeck.corpus.schemas import CANDIDATES, SCORED_INPUT, SOURCES, STEPS
+from limbeck.corpus.schemas import CANDIDATES, OTHERS, SCORED_INPUT, SOURCES, STEPS
 from limbeck.corpus.seeds import derive_seed
 from limbeck.filters.config import FilterConfig, Nulls
 from limbeck.filters.contract import PROBED, Bound, ProbedFilter
@@ -221,7 +221,10 @@ class ScoreJob:
         )
 
     def _crossed(self, candidates: pa.Table) -> pa.Table:
-        """The candidates, with the columns `OTHER` if mismatched pairs are scored."""
+        """The candidates, with the columns `OTHER` if mismatched pairs are scored, and `OTHERS` if the filter compares documents."""
+        if self.filter.others:
+            several = OtherDocuments.of(self.sources).several(candidates, self.filter.others)
+            candidates = candidates.append_column(OTHERS, several[OTHERS.name])
         if self.nulls == "none":
             return candidates
         wanted = [True] * candidates.num_rows
@@ -373,12 +376,12 @@ def with_sources(candidates: pa.Table, sources: pa.Table) -> pa.Table:
 
 
 def _of_inputs(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, pa.Array]:
-    """`document` and dependent columns: an input replaces the document, and `following` and `salient` are then empty."""
+    """`document` and dependent columns: another input replaces the document, and `following` and `salient` are then empty."""
     rows = range(len(columns["input"]))
-    given = columns["input"].to_pylist()
     document, tokens, following, salient = (
         columns[n].to_pylist() for n in ("document", "document_tokens", "following", "salient")
     )
+    given = [None if text == own else text for text, own in zip(columns["input"].to_pylist(), document, strict=True)]
     return {
         "document": pa.array([document[i] if given[i] is None else given[i] for i in rows], pa.string()),
         "document_tokens": pa.array([tokens[i] if given[i] is None else len(given[i].split()) for i in rows], pa.int32()),

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from helpers.components import components
 from limbeck.corpus import other_documents
-from limbeck.corpus.other_documents import NO_OTHER, OtherDocuments, groups_of, other_rows
+from limbeck.corpus.other_documents import NO_OTHER, OtherDocuments, groups_of, other_rows, others_of
 from limbeck.corpus.parts import write_parts
-from limbeck.corpus.schemas import OTHER, SOURCES
+from limbeck.corpus.schemas import OTHER, OTHERS, SOURCES
 from limbeck.corpus.seeds import derive_seed
 
 ROWS = st.lists(st.sampled_from("abcdefg"), max_size=14)
@@ -148,3 +148,34 @@ def test_a_large_split_is_bounded_by_the_hash_of_ids(tmp_path: Path, monkeypatch
     for size in (1, 4, 23):
         write_parts(tmp_path / str(size), split, size, SOURCES)
         assert OtherDocuments.of(tmp_path / str(size)).sources["source_id"].to_pylist() == kept
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=9), st.integers(1, 6), st.randoms())
+def test_several_documents_are_consecutive_ones_of_other_groups(groups: list[str], count: int, rng: random.Random) -> None:
+    """From number `derive_seed("others", source_id)` on, around the end, each at most once, whatever the order of the rows."""
+    split = split_of(groups)
+    rows = split.to_pylist()
+    rng.shuffle(rows)
+    drawn = drawing([f"c{row['source_id']}" for row in rows], [row["group"] for row in rows])
+    drawn = drawn.append_column("source_id", pa.array([row["source_id"] for row in rows], pa.string()))
+    found = OtherDocuments.of_table(split).several(drawn, count)
+    assert found.schema == pa.schema([OTHERS])
+    for row, documents in zip(rows, found[OTHERS.name].to_pylist(), strict=True):
+        others = [other["document"] for other in split.to_pylist() if other["group"] != row["group"]]
+        first = derive_seed("others", row["source_id"])
+        assert documents == [others[(first + step) % len(others)] for step in range(min(count, len(others)))]
+
+
+def test_several_documents_are_never_near_an_input() -> None:
+    texts = ["The tool reads METAR reports.", "The tool reads METAR reports!", "Bread is baked."]
+    documents = OtherDocuments.of_table(split_of(["a", "b", "c"], texts))
+    drawn = drawing(["1"], ["z"], [texts[0]]).append_column("source_id", pa.array(["s"]))
+    assert documents.several(drawn, 3)[OTHERS.name].to_pylist() == [["Bread is baked."]]
+
+
+def test_without_a_run_the_other_documents_are_those_of_the_table() -> None:
+    texts = ["a tells of bread", "b tells of ships", "", "c tells of rivers", "a tells of bread"]
+    table = pa.table({"document": texts, "group": ["1", "2", "3", "1", "1"]})
+    assert others_of(table, 2).to_pylist() == [[texts[1]], [texts[3], texts[0]], [], [texts[1]], [texts[1]]]
+    given_ = pa.array([["x"]] * 5, OTHERS.type)
+    assert others_of(table.append_column(OTHERS, given_), 2).to_pylist() == [["x"]] * 5

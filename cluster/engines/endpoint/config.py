@@ -45,6 +45,7 @@ class EndpointConfig(EngineConfig):
     model_config = ConfigDict(hide_input_in_errors=True)  # the URL may hold a key
 
     batches_across_callers: ClassVar[bool] = True
+    holds_json_schemas: ClassVar[bool] = True
     paid: ClassVar[bool] = True
     remote: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset(

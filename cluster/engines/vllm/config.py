@@ -34,6 +34,7 @@ class VllmConfig(EngineConfig):
 
     extra: ClassVar[str | None] = "vllm"
     batches_across_callers: ClassVar[bool] = True
+    holds_json_schemas: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset(
         {
             "tensor_parallel_size",
