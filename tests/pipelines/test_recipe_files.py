@@ -148,7 +148,7 @@ def test_the_command_lists_and_copies(tmp_path: Path) -> None:
     listed = json.loads(limbeck("recipes", "--json").stdout)
     assert {"alpaca", "packages", "quickstart", "self-instruct"} <= set(NAMES)
     assert [line.split()[0] for line in lines] == [recipe["name"] for recipe in listed] == NAMES
-    assert all(Path(recipe["path"]).is_file() and recipe["overrides"] == ["toy"] for recipe in listed)
+    assert all(Path(recipe["path"]).is_file() and "toy" in recipe["overrides"] for recipe in listed)
     done = limbeck("recipes", "--copy", "quickstart", tmp_path / "mine")
     assert done.returncode == 0, done.stderr
     copied = tmp_path / "mine/quickstart.yaml"
