@@ -2,46 +2,29 @@
 
     python -m benchmarks.magpie [--model M] [--draws 200] [--answers 48] [--tokens 256]
 
-Draws are those of the recipe `magpie` (seed 0), of any model with a chat template. A share that passes rules is a yield: it does not
-say whether an instruction makes sense.
+Draws have the settings of the recipe `magpie`. A share that passes rules is a yield: it does not say whether an instruction
+makes sense.
 """
 
 import argparse
 import time
 from collections import Counter
-
-import pyarrow as pa
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from limbeck.cluster.engines.config import TransformersConfig
 from limbeck.cluster.engines.model_cache import Engines
-from limbeck.cluster.engines.protocol import Message, Request, Sampling
+from limbeck.cluster.engines.protocol import Engine, Message, Request, Sampling, UserTurn
+from limbeck.corpus.seeds import derive_seed
 from limbeck.corpus.sentences import ends_like_a_sentence
 from limbeck.corpus.text.instruction_rules import MIN_WORDS
 from limbeck.corpus.text.rouge.index import RougeIndex
-from limbeck.generators.contract import TEACHER, Draft, Draw, Script, Source, Task
+from limbeck.generators.contract import Answer
 from limbeck.generators.magpie import MagpieConfig, broken_rule
-from limbeck.generators.runner import Runner
 from limbeck.pipelines import recipe as recipes
 
 NOVEL = 0.7
 LIMITS = (64, 96, 128, 160, 192, 256)
-
-
-class Turns:
-    """The first step of `magpie` alone."""
-
-    seeds: tuple[Task, ...] = ()
-
-    def __init__(self, config: MagpieConfig) -> None:
-        self._config = config
-
-    def script(self, source: Source, draw: Draw, pool: tuple[Task, ...]) -> Script:
-        (prompt,) = self._config.user_turns({})
-        answer = yield draw("instruction", prompt, self._config.instruction.sampling)
-        return [Draft.of(answer, "", facts={"rule": broken_rule(answer, [])})]
-
-    def question(self, source: Source) -> None:
-        raise AssertionError
 
 
 def main() -> None:
@@ -55,43 +38,50 @@ def main() -> None:
     config = recipes.load("magpie").generator
     assert isinstance(config, MagpieConfig)
     engine = Engines().get(TransformersConfig(model=arguments.model))
-    began, cpu = time.monotonic(), time.process_time()
-    sources = pa.table({"source_id": [f"s{n}" for n in range(arguments.draws)], "document": [""] * arguments.draws})
-    rows = Runner(Turns(config), 0, 0).run(sources, {TEACHER: engine}).to_pylist()
-    rules = Counter(broken for row in rows if (broken := _rule(row)))
-    texts = [row["output"] for row in rows if _rule(row) is None]
-    print(f"{len(rows)} draws, {time.monotonic() - began:.0f} s ({time.process_time() - cpu:.0f} s of CPU); {arguments.model}")
-    print("\n| | draws | share |\n|---|---|---|")
+    with timed(f"{arguments.draws} draws of {arguments.model}"):
+        answers = draws(engine, arguments.draws, config.instruction.sampling)
+    rules = Counter(broken_rule(answer, []) for answer in answers)
+    texts = [answer.strip() for answer in answers if broken_rule(answer, []) is None]
     words = [text for text in texts if len(text.split()) >= MIN_WORDS]
     ended = [text for text in words if ends_like_a_sentence(text)]
-    novel = RougeIndex([], floor=NOVEL).judge(ended, NOVEL).accepted.sum()
-    counts = {f"rejected: {rule}": count for rule, count in rules.items()}
+    counts = {f"rejected: {rule}": count for rule, count in rules.items() if rule is not None}
     counts |= {f"at least {MIN_WORDS} words": len(words), "these, and end a sentence": len(ended)}
+    novel = RougeIndex([], floor=NOVEL).judge(ended, NOVEL).accepted.sum()
     counts |= {f"these, and ROUGE-L to no earlier one above {NOVEL}": int(novel)}
+    print("\n| | draws | share |\n|---|---|---|")
     for name, count in counts.items():
-        print(f"| {name} | {count} | {count / len(rows):.1%} |")
+        print(f"| {name} | {count} | {count / len(answers):.1%} |")
+    print("\nthe first ten:", *texts[:10], sep="\n- ")
     if arguments.answers:
-        _answers(engine, ended[: arguments.answers], arguments.tokens)
-    print("\nthe first ten:")
-    for text in texts[:10]:
-        print(f"- {text}")
+        answered(engine, ended[: arguments.answers], arguments.tokens)
 
 
-def _rule(row: dict[str, str]) -> str | None:
-    import json
+def draws(engine: Engine, count: int, sampling: Sampling) -> list[Answer]:
+    """The first user's turns, with seeds of their own."""
+    requests = [Request(str(place), UserTurn(), sampling, derive_seed(0, 0, f"draw {place}", 0)) for place in range(count)]
+    found = {done.request_id: done for done in engine.complete(requests)}
+    return [Answer.of(found[request.request_id], "instruction", 0, request.seed) for request in requests]
 
-    return json.loads(row["facts"])["rule"]  # type: ignore[no-any-return]
 
-
-def _answers(engine: object, texts: list[str], tokens: int) -> None:
-    began, cpu = time.monotonic(), time.process_time()
-    sampling = Sampling(tokens, temperature=0.0)
-    asked = [Request(str(place), (Message("user", text),), sampling, place) for place, text in enumerate(texts)]
-    found = list(engine.complete(asked))  # type: ignore[attr-defined]
+def answered(engine: Engine, texts: Sequence[str], tokens: int) -> None:
+    """Print how many greedy answers are complete within some limits."""
+    asked = [
+        Request(str(place), (Message("user", text),), Sampling(tokens, temperature=0.0), place)
+        for place, text in enumerate(texts)
+    ]
+    print()
+    with timed(f"{len(texts)} answers"):
+        found = list(engine.complete(asked))
     lengths = [len(done.token_ids) for done in found if done.finish_reason == "stop"]
-    print(f"\n{len(found)} answers, {time.monotonic() - began:.0f} s ({time.process_time() - cpu:.0f} s of CPU); complete within")
-    for limit in LIMITS:
-        print(f"- {limit} tokens: {sum(length < limit for length in lengths)}")
+    print("complete within", ", ".join(f"{limit} tokens: {sum(length < limit for length in lengths)}" for limit in LIMITS))
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Print the time that a block takes."""
+    began, cpu = time.monotonic(), time.process_time()
+    yield
+    print(f"{what}: {time.monotonic() - began:.0f} s, {time.process_time() - cpu:.0f} s of CPU", flush=True)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,9 @@ class MagpieConfig(GeneratorConfig):
 
     kind: Literal["magpie"] = "magpie"
     turns: int = Field(1, ge=1, le=MOST_TURNS, description="user's turns of a conversation, at most")
-    responses: int = Field(1, ge=1, description="answers to the last turn; the published preference data has 5, at temperature 0.8")
+    responses: int = Field(
+        1, ge=1, description="answers to the last turn; the published preference data has 5, at temperature 0.8"
+    )
     system: str | None = Field(None, description="system text, a Jinja template; null: what the chat template writes by itself")
     system_for: Literal["instructions", "conversation"] = Field(
         "instructions", description="conversation: answers and training rows have the system text, too"

@@ -74,10 +74,11 @@ class QuestionPmiFilter:
     def score(self, candidates: pa.Table) -> pa.Table:
         """Return one row per candidate: `margin`, `beaten`, and the log-probabilities of the question.
 
-        `margin`: log p(question | own document) - mean of log p(question | other document), per token of the question. `beaten`: the
-        share of the other documents after which the question is less likely than after its own. `log_p_given_others` is the
-        mean. NaN without a question, without a document, without another document, or if none fits the engine's context; other
-        documents that do not fit are left out. Every distinct pair is scored once, all in one call.
+        `margin`: log p(question | own document) - mean of log p(question | other document), per token of the question.
+        `beaten`: the share of the other documents after which the question is less likely than after its own.
+        `log_p_given_others` is the mean. NaN without a question, a document or another document, or if the own document does
+        not fit the engine's context; other documents that do not fit are left out. Every distinct pair is scored once, all in
+        one call.
         """
         questions, documents = (candidates[name].to_pylist() for name in (self._config.question, "document"))
         asked = [

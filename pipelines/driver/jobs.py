@@ -221,7 +221,7 @@ class ScoreJob:
         )
 
     def _crossed(self, candidates: pa.Table) -> pa.Table:
-        """The candidates, with the columns `OTHER` if mismatched pairs are scored, and `OTHERS` if the filter compares documents."""
+        """The candidates, with the columns `OTHER` if mismatched pairs are scored, and `OTHERS` if documents are compared."""
         if self.filter.others:
             several = OtherDocuments.of(self.sources).several(candidates, self.filter.others)
             candidates = candidates.append_column(OTHERS, several[OTHERS.name])

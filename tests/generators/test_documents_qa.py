@@ -1,4 +1,4 @@
-"""Questions from documents, on an engine without weights: both steps, every rule, both styles, JSON, and where each completion goes."""
+"""Questions from documents, on an engine without weights: both steps, every rule, both styles, JSON, stored completions."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -118,7 +118,9 @@ def test_an_engine_error_costs_one_question() -> None:
 
 
 def test_answers_are_left_to_the_filters() -> None:
-    rows, _ = run(DocumentsQaConfig(questions=2), ["Who?", "What?"], lambda asked: ("It reads", "length") if "Who" in asked else " ")
+    rows, _ = run(
+        DocumentsQaConfig(questions=2), ["Who?", "What?"], lambda asked: ("It reads", "length") if "Who" in asked else " "
+    )
     assert [(row["output"], row["finish_reason"], row["error"]) for row in rows] == [
         ("It reads", "length", None),
         ("", "stop", None),
@@ -126,7 +128,9 @@ def test_answers_are_left_to_the_filters() -> None:
 
 
 def test_fields_of_json_go_to_the_facts() -> None:
-    questions = [json.dumps({"kind": kind, "question": f" {text} ", "more": 1}) for kind, text in (("fact", "Who?"), ("cause", "Why?"))]
+    questions = [
+        json.dumps({"kind": kind, "question": f" {text} ", "more": 1}) for kind, text in (("fact", "Who?"), ("cause", "Why?"))
+    ]
     rows, engine = run(STRUCTURED, questions, lambda asked: json.dumps({"quote": "Quern reads", "answer": "It\nreads."}))
     assert [(row["prompt"], row["output"]) for row in rows] == [("Who?", "It\nreads."), ("Why?", "It\nreads.")]
     facts = [json.loads(row["facts"]) for row in rows]

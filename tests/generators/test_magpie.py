@@ -20,7 +20,9 @@ from limbeck.pipelines.runs.rows import Answered, ConversationRows, asked_turns,
 Say = Callable[[Request], Completion | str]
 
 
-def run(config: MagpieConfig, say: Say, records: tuple[dict[str, Any], ...] = ({},)) -> tuple[list[dict[str, Any]], ScriptedEngine]:
+def run(
+    config: MagpieConfig, say: Say, records: tuple[dict[str, Any], ...] = ({},)
+) -> tuple[list[dict[str, Any]], ScriptedEngine]:
     def answer(request: Request) -> Completion:
         said = say(request)
         return said if isinstance(said, Completion) else Completion(request.request_id, said, (1, 2), "stop", 3)
@@ -131,7 +133,9 @@ def test_a_rejected_later_turn_ends_the_conversation_and_keeps_what_was_said(sec
 
 def test_nobody_replies_to_an_answer_that_is_empty_or_cut_off() -> None:
     for answer in (lambda r: failed(r, "length", "An unfinished"), lambda r: failed(r, "stop", " ")):
-        rows, engine = run(MagpieConfig(turns=2), lambda request, answer=answer: talk(request) if user_turn(request) else answer(request))
+        rows, engine = run(
+            MagpieConfig(turns=2), lambda request, answer=answer: talk(request) if user_turn(request) else answer(request)
+        )
         assert len(rows) == 1 and len(engine.requests) == 2 and rows[0]["error"] is None
         assert rows[0]["finish_reason"] in ("length", "stop"), "the filters judge it"
 

@@ -16,7 +16,16 @@ from limbeck.corpus.errors import LimbeckError
 SYSTEM = Message("system", "Talk like a pirate.")
 EXCHANGE = (Message("user", "Name three rivers."), Message("assistant", "Rhine, Nile, Ganges."))
 FIRST, STEERED, NEXT = UserTurn(), UserTurn((SYSTEM,)), UserTurn(EXCHANGE)
-TEXTS = ("What is the capital of France?", "write a poem", "7 times 8", "“Quoted”, and more", "Ünïcode", "一個問題", "- a list", "A")
+TEXTS = (
+    "What is the capital of France?",
+    "write a poem",
+    "7 times 8",
+    "“Quoted”, and more",
+    "Ünïcode",
+    "一個問題",
+    "- a list",
+    "A",
+)
 
 Cutter = Callable[[str, UserTurn, bool], tuple[str, Rendered]]
 

@@ -64,7 +64,9 @@ def test_the_own_document_is_compared_with_the_mean_of_the_others() -> None:
         "log_p_given_others": pytest.approx(-8.5),
     }
     (row,) = scored(inputs(["What is baked in them?"], [THIRD], [[OTHER, OWN]]), by_document(TOTALS))
-    assert (row["margin"], row["beaten"]) == (pytest.approx(0.0, abs=1e-6), 0.5), "a question that fits any document gains nothing"
+    assert (row["margin"], row["beaten"]) == (pytest.approx(0.0, abs=1e-6), 0.5), (
+        "a question that fits any document gains nothing"
+    )
 
 
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=6), st.integers(1, 5))
@@ -80,9 +82,18 @@ def test_scores_equal_their_definition(costs: list[int], words: int) -> None:
 
 @pytest.mark.parametrize(
     ("question", "document", "others"),
-    [("", OWN, [OTHER]), (" \n", OWN, [OTHER]), (None, OWN, [OTHER]), ("What?", "", [OTHER]), ("What?", None, [OTHER]), ("What?", OWN, [])],
+    [
+        ("", OWN, [OTHER]),
+        (" \n", OWN, [OTHER]),
+        (None, OWN, [OTHER]),
+        ("What?", "", [OTHER]),
+        ("What?", None, [OTHER]),
+        ("What?", OWN, []),
+    ],
 )
-def test_without_a_question_or_a_document_there_is_nothing_to_ask(question: str | None, document: str | None, others: list[str]) -> None:
+def test_without_a_question_or_a_document_there_is_nothing_to_ask(
+    question: str | None, document: str | None, others: list[str]
+) -> None:
     engine = ScriptedEngine(measure=by_document(TOTALS))
     (row,) = QuestionPmiFilter(engine, QuestionPmiConfig()).score(inputs([question], [document], [others])).to_pylist()
     assert engine.pairs == [] and math.isnan(row["margin"]) and math.isnan(row["beaten"])
