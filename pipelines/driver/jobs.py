@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -381,7 +381,8 @@ def _of_inputs(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, pa.Array]:
     document, tokens, following, salient = (
         columns[n].to_pylist() for n in ("document", "document_tokens", "following", "salient")
     )
-    given = [None if text == own else text for text, own in zip(columns["input"].to_pylist(), document, strict=True)]
+    same = zip(columns["input"].to_pylist(), document, strict=True)
+    given: list[Any] = [None if text == own else text for text, own in same]
     return {
         "document": pa.array([document[i] if given[i] is None else given[i] for i in rows], pa.string()),
         "document_tokens": pa.array([tokens[i] if given[i] is None else len(given[i].split()) for i in rows], pa.int32()),

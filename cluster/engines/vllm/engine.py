@@ -45,13 +45,13 @@ class VllmEngine:
             rendered[prompt] = self._render(prompt)
         work = []
         for request in requests:
-            prompt = rendered[request.prompt]
-            if isinstance(prompt, str):
-                yield _refused(request, 0, prompt)
-            elif (error := refusal(len(prompt.tokens), request.sampling, self.context_tokens)) is not None:
-                yield _refused(request, len(prompt.tokens), error)
+            found = rendered[request.prompt]
+            if isinstance(found, str):
+                yield _refused(request, 0, found)
+            elif (error := refusal(len(found.tokens), request.sampling, self.context_tokens)) is not None:
+                yield _refused(request, len(found.tokens), error)
             else:
-                work.append(self._complete(request, prompt))
+                work.append(self._complete(request, found))
         yield from self._answers(work)
 
     def logprobs(self, pairs: Sequence[Pair]) -> list[Logprobs]:
