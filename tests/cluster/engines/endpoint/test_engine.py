@@ -1,9 +1,12 @@
 """The endpoint engine against a server that fails in every way: no row lost, none asked twice, no budget exceeded."""
 
+import json
+import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from helpers.fault_server import FaultServer, byte_tokenizer, nothing_listens, reply_text, scattered
 from limbeck.cluster.engines.endpoint.config import EndpointConfig
 from limbeck.cluster.engines.endpoint.engine import EndpointEngine, build
-from limbeck.cluster.engines.protocol import Completion, EngineDied, Message, Request, Sampling
+from limbeck.cluster.engines.protocol import Completion, EngineDied, Message, Request, Sampling, UserTurn
 from limbeck.corpus.errors import LimbeckError
 
 Opener = Callable[..., EndpointEngine]
@@ -29,8 +32,8 @@ def opened(model: str) -> Iterator[Opener]:
 
     def open_(server: FaultServer | str, **settings: Any) -> EndpointEngine:
         url = server if isinstance(server, str) else server.url
-        settings = {"backoff_seconds": 0.01, "patience_seconds": 20.0, "timeout_seconds": 20.0} | settings
-        engines.append(build(EndpointConfig(model=model, base_url=url, **settings)))
+        settings = {"model": model, "backoff_seconds": 0.01, "patience_seconds": 20.0, "timeout_seconds": 20.0} | settings
+        engines.append(build(EndpointConfig(base_url=url, **settings)))
         return engines[-1]
 
     yield open_
@@ -97,6 +100,30 @@ def test_an_answer_is_what_the_server_said(opened: Opener) -> None:
     assert engine.usage.forwarded_tokens == sum(server.billed)
     assert engine.usage.output_tokens == server.billed[1]
     assert engine.context_tokens == 256
+
+
+def test_a_user_s_turn_is_sent_as_tokens(opened: Opener, model: str, tmp_path: Path) -> None:
+    """So no server puts a beginning-of-text token before the one of the template, and its end is found by the server's end token."""
+    before = (Message("user", "x"), Message("assistant", "y"))
+    with FaultServer() as server:
+        engine = opened(server)
+        requests = [Request("turn", UserTurn(before), Sampling(20, stop=("Q",)), 5)]
+        (answer,) = answers(engine, requests).values()
+    (body,) = server.bodies
+    text = "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\ny<|im_end|>\n<|im_start|>user\n"
+    assert body["prompt"] == engine.prompts.tokenizer.backend.encode(text, add_special_tokens=False).ids
+    assert answer.prompt_tokens == len(body["prompt"]) and (body["stop"], body.get("messages")) == (["Q"], None)
+    settings = json.loads((Path(model) / "tokenizer_config.json").read_text())
+    shutil.copytree(model, tmp_path / "inst")
+    brackets = "{% for m in messages %}[{{ m.content }} 85[{% endfor %}"
+    (tmp_path / "inst/tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": brackets}))
+    with FaultServer() as server:
+        engine = opened(server, model=str(tmp_path / "inst"))
+        (answer,) = answers(engine, [Request("turn", UserTurn(), Sampling(20), 21)]).values()
+    (body,) = server.bodies
+    assert (body["prompt"], body["stop"]) == ([engine.prompts.encode("[")[0]], ["85["])
+    whole = reply_text(json.dumps(body["prompt"]), 21, 20)
+    assert "85[" in whole and answer.text == whole.split("85[")[0], "a server that ignores the stop string changes nothing"
 
 
 def test_samples_of_one_prompt_are_requests_of_their_own(opened: Opener) -> None:

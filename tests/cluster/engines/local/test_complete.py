@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from helpers.tiny_engines import KINDS, SIZES, save, tokenizer
 from limbeck.cluster.engines.config import TransformersConfig
 from limbeck.cluster.engines.local.engine import TransformersEngine, build
-from limbeck.cluster.engines.protocol import Completion, Message, Request, Sampling
+from limbeck.cluster.engines.protocol import Completion, Message, Request, Sampling, UserTurn
 from limbeck.corpus.errors import LimbeckError
 
 PROMPTS = ("The cat", "The cat sat on the mat, and", "A dog", "The cat sat on a hat", "x")
@@ -158,6 +159,42 @@ def test_a_small_cache_only_takes_longer(engines: dict[str, TransformersEngine],
     assert {k: c.token_ids for k, c in answers(cramped, requests).items()} == {
         k: c.token_ids for k, c in answers(engines["llama"], requests).items()
     }
+
+
+def test_a_user_s_turn_is_a_prompt_that_ends_before_the_text(engines: dict[str, TransformersEngine]) -> None:
+    """It gives what the rendered text gives, up to a special token of the template, of which <|im_start|> ends no other prompt."""
+    before = (Message("user", "x"), Message("assistant", "y"))
+    texts = {UserTurn(): "<|im_start|>user\n"}
+    texts[UserTurn(before)] = "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\ny<|im_end|>\n<|im_start|>user\n"
+    sampling = Sampling(30, temperature=1.0)
+    cut = 0
+    for engine, (number, (turn, text)) in product(engines.values(), enumerate(texts.items())):
+        seeds = range(100 * number, 100 * number + 40)
+        turns = answers(engine, [Request(str(seed), turn, sampling, seed) for seed in seeds])
+        plain = answers(engine, [Request(str(seed), text, sampling, seed) for seed in seeds])
+        for seed in map(str, seeds):
+            tokens, expected = turns[seed].token_ids, plain[seed].token_ids
+            assert turns[seed].prompt_tokens == plain[seed].prompt_tokens
+            ended = 256 in expected
+            cut += ended
+            assert tokens == (expected[: expected.index(256)] if ended else expected)
+            assert turns[seed].finish_reason == ("stop" if ended else plain[seed].finish_reason)
+    assert cut, "no draw has the token, so nothing was tested"
+
+
+def test_a_user_s_turn_ends_at_the_template_s_text(
+    engines: dict[str, TransformersEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engines["llama"]
+    requests = [Request(str(seed), "U:", Sampling(30, temperature=1.0, stop=("q",)), seed) for seed in range(40)]
+    plain = answers(engine, requests)
+    monkeypatch.setattr(engine.loaded.tokenizer, "chat_template", "U:{{ messages[-1].content }} e\nAnswer:")
+    turns = answers(engine, [Request(r.request_id, UserTurn(), r.sampling, r.seed) for r in requests])
+    assert {key: turn.text for key, turn in turns.items()} == {key: done.text.split("e")[0] for key, done in plain.items()}
+    assert any("e" in done.text for done in plain.values())
+    monkeypatch.setattr(engine.loaded.tokenizer, "chat_template", None)
+    with pytest.raises(LimbeckError, match="has no chat template, so it has no user's turn to draw"):
+        list(engine.complete([Request("0", UserTurn(), Sampling(3), 0)]))
 
 
 def test_the_tiny_tokenizer_is_what_the_tests_assume() -> None:

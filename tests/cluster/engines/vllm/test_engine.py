@@ -24,7 +24,7 @@ from limbeck.cluster.engines.config import TransformersConfig
 from limbeck.cluster.engines.local.engine import TransformersEngine
 from limbeck.cluster.engines.local.engine import build as build_here
 from limbeck.cluster.engines.models import resolve
-from limbeck.cluster.engines.protocol import Completion, EngineDied, Message, Pair, Request, Sampling
+from limbeck.cluster.engines.protocol import Completion, EngineDied, Message, Pair, Request, Sampling, UserTurn
 from limbeck.cluster.engines.vllm.config import VllmConfig
 from limbeck.cluster.engines.vllm.engine import VllmEngine, build
 from limbeck.corpus.errors import LimbeckError
@@ -81,6 +81,18 @@ def test_greedy_text_is_that_of_the_engine_here_or_parts_at_a_tie(engine: VllmEn
     assert equal >= 8, "bfloat16 sums in another order part ways at near ties, and from there on"
 
 
+def test_a_user_s_turn_begins_as_that_of_the_engine_here(engine: VllmEngine, here: TransformersEngine) -> None:
+    before = (Message("user", "Name a river."), Message("assistant", "The Rhine."))
+    requests = [
+        Request(name, UserTurn(turns), Sampling(16, temperature=0.0, stop=("\n",)), 0)
+        for name, turns in (("first", ()), ("next", before))
+    ]
+    there, expected = ({done.request_id: done for done in asked.complete(requests)} for asked in (engine, here))
+    for name, answer in expected.items():
+        assert there[name].error is None and there[name].prompt_tokens == answer.prompt_tokens
+        assert there[name].text[:8] == answer.text[:8] and "\n" not in there[name].text
+
+
 @functools.cache
 def plain_model() -> torch.nn.Module:
     """The same weights as transformers runs them, in float32."""
@@ -108,7 +120,7 @@ def gap_where_they_part(here: TransformersEngine, name: str, one: Completion, ot
     prompt = f"The history of {name[6:]} begins" if name.startswith("plain ") else ask(name, SAMPLED).prompt
     ends = [(*answer.token_ids, here.loaded.tokenizer.eos_token_id) for answer in (one, other)]
     place = next(i for i, (a, b) in enumerate(zip(*ends, strict=False)) if a != b)
-    tokens = [*render(prompt, here.loaded.tokenizer), *one.token_ids[:place]]
+    tokens = [*render(prompt, here.loaded.tokenizer).tokens, *one.token_ids[:place]]
     with torch.inference_mode():
         logits = plain_model()(torch.tensor([tokens])).logits[0, -1].float()
     return abs(float(logits[ends[0][place]] - logits[ends[1][place]]))
