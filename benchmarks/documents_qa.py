@@ -3,8 +3,8 @@
     python -m benchmarks.documents_qa [--documents 60] [--styles plain chat] [--nli MODEL] [--model M]
 
 asks the generator of the recipe `documents-qa` about train documents of its sources, and scores questions and answers with its
-filters, on the own document and on another one (`corpus.other_documents`; the null columns of the filters). Figures are means over
-documents with bootstrap 95 % intervals. Without `--nli` the filter `nli` is left out.
+filters, on the own document and on another one (`corpus.other_documents`; the null columns of the filters). Figures are
+means over documents with bootstrap 95 % intervals. Without `--nli` the filter `nli` is left out.
 """
 
 import argparse
@@ -62,9 +62,8 @@ def measure(generator: DocumentsQaConfig, sources: pa.Table, model: str, nli: st
     engines, engine = Engines(), TransformersConfig(model=model)
     cpu = time.process_time()
     drawn = Runner(generator.build(), 0, 0).run(sources, {TEACHER: engines.get(engine)}).select(CANDIDATES.names)
-    print(
-        f"\nstyle {generator.style}: {sources.num_rows} documents, {drawn.num_rows} questions, {time.process_time() - cpu:.0f} s of CPU"
-    )
+    seconds = time.process_time() - cpu
+    print(f"\nstyle {generator.style}: {sources.num_rows} documents, {drawn.num_rows} questions, {seconds:.0f} s of CPU")
     for reason, count in Counter(reason for reason in drawn["error"].to_pylist() if reason).items():
         print(f"- rejected: {reason}: {count}")
     kept = drawn.filter(pc.is_null(drawn["error"]))
@@ -74,9 +73,8 @@ def measure(generator: DocumentsQaConfig, sources: pa.Table, model: str, nli: st
     documents = np.array(table["source_id"].to_pylist())
     asked = QuestionPmiConfig(engine=engine).build(engines).score(table)
     margins = asked["margin"].to_numpy()
-    print(
-        f"questions whose own document beats the mean of four others: {_mean(margins > 0, documents)}; margins {_quartiles(margins)}"
-    )
+    print(f"questions whose own document beats the mean of four others: {_mean(margins > 0, documents)};", end=" ")
+    print(f"margins {_quartiles(margins)}", flush=True)
     pmi = PmiConfig(engine=engine, null=True).build(engines).score(table)
     own, other = (pmi[name].to_numpy() for name in ("faithfulness", "faithfulness_null"))
     bound = float(np.quantile(other[np.isfinite(other)], 1 - FALSE_ACCEPTANCE))

@@ -103,7 +103,7 @@ def test_an_answer_is_what_the_server_said(opened: Opener) -> None:
 
 
 def test_a_user_s_turn_is_sent_as_tokens(opened: Opener, model: str, tmp_path: Path) -> None:
-    """So no server puts a beginning-of-text token before the one of the template, and its end is found by the server's end token."""
+    """So no server puts a beginning-of-text token before that of the template, and a special token of the server ends it."""
     before = (Message("user", "x"), Message("assistant", "y"))
     with FaultServer() as server:
         engine = opened(server)

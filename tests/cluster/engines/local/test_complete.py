@@ -162,7 +162,7 @@ def test_a_small_cache_only_takes_longer(engines: dict[str, TransformersEngine],
 
 
 def test_a_user_s_turn_is_a_prompt_that_ends_before_the_text(engines: dict[str, TransformersEngine]) -> None:
-    """It gives what the rendered text gives, up to a special token of the template, of which <|im_start|> ends no other prompt."""
+    """It gives what the rendered text gives, up to a special token of the template; <|im_start|> ends no other prompt."""
     before = (Message("user", "x"), Message("assistant", "y"))
     texts = {UserTurn(): "<|im_start|>user\n"}
     texts[UserTurn(before)] = "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\ny<|im_end|>\n<|im_start|>user\n"
