@@ -2,7 +2,7 @@
 
     python -m benchmarks.documents_qa [--documents 60] [--styles plain chat] [--nli MODEL] [--model M]
 
-asks the generator of the recipe `documents-qa` about train documents of its sources, and scores questions and answers with its
+asks the generator of the recipe `documents-qa` about documents of its sources, and scores questions and answers with its
 filters, on the own document and on another one (`corpus.other_documents`; the null columns of the filters). Figures are
 means over documents with bootstrap 95 % intervals. Without `--nli` the filter `nli` is left out.
 """
@@ -51,7 +51,7 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = recipes.load("documents-qa")
     sources = read_sources(recipe.sources, Tokenizer.load(resolve(arguments.model)), recipe.seed)
-    sources = sources.filter(pc.equal(sources["split"], "train")).slice(0, arguments.documents)
+    sources = sources.filter(pc.not_equal(sources["split"], "rejected")).slice(0, arguments.documents)
     for style in arguments.styles:
         settings = {**recipe.generator.model_dump(), "style": style, "questions": arguments.questions}
         measure(DocumentsQaConfig.model_validate(settings), sources, arguments.model, arguments.nli)
