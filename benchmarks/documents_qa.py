@@ -21,7 +21,7 @@ from benchmarks.critics import auroc
 from limbeck.cluster.engines.config import TransformersConfig
 from limbeck.cluster.engines.model_cache import Engines
 from limbeck.cluster.engines.models import resolve
-from limbeck.corpus.other_documents import OtherDocuments
+from limbeck.corpus.other_documents import NO_OTHER, OtherDocuments, groups_of, other_rows
 from limbeck.corpus.schemas import CANDIDATES
 from limbeck.corpus.sources import read_sources
 from limbeck.corpus.tokenizer import Tokenizer
@@ -71,10 +71,11 @@ def measure(generator: DocumentsQaConfig, sources: pa.Table, model: str, nli: st
         print(f"  Q: {row['prompt']}\n  A: {row['output'][:200]}")
     table = _with_others(with_sources(kept, sources), sources)
     documents = np.array(table["source_id"].to_pylist())
-    asked = QuestionPmiConfig(engine=engine).build(engines).score(table)
-    margins = asked["margin"].to_numpy()
-    print(f"questions whose own document beats the mean of four others: {_mean(margins > 0, documents)};", end=" ")
-    print(f"margins {_quartiles(margins)}", flush=True)
+    questions = QuestionPmiConfig(engine=engine).build(engines)
+    margins, crossed = (questions.score(rows)["margin"].to_numpy() for rows in (table, _with_other_questions(table)))
+    print(f"margins: own question {_quartiles(margins)}; question of another document {_quartiles(crossed)}", flush=True)
+    for bound in (0.0, 0.1, 0.2, 0.3):
+        _compare(f"question_pmi, margin >= {bound}", margins, crossed, bound, documents)
     pmi = PmiConfig(engine=engine, null=True).build(engines).score(table)
     own, other = (pmi[name].to_numpy() for name in ("faithfulness", "faithfulness_null"))
     bound = float(np.quantile(other[np.isfinite(other)], 1 - FALSE_ACCEPTANCE))
@@ -101,6 +102,13 @@ def _with_others(table: pa.Table, sources: pa.Table) -> pa.Table:
         for name in more.column_names:
             table = table.append_column(more.schema.field(name), more[name])
     return table
+
+
+def _with_other_questions(table: pa.Table) -> pa.Table:
+    """Each document with the question of the next one that is no near-duplicate."""
+    rows = other_rows(table["source_id"].to_pylist(), groups_of(table))
+    asked = table["prompt"].take(pa.array(rows, mask=rows == NO_OTHER))
+    return table.set_column(table.column_names.index("prompt"), "prompt", asked)
 
 
 def _compare(what: str, own: Floats, other: Floats, bound: float, documents: npt.NDArray[np.str_]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from helpers.scripted_engine import ScriptedEngine
 from helpers.tiny_students import make_model
-from helpers.waves import in_process
+from helpers.waves import Killed, in_process
 from limbeck.cluster.engines.protocol import Completion, Message, Pair, Request, UserTurn
 from limbeck.corpus.parts import mark_done, part_names, read_parts, read_table, write_parts
 from limbeck.corpus.schemas import CANDIDATES, SOURCES
@@ -98,10 +98,11 @@ def context(request: pytest.FixtureRequest, home: Path, tmp_path: Path) -> Conte
     return Context(recipe, run, recipe.filters, recipe.select, Events(run.events), stages, home / "model", None, {})  # type: ignore[arg-type]
 
 
-def draw(context: Context, workers: int = 1) -> ScriptedEngine:
+def draw(context: Context, workers: int = 1, kill_at: int | None = None) -> ScriptedEngine:
+    """Draw and score the train candidates; raises Killed after `kill_at` parts."""
     scripted = engine()
     lane = train_lane(context, 0, part_names(context.folder.sources("train")))
-    in_process(scripted, workers, None)(context, None, "train", [lane])
+    in_process(scripted, workers, kill_at)(context, None, "train", [lane])
     return scripted
 
 
@@ -133,14 +134,33 @@ def test_every_completion_is_a_step_and_every_row_is_kept_or_has_a_reason(contex
             assert said_before[-1]["content"].endswith(f"?\n\n{row['document']}") and len(said_before) == 1
 
 
-def test_the_order_of_workers_changes_nothing(context: Context) -> None:
-    draw(context, workers=3)
-    first = read_parts(context.folder.candidates(0), CANDIDATES).to_pylist()
-    other = Context(**{**vars(context), "folder": RunFolder(context.folder.path.parent / "other")})
-    for split in ("train", "test"):
-        write_parts(other.folder.sources(split), read_parts(context.folder.sources(split), SOURCES), 4, SOURCES)
-    draw(other)
-    assert read_parts(other.folder.candidates(0), CANDIDATES).to_pylist() == first
+def beside(context: Context, name: str) -> Context:
+    """The same run in another folder, with nothing drawn yet."""
+    other = Context(**{**vars(context), "folder": RunFolder(context.folder.path.parent / name)})
+    write_parts(other.folder.sources("train"), read_parts(context.folder.sources("train"), SOURCES), 4, SOURCES)
+    return other
+
+
+def drawn_by(context: Context) -> list[Any]:
+    """Everything that the train stages wrote."""
+    folder = context.folder
+    scores = [read_parts(folder.scores(0, name)).to_pylist() for name in context.filter_names]
+    return [read_parts(folder.candidates(0), CANDIDATES).to_pylist(), read_parts(folder.steps(0)).to_pylist(), *scores]
+
+
+def test_neither_the_order_of_workers_nor_kills_change_a_row(context: Context) -> None:
+    draw(context)
+    expected = drawn_by(context)
+    several = beside(context, "several")
+    draw(several, workers=3)
+    assert repr(drawn_by(several)) == repr(expected)
+    parts = len(part_names(context.folder.sources("train"))) * (1 + len(context.filters))
+    for kill_at in (1, 2, parts // 2, parts):
+        killed = beside(context, f"killed-{kill_at}")
+        with pytest.raises(Killed):
+            draw(killed, kill_at=kill_at)
+        draw(killed)
+        assert repr(drawn_by(killed)) == repr(expected), kill_at
 
 
 def test_held_out_inputs_are_drawn_once_and_asked_in_the_format_of_training_rows(context: Context) -> None:
