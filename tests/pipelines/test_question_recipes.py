@@ -13,7 +13,7 @@ from limbeck.generators import magpie
 from limbeck.generators.documents_qa import steps as documents_qa
 from limbeck.pipelines.runs.folder import RunFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.recipes, pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(3600)]
 
 REASONS = {"magpie": magpie.REASONS, "documents_qa": documents_qa.REASONS}
 STEPS = {"magpie": ("instruction", "response"), "documents_qa": ("question", "answer")}
