@@ -92,6 +92,20 @@ def test_texts_without_a_word_are_duplicates_only_where_equal() -> None:
     assert set(told["similarity"].to_pylist()) == {1.0}
 
 
+def test_near_duplicate_prompts_of_one_source_are_found_whatever_their_answers() -> None:
+    """As in the recipe documents-qa: questions of different documents are not compared."""
+    prompts = [
+        "What does the library Quern read and write?",
+        "What does the library Quern read or write?",
+        "Who wrote the library Quern?",
+        "What does the library Quern read and write?",
+    ]
+    table = survivors(["One.", "Two.", "Three.", "Four."], ["s0", "s0", "s0", "s1"], prompt=prompts)
+    config = DuplicatesConfig(text="prompt", method="minhash", within_source=True, min_similarity=0.5)
+    assert groups(table, config.build().select(table)) == {"id0": "id0", "id1": "id0", "id2": "id2", "id3": "id3"}
+    assert config.needs == {"prompt"}
+
+
 def test_documents_can_be_compared_instead_of_outputs() -> None:
     table = survivors(["One thing.", "Another."])
     assert groups(table, DuplicatesConfig(text="document").build().select(table)) == {"id0": "id0", "id1": "id0"}
