@@ -256,8 +256,8 @@ run.run(recipe.load(sys.argv[1]), sys.argv[2])
 @pytest.mark.timeout(900)
 def test_a_run_in_turns_is_the_run_without(home: Path, tmp_path: Path) -> None:
     """A node that holds one model at a time: the same rows and the same student, with the workers ended between turns."""
+    from helpers.commands import settings
     from helpers.paths import ROOT
-    from helpers.tiny_run import settings
     from limbeck.corpus.parts import read_parts, read_table
 
     data = recipe(home, rounds=1, filters=[{"kind": "length", "min_output_tokens": 1}, OTHER_DTYPE])
