@@ -283,5 +283,6 @@ def test_a_run_in_turns_is_the_run_without(home: Path, tmp_path: Path) -> None:
         drawn = [place for place, stage in enumerate(order) if stage.endswith("candidates")]
         assert (max(drawn) < min(scored)) == (name == "small")
     (first, student, places), (second, other, _) = seen
-    assert len(first) == len(second) >= 4 and all(a.equals(b) for a, b in zip(first, second, strict=True))
+    texts = [[repr(table.to_pylist()) for table in tables] for tables in (first, second)]  # NaN equals NaN as text
+    assert len(first) >= 4 and texts[0] == texts[1]
     assert student == other
