@@ -145,8 +145,34 @@ class Cheaper:
     bounds: Sequence[Bound]
 
 
+class _FilterJob:
+    """What jobs that ask one filter about a part have in common; `out` is where its answers are published."""
+
+    filter: FilterConfig
+    out: Path
+    pool: ClassVar[PoolName] = "critics"
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether it may run concurrently with other jobs of its process: true if the filter only calls an engine."""
+        return self.filter.asks is not None and self.filter.asks.batches_across_callers
+
+    def finished(self, part: str) -> bool:
+        """Whether the part's answers are published."""
+        return has_part(self.out, part)
+
+    def warm(self, engines: "Engines") -> None:
+        """Build the filter and load its models."""
+        self.filter.build(engines)
+
+    def publish(self, part: str, table: pa.Table) -> int:
+        """Write the answers."""
+        write_part(self.out, part, table)
+        return int(table.num_rows)
+
+
 @dataclass(frozen=True)
-class ScoreJob:
+class ScoreJob(_FilterJob):
     """Score the candidates of a part with one filter.
 
     Rows that one of `cheaper` rejects are not scored: their scores are null, and `skipped_by` names that filter. `nulls`: the
@@ -163,24 +189,10 @@ class ScoreJob:
     subject: str = ""
     nulls: Nulls = "none"
     checked: tuple[str, ...] | None = None
-    pool: ClassVar[PoolName] = "critics"
-
-    @property
-    def concurrent(self) -> bool:
-        """Whether it may run concurrently with other jobs of its process: true if the filter only calls an engine."""
-        return self.filter.asks is not None and self.filter.asks.batches_across_callers
-
-    def finished(self, part: str) -> bool:
-        """Whether the part's scores are published."""
-        return has_part(self.out, part)
 
     def rows(self, part: str) -> int:
         """The number of candidates in the part."""
         return part_rows(self.candidates, part)
-
-    def warm(self, engines: "Engines") -> None:
-        """Build the filter and load its models."""
-        self.filter.build(engines)
 
     def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
         """`candidate_id`, `error`, `skipped_by` and the filter's columns, one row per candidate, in input order."""
@@ -263,14 +275,9 @@ class ScoreJob:
             }
         )
 
-    def publish(self, part: str, table: pa.Table) -> int:
-        """Write the scores."""
-        write_part(self.out, part, table)
-        return int(table.num_rows)
-
 
 @dataclass(frozen=True)
-class ProbeJob:
+class ProbeJob(_FilterJob):
     """Ask a filter about pairs of true and corrupted outputs (`pipelines.driver.self_test`)."""
 
     stage: str
@@ -278,24 +285,10 @@ class ProbeJob:
     out: Path
     filter: FilterConfig
     subject: str = ""
-    pool: ClassVar[PoolName] = "critics"
-
-    @property
-    def concurrent(self) -> bool:
-        """Whether it may run concurrently with other jobs of its process, as for scores."""
-        return self.filter.asks is not None and self.filter.asks.batches_across_callers
-
-    def finished(self, part: str) -> bool:
-        """Whether the part's answers are published."""
-        return has_part(self.out, part)
 
     def rows(self, part: str) -> int:
         """The number of pairs in the part."""
         return part_rows(self.pairs, part)
-
-    def warm(self, engines: "Engines") -> None:
-        """Build the filter and load its models."""
-        self.filter.build(engines)
 
     def compute(self, part: str, start: int, stop: int, engines: "Engines") -> pa.Table:
         """The identity of each pair, `error`, and the columns `PROBED`, in input order."""
@@ -318,11 +311,6 @@ class ProbeJob:
     def _answered(self, pairs: pa.Table, error: str | None, columns: Mapping[str, pa.ChunkedArray]) -> pa.Table:
         identity = {name: pairs[name] for name in ("candidate_id", "source_id", "corruption")}
         return pa.table({**identity, "error": pa.array([error] * pairs.num_rows, pa.string()), **columns})
-
-    def publish(self, part: str, table: pa.Table) -> int:
-        """Write the answers."""
-        write_part(self.out, part, table)
-        return int(table.num_rows)
 
 
 MISMATCHED_PAIRS = 128
