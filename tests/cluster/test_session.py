@@ -17,6 +17,7 @@ import pytest
 from helpers.clusters import DRIVER_SETTINGS
 from helpers.commands import limbeck, settings, start
 from helpers.gates import PATIENCE_SECONDS, Gate, wait_for
+from helpers.outcomes import as_text
 from helpers.tiny_run import write_recipe
 from limbeck.corpus.parts import read_parts, read_table
 
@@ -133,9 +134,10 @@ def test_the_rows_do_not_depend_on_where_they_are_computed(
     run = run_with(home, f"run-{len(list(home.iterdir()))}", ray_address, **layout)
     for folder in ("candidates", "scores/pmi", "scores/length"):
         mine, theirs = (read_parts(place / "rounds/000" / folder) for place in (run, plain_run))
-        assert mine.equals(theirs), folder
+        assert mine.num_rows and as_text(mine) == as_text(theirs), folder
     for table in ("decisions.parquet", "dataset/data/train-00000-of-00001.parquet"):
-        assert read_table(run / "rounds/000" / table).equals(read_table(plain_run / "rounds/000" / table))
+        mine, theirs = (read_table(place / "rounds/000" / table) for place in (run, plain_run))
+        assert mine.num_rows and as_text(mine) == as_text(theirs), table
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     stages = [event for event in events if event["event"] == "stage_done"]
     assert all(0 <= stage["model_seconds"] <= stage["seconds"] for stage in stages)

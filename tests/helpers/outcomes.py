@@ -26,6 +26,11 @@ def assert_same_outcome(run: Path, reference: Path, rounds: int) -> None:
     assert [part["evaluation"] for part in mine["rounds"]] == [part["evaluation"] for part in theirs["rounds"]]
 
 
+def as_text(table: pa.Table) -> str:
+    """Every value of every row, so that two tables with NaN in the same places are equal."""
+    return repr(table.to_pylist())
+
+
 def rows_of(dataset: Path) -> pa.Table:
     return read_table(next((dataset / "data").glob("*.parquet")))
 
