@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from limbeck.cluster.engines.models import resolve
+from limbeck.cluster.engines.precision import bf16_on
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.extras import require
 from limbeck.corpus.parts import publishing
@@ -199,7 +200,7 @@ def _fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (len(batches) - step) / max(1, len(batches) - warmup))
     )
-    bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    bfloat16 = bf16_on("auto", use_gpu=False)
     model.train()
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
     begun, smooth, earlier = checkpoint.load(state)

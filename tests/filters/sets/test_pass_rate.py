@@ -1,53 +1,21 @@
 """Pass rates against a plain count: which questions are kept, which of their samples, and what each drop says."""
 
+from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
+import helpers.samples
+from helpers.samples import samples
 from limbeck.corpus import extras
 from limbeck.corpus.errors import LimbeckError
-from limbeck.filters.contract import SetFilter
 from limbeck.filters.sets.pass_rate import NO_EXPECTED, NO_REFERENCE, PASS_RATE, PassRateConfig
 from limbeck.pipelines import recipe
 
-COLUMNS = pa.schema(
-    [
-        ("candidate_id", pa.string()),
-        ("source_id", pa.string()),
-        ("sample", pa.int32()),
-        ("prompt", pa.string()),
-        ("input", pa.string()),
-        ("output", pa.string()),
-        ("reference", pa.string()),
-        ("rejected_by", pa.string()),
-    ]
-)
-
-
-def samples(*outputs: str | None, **given: Any) -> list[dict[str, Any]]:
-    common = {"source_id": "s", "prompt": "p", "input": None, "reference": "42", "rejected_by": None, **given}
-    return [
-        {"candidate_id": f"{common['source_id']}{place}", "sample": place, "output": output, **common}
-        for place, output in enumerate(outputs)
-    ]
-
-
-def told(config: PassRateConfig, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    filter_ = config.build()
-    assert isinstance(filter_, SetFilter)
-    found = filter_.select(pa.Table.from_pylist(rows, schema=COLUMNS))
-    assert found.schema.equals(PASS_RATE)
-    judged = {row["candidate_id"]: row for row in found.to_pylist()}
-    assert sorted(judged) == sorted(row["candidate_id"] for row in rows if row["rejected_by"] is None)
-    return judged
-
-
-def reasons(config: PassRateConfig, rows: list[dict[str, Any]]) -> list[str | None]:
-    judged = told(config, rows)
-    return [judged[row["candidate_id"]]["reason"] for row in rows if row["candidate_id"] in judged]
+told = partial(helpers.samples.judged, schema=PASS_RATE)
+reasons = partial(helpers.samples.reasons, schema=PASS_RATE)
 
 
 def test_correct_samples_of_a_question_within_the_bounds_are_kept() -> None:

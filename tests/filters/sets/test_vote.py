@@ -1,5 +1,6 @@
 """Self-consistency against a plain count: the most frequent answer of each question is kept, and every drop says the votes."""
 
+from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
@@ -7,44 +8,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
+import helpers.samples
+from helpers.samples import COLUMNS, samples
 from limbeck.corpus import extras
-from limbeck.filters.contract import SetFilter
 from limbeck.filters.sets.vote import NO_ANSWER, VOTE, VoteConfig
 
-COLUMNS = pa.schema(
-    [
-        ("candidate_id", pa.string()),
-        ("source_id", pa.string()),
-        ("sample", pa.int32()),
-        ("prompt", pa.string()),
-        ("input", pa.string()),
-        ("output", pa.string()),
-    ]
-)
-
-
-def samples(*outputs: str | None, **given: Any) -> list[dict[str, Any]]:
-    """The samples of one source."""
-    common = {"source_id": "s", "prompt": "How many?", "input": None, **given}
-    return [
-        {"candidate_id": f"{common['source_id']}{place}", "sample": place, "output": output, **common}
-        for place, output in enumerate(outputs)
-    ]
-
-
-def told(config: VoteConfig, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    filter_ = config.build()
-    assert isinstance(filter_, SetFilter)
-    found = filter_.select(pa.Table.from_pylist(rows, schema=COLUMNS))
-    assert found.schema.equals(VOTE)
-    judged = {row["candidate_id"]: row for row in found.to_pylist()}
-    assert len(judged) == found.num_rows == len(rows)
-    return judged
-
-
-def reasons(config: VoteConfig, rows: list[dict[str, Any]]) -> list[str | None]:
-    judged = told(config, rows)
-    return [judged[row["candidate_id"]]["reason"] for row in rows]
+told = partial(helpers.samples.judged, schema=VOTE)
+reasons = partial(helpers.samples.reasons, schema=VOTE)
 
 
 def test_the_majority_is_kept_and_others_say_the_votes() -> None:
