@@ -24,6 +24,7 @@ from limbeck.pipelines.driver import evaluate as measuring
 from limbeck.pipelines.driver import target
 from limbeck.pipelines.driver.check import refuse_what_cannot_run
 from limbeck.pipelines.driver.context import Context, held_out_lane, inputs_lane, stream, train_lane
+from limbeck.pipelines.driver.interrupts import noticing
 from limbeck.pipelines.driver.placing import loads_models
 from limbeck.pipelines.driver.reading import read_documents
 from limbeck.pipelines.driver.repair import reopen
@@ -113,6 +114,7 @@ def _rounds(context: Context, driver: str) -> None:
         layout = (recipe.cluster, folder.workers, driver, context.placement.keep, loads_models(recipe))
         pool = WorkerPool(*layout, holder=holder, on_wait=on_wait)
         stack.callback(pool.close)
+        stack.push(noticing)  # what is closed from here on takes its time, and is not to be interrupted once more
 
         def give_back() -> None:
             pool.close()

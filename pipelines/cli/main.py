@@ -17,6 +17,7 @@ import limbeck
 from limbeck.corpus.errors import LimbeckError
 from limbeck.pipelines.cli.critic import app as critic
 from limbeck.pipelines.cli.ngram import app as ngram
+from limbeck.pipelines.driver.interrupts import interruptible, noticed
 
 STARTED = time.time()
 
@@ -294,7 +295,7 @@ def root(
 def main() -> None:
     """Run the command line. An error that the user can fix is one sentence on stderr and exit code 1 (3: the target
     was not reached); Ctrl-C is 130."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    interruptible()
     # disable telemetry and library chatter
     for name, value in {
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -308,6 +309,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character shows a question mark
             stream.reconfigure(errors="replace")
     code = _exit_code()
+    noticed()
     for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C during the last lines changes nothing
         signal.signal(number, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
@@ -337,10 +339,6 @@ def _exit_code() -> int:
 def _interrupted() -> int:
     print("limbeck: interrupted; completed work is saved, rerun the same command to resume", file=sys.stderr)
     return 130
-
-
-def _interrupt(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _without(option: str, **others: Any) -> None:
