@@ -15,7 +15,7 @@ from limbeck.pipelines.runs.folder import RunFolder
 
 pytestmark = [pytest.mark.recipes, pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(3600)]
 
-KILLS = 4
+KILLS = 3
 # the toys with fewer sources and shorter texts, and without the rules that would then reject all of them
 SMALLER = {
     "magpie": [
@@ -41,10 +41,9 @@ SMALLER = {
         "cluster.rows_per_part=2",
     ],
     "alpaca": [
-        "sources={kind: draws, count: 7, split: {train: 3, dev: 2, test: 2}}",
-        "generator.max_new_tokens=256",
+        "sources={kind: draws, count: 10, split: {train: 6, dev: 2, test: 2}}",
         "select=[]",
-        "cluster.rows_per_part=1",
+        "cluster.rows_per_part=2",
     ],
 }  # fmt: skip
 
