@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.recipes, pytest.mark.slow, pytest.mark.model, pytest.m
 @pytest.mark.parametrize("name", ["self-instruct", "alpaca"])
 def test_the_toy_runs_to_its_report(name: str, tmp_path: Path, ray_address: str) -> None:
     out = tmp_path / "run"
-    done = limbeck("run", name, "--with", "toy", "--out", out, "--no-panel", RAY_ADDRESS=ray_address)
+    done = limbeck("run", name, "--with", "toy", "--out", out, "--no-panel", timeout=1800, RAY_ADDRESS=ray_address)
     assert done.returncode == 0, done.stderr[-4000:]
     report, folder = json.loads((out / "report.json").read_text()), RunFolder(out)
     (found,) = report["rounds"]

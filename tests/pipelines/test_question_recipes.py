@@ -1,4 +1,4 @@
-"""The recipes magpie and documents-qa with their toys: whole runs of the embedded model, by the command line."""
+"""The recipes magpie and documents-qa with their toys: whole runs of the embedded models, by the command line."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from helpers.commands import limbeck
-from helpers.tiny_classifier import make_classifier
+from limbeck.cluster.engines.models import made_root
 from limbeck.corpus.parts import read_parts, read_table
 from limbeck.corpus.schemas import CANDIDATES
 from limbeck.generators import magpie
@@ -19,13 +19,18 @@ REASONS = {"magpie": magpie.REASONS, "documents_qa": documents_qa.REASONS}
 STEPS = {"magpie": ("instruction", "response"), "documents_qa": ("question", "answer")}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nli_model() -> None:
+    """The model that documents-qa names, made once for this user, like the teacher: some minutes."""
+    if not (made_root() / "nli-minilm").exists():
+        done = limbeck("critic", "train-nli", timeout=3000)
+        assert done.returncode == 0, done.stderr[-4000:]
+
+
 @pytest.mark.parametrize("name", ["magpie", "documents-qa"])
 def test_the_toy_runs_to_its_report(name: str, tmp_path: Path, ray_address: str) -> None:
-    """The NLI model is one of random weights, without a bound: the real one takes minutes to make, and has tests of its own."""
     out, kind = tmp_path / "run", name.replace("-", "_")
-    nli = [f"filters.nli.classifier.model={make_classifier(tmp_path / 'nli')}", "filters.nli.min_entailment=null"]
-    sets = [option for setting in nli for option in ("--set", setting)] if kind == "documents_qa" else []
-    done = limbeck("run", name, "--with", "toy", *sets, "--out", out, "--no-panel", RAY_ADDRESS=ray_address)
+    done = limbeck("run", name, "--with", "toy", "--out", out, "--no-panel", timeout=1800, RAY_ADDRESS=ray_address)
     assert done.returncode == 0, done.stderr[-4000:]
     report, folder = json.loads((out / "report.json").read_text()), RunFolder(out)
     (found,) = report["rounds"]
