@@ -39,6 +39,7 @@ def test_an_own_generator_gets_steps_frozen_inputs_and_a_report(tmp_path: Path, 
     assert list((run / "rounds/000/steps").glob("part-*.parquet")), "steps are stored"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_an_own_filter(tmp_path: Path, ray_address: str) -> None:
     recipe = write_recipe(tmp_path, rounds=1, student=None)
@@ -58,6 +59,7 @@ def test_an_own_filter(tmp_path: Path, ray_address: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_own_data(tmp_path: Path, ray_address: str) -> None:
     recipe, documents = write_recipe(tmp_path, student=None), write_documents(tmp_path / "mine.jsonl", 20, seed=3)

@@ -149,13 +149,14 @@ def run_with_fatal_filter(
     return script(mine, RAY_ADDRESS=ray_address)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
         ("kill", "it was killed or crashed"),
-        pytest.param("hang", "it made no progress for 6 s and was killed", marks=pytest.mark.slow),
-        pytest.param("engine", "its engine exited: CUDA error: an illegal memory access", marks=pytest.mark.slow),
+        ("hang", "it made no progress for 6 s and was killed"),
+        ("engine", "its engine exited: CUDA error: an illegal memory access"),
     ],
 )
 def test_a_row_that_always_ends_its_worker_becomes_a_reason(

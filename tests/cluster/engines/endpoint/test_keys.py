@@ -168,6 +168,7 @@ run(recipe.load(Path(sys.argv[1]), []), Path(sys.argv[2]), listener=listener)
 """
 
 
+@pytest.mark.slow
 def test_workers_get_a_key_that_the_driver_has_rotated(home: Path, tmp_path: Path, cluster: RayCluster) -> None:
     path, out, rotated = tmp_path / "rotating.py", tmp_path / "run", tmp_path / "rotated"
     path.write_text(ROTATING.format(key=KEY, second=SECOND))
