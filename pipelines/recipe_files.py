@@ -16,8 +16,17 @@ SHIPPED = Path(__file__).parent / "recipes"
 """Every shipped recipe is `NAME.yaml` here; its override called `toy` is `toy/NAME.yaml`."""
 
 
+_MOST_VALUES = 100_000  # a recipe has hundreds; aliases of aliases multiply
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML with two differences: 1e-3 is a number, as in YAML 1.2, and a key that occurs twice is an error."""
+    """YAML with three differences: 1e-3 is a number, as in YAML 1.2; a key that occurs twice is an error; aliases are bounded."""
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        """The value of a document; raises ConstructorError if its aliases form a circle or stand for too many values."""
+        if _values(node, {}) > _MOST_VALUES:
+            raise yaml.constructor.ConstructorError(None, None, f"its aliases stand for more than {_MOST_VALUES:,} values")
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping; raises ConstructorError at the second occurrence of a key."""
@@ -28,6 +37,18 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} occurs twice", key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _values(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """How many values a node and all below it have, with every alias written out."""
+    if node not in known:
+        known[node] = 0  # until it is counted: who meets it now is below it
+        below = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = (part for entry in below for part in (entry if isinstance(entry, tuple) else (entry,)))
+        known[node] = 1 + sum(_values(part, known) for part in parts)
+    elif not known[node]:
+        raise yaml.constructor.ConstructorError(None, None, "an alias stands for what it is part of", node.start_mark)
+    return known[node]
 
 
 _Loader.add_implicit_resolver(
@@ -192,6 +213,8 @@ def _readable(where: str) -> Iterator[None]:
         yield
     except yaml.YAMLError as error:
         raise LimbeckError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise LimbeckError(f"{where} is nested too deeply for a recipe; write fewer levels") from None
 
 
 def _text(path: Path) -> str:

@@ -138,6 +138,35 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
         read(write(tmp_path / "broken.yaml", text))
 
 
+ALIASES = "".join(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"name: {'[' * 3000}x{']' * 3000}\n", "is nested too deeply"),
+        ("name: &n [*n]\n", "an alias stands for what it is part of"),
+        ("sources: &s {kind: jsonl, more: *s}\n", "an alias stands for what it is part of"),
+        (f"a0: &a0 [x]\n{ALIASES}", "its aliases stand for more than 100,000 values"),
+    ],
+    ids=["levels", "circle", "circle of mappings", "aliases of aliases"],
+)
+def test_a_text_that_would_never_end_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(LimbeckError, match=words):
+        read(write(tmp_path / "recipe.yaml", text))
+    with pytest.raises(LimbeckError, match=words):
+        recipe_files.parse(text, "--set x")
+
+
+def test_aliases_and_merge_keys_are_read(tmp_path: Path) -> None:
+    text = "a: &a {x: 1, y: [1, 2]}\nb: *a\nc: {<<: *a, x: 2}\n"
+    assert read(write(tmp_path / "recipe.yaml", text)) == {
+        "a": {"x": 1, "y": [1, 2]},
+        "b": {"x": 1, "y": [1, 2]},
+        "c": {"x": 2, "y": [1, 2]},
+    }
+
+
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LimbeckError, match="is empty"):
         read(write(tmp_path / "empty.yaml", "# nothing\n"))
