@@ -76,6 +76,8 @@ def _counts(said: np.ndarray, truth: np.ndarray) -> str:
 
 def show_yield(folder: RunFolder) -> None:
     number = 0
+    if not folder.decisions(0).exists():
+        raise SystemExit(f"{folder.path} has no decisions: name the folder of a run that has selected")
     while folder.decisions(number).exists():
         rows = read_parts(folder.candidates(number), CANDIDATES).to_pylist()
         decided = {row["candidate_id"]: row for row in read_table(folder.decisions(number)).to_pylist()}

@@ -306,7 +306,10 @@ def interpolate(value: Any) -> Any:
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
-    """Set one dotted key, as in `--set generator.samples=8` or `--set filters.pmi.min_faithfulness=0.2`; the value is YAML."""
+    """Set one dotted key, as in `--set generator.samples=8` or `--set filters.pmi.min_faithfulness=0.2`; the value is YAML.
+
+    `--set filters.pmi=null` takes a filter out.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise LimbeckError(f"--set {override}: expected a dotted key, '=' and a value, as in generator.samples=8")
@@ -323,7 +326,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
             raise LimbeckError(f"--set {override}: {name!r} is a single value, so it has no keys to set")
     value = recipe_files.parse(text, f"--set {override}") if text else None
     if isinstance(node, list):
-        node[_index(node, last, override)] = value
+        place = _index(node, last, override)
+        node[place : place + 1] = [] if value is None else [value]
     else:
         node[last] = value
 

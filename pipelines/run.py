@@ -127,10 +127,7 @@ def _rounds(context: Context, driver: str) -> None:
         for student in recipe.student_sections.values():
             student.warm_up()
         held_out = measuring.HeldOut(context)
-        if recipe.asked.invents_inputs:
-            stream(context, pool, "inputs", [inputs_lane(context, split) for split in ("dev", "test")])
-            for split in ("dev", "test"):
-                measuring.freeze_inputs(context, split)
+        _freeze_inputs(context, pool)
         pending: list[tuple[str, EngineConfig]] = [(measuring.TEACHER, recipe.teacher)]  # models not yet measured on dev
         for number in range(recipe.rounds):
             lanes = [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
@@ -151,6 +148,14 @@ def _rounds(context: Context, driver: str) -> None:
                 train_student(context, number, student_, placement)
             pending = [(measuring.student_subject(number), context.student(number))] if student_ is not None else []
         _final(context, pool, held_out, pending)
+
+
+def _freeze_inputs(context: Context, pool: "WorkerPool") -> None:
+    """Draw the inputs of the held-out sources once, if the generator makes its inputs itself."""
+    if context.recipe.asked.invents_inputs:
+        stream(context, pool, "inputs", [inputs_lane(context, split) for split in ("dev", "test")])
+        for split in ("dev", "test"):
+            measuring.freeze_inputs(context, split)
 
 
 def variables(context: Context) -> list[str]:

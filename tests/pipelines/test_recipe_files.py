@@ -189,6 +189,16 @@ def test_the_command_lists_and_copies(tmp_path: Path) -> None:
     assert unknown.returncode == 1 and "did you mean 'quickstart'" in unknown.stderr
 
 
+def test_null_takes_a_filter_out_and_nothing_else() -> None:
+    whole = recipes.load("documents-qa")
+    without = recipes.load("documents-qa", ["filters.nli=null", "select.duplicates=null"])
+    assert [filter_.name for filter_ in whole.filters] == ["heuristics", "question_pmi", "pmi", "nli"]
+    assert [filter_.name for filter_ in without.filters] == ["heuristics", "question_pmi", "pmi"] and without.select == ()
+    assert without.filters == whole.filters[:3]
+    with pytest.raises(LimbeckError, match="no filter is named 'nil'"):
+        recipes.load("documents-qa", ["filters.nil=null"])
+
+
 def test_overrides_are_valid_yaml_of_known_keys() -> None:
     for path in SHIPPED.glob("*/*.yaml"):
         override = yaml.safe_load(path.read_text())
