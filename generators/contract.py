@@ -224,6 +224,11 @@ class GeneratorConfig(Kind):
         return {}
 
     @property
+    def conversational(self) -> bool:
+        """Whether its candidates are conversations that a question and an output do not hold: `rows` must be conversation."""
+        return False
+
+    @property
     def sampling(self) -> Sampling:
         """How evaluation samples the answers to its questions."""
         raise NotImplementedError

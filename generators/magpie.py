@@ -90,6 +90,11 @@ class MagpieConfig(GeneratorConfig):
         return Needs(self.responses, 2 * self.turns - 1 + self.responses, longest, prompt, chat=True)
 
     @property
+    def conversational(self) -> bool:
+        """With several turns, or a system text that answers see."""
+        return self.turns > 1 or (self.system is not None and self.system_for == "conversation")
+
+    @property
     def sampling(self) -> Sampling:
         """How evaluation samples answers to the turns that were drawn for it."""
         return self.response.sampling

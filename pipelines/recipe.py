@@ -229,6 +229,12 @@ class Recipe(Config):
             raise ValueError(
                 f"generator {growing[0]} uses rows accepted in earlier waves; set target: {{rows: N, wave_sources: W}}"
             )
+        talking = [section.kind for section in (self.generator, self.later) if section is not None and section.conversational]
+        if talking and self.renderer.kind != "conversation":
+            raise ValueError(
+                f"generator {talking[0]} makes whole conversations, of which rows.kind {self.renderer.kind} would keep the last "
+                "question and answer alone; set rows: {kind: conversation}"
+            )
         if self.target is None and self.budget != BudgetConfig():
             raise ValueError("budget needs a target: without one every source is used once; set target or remove budget")
         for what, stated, known in (("measure", self.asked.measures or (), SCALARS), ("control", self.asked.controls, CONTROLS)):

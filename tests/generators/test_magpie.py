@@ -170,6 +170,17 @@ def test_a_system_text_steers_the_user_s_turns_or_the_whole_conversation() -> No
     assert engine.requests[0].prompt == UserTurn() and "system" not in json.loads(blank[0]["facts"])
 
 
+@pytest.mark.parametrize("settings", [["generator.turns=3"], ["generator.system=Be brief.", "generator.system_for=conversation"]])
+def test_rows_that_would_lose_turns_are_refused(settings: list[str]) -> None:
+    assert recipes.load("magpie", settings).renderer.kind == "conversation"
+    for rows in ("chat", "alpaca"):
+        assert recipes.load("magpie", [f"rows.kind={rows}"]).renderer.kind == rows
+        with pytest.raises(
+            LimbeckError, match=f"rows.kind {rows} would keep the last question .* set rows: {{kind: conversation}}"
+        ):
+            recipes.load("magpie", [*settings, f"rows.kind={rows}"])
+
+
 def test_check_sees_a_system_text_that_does_not_render() -> None:
     assert MagpieConfig(system="{{ persona }}").problems({"persona": "x"}) == []
     (problem,) = MagpieConfig(system="{{ persona }}").problems({"audience": "x"})
