@@ -30,6 +30,7 @@ NO_EXPECTED = "its reference states no answer that can be compared"
 class PassRateConfig(CheckedAnswerKeys, Grouped, SetFilterConfig):
     """Where outputs state their answers, and bounds on the share of a question's samples that are correct."""
 
+    semantics: ClassVar[int] = 2
     also_rejected: ClassVar[bool] = True
 
     kind: Literal["pass_rate"] = "pass_rate"

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
@@ -26,6 +26,8 @@ NO_ANSWER = "no answer was found in it, so it has no vote"
 
 class VoteConfig(AnswerKeys, Grouped, SetFilterConfig):
     """Where outputs state their answers, and how many samples of a question must agree."""
+
+    semantics: ClassVar[int] = 2
 
     kind: Literal["vote"] = "vote"
     name: Name = "vote"

@@ -25,6 +25,7 @@ UNITS = {"extracted": FLAG, "correct": FLAG, "number": "the value of the answer"
 class AnswerConfig(CheckedAnswerKeys, FilterConfig):
     """Where an output states its answer, how it is compared with the reference, and bounds on both."""
 
+    semantics: ClassVar[int] = 2
     reasons: ClassVar[Mapping[str, str]] = {
         "min_extracted": "no answer was found in the output",
         "min_correct": "the answer is not that of the reference",

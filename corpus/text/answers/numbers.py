@@ -59,6 +59,30 @@ _EXPRESSION = re.compile(
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])(?:\^\{?-?[1-4]\}?|[⁻]?[¹²³⁴])|\^\{?\s?(?:\\circ|°)\s?\}?")
 _SPACED_GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3}){1,40}+(?!\d)")
 _SPACED_SIGN = re.compile(r"^([-+])\s+(?=[\d.\\])")
+_UNIT = r"[^\W\d_]{1,2}[23²³]?(?:/[^\W\d_]{1,3})?|[A-Z]{3}"  # kg, m², km/h, EUR
+_UNWORDED = re.compile(rf"[^\w.]*+(?:(?:[A-Z]{{3}}|US|R)(?!\w)[^\w.]*+)?[\d.,][\d., ]*+[^\w]*+(?:(?:{_UNIT})(?!\w))?[\W_]*+")
+"""A number without words, perhaps with currency or unit signs: only there may spaces separate its thousands or its sign."""
+
+_YEAR, _MONTH, _DAY = r"(?:1[5-9]|2[01])\d\d", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12]\d|3[01])"
+_ZONE = r"(?:\s?Z\b|\s?[-+]\d\d:?\d\d(?!\d))?"
+_SUFFIX = r"(?:[-+]\w++(?:[.,]\w++)*+)*+"
+_DATED = "|".join(
+    (
+        rf"\d{{4}}-(?:0[1-9]|1[0-2])-{_DAY}(?!\d)|{_YEAR}-{_MONTH}-{_DAY}(?!\d)",
+        rf"{_YEAR}-(?:0[1-9]|1[0-2])(?![-\d])|{_YEAR}-W\d\d(?:-[1-7])?(?!\d)",
+        rf"{_DAY}-{_MONTH}-\d{{4}}(?!\d)|{_MONTH}-{_DAY}-\d{{4}}(?!\d)|{_DAY}-[A-Za-z]{{3}}-\d{{2,4}}(?!\d)",
+        r"\d{2,4}年\s?\d{1,2}月(?:\s?\d{1,2}[日号號])?|\d{1,2}月\s?\d{1,2}[日号號]",
+        rf"\d{{1,2}}:\d\d(?::\d\d(?:[.,]\d++)?)?{_ZONE}(?![\d:])",
+        rf"\d++(?:\.\d++){{2,}}+{_SUFFIX}|(?<=(?<![A-Za-z])[vV])\d++(?:[.,]\d++)*+{_SUFFIX}",
+    )
+)
+"""Dates (2024-01-05, 2024-01, 5-1-2024, 5-Jan-2024, 2024年1月5日), times of day with their zone, and versions (1.2.3-4, v2)."""
+
+_SWAPPED_VERSION = rf"(?!{_INTEGER}(?![,\d]))\d++(?:,\d++){{2,}}+{_SUFFIX}"
+"""5.1.2024 and 1.2.3 after `_SWAPPED`; 1.000.000 is a number there."""
+
+_HUNDREDTHS = r"\s?[%‰‱؉]|[\s-]?(?:\\(?:text|mathrm|mbox)\s?\{\s?)?(?i:per[ -]?cent|pct|per[ -]?mil(?:le)?)\b\}?"
+_PER_MILLE = re.compile("[‰؉]|mil", re.IGNORECASE)
 _SEVERAL = re.compile(r"[,;<>≤≥≠]|\b(?:or|and)\b", re.IGNORECASE)
 
 
@@ -78,12 +102,11 @@ def number(text: str, notation: Notation = Notation()) -> Fraction | None:
 
     O(characters).
     """
-    text = _SPACED_SIGN.sub(r"\1", normalised(text, notation).strip("$*_ \t\r\n"))
-    before, equals, after = text.rpartition("=")
+    before, equals, after = normalised(text, notation).strip("$*_ \t\r\n").rpartition("=")
     if equals and _SEVERAL.search(before):
         return None
-    text = _SPACED_GROUPS.sub(lambda match: match[0].replace(" ", _THIN), after)
-    found = list(islice(_pattern().finditer(text), 2))
+    text = _without_spaces(after.strip())
+    found = list(islice(_pattern(notation).finditer(text), 2))
     if len(found) != 1:
         return None
     rest = f"{text[: found[0].start()]} {text[found[0].end() :]}"
@@ -92,7 +115,7 @@ def number(text: str, notation: Notation = Notation()) -> Fraction | None:
 
 def last_number(text: str, notation: Notation = Notation()) -> str | None:
     """The last number of a text, in the normalised form that `number` reads, or None. O(characters)."""
-    found = [*_pattern().finditer(normalised(text, notation))]
+    found = [*_pattern(notation).finditer(normalised(text, notation))]
     last = next((match[0] for match in reversed(found) if _value(match, notation) is not None), None)
     return last.translate(_SWAPPED) if last is not None and notation.decimal_comma else last
 
@@ -130,9 +153,19 @@ def _in_digits(match: re.Match[str]) -> str:
     return f"{match[1]} {fraction}" if match[1] else fraction
 
 
+def _without_spaces(text: str) -> str:
+    """The text without the spaces in a number or after its sign, if there are no words beside the number."""
+    if _UNWORDED.fullmatch(text) is None:
+        return text
+    return _SPACED_GROUPS.sub(lambda match: match[0].replace(" ", _THIN), _SPACED_SIGN.sub(r"\1", text))
+
+
 @cache
-def _pattern() -> re.Pattern[str]:
-    """One number, at a place where it is not part of a name, date, time, version, exponent, index or expression."""
+def _pattern(notation: Notation) -> re.Pattern[str]:
+    """One number, at a place where it is not part of a name, date, time, version, exponent, index or expression.
+
+    A date, time or version is one match, with a group of its own, so that nothing inside it is found.
+    """
     word, letter = spaced(), spaced(r"\d_")
     currency = "[$¢-¥֏؋৲৳฿₠-₿﷼﹩＄￠￡￥￦]"
     before = rf"(?<!{word})(?<![\^_/√±])(?<!±\s)(?<!\d[.:])(?<![\^_]\{{)(?<!\^[-+])(?<!\^\{{[-+])(?<!\\sqrt\{{)(?<!{letter}-)"
@@ -148,14 +181,17 @@ def _pattern() -> re.Pattern[str]:
         rf"(?!\d|[.:]\d|\s?/\s?\d|{letter}\d|{variable}|[⁺⁻]?[{_SUPERSCRIPTS}]|\s?\*\*\s?[-+]?\d"
         r"|\s?\^(?!\s?\{?\s?(?:\\circ|°))|\s?(?:\\(?:pi|sqrt|frac)|[π√]))"
     )
-    return re.compile(rf"(?=[-+.\d\\]){before}{sign}(?:{'|'.join(forms)})(?P<percent>\s?%)?{after}")
+    percent = _HUNDREDTHS if notation.hundredths else r"\s?%"
+    number = rf"(?=[-+.\d\\]){before}{sign}(?:{'|'.join(forms)})(?P<percent>{percent})?{after}"
+    dated = f"{_DATED}|{_SWAPPED_VERSION}" if notation.decimal_comma else _DATED
+    return re.compile(rf"(?P<dated>(?=\d)(?<!\d)(?:{dated}))|{number}")
 
 
 def _value(match: re.Match[str], notation: Notation) -> Fraction | None:
     """The value of a match of `_pattern`; None if it is out of range or divides by zero."""
-    if len(match[0]) > _LONGEST:
-        return None
     part = match.groupdict()
+    if len(match[0]) > _LONGEST or part["dated"] is not None:
+        return None
     if part["alone"] is not None:
         value = _magnitude(part["alone"])
     elif part["over"] is not None:
@@ -171,7 +207,12 @@ def _value(match: re.Match[str], notation: Notation) -> Fraction | None:
     if value is None:
         return None
     value = -value if part["sign"] == "-" else value
-    return value / 100 if part["percent"] and notation.hundredths else value
+    return value * _share(part["percent"]) if part["percent"] and notation.hundredths else value
+
+
+def _share(sign: str) -> Fraction:
+    """What 1 of a sign or word for percent or per mille is."""
+    return Fraction(1, 10_000 if "‱" in sign else 1000 if _PER_MILLE.search(sign) else 100)
 
 
 def _ratio(top: str, bottom: str) -> Fraction | None:

@@ -32,6 +32,7 @@ _OPENING, _CLOSING = "{[(", "}])"
 _STRONG, _WEAK = ";；؛\n", ",，、،"
 _BULLET = re.compile(r"[-*•]\s+")
 _CONJUNCTION = re.compile(r"(?:^|\s)(?:and|or)\s", re.IGNORECASE)
+_EMPTY_SET = re.compile(r"\{\s*\\?\}|\[\s*\]")
 _SPACE_AT_BRACKET = re.compile(r"\s*([(){}\[\],])\s*")
 
 
@@ -63,8 +64,11 @@ class Reader:
         return None if found is None else self._answer(found)
 
     def read_reference(self, text: str) -> Answer | None:
-        """The answer of a reference: extracted as from an output if that is possible, else the whole text."""
-        found = self._found(text) or stripped(text)
+        """The answer of a reference: extracted as from an output if that is possible, else the whole text.
+
+        Without a letter or number, a text is no answer that `choice` or `last_number` could find in an output.
+        """
+        found = self._found(text) or ("" if self.extract in ("choice", "last_number") else stripped(text))
         return self._answer(found) if found else None
 
     def equal(self, reference: Answer, answer: Answer) -> bool:
@@ -108,7 +112,7 @@ class Reader:
         return self._number(text)
 
     def _number(self, text: str) -> str | None:
-        """The last number; the whole text if that is another number, which only a whole text may be (`1 000`, `- 5`)."""
+        """The last number; the whole text if that is another number, which only a text without words may be (`1 000`, `- 5`)."""
         last, whole = last_number(text, self.notation), number(text, self.notation)
         return last if whole is None or (last is not None and number(last, self.notation) == whole) else stripped(text)
 
@@ -117,7 +121,8 @@ class Reader:
         if self.compare == "number":
             return None if value is None else Answer(text, value, value)
         if self.compare == "set":
-            return Answer(text, frozenset(self._item(item) for item in items(text)), value)
+            found = items(text)
+            return Answer(text, frozenset(map(self._item, found)), value) if found or _EMPTY_SET.search(text) else None
         if self.compare == "math":
             return Answer(text, one_line(text) if value is None else value, value)
         return Answer(text, text_key(text), value)
@@ -128,7 +133,7 @@ class Reader:
 
 
 def text_key(text: str) -> str:
-    """The text in lower case and NFC, without LaTeX wrappers, runs of whitespace, quotation marks around it and a final stop."""
+    """The text in lower case and NFC, without LaTeX wrappers, runs of whitespace, quotation marks and final punctuation."""
     line = one_line(comparable(without_invisible(_DELIMITERS.sub("", unwrapped(text)))))
     return line.strip(_EDGES).rstrip(_FINAL) or line
 

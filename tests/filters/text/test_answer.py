@@ -68,7 +68,7 @@ def test_a_number_too_large_for_a_float_is_compared_but_not_shown_as_one() -> No
         ),
         ({"extract": "boxed"}, (r"\boxed{\frac{1}{2}}", "0.5"), (r"\boxed{\frac{1}{3}}", "0.3333")),
         ({"extract": "boxed", "compare": "set"}, (r"\boxed{2, 1}", r"\{1, 2\}"), (r"\boxed{1}", "1, 2")),
-        ({"extract": "choice"}, ("The answer is (b).", "B"), ("The answer is (b).", "Paris")),
+        ({"extract": "choice"}, ("The answer is (b).", "B"), ("The answer is (b).", "C")),
         ({"extract": "choice", "choices": "АБВ"}, ("(б)", "Б"), ("(в)", "Б")),
         ({"tolerance": 0.01}, ("3.14", "3.15"), ("3.14", "3.1501")),
         ({"relative_tolerance": 0.01}, ("101", "100"), ("102", "100")),
@@ -79,6 +79,26 @@ def test_a_number_too_large_for_a_float_is_compared_but_not_shown_as_one() -> No
 )
 def test_each_way_to_extract_and_to_compare(keys: dict[str, Any], right: tuple[str, str], wrong: tuple[str, str]) -> None:
     assert correct(AnswerConfig(**keys), right, wrong) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "output", "references"),
+    [
+        ({"extract": "choice"}, "The answer is (B).", ("Paris", "F", "1", "A or B", "not B", "?")),
+        ({"extract": "choice", "choices": "1234"}, "The answer is 3.", ("C", "7", "3 or 4")),
+        ({}, "It is 42.", ("forty-two", "2024-01-05", "12:30", "1.2.3")),
+        ({"compare": "text"}, "It is 42.", ("forty-two",)),
+        ({"compare": "set"}, "It is 42.", ("Paris",)),
+        ({"extract": "boxed"}, r"\boxed{42}", ("forty-two", "x + 1", "5 100 dollar bills")),
+        ({"extract": "boxed", "compare": "set"}, r"\boxed{1, 2}", (",,", " ; ", "{,}")),
+        ({"extract": "pattern", "pattern": "A: (.*)", "compare": "set"}, "A: 1, 2", (",,",)),
+    ],
+)
+def test_a_reference_of_another_kind_makes_no_answer_wrong(
+    keys: dict[str, Any], output: str, references: tuple[str, ...]
+) -> None:
+    for row in scores(AnswerConfig(**keys), *[(output, reference) for reference in references]):
+        assert row["extracted"] == 1.0 and math.isnan(row["correct"]) and row["expected"] is None
 
 
 def test_rows_are_rejected_for_a_reason_of_their_own() -> None:

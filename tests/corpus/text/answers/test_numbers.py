@@ -1,5 +1,6 @@
 """Numbers as answers: every notation of a number has its value, and what is not plainly one number has none."""
 
+import datetime
 import sys
 import unicodedata
 from fractions import Fraction
@@ -104,6 +105,35 @@ def test_the_last_number_of_prose(text: str, last: str | None) -> None:
     assert last_number(text) == last
 
 
+DATED = (
+    *("2024-01-05", "2024-1-5", "0999-12-31", "2024-01", "2024-W05", "2024-W05-2", "05-01-2024", "5-Jan-2024", "2024‑01‑05"),
+    *("05/01/2024", "2024/01/05", "5.1.2024", "2024.01.05", "2024年1月5日", "1月5日", "٢٠٢٤-٠١-٠٥", "2024-01-05/2024-02-01"),
+    *("12:30", "12:30:15", "12:30:15.250", "12:30Z", "12:30 +0100", "12:30:15+01:00", "9:05-10:15"),
+    *("2024-01-05T12:30:15Z", "2024-01-05 12:30", "2024-01-05T12:30:15.5+0100", "20240105T123015Z"),
+    *("1.2.3", "1.2.3-4", "1.2.3+5", "v2", "v1.2", "V1.2-3", "v1.2.3-rc.1", "192.168.0.1"),
+)
+
+
+@pytest.mark.parametrize("text", DATED)
+@pytest.mark.parametrize("notation", [Notation(), COMMA], ids=["point", "comma"])
+def test_dates_times_and_versions_have_no_value(text: str, notation: Notation) -> None:
+    for form in ("{}", "Born on {}", "({}).", "It is {}, so", "答案是{}。"):
+        assert last_number(form.format(text), notation) is None and number(form.format(text), notation) is None
+        assert last_number(f"7, then {form.format(text)}", notation) == "7"
+
+
+@given(st.dates(), st.times(), st.sampled_from(["", "Z", "+01:00", "-0530"]))
+@settings(max_examples=100)
+def test_no_moment_in_iso_format_has_a_value(date: datetime.date, time: datetime.time, zone: str) -> None:
+    for text in (date.isoformat(), time.isoformat(), f"{date.isoformat()}T{time.isoformat('minutes')}{zone}"):
+        assert last_number(f"at {text}.") is None
+
+
+@pytest.mark.parametrize(("text", "last"), [("10-3", "3"), ("2024-5", "5"), ("100-20-10", "10"), ("3年5个月", "5"), ("5月", "5")])
+def test_differences_and_durations_are_no_dates(text: str, last: str) -> None:
+    assert last_number(text) == last
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("3,14", Fraction(157, 50)), ("1.000,5", Fraction(2001, 2)), ("1.000", 1000), ("3{,}14", Fraction(157, 50)), ("3.14", None)],
@@ -117,6 +147,30 @@ def test_the_comma_may_be_the_decimal_mark(text: str, value: Fraction | int | No
 def test_a_percentage_may_count_hundredths() -> None:
     assert number("50%", Notation(hundredths=True)) == Fraction(1, 2) == number("0.5", Notation(hundredths=True))
     assert number("12.5 \\%", Notation(hundredths=True)) == Fraction(1, 8)
+
+
+@pytest.mark.parametrize(
+    ("sign", "parts"),
+    [
+        *((f"{space}{sign}", 100) for space in ("", " ") for sign in ("%", "٪", r"\%")),
+        *((f" {word}", 100) for word in ("percent", "Percent", "per cent", "pct", r"\text{percent}", r"\text{ percent}")),
+        *((sign, 1000) for sign in ("‰", " ‰", " per mille", " permille", " per mil", "؉")),
+        *(("-percent", 100), ("‱", 10_000)),
+    ],
+)
+def test_every_sign_and_word_for_percent_and_per_mille_counts_its_part(sign: str, parts: int) -> None:
+    hundredths = Notation(hundredths=True)
+    assert number(f"50{sign}", hundredths) == Fraction(50, parts) and number(f"50{sign}") == 50
+    last = last_number(f"Of 7 it is 50{sign} now.", hundredths)
+    assert last is not None and number(last, hundredths) == Fraction(50, parts)
+
+
+def test_percentage_points_and_words_that_begin_alike_are_units() -> None:
+    assert number("50 percentage points", Notation(hundredths=True)) == 50 == number("50 permillage", Notation(hundredths=True))
+
+
+def test_a_number_has_up_to_1000_characters() -> None:
+    assert number("9" * 1000) == 10**1000 - 1 and number("9" * 1001) is None is number("-" + "9" * 1000)
 
 
 decimals = st.tuples(st.integers(0, 10**15), st.integers(0, 6)).map(lambda drawn: Fraction(drawn[0], 10 ** drawn[1]))
@@ -221,7 +275,10 @@ def test_any_text_is_read_or_refused_and_what_was_found_last_is_a_number(text: s
         assert last is None or number(last, notation) is not None
 
 
-@pytest.mark.parametrize("piece", ["1", "1,111", "1 000 ", "1/", "\\frac{", "1e", "10^{ ", "½", "5-", "1.5×10", "\\ ", "哈1"])
+@pytest.mark.parametrize(
+    "piece",
+    ["1", "1,111", "1 000 ", "1/", "\\frac{", "1e", "10^{ ", "½", "5-", "1.5×10", "\\ ", "哈1", "1.1.1-", "1:30", "2024-01-"],
+)
 def test_long_texts_of_one_piece_are_read_in_linear_time(piece: str) -> None:
     """A quadratic pattern would take hours here."""
     text = piece * (300_000 // len(piece))

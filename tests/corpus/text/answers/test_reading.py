@@ -63,6 +63,39 @@ def test_a_whole_text_may_be_a_number_that_prose_cannot_contain() -> None:
     assert read("from 1 000 to 2 000 in 5").key == 5
 
 
+@pytest.mark.parametrize("group", ["5 100", "10 200", "12 345", "1 234 567"])
+@pytest.mark.parametrize(
+    "form", ["{}", "{}.", "**{}**", "({})", "${}$", r"\$ {}", "€{}", "{} €", "{}%", "{} km", "{} m²", "{} km/h", "{} EUR"]
+)
+def test_spaces_separate_thousands_beside_currency_and_unit_signs(form: str, group: str) -> None:
+    text = form.format(group)
+    assert read(text).key == int(group.replace(" ", "")) and read(text).text == text
+    assert read(f"- {group} €").key == -int(group.replace(" ", ""))
+
+
+@pytest.mark.parametrize("group", ["5 100", "10 200", "12 345", "1 234 567", "- 5 100"])
+@pytest.mark.parametrize(
+    "form",
+    ["She gave him {} dollar bills.", "room {}", "The answer is: {}", "There are {}", "{} apples", "of {} euro", "{} in all"],
+)
+def test_words_keep_neighbouring_numbers_apart(form: str, group: str) -> None:
+    last = group.rpartition(" ")[2]
+    answer = read(form.format(group))
+    assert answer.key == int(last) and answer.text == last
+    assert Reader("boxed", "number").read(rf"\boxed{{{form.format(group)}}}") is None
+
+
+@pytest.mark.parametrize("text", [",,", ";", "{,}", " , ; ", "、"])
+def test_separators_alone_are_no_set(text: str) -> None:
+    reader = Reader("boxed", "set")
+    assert reader.read(rf"\boxed{{{text}}}") is None and reader.read_reference(text) is None
+
+
+@pytest.mark.parametrize("text", ["{}", r"\{\}", r"\{ \}", "[]"])
+def test_empty_brackets_are_the_empty_set(text: str) -> None:
+    assert read(rf"\boxed{{{text}}}", "boxed", "set").key == frozenset()
+
+
 @pytest.mark.parametrize(
     ("first", "second", "same"),
     [
@@ -70,6 +103,7 @@ def test_a_whole_text_may_be_a_number_that_prose_cannot_contain() -> None:
         ("New  York", "new york", True),
         ("caf\u00e9", "CAFE\u0301", True),
         ("“Paris”", "'Paris'", True),
+        *((f"Paris{stop}", "Paris", True) for stop in ("!", "?", ",", ";", ":", "...", "!?")),
         (r"\text{Paris}", "**Paris**", True),
         ("$x + 1$", r"\(x + 1\)", True),
         ("巴黎。", "巴黎", True),
