@@ -40,7 +40,7 @@ SOURCE_REFERENCE = "source_reference"
 
 BATCH_ROWS = 16_384
 _OF_CANDIDATES = (*IDS, "finish_reason", "error")
-_FORMAT = 1  # of a cached table
+_FORMAT = 2  # of a cached table
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,10 @@ class Scored:
         """Write the result of a query as a Parquet file, batch by batch; `schema` casts its columns."""
         cursor = self.connection.cursor()
         reader = cursor.sql(query).to_arrow_reader(BATCH_ROWS)
-        with pq.ParquetWriter(file, (schema or reader.schema).with_metadata(metadata), compression="zstd") as writer:
+        written = (schema or reader.schema).with_metadata(metadata)
+        # statistics leave NaN out, and with them DuckDB takes isnan() of such a column for false without reading it
+        measured = not any(pa.types.is_floating(field.type) for field in written)
+        with pq.ParquetWriter(file, written, compression="zstd", write_statistics=measured) as writer:
             for batch in reader:
                 table = pa.Table.from_batches([batch])
                 writer.write_table((table if schema is None else table.cast(schema)).replace_schema_metadata(metadata))

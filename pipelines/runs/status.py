@@ -15,6 +15,9 @@ from limbeck.pipelines.runs.folder import RunFolder, existing
 from limbeck.pipelines.runs.lock import lock_holder
 from limbeck.pipelines.runs.separation import Separation, unclear, warning
 
+WAYS_OUT = ("rerun", "a new run", "another --out")
+"""Words of a failure that says itself what to do: when to rerun, or that only another run can help."""
+
 
 def status(run: Path) -> dict[str, Any]:
     """State, driver, stage and rounds of a run, as plain data."""
@@ -58,7 +61,7 @@ def show(found: dict[str, Any]) -> None:
     if found["state"] == "stopped":
         words = found["last_words"] or found["last_event"]
         where = f"stopped at {found['stage']}" if found["stage"] else "stopped before its first stage"
-        print(f"{where}: {words}" + ("" if "rerun" in words else "; rerun the same command to resume"))
+        print(f"{where}: {words}" + ("" if any(way in words for way in WAYS_OUT) else "; rerun the same command to resume"))
     if found["acceptance"]:
         print(f"round {found['acceptance']['round']}: {acceptance_words(found['acceptance'])}")
     for row in found["rounds"]:
