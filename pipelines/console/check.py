@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from limbeck.pipelines.runs.events import acceptance_words
+from limbeck.pipelines.runs.events import acceptance_words, counted, minutes
 
 
 def show(found: dict[str, Any]) -> None:
@@ -25,22 +25,30 @@ def show(found: dict[str, Any]) -> None:
             print(f"  not used: {count}: {reason}")
     if "estimate" in found:
         cost = found["estimate"]
-        print(
-            f"estimate: {cost['candidates']} candidates; tokens: "
-            + ", ".join(f"{name} {n:,}" for name, n in cost["tokens"].items())
-            + (f", if {cost['acceptance']:.0%} of the candidates are accepted" if "acceptance" in cost else "")
-        )
+        if "target" in cost:
+            print(_target(cost["target"], found["documents"]["train"], found["rows_are"]))
+        tokens = ", ".join(f"{name} {n:,}" for name, n in cost["tokens"].items())
+        print(f"estimate: {counted(cost['completions'], 'completion')}; tokens: {tokens}")
         if "self_test_prompts" in cost:
             print(f"estimate: up to {cost['self_test_prompts']:,} of the prompts test the judging filters (self_test)")
         if "seconds" in cost:
-            print(
-                f"estimate: about {cost['seconds']['total'] / 60:.0f} minutes on these {os.cpu_count()} cores, without start-up"
-            )
+            cores = counted(os.cpu_count() or 1, "core")
+            print(f"estimate: {minutes(cost['seconds']['total'])} on {cores} of this machine, without start-up")
     if "acceptance" in found:
         print(f"so far, round {found['acceptance']['round']}: {acceptance_words(found['acceptance'])}")
     for problem in found["problems"]:
         print(f"problem: {problem}")
     print(f"this recipe cannot run; problems: {len(found['problems'])}" if found["problems"] else "this recipe can run")
+
+
+def _target(target: dict[str, Any], sources: int, rows_are: str) -> str:
+    """From how many sources a round draws its rows, and what that assumes."""
+    each = counted(target["candidates_per_source"], "candidate")
+    some = f"{target['train_sources']:,} of {sources:,} train {rows_are}"
+    return (
+        f"estimate: {counted(target['rows'], 'row')} per round, from {some}, "
+        f"if {target['acceptance']:.0%} of up to {each} of each are accepted (calibration.pass_rate)"
+    )
 
 
 def _show_placement(plan: dict[str, Any]) -> None:

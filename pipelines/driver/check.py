@@ -133,8 +133,9 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
 def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict[str, Any]:
     """Estimate tokens and seconds of the run from counts: within a factor of about two on CPUs, too high on GPUs.
 
-    Without `parameters` (the teacher is on a server), seconds are omitted. With a target, a round draws from as many sources as
-    it needs if `acceptance` of the candidates are accepted: the recipe's pass rate, an assumption until some are decided.
+    Without `parameters` (the teacher is on a server), seconds are omitted. `completions` are those of all rounds, with the
+    answers to held-out sources. With a target, `target` says from how many train sources a round draws how many rows, if
+    `acceptance` of the `candidates_per_source` are accepted: the recipe's pass rate, an assumption until some are decided.
     """
     split = {name: documents[name] for name in ("train", "dev", "test")}
     each = max(1, recipe.generator.needs.candidates)
@@ -153,9 +154,10 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     rows = recipe.calibration.pass_rate * split["train"] * each
     trained = sum(student.passes for student in recipe.students) * rows * (length + needs.prompt_tokens / 2 + new)
     tokens = {"complete": drawn * new, "logprobs": scored, "train": trained}
-    found: dict[str, Any] = {"candidates": drawn, "tokens": {name: round(count) for name, count in tokens.items()}}
+    found: dict[str, Any] = {"completions": drawn, "tokens": {name: round(count) for name, count in tokens.items()}}
     if recipe.target is not None:
-        found["acceptance"] = recipe.calibration.pass_rate
+        rate = {"acceptance": recipe.calibration.pass_rate, "candidates_per_source": each}
+        found["target"] = {"rows": min(recipe.target.rows, round(rows)), "train_sources": split["train"], **rate}
     if probes:
         found["self_test_prompts"] = probes
     if parameters:

@@ -67,5 +67,15 @@ def acceptance_words(facts: Mapping[str, Any]) -> str:
     words = f"{facts['accepted']} of {facts['target']} rows accepted, {facts['rate']:.1%} of {facts['candidates']} candidates"
     if not facts["accepted"]:
         return words
-    left = f", about {facts['seconds_left'] / 60:.0f} min left" if facts["accepted"] < facts["target"] else ""
+    left = f", {minutes(facts['seconds_left'])} left" if facts["accepted"] < facts["target"] else ""
     return f"{words}, {facts['tokens_per_accepted']:.0f} tokens per row{left}"
+
+
+def counted(count: int, unit: str) -> str:
+    """A count with its unit, which has an s unless the count is 1."""
+    return f"{count:,} {unit}{'' if count == 1 else 's'}"
+
+
+def minutes(seconds: float) -> str:
+    """An estimated duration in words: `about 2 minutes`, or `less than a minute`."""
+    return "less than a minute" if seconds < 60 else f"about {counted(round(seconds / 60), 'minute')}"

@@ -83,4 +83,4 @@ def test_steps_estimate_and_report(reference: Path) -> None:
     counts = {"train": 12, "dev": 4, "test": 6, "used": 22, "document_tokens": 22 * 30}
     own = own_generator("questions", lambda source, draw, pool: iter(()), completions=2, chat=False)
     found = estimate(recipe.model_copy(update={"generator": own}), counts, parameters=1_000_000)
-    assert found["candidates"] == 12 * 2 + 4 * 1 + 6 * 2 and found["seconds"]["total"] > 0
+    assert found["completions"] == 12 * 2 + 4 * 1 + 6 * 2 and found["seconds"]["total"] > 0

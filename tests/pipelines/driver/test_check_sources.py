@@ -31,7 +31,7 @@ def test_draws_are_counted_and_cost_no_document_tokens(home: Path, tmp_path: Pat
     assert found["problems"] == []
     expected = {"train": 32, "dev": 4, "test": 4, "rejected": 0, "used": 40, "document_tokens": 0}
     assert found["documents"] == expected and found["rejected_sources"] == {}
-    assert found["estimate"]["candidates"] == 32 * 2 + 4 + 4 * 2
+    assert found["estimate"]["completions"] == 32 * 2 + 4 + 4 * 2
 
 
 def test_sources_without_documents_need_no_context_for_them(home: Path, tmp_path: Path) -> None:
