@@ -1,6 +1,6 @@
 """report.html and the page of a sweep: each is one file without scripts or external requests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from limbeck.filters.corruptions import CORRUPTIONS
 from limbeck.pipelines.report import figures
 from limbeck.pipelines.runs import self_test
 from limbeck.pipelines.runs.folder import RunFolder
-from limbeck.pipelines.runs.inspect import candidates, score_columns, score_owners, scored_round
+from limbeck.pipelines.runs.inspect import candidates, score_owners, scored_round
 from limbeck.pipelines.runs.report_model import Limits, Report
 from limbeck.pipelines.runs.select import Numbers
 from limbeck.pipelines.runs.separation import unclear
@@ -179,17 +179,17 @@ def _examples(folder: RunFolder, report: Report) -> dict[str, Any]:
         if count
     ]
     judges = {one.filter for one in report.self_tests}
-    owners = {shown: name for shown, name in score_owners(folder, number).items() if name in judges} if judges else {}
-    return {"round": number, "kept": _rows([kept], owners), "rejected": _rows(rejected, owners)}
+    owners = score_owners(folder, number)
+    return {"round": number, "kept": _rows([kept], owners, judges), "rejected": _rows(rejected, owners, judges)}
 
 
-def _rows(tables: Sequence[Any], owners: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The rows of tables with their scores, and the judges that gave some of them; `owners`: the judge of a score column."""
+def _rows(tables: Sequence[Any], owners: Mapping[str, str], judges: Set[str]) -> list[dict[str, Any]]:
+    """The rows of tables with their scores, and the judges that gave some of them; `owners`: the filter of a score column."""
     found = []
     for table in tables:
         for row in table.to_pylist():
-            scores = {name: row[name] for name in score_columns(table) if row[name] is not None}
-            judged_by = dict.fromkeys(owners[name] for name in scores if name in owners)
+            scores = {name: row[name] for name in owners if row[name] is not None}
+            judged_by = dict.fromkeys(owners[name] for name in scores if owners[name] in judges)
             found.append({**row, "scores": scores, "judged_by": list(judged_by)})
     return found
 

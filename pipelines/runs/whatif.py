@@ -118,9 +118,12 @@ class WhatIf:
     def write_dataset(self, selection: Selection, folder: Path, rows: Rows) -> None:
         """Write the dataset of a selection."""
         facts = dataset_facts(self.folder, selection.recipe, self.number, rows, selection.calibration)
-        scores = {filter_.name: self._scored(filter_) for filter_ in selection.filters}
-        with self._connect(self.number, scores) as scored:
+        with self._connect(self.number, self.scores(selection)) as scored:
             write_dataset(folder, dataset_rows(scored, selection.recipe, selection.file), facts)
+
+    def scores(self, selection: Selection) -> dict[str, Path]:
+        """The folders with the scores that a selection's bounds were applied to, by filter."""
+        return {filter_.name: self._scored(filter_) for filter_ in selection.filters}
 
     def texts(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
         """Candidate → {output, document} for these candidates."""
@@ -280,8 +283,10 @@ def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[st
             write_table(temporary / "choices" / f"{filter_name}.parquet", table)
         whatif.write_dataset(selection, temporary / "dataset", rows)
         recipe = selection.recipe.model_dump(mode="json")
+        home = whatif.folder.round(whatif.number)
+        scores = {name: path.relative_to(home).as_posix() for name, path in whatif.scores(selection).items()}
         chosen = {"settings": list(settings), "rows": rows.model_dump(), "filters": recipe["filters"], "select": recipe["select"]}
-        write_json(temporary / "selection.json", chosen)
+        write_json(temporary / "selection.json", {**chosen, "scores": scores})
     return folder
 
 
