@@ -390,4 +390,4 @@ def _figure(value: Any) -> str:
         return f"({len(value)} values)"
     if isinstance(value, list) and all(isinstance(one, float) for one in value):
         return f"[{', '.join(map(_figure, value))}]"
-    return "–" if value is None else f"{value:z.3g}" if isinstance(value, float) else str(value)
+    return "–" if value is None or value != value else f"{value:z.3g}" if isinstance(value, float) else str(value)
