@@ -10,7 +10,9 @@ import pytest
 from helpers.commands import limbeck
 from helpers.gates import wait_for
 from helpers.tiny_run import write_recipe
+from limbeck.pipelines.console import check
 from limbeck.pipelines.console.panel import PlainLines, sentence
+from limbeck.pipelines.runs.events import acceptance_words, minutes
 
 
 def test_plain_lines_follow_a_training_until_the_next_event(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -56,3 +58,28 @@ def test_a_preview_shows_every_row_even_if_none_passes(tmp_path: Path) -> None:
     shown = limbeck("preview", recipe, "-n", 2)
     assert shown.returncode == 1 and shown.stdout.count("rejected by length") == 6
     assert "0 of 6 candidates kept, by the bounds that are numbers" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, "less than a minute"), (29, "less than a minute"), (59.9, "less than a minute"), (60, "about 1 minute"),
+        (89, "about 1 minute"), (91, "about 2 minutes"), (60_000, "about 1,000 minutes"),
+    ],
+)  # fmt: skip
+def test_an_estimated_duration_agrees_with_its_unit(seconds: float, words: str) -> None:
+    assert minutes(seconds) == words
+    facts = {"accepted": 2, "target": 4, "rate": 0.5, "candidates": 4, "tokens_per_accepted": 9.0, "seconds_left": seconds}
+    assert acceptance_words(facts).endswith(f", {words} left")
+
+
+def test_an_estimate_names_its_units(capsys: pytest.CaptureFixture[str]) -> None:
+    target = {"rows": 400, "train_sources": 100, "acceptance": 0.1, "candidates_per_source": 40}
+    cost: dict[str, Any] = {"completions": 1196, "tokens": {"complete": 9000}, "seconds": {"total": 61.0}, "target": target}
+    found: dict[str, Any] = {"models": {}, "cluster": "none", "problems": [], "rejected_sources": {}, "rows_are": "draws"}
+    found["documents"] = {"train": 592, "dev": 16, "test": 32, "rejected": 0}
+    check.show({**found, "estimate": cost})
+    printed = capsys.readouterr().out
+    words = "400 rows per round, from 100 of 592 train draws, if 10% of up to 40 candidates of each are accepted"
+    assert f"estimate: {words} (calibration.pass_rate)" in printed and "estimate: 1,196 completions; tokens:" in printed
+    assert "estimate: about 1 minute on " in printed and "196 candidates" not in printed
