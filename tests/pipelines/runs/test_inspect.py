@@ -189,14 +189,14 @@ def test_nan_is_sorted_last_in_a_column_without_nulls(tmp_path: Path, descending
 
 def test_whatever_can_reject_is_known_if_it_rejected_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", rounds=1, finished=False)
-    decisions = {"bounds": {"length": [], "quiet": []}, "select": {"novelty": {}, "best": {}}, "target": 9}
+    decisions: dict[str, Any] = {"bounds": {"length": [], "quiet": []}, "select": {"novelty": {}, "best": {}}, "target": 9}
     write_json(run / "lock.json", {"stages": {"decisions": decisions}}, replace=True)
     for name in ("quiet", "novelty", "best", "target", "generator", "undecided"):
         assert candidates(run, rejected_by=name).num_rows == 0, name
     assert "0 candidates" in printed(candidates(run, rejected_by="novelty"))
     with pytest.raises(LimbeckError, match="did you mean 'novelty'"):
         candidates(run, rejected_by="novelti")
-    decisions["target"] = None  # type: ignore[assignment]
+    decisions["target"] = None
     write_json(run / "lock.json", {"stages": {"decisions": decisions}}, replace=True)
     with pytest.raises(LimbeckError, match="no filter 'target'"):
         candidates(run, rejected_by="target")
@@ -206,7 +206,7 @@ def test_evidence_of_set_filters_is_shown_sorted_and_in_the_table(tmp_path: Path
     run = make_run(tmp_path / "run", rounds=1, finished=False)
     kept = candidates(run, kept=True, limit=None)
     rows = kept["candidate_id"].to_pylist()
-    evidence = {
+    evidence: dict[str, Any] = {
         "candidate_id": rows[::-1],
         "pmi": [float(row) for row in range(len(rows))],  # a name that a filter has, too
         "nearest_id": [f"near{row}" for row in range(len(rows))],
@@ -228,7 +228,7 @@ def test_evidence_of_set_filters_is_shown_sorted_and_in_the_table(tmp_path: Path
 
 def test_prompts_are_shown_if_they_are_the_candidates_own(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", rounds=1, finished=False)
-    one = {"source": "train0000", "limit": 1}
+    one: dict[str, Any] = {"source": "train0000", "limit": 1}
     assert not any(line.startswith(("prompt", "input")) for line in lines(candidates(run, **one)))
     change(run, "candidates", prompt=lambda row: f"Question {row}?\nPlease.", input=lambda row: f"input {row}" if row else "")
     shown = lines(candidates(run, source="train0000"))
