@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import COMPUTED_AGAIN, DONE
 from limbeck.corpus.readers import RawRow, text_row
 from limbeck.corpus.tables import Table, parquet_rows, plain
 
@@ -25,7 +26,7 @@ def read_run(run: str, number: int | Literal["last"], selection: str | None) -> 
     where = f"{root.name}/{folder.relative_to(root).as_posix()}"
     files = sorted((folder / "data").glob("*.parquet"))
     if not files:
-        raise LimbeckError(f"{folder} has no Parquet file in data/; resume that run with `limbeck run` to create it")
+        raise LimbeckError(f"{folder} has no Parquet file in data/; {_way_out(selection)}")
     for file in files:
         for row in map(plain, parquet_rows(file, f"{where}/{file.name}", Table(str(file)))):
             if row.reason is not None:
@@ -42,10 +43,14 @@ def dataset_folder(run: str | Path, number: int | Literal["last"], selection: st
     if not folder.is_dir():
         raise LimbeckError(f"no such run folder: {run}; correct sources.run (paths are relative to the folder you run in)")
     if not (folder / "lock.json").exists():
+        if (folder / "run.lock").exists():
+            raise LimbeckError(f"the run {run} has no dataset yet: it is starting, or was stopped before it began")
         raise LimbeckError(f"{run} is not a run folder (it has no lock.json); name the folder given to `limbeck run --out`")
     rounds = {int(place.parent.name): place for place in folder.glob("rounds/*/dataset") if place.parent.name.isdigit()}
     if not rounds:
         raise LimbeckError(f"the run {run} has no dataset yet; let its round 0 finish first")
+    if number == "last":
+        _refuse_lost_dataset(folder, run, max(rounds))
     chosen = max(rounds) if number == "last" else number
     if chosen not in rounds:
         known = ", ".join(str(known) for known in sorted(rounds))
@@ -60,6 +65,21 @@ def dataset_folder(run: str | Path, number: int | Literal["last"], selection: st
         )
         raise LimbeckError(f"round {chosen} of the run {run} has no selection {selection!r}; {known}")
     return found[selection]
+
+
+def _refuse_lost_dataset(folder: Path, run: str | Path, last: int) -> None:
+    """Raise LimbeckError if a round after the `last` one with a dataset has lost its own: an earlier one is no answer."""
+    finished = (folder / "evaluation" / DONE).exists()
+    for home in sorted(folder.glob("rounds/[0-9]*")):
+        evaluated = finished or (home / "evaluation.json").exists()
+        if evaluated and home.name.isdigit() and int(home.name) > last:
+            raise LimbeckError(f"the dataset of round {int(home.name)} of the run {run} is missing; {COMPUTED_AGAIN}")
+
+
+def _way_out(selection: str | None) -> str:
+    if selection is None:
+        return COMPUTED_AGAIN
+    return f"remove the folder of the selection and make it again: `limbeck filter --apply {selection}`"
 
 
 def _row(where: str, origin: str, columns: Mapping[str, Any]) -> RawRow:

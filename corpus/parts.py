@@ -26,6 +26,11 @@ from limbeck.corpus.storage.local import move_once, remove
 from limbeck.corpus.storage.manifest import Location, Manifest, newest, read_manifest
 
 DONE = "_done.json"
+COMPUTED_AGAIN = "`limbeck run` with the run's recipe computes it again"
+"""The way out for what a run folder has lost; it holds for unfinished and for finished runs."""
+
+DELETE_IT = f"delete it, and {COMPUTED_AGAIN}"
+NOT_MADE_AGAIN = "it cannot be made again: restore it, or start again with another --out"
 GROUP_BYTES = 4 << 20
 READING_THREADS = 4
 
@@ -40,7 +45,7 @@ def publishing(path: Path, *, once: str | None = None) -> Iterator[Path]:
     """
     if once is not None and os.path.lexists(path):
         raise LimbeckError(f"{path} already exists; {once}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
@@ -63,6 +68,17 @@ def publishing(path: Path, *, once: str | None = None) -> Iterator[Path]:
         remove(temporary)
 
 
+def make_folder(folder: Path, output: Path) -> None:
+    """Create the folder for an output; raises LimbeckError, which names the output, if that is impossible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next(parent for parent in (folder, *folder.parents) if parent.exists() or parent.is_symlink())
+        raise LimbeckError(f"cannot write {output}: {file} is not a folder; choose another path") from error
+    except OSError as error:
+        raise LimbeckError(f"cannot write {output}: {error.strerror or error}; choose another path") from error
+
+
 def write_text(path: Path, text: str, *, replace: bool = False) -> None:
     """Write a small file atomically; `replace` overwrites (for derived files, such as a report)."""
     if replace and path.exists():
@@ -82,14 +98,24 @@ def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
     write_text(path, json_text(value), replace=replace)
 
 
-def read_json(path: Path, way_out: str = "delete it and rerun the same command") -> Any:
+def read_json(path: Path, way_out: str = DELETE_IT) -> Any:
     """Read a JSON file; raises LimbeckError, which ends with `way_out`, if it is missing or truncated."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise LimbeckError(f"{path} does not exist; check that {path.parent} is a finished run folder") from error
-    except ValueError as error:
+        raise LimbeckError(f"{path} does not exist; {COMPUTED_AGAIN}") from error
+    except OSError as error:
+        raise LimbeckError(f"cannot read {path}: {error.strerror or error}; {way_out}") from error
+    except (ValueError, RecursionError) as error:
         raise LimbeckError(f"{path} is not valid JSON ({error}); {way_out}") from error
+
+
+def read_object(path: Path, way_out: str = DELETE_IT) -> dict[str, Any]:
+    """Read a JSON file that holds an object; raises LimbeckError as `read_json` does, and if it holds another value."""
+    value = read_json(path, way_out)
+    if not isinstance(value, dict):
+        raise LimbeckError(f"{path} is not a JSON object; {way_out}")
+    return value
 
 
 def part_path(folder: Path, part: str) -> Path:
@@ -191,7 +217,7 @@ def read_table(path: Path) -> pa.Table:
     try:
         return pq.read_table(path, partitioning=None)
     except FileNotFoundError as error:
-        raise LimbeckError(f"{path} does not exist; rerun the same command to create it") from error
+        raise LimbeckError(f"{path} does not exist; {COMPUTED_AGAIN}") from error
     except (pa.ArrowException, OSError) as error:
         raise _not_whole(path, error) from error
 
@@ -323,9 +349,11 @@ def count_rows(folder: Path) -> int:
 
 
 def check_whole(path: Path) -> int:
-    """Return the number of rows of a Parquet file; raises LimbeckError if it is truncated."""
+    """Return the number of rows of a Parquet file; raises LimbeckError if it is missing or truncated."""
     try:
         return int(pq.read_metadata(path).num_rows)
+    except FileNotFoundError as error:
+        raise LimbeckError(f"{path} does not exist; {COMPUTED_AGAIN}") from error
     except (pa.ArrowException, OSError) as error:
         raise _not_whole(path, error) from error
 
@@ -345,7 +373,8 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
 
 def _not_whole(path: Path, error: Exception) -> LimbeckError:
     why = str(error).splitlines()[0]
-    return LimbeckError(f"{path} is not a complete Parquet file ({why}); delete it and rerun the same command")
+    way_out = NOT_MADE_AGAIN if path.parent.parent.name == "sources" else DELETE_IT
+    return LimbeckError(f"{path} is not a complete Parquet file ({why}); {way_out}")
 
 
 def _size(path: Path) -> int:
@@ -364,4 +393,4 @@ def mark_done(folder: Path, fingerprint: str, **counts: Any) -> None:
 def done(folder: Path) -> dict[str, Any] | None:
     """The content of `_done.json`, or None if the stage has not finished."""
     path = folder / DONE
-    return dict(read_json(path)) if path.exists() else None
+    return read_object(path) if path.exists() else None

@@ -9,7 +9,7 @@ from typing import Any
 from limbeck.cluster.engines.models import fingerprint, resolve
 from limbeck.cluster.training import Placement, fit
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import check_whole, read_json, read_table, write_json
+from limbeck.corpus.parts import check_whole, read_object, read_table, write_json
 from limbeck.students.base import layers
 from limbeck.students.config import LayersBase, ModelBase, SftConfig
 from limbeck.students.contract import METRICS_FILE
@@ -37,7 +37,7 @@ def train(
     the dataset is empty, the models are incompatible, or the workers died too often.
     """
     if (out / METRICS_FILE).exists():
-        return dict(read_json(out / METRICS_FILE))
+        return read_object(out / METRICS_FILE)
     placement = placement or Placement()
     rows = dataset_files(dataset)
     check_rows(rows)
@@ -87,9 +87,10 @@ def _start_afresh_unless_same(training: Path, config: SftConfig, rows: list[Path
     plan = {"config": config.determining(), "dataset": digest.hexdigest(), "base": fingerprint(base), "seed": seed}
     plan["semantics"] = config.semantics
     path = training / "plan.json"
-    before = read_json(path) if path.exists() else {"config": {}}
-    for key in config.operational_keys():  # older versions recorded them
-        before["config"].pop(key, None)
+    before = read_object(path) if path.exists() else {}
+    recorded = before.get("config")
+    for key in config.operational_keys() if isinstance(recorded, dict) else ():  # older versions recorded them
+        recorded.pop(key, None)
     if before == json.loads(json.dumps(plan)):
         return
     shutil.rmtree(training, ignore_errors=True)

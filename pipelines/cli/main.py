@@ -135,11 +135,11 @@ def status(run: RunArgument, as_json: AsJson = False) -> None:
 @app.command()
 def stop(run: RunArgument, as_json: AsJson = False) -> None:
     """Stop a run; completed work is kept."""
-    from limbeck.pipelines.runs.folder import existing
+    from limbeck.pipelines.runs.folder import begun
     from limbeck.pipelines.runs.lock import lock_holder
     from limbeck.pipelines.runs.status import stop as end
 
-    was_running = lock_holder(existing(run)) is not None
+    was_running = lock_holder(begun(run)) is not None
     words = end(run)
     _print_json({"run": str(run), "was_running": was_running, "message": words}) if as_json else typer.echo(words)
 
@@ -357,9 +357,9 @@ def _print_json(value: Any) -> None:
 
 
 def _first_line(run: Path) -> str:
-    from limbeck.corpus.parts import read_json
+    from limbeck.corpus.parts import read_object
 
-    return str(read_json(run / "report.json")["first_line"])
+    return str(read_object(run / "report.json").get("first_line", ""))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.placement.demand import Step
 from limbeck.cluster.placement.plan import Plan
 from limbeck.corpus.compaction import compact
-from limbeck.corpus.parts import done, mark_done, part_names, read_json
+from limbeck.corpus.parts import done, mark_done, part_names
 from limbeck.corpus.storage.commits import Commits
 from limbeck.filters.config import FilterConfig, SetFilterConfig
 from limbeck.filters.contract import Bound
@@ -23,6 +23,7 @@ from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.calibrate import FrozenBounds, absolute, freeze
 from limbeck.pipelines.runs.events import Events
 from limbeck.pipelines.runs.folder import RunFolder, fingerprint
+from limbeck.pipelines.runs.records import read_calibration
 
 if TYPE_CHECKING:
     from limbeck.cluster.workers.pool import Lane, WorkerPool
@@ -61,7 +62,7 @@ class Context:
     def known_bounds(self) -> FrozenBounds:
         """The filters' bounds, without calibrated ones until round 0 has been calibrated."""
         if self.folder.calibration.exists():
-            return freeze(self.filter_bounds, read_json(self.folder.calibration))
+            return freeze(self.filter_bounds, read_calibration(self.folder))
         return absolute(self.filter_bounds)
 
     def teacher(self, round_number: int) -> EngineConfig:

@@ -12,7 +12,7 @@ from limbeck.corpus.parts import (
     done,
     mark_done,
     part_names,
-    read_json,
+    read_object,
     read_part,
     read_parts,
     write_json,
@@ -23,6 +23,7 @@ from limbeck.generators.asking import frozen
 from limbeck.generators.contract import Question
 from limbeck.pipelines.driver.context import Context
 from limbeck.pipelines.runs.calibrate import FrozenBounds, freeze
+from limbeck.pipelines.runs.records import read_calibration
 from limbeck.pipelines.runs.rows import asked_turns
 from limbeck.pipelines.runs.scored import connect_parts
 from limbeck.pipelines.runs.select import all_numbers, passing
@@ -58,7 +59,7 @@ def publish_controls(context: Context, split: str) -> list[str]:
 def outputs_of(context: Context, split: str, subject: str) -> Iterator[pa.Table]:
     """Yield, in batches, one row per held-out candidate: its source, its scores, whether it passes all filters, and each one."""
     place = context.folder.evaluation(split, subject)
-    frozen = freeze(context.filter_bounds, read_json(context.folder.calibration))
+    frozen = freeze(context.filter_bounds, read_calibration(context.folder))
     scores = {name: place / "scores" / name for name in context.filter_names}
     of_sources = {name: name for name in ("document", "reference", "salient")}
     with connect_parts(place / "candidates", scores, context.held_out(split)) as scored:
@@ -189,12 +190,12 @@ def round_report(context: Context, number: int, rows: Sequence[EvaluationRow]) -
             "controls": asked.controls,
             "inputs": "inputs" if asked.invents_inputs else context.recipe.sources.rows_are,
         },
-        "rows": read_json(folder.round(number) / "rows.json"),
+        "rows": read_object(folder.rows(number)),
         "evaluation": [row.model_dump() for row in rows],
         "teacher": {"name": _shown(context, teacher.model), "fingerprint": fingerprint(teacher.folder())},
     }
     if folder.student(number).exists():
-        report["training"] = read_json(folder.training(number))
+        report["training"] = read_object(folder.training(number))
         student = str(folder.student(number))
         report["student"] = {"name": _shown(context, student), "fingerprint": fingerprint(resolve(student))}
     return report

@@ -8,13 +8,14 @@ import pyarrow as pa
 
 from limbeck.cluster.engines.models import resolve
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import count_rows, part_names, publishing, read_json, write_json, write_table
+from limbeck.corpus.parts import count_rows, part_names, publishing, read_object, write_json, write_table
 from limbeck.corpus.seeds import derive_seed
 from limbeck.pipelines.driver.context import Context
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.card import write_dataset
 from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
 from limbeck.pipelines.runs.funnel import funnel
+from limbeck.pipelines.runs.records import read_calibration
 from limbeck.pipelines.runs.report_model import Rows
 from limbeck.pipelines.runs.scored import Scored, connect_parts
 from limbeck.pipelines.runs.select import Accepted, Numbers, ScoreTable, accepted, write_decisions
@@ -71,7 +72,7 @@ def _write_dataset(context: Context, number: int, scored: Scored, rows: Rows) ->
             f"`limbeck inspect {folder.path} --round {number} --rejected-by {most}`, then relax that filter or improve the "
             "prompt, in a new run"
         )
-    facts = dataset_facts(folder, context.recipe, number, rows, read_json(folder.calibration))
+    facts = dataset_facts(folder, context.recipe, number, rows, read_calibration(folder))
     write_dataset(folder.dataset(number), dataset_rows(scored, context.recipe, folder.decisions(number)), facts)
 
 
@@ -98,7 +99,7 @@ def calibration(context: Context, round_0: ScoreTable, parts: Sequence[str] | No
         context.events.emit("calibrated", pass_rate=found["pass_rate"], candidates=found["candidates"])
         if found["note"]:
             context.events.emit("note", words=found["note"])
-    return dict(read_json(path))
+    return read_calibration(context.folder)
 
 
 def separations_of(context: Context, found: dict[str, Any], parts: Sequence[str] | None) -> list[Separation]:
@@ -115,7 +116,7 @@ def train_student(context: Context, number: int, student: StudentConfig, placeme
         return
     started = time.monotonic()
     rows, progress = (
-        read_json(folder.round(number) / "rows.json")["kept"],
+        read_object(folder.rows(number)).get("kept"),
         folder.student(number).parent / "training" / "progress.json",
     )
     context.events.emit("training_started", round=number, rows=rows, progress=str(progress))

@@ -4,24 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
-
-from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import DONE, done, read_json, write_json, write_text
+from limbeck.corpus.parts import write_json, write_text
 from limbeck.pipelines import recipe_files
 from limbeck.pipelines.runs.events import read_events, seconds_by_stage
 from limbeck.pipelines.runs.folder import RunFolder, existing, read_lock
-from limbeck.pipelines.runs.funnel import funnel, source_counts
-from limbeck.pipelines.runs.report_model import Bounds, Report, RoundReport, Seconds, Sources
+from limbeck.pipelines.runs.funnel import funnel
+from limbeck.pipelines.runs.lost import is_finished, lost_parts, lost_records, refuse_lost, round_numbers
+from limbeck.pipelines.runs.records import read_bounds, read_evaluation, read_on_test, read_sources, validated
+from limbeck.pipelines.runs.report_model import Report, RoundReport, Seconds
 from limbeck.pipelines.runs.self_test import stored
 from limbeck.pipelines.runs.self_test import warning as warned
 from limbeck.pipelines.runs.separation import warning
 from limbeck.students.evaluation.measures import EvaluationRow
 from limbeck.students.evaluation.statistics import beaten_by
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,10 @@ class ReportPaths:
 
 
 def write_report(run: Path) -> ReportPaths:
-    """Write report.json and report.html into the run folder, replacing earlier ones; raises LimbeckError for a corrupted file."""
+    """Write report.json and report.html into the run folder, replacing earlier ones.
+
+    Raises LimbeckError if a file is corrupted or lost.
+    """
     from limbeck.pipelines.report.page import render  # jinja2 is needed only here
 
     folder = existing(run)
@@ -47,10 +46,10 @@ def write_report(run: Path) -> ReportPaths:
 def collect(folder: RunFolder) -> Report:
     """Collect the report from the run folder."""
     lock, events = read_lock(folder), read_events(folder.events)
-    finished = done(folder.path / "evaluation") is not None  # the last stage
+    finished = is_finished(folder)
     rounds = _rounds(folder)
     ended = events[-1]["time"] if events else folder.lock_file.stat().st_mtime
-    bounds = _validated(Bounds, read_json(folder.calibration), folder.calibration) if folder.calibration.exists() else None
+    bounds = read_bounds(folder)
     tests = stored(folder.self_test)
     verdict = first_line(rounds, finished, trains=bool((lock.get("recipe") or {"student": True}).get("student")))
     return Report(
@@ -59,8 +58,8 @@ def collect(folder: RunFolder) -> Report:
         finished=finished,
         first_line=" ".join(filter(None, (warned(tests), warning(bounds.separation) if bounds else None, verdict))),
         rounds=rounds,
-        sources=_sources(folder),
-        seconds=_validated(Seconds, seconds_by_stage(events), folder.events),
+        sources=read_sources(folder),
+        seconds=validated(Seconds, seconds_by_stage(events), folder.events, "delete it and rerun the command"),
         bounds=bounds,
         self_tests=tests,
         versions={str(name): str(version) for name, version in lock.get("versions", {}).items()},
@@ -128,25 +127,19 @@ def _passing(row: EvaluationRow | None, share: float) -> str:
 
 def _rounds(folder: RunFolder) -> list[RoundReport]:
     """One report per round that has decisions: as evaluated, or only the funnel while the round is in progress."""
-    test_file = folder.path / "evaluation" / "test.json"
-    on_test: dict[str, Any] = read_json(test_file)["rounds"] if test_file.exists() else {}
-    rounds: list[RoundReport] = []
-    while (home := folder.round(len(rounds))).exists():
-        number, file = len(rounds), home / "evaluation.json"
-        if file.exists():
-            found = _validated(RoundReport, read_json(file), file)
-        elif folder.decisions(number).exists():
-            found = RoundReport(rows=funnel(folder.decisions(number)), evaluation=[])
-        else:
+    for number in round_numbers(folder):
+        refuse_lost(folder, lost_parts(folder, number))
+        refuse_lost(folder, lost_records(folder, number))
+    on_test, rounds = read_on_test(folder), list[RoundReport]()
+    while folder.round(len(rounds)).exists():
+        number = len(rounds)
+        found = read_evaluation(folder, number)
+        if found is None and not folder.decisions(number).exists():
             break
-        test_rows = [_validated(EvaluationRow, row, test_file) for row in on_test.get(str(number), [])]
+        found = found or RoundReport(rows=funnel(folder.decisions(number)), evaluation=[])
+        test_rows = on_test.get(str(number), [])
         rounds.append(found.model_copy(update={"evaluation": [*found.evaluation, *test_rows]}))
     return rounds
-
-
-def _sources(folder: RunFolder) -> Sources | None:
-    counts = source_counts(folder)
-    return None if counts is None else _validated(Sources, counts, folder.sources("train").parent / DONE)
 
 
 def _name(folder: RunFolder) -> str:
@@ -155,14 +148,3 @@ def _name(folder: RunFolder) -> str:
         if isinstance(name, str):
             return name
     return folder.path.resolve().name
-
-
-def _validated(model: type[Model], value: Any, file: Path) -> Model:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(step) for step in fault["loc"])
-        raise LimbeckError(
-            f"{file} does not have the format of this version ({where}: {fault['msg']}); delete it and rerun the command"
-        ) from error

@@ -12,8 +12,8 @@ from limbeck.generators.contract import Question
 from limbeck.pipelines.recipe import Recipe
 from limbeck.pipelines.runs.card import DatasetFacts
 from limbeck.pipelines.runs.folder import RunFolder
-from limbeck.pipelines.runs.funnel import source_counts
-from limbeck.pipelines.runs.report_model import Bounds, Rows, Sources
+from limbeck.pipelines.runs.records import read_sources, validated
+from limbeck.pipelines.runs.report_model import Bounds, Rows
 from limbeck.pipelines.runs.rows import Answered, RowsConfig, plain, turns
 from limbeck.pipelines.runs.scored import SOURCE_REFERENCE, Scored, text
 from limbeck.pipelines.runs.select import all_numbers
@@ -105,7 +105,7 @@ def dataset_facts(folder: RunFolder, recipe: Recipe, number: int, rows: Rows, ca
         rows=rows,
         teacher=f"the student of round {number - 1}" if student else recipe.teacher.model,
         seed=recipe.seed,
-        bounds=Bounds.model_validate(calibration),
-        sources=Sources.model_validate(source_counts(folder)),
+        bounds=validated(Bounds, calibration, folder.calibration),
+        sources=read_sources(folder),
         self_tests=stored(folder.self_test),
     )

@@ -10,6 +10,16 @@ from typing import Any
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.storage.local import LocalStore
 
+_NUMBER = int | float
+_FACTS: Mapping[str, Mapping[str, Any]] = {
+    "stage_started": {"stage": str},
+    "stage_done": {"stage": str, "seconds": _NUMBER, "model_seconds": _NUMBER},
+    "part_done": {"stage": str, "seconds": _NUMBER, "output_tokens": int},
+    "training_started": {"round": int},
+    "acceptance": {"round": int, "accepted": int, "target": int, "rate": _NUMBER, "candidates": int},
+}
+"""The types of the facts that are read of events."""
+
 Listener = Callable[[dict[str, Any]], None]
 
 
@@ -34,12 +44,22 @@ class Events:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """All events of a run, also of segments that were completed before; a line truncated by a crash is skipped."""
+    """All events of a run, also of segments that were completed before; a truncated or damaged line is skipped."""
     events = []
     for line in LocalStore(path.parent).records(path.name):
-        with suppress(ValueError):
-            events.append(json.loads(line))
+        with suppress(ValueError, RecursionError):
+            event = json.loads(line)
+            if _is_event(event):
+                events.append(event)
     return events
+
+
+def _is_event(line: Any) -> bool:
+    """Whether a line is an event with the facts that its readers need."""
+    if not isinstance(line, dict) or not isinstance(line.get("event"), str):
+        return False
+    facts = {"time": _NUMBER, **_FACTS.get(line["event"], {})}
+    return all(isinstance(line.get(name), kind) for name, kind in facts.items())
 
 
 def seconds_by_stage(events: list[dict[str, Any]]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def export(run: Path, round: int | None, format: str, out: Path, selection: str 
     dataset = dataset_folder(folder.path, "last" if round is None else round, selection)
     if selection is None and not (dataset / DONE).exists():
         raise LimbeckError(f"{dataset} is not finished yet; resume the run, or choose another --round")
+    check_whole(dataset / DATA)
     with publishing(out, once="export to another path, or remove it first") as temporary:
         if format == "huggingface":
             shutil.copytree(dataset, temporary, ignore=shutil.ignore_patterns(DONE))

@@ -12,6 +12,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import done, read_json, write_json, write_text
 from limbeck.corpus.storage.commits import Commits
 from limbeck.corpus.storage.local import LocalStore
+from limbeck.pipelines.runs.lock import lock_holder
 
 if TYPE_CHECKING:
     from limbeck.pipelines.runs.stages import Stages
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 OF_A_DRIVER = ("run.lock", ".run.lock.tmp", ".run.flock", "workers", "logs", "commits")
 """What a driver leaves in a folder before it records its recipe."""
+
+_LOST_RECORD = "it records what produced this run and cannot be made again: restore it, or start again with another --out"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,14 @@ class RunFolder:
         """Decisions of a round, one row per candidate."""
         return self.round(number) / "decisions.parquet"
 
+    def rows(self, number: int) -> Path:
+        """The counts of a round's decisions."""
+        return self.round(number) / "rows.json"
+
+    def evaluated(self, number: int) -> Path:
+        """The figures of a round, on dev."""
+        return self.round(number) / "evaluation.json"
+
     def choices(self, number: int, filter_name: str) -> Path:
         """Evidence of a set-wise filter about the survivors of a round."""
         return self.round(number) / "choices" / f"{filter_name}.parquet"
@@ -74,6 +85,11 @@ class RunFolder:
     def evaluation(self, split: str, subject: str) -> Path:
         """Candidates and scores of one evaluated model or control on one held-out split."""
         return self.path / "evaluation" / split / subject
+
+    @property
+    def on_test(self) -> Path:
+        """The figures of every round on test."""
+        return self.path / "evaluation" / "test.json"
 
     @property
     def calibration(self) -> Path:
@@ -125,20 +141,45 @@ class RunFolder:
 
 
 def existing(path: Path | str) -> RunFolder:
-    """Open a run folder; raises LimbeckError if it is not one."""
-    folder = RunFolder(Path(path).resolve())
+    """Open a run folder; raises LimbeckError if it is not one, or if its run is starting and has recorded nothing yet."""
+    folder = begun(path)
     if not folder.lock_file.exists():
+        holder = lock_holder(folder) or {}
+        who = f"process {holder['process']} on {holder['host']}" if holder.get("process") else "a process"
+        raise LimbeckError(f"{path} has nothing yet: the run is starting ({who}); `limbeck status {path}` shows its progress")
+    return folder
+
+
+def begun(path: Path | str) -> RunFolder:
+    """Open a run folder, or one whose run is starting: a live driver has it, and there is no lock.json yet.
+
+    Raises LimbeckError if it is neither.
+    """
+    folder = RunFolder(Path(path).resolve())
+    if not folder.lock_file.exists() and lock_holder(folder) is None and not folder.lock_file.exists():
+        if folder.run_lock.exists():
+            raise LimbeckError(f"{path} has no lock.json: its run ended while it was starting; start it again with `limbeck run`")
         raise LimbeckError(f"{path} is not a run folder (it has no lock.json); name the folder given to `limbeck run --out`")
     return folder
 
 
 def read_lock(folder: RunFolder) -> dict[str, Any]:
     """lock.json; raises LimbeckError if it is damaged."""
-    lost = "it records what produced this run and cannot be made again: restore it, or start again with another --out"
-    lock = read_json(folder.lock_file, lost)
-    if not isinstance(lock, dict) or "stages" not in lock:
-        raise LimbeckError(f"{folder.lock_file} is not the record of a run; {lost}")
+    lock = read_json(folder.lock_file, _LOST_RECORD)
+    if not isinstance(lock, dict) or not _is_record(lock):
+        raise not_a_record(folder)
     return lock
+
+
+def not_a_record(folder: RunFolder) -> LimbeckError:
+    """The error for a lock.json of another shape."""
+    return LimbeckError(f"{folder.lock_file} is not the record of a run; {_LOST_RECORD}")
+
+
+def _is_record(lock: Mapping[str, Any]) -> bool:
+    stages, others = lock.get("stages"), ("recipe", "versions", "semantics", "packages")
+    sections = [stages, *stages.values()] if isinstance(stages, dict) else [stages]
+    return all(isinstance(section, dict) for section in (*sections, *(lock.get(name, {}) for name in others)))
 
 
 def recorded_cpu_dtype(folder: RunFolder) -> Concrete | None:

@@ -19,6 +19,7 @@ from limbeck.corpus.earlier_runs import dataset_folder
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import check_whole, part_names, read_json
 from limbeck.pipelines.runs.folder import RunFolder, existing, read_lock
+from limbeck.pipelines.runs.lost import lost_parts, missing_words, refuse_lost, round_numbers, was_decided
 from limbeck.pipelines.runs.scored import IDS, NOT_SCORES, SOURCE_REFERENCE, Scored, connect_parts, quoted, text
 from limbeck.pipelines.runs.select import BEYOND_TARGET, GENERATOR, UNDECIDED, all_numbers
 
@@ -325,20 +326,19 @@ def _short(words: str) -> str:
     return words[:LONGEST_TEXT] + (" …" if len(words) > LONGEST_TEXT else "")
 
 
-def last_round(folder: RunFolder, made: str) -> int | None:
-    """The last round whose folder contains the path `made`, or None."""
-    numbers = [int(path.name) for path in (folder.path / "rounds").glob("[0-9]*") if (path / made).exists()]
-    return max(numbers, default=None)
-
-
 def decided_round(folder: RunFolder, wanted: int | None) -> int:
-    """The round to read (None: the last with decisions); raises LimbeckError if it has none."""
-    last = last_round(folder, "decisions.parquet")
-    if last is None:
+    """The round to read (None: the last with decisions); raises LimbeckError if it has none, or has lost a part."""
+    decided = [number for number in round_numbers(folder) if was_decided(folder, number)]
+    if not decided:
         raise LimbeckError(f"{folder.path} has no decisions yet; resume the run with `limbeck run`")
-    if wanted is not None and not folder.decisions(wanted).exists():
-        raise LimbeckError(f"round {wanted} of {folder.path} has no decisions; the last round with decisions is {last}")
-    return last if wanted is None else wanted
+    number = decided[-1] if wanted is None else wanted
+    if number not in decided:
+        raise LimbeckError(f"round {number} of {folder.path} has no decisions; the last round with decisions is {decided[-1]}")
+    if not folder.decisions(number).exists():
+        lost = missing_words(folder, folder.decisions(number))
+        raise LimbeckError(f"round {number} of {folder.path} has no decisions: {lost}")
+    refuse_lost(folder, lost_parts(folder, number))
+    return number
 
 
 def _own(folder: RunFolder, number: int) -> _Decided:
@@ -353,6 +353,8 @@ def _own(folder: RunFolder, number: int) -> _Decided:
 def _selected(folder: RunFolder, number: int, selection: str) -> _Decided:
     """What a selection decided, with the scores that its bounds were applied to."""
     home = dataset_folder(folder.path, number, selection).parent
+    if not (home / "decisions.parquet").exists():
+        raise LimbeckError(f"{home / 'decisions.parquet'} is missing; remove its folder and make it again: `limbeck filter --apply`")
     recorded, own = read_json(home / "selection.json"), _own(folder, number)
     names = [section["name"] for section in (*recorded["filters"], *recorded["select"])]
     if "scores" in recorded:

@@ -10,6 +10,8 @@ A driver that takes over a folder also begins an epoch in the folder's log (corp
 paused while its lock went to another, on whatever file system, cannot commit a manifest when it wakes up.
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import json
@@ -20,10 +22,12 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.pipelines.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from limbeck.pipelines.runs.folder import RunFolder
 
 STALE_SECONDS = 5.0  # heartbeats come every second
 _PATIENCE_SECONDS = 1.0  # `limbeck status` and others that look take the lock for a moment
@@ -146,13 +150,15 @@ def _holder_without_flock(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def _recorded(folder: RunFolder) -> dict[str, Any] | None:
-    """What run.lock says; None if there is none, or a crash of the machine cut it off."""
+    """What run.lock says; None if there is none, or it is damaged, as after a crash of the machine."""
     try:
         holder: Any = json.loads(folder.run_lock.read_text())
     except (OSError, ValueError):
         return None
-    keys = ("driver", "process", "host", "started")
-    return holder if isinstance(holder, dict) and all(key in holder for key in keys) else None
+    types = {"driver": str, "process": int, "host": str, "started": int | float}
+    if not isinstance(holder, dict) or not all(isinstance(holder.get(key), kind) for key, kind in types.items()):
+        return None
+    return holder if holder["process"] > 1 else None  # a signal to others goes to a whole group, or to the machine's first
 
 
 @contextlib.contextmanager

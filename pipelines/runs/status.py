@@ -8,34 +8,41 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import part_names, read_json
+from limbeck.corpus.parts import part_names
 from limbeck.pipelines.runs import self_test
 from limbeck.pipelines.runs.events import acceptance_words, read_events, seconds_by_stage
-from limbeck.pipelines.runs.folder import RunFolder, existing
+from limbeck.pipelines.runs.folder import RunFolder, begun
 from limbeck.pipelines.runs.lock import lock_holder
-from limbeck.pipelines.runs.separation import Separation, unclear, warning
+from limbeck.pipelines.runs.lost import lost_files, missing_words, round_numbers
+from limbeck.pipelines.runs.records import read_bounds, read_rows
+from limbeck.pipelines.runs.separation import unclear, warning
 
 WAYS_OUT = ("rerun", "a new run", "another --out")
 """Words of a failure that says itself what to do: when to rerun, or that only another run can help."""
 
 
 def status(run: Path) -> dict[str, Any]:
-    """State, driver, stage and rounds of a run, as plain data."""
-    folder = existing(run)
+    """State, driver, stage and rounds of a run, as plain data.
+
+    The state is starting (a driver has the folder, but nothing is recorded yet), running, finished, incomplete (finished, but
+    it has lost the files that `missing` names) or stopped.
+    """
+    folder = begun(run)
     events, holder = read_events(folder.events), lock_holder(folder)
     last: dict[str, Any] = events[-1] if events else {"event": "nothing"}
-    finished = any(event["event"] == "run_done" for event in events)
+    missing = None if holder else _missing(folder)
     stages = [
         _stage(event) for event in events if event["event"] in ("stage_started", "part_done", "stage_done", "training_started")
     ]
-    checked = read_json(folder.calibration).get("separation", []) if folder.calibration.exists() else []
-    separations = [Separation.model_validate(one) for one in checked]
+    bounds = read_bounds(folder)
+    separations = bounds.separation if bounds else []
     tests = self_test.stored(folder.self_test)
     return {
         "warning": " ".join(filter(None, (self_test.warning(tests), warning(separations)))) or None,
         "note": " ".join(filter(None, (self_test.note(tests), unclear(separations)))) or None,
         "run": str(run),
-        "state": "running" if holder else "finished" if finished else "stopped",
+        "state": _state(events, holder, missing),
+        "missing": missing,
         "driver": {key: holder[key] for key in ("process", "host")} if holder else None,
         "stage": stages[-1] if stages else None,
         "last_event": last["event"],
@@ -43,16 +50,34 @@ def status(run: Path) -> dict[str, Any]:
         "seconds_since_last_event": round(time.time() - last["time"], 1) if "time" in last else None,
         "seconds": seconds_by_stage(events),
         "acceptance": next((_facts(event) for event in reversed(events) if event["event"] == "acceptance"), None),
-        "rounds": [_round(folder, number) for number in range(len(list((folder.path / "rounds").glob("*"))))],
+        "rounds": [_round(folder, number) for number in (round_numbers(folder) if folder.lock_file.exists() else ())],
     }
+
+
+def _state(events: list[dict[str, Any]], holder: dict[str, Any] | None, missing: str | None) -> str:
+    if holder:
+        return "running" if events else "starting"
+    if any(event["event"] == "run_done" for event in events):
+        return "incomplete" if missing else "finished"
+    return "stopped"
+
+
+def _missing(folder: RunFolder) -> str | None:
+    """The first file that the run has lost and the way out, as a sentence; None if it is whole."""
+    if not folder.lock_file.exists():
+        return None
+    lost = (path for number in round_numbers(folder) for path in lost_files(folder, number))
+    return next((missing_words(folder, path) for path in lost), None)
 
 
 def show(found: dict[str, Any]) -> None:
     """Print a status as text."""
     if found["warning"]:
         print(f"warning: {found['warning']}")
-    driver = found["driver"]
-    where = f" (process {driver['process']} on {driver['host']})" if driver else ""
+    where = f" ({_who(found['driver'])})" if found["driver"] else ""
+    if found["state"] == "starting":
+        print(f"{found['run']}: starting{where}")
+        return
     print(f"{found['run']}: {found['state']}{where}, {found['seconds']['total']:.0f} s of work")
     if found["state"] == "running":
         print(f"stage: {found['stage'] or 'starting'}, last event {found['seconds_since_last_event']:.0f} s ago")
@@ -62,6 +87,8 @@ def show(found: dict[str, Any]) -> None:
         words = found["last_words"] or found["last_event"]
         where = f"stopped at {found['stage']}" if found["stage"] else "stopped before its first stage"
         print(f"{where}: {words}" + ("" if any(way in words for way in WAYS_OUT) else "; rerun the same command to resume"))
+    if found["missing"]:
+        print(found["missing"])
     if found["acceptance"]:
         print(f"round {found['acceptance']['round']}: {acceptance_words(found['acceptance'])}")
     for row in found["rounds"]:
@@ -72,12 +99,21 @@ def show(found: dict[str, Any]) -> None:
         print(found["note"])
 
 
+def _who(holder: dict[str, Any]) -> str:
+    return f"process {holder['process'] or 'unknown'} on {holder['host']}"
+
+
 def stop(run: Path, timeout_seconds: float = 60.0) -> str:
     """Interrupt a run on this host, as Ctrl-C does; returns the result as a sentence."""
-    folder = existing(run)
+    folder = begun(run)
     holder = lock_holder(folder)
     if holder is None:
         return f"{run} is not running"
+    if not holder["process"]:
+        raise LimbeckError(
+            f"{run} is being run by a process on this machine that {folder.run_lock.name} does not name; try again in a moment, "
+            "or stop that process"
+        )
     if holder["host"] != socket.gethostname():
         raise LimbeckError(f"{run} is being run by process {holder['process']} on {holder['host']}; run `limbeck stop` there")
     os.kill(holder["process"], signal.SIGTERM)
@@ -102,13 +138,12 @@ def _stage(event: dict[str, Any]) -> str:
 def _round(folder: RunFolder, number: int) -> dict[str, Any]:
     parts = len(part_names(folder.sources("train")))
     scores = [len(part_names(path)) for path in (folder.round(number) / "scores").glob("*")]
-    rows = folder.round(number) / "rows.json"
-    counts = read_json(rows) if rows.exists() else {"kept": None, "candidates": None}
+    rows = read_rows(folder, number)
     return {
         "round": number,
         "parts": parts,
         "parts_done": min(scores, default=0),
-        "kept": counts["kept"],
-        "candidates": counts["candidates"],
+        "kept": rows.kept if rows else None,
+        "candidates": rows.candidates if rows else None,
         "student": folder.student(number).exists(),
     }

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import part_groups, part_names, read_part, read_some
 from limbeck.pipelines.runs.folder import existing
-from limbeck.pipelines.runs.inspect import last_round
+from limbeck.pipelines.runs.lost import lost_parts, refuse_lost, round_numbers, was_decided
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,8 +26,10 @@ def steps(run: Path, candidate_id: str, round: int | None = None) -> dict[str, A
     one candidate has that prefix, or if the run was made before steps were stored.
     """
     folder = existing(run)
-    number = last_round(folder, "candidates") if round is None else round
-    if number is None or not part_names(folder.candidates(number)):
+    drawn = [number for number in round_numbers(folder) if folder.candidates(number).exists() or was_decided(folder, number)]
+    number = max(drawn, default=0) if round is None else round
+    refuse_lost(folder, lost_parts(folder, number))
+    if not part_names(folder.candidates(number)):
         raise LimbeckError(f"{run} has no candidates{'' if round is None else f' in round {round}'} yet")
     found = list(_candidates(folder.candidates(number), candidate_id))
     if len(found) != 1:

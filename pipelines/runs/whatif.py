@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from limbeck.corpus.config import NAME
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import check_whole, done, publishing, read_json, read_table, write_json, write_table
+from limbeck.corpus.parts import check_whole, done, part_names, publishing, read_table, write_json, write_table
 from limbeck.corpus.scratch import Scratch
 from limbeck.filters.config import FilterConfig
 from limbeck.filters.contract import Bound
@@ -28,9 +28,11 @@ from limbeck.pipelines.recipe import CalibrationConfig, Recipe
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.card import write_dataset
 from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
-from limbeck.pipelines.runs.folder import RunFolder, existing, fingerprint, read_lock, recorded_cpu_dtype
+from limbeck.pipelines.runs.folder import RunFolder, existing, fingerprint, not_a_record, read_lock, recorded_cpu_dtype
 from limbeck.pipelines.runs.funnel import funnel, kept_sources
 from limbeck.pipelines.runs.inspect import decided_round
+from limbeck.pipelines.runs.lost import lost_parts, refuse_lost
+from limbeck.pipelines.runs.records import read_calibration
 from limbeck.pipelines.runs.report_model import Rows
 from limbeck.pipelines.runs.scored import Scored, connect_parts, text
 from limbeck.pipelines.runs.select import UNDECIDED, Numbers, write_decisions
@@ -90,7 +92,7 @@ class WhatIf:
         self._score = score
         recorded, filters = self.folder.decisions(self.number), (*self.recipe.filters, *self._others)
         check_whole(recorded)
-        self.before = Selection(self.recipe, filters, read_json(self.folder.calibration), recorded)
+        self.before = Selection(self.recipe, filters, read_calibration(self.folder), recorded)
 
     def decide(self, settings: Sequence[str]) -> Selection:
         """Decide the round with `--set` overrides of its recipe; raises LimbeckError if one needs missing scores."""
@@ -146,7 +148,7 @@ class WhatIf:
         if before is not None and before.serves(filter_):
             return self.folder.scores(self.number, filter_.name)
         folder = self.folder.selection(self.number, ".scores") / f"{filter_.name}-{fingerprint(filter_.scoring())[:12]}"
-        if done(folder) is None:
+        if done(folder) is None or set(part_names(self.folder.candidates(self.number))) - set(part_names(folder)):
             if self._score is None:
                 differs = "is not part of the run" if before is None else "differs from the run's in more than its bounds"
                 raise LimbeckError(f"filter {filter_.name} {differs}, so its scores must be computed first: add --score")
@@ -163,6 +165,7 @@ class WhatIf:
             raise LimbeckError(
                 "a calibrated bound needs scores of round 0, and this changes what is scored; set the bound to a number"
             )
+        refuse_lost(self.folder, lost_parts(self.folder, 0))
         with self._connect(0, {name: self.folder.scores(0, name) for name in scores} if self.number else scores) as scored:
             return calibrate(Numbers(scored), [(filter_.name, filter_.bounds) for filter_ in filters], config.pass_rate)
 
@@ -176,9 +179,12 @@ def recorded_recipe(folder: RunFolder) -> Recipe:
     if "recipe" not in lock:
         return recipes.load(folder.recipe_file).resolved(recorded_cpu_dtype(folder))
     data, known = dict(lock["recipe"]), GeneratorConfig.kinds
-    if data["generator"]["kind"] not in known:  # a user-defined object, which only drawing needs: `rows` is recorded
-        data["generator"] = {"kind": GeneratorConfig.default_kind}
-    data["filters"] = [_with_bounds_of_then(section) for section in data["filters"]]
+    try:
+        if data["generator"]["kind"] not in known:  # a user-defined object, which only drawing needs: `rows` is recorded
+            data["generator"] = {"kind": GeneratorConfig.default_kind}
+        data["filters"] = [_with_bounds_of_then(section) for section in data["filters"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise not_a_record(folder) from error
     return recipes.validate(data, str(folder.lock_file))
 
 
@@ -295,19 +301,19 @@ def _passed_as_objects(folder: RunFolder, recipe: Recipe) -> tuple[FilterConfig,
 
     Raises LimbeckError for a set-wise one: it would have to choose among other survivors, and it is not recorded.
     """
-    stages = read_lock(folder)["stages"]
-    named = {filter_.name for filter_ in (*recipe.filters, *recipe.select)}
-    if unknown := [name for name in stages["decisions"]["select"] if name not in named]:
+    stages, named = read_lock(folder)["stages"], {filter_.name for filter_ in (*recipe.filters, *recipe.select)}
+    try:
+        objects = {name: data for name, data in stages["scores"].items() if name not in named}
+        bounds = {name: tuple(Bound(**bound) for bound in stages["decisions"]["bounds"][name]) for name in objects}
+        unknown = [name for name in stages["decisions"]["select"] if name not in named]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise not_a_record(folder) from error
+    if unknown:
         raise LimbeckError(
             f"{folder.path} was made with the set-wise filter object {unknown[0]!r}, which its folder does not record, so it "
             "cannot be decided again; decide again in Python, or put a set-wise filter of the recipe in its place"
         )
-    bounds = stages["decisions"]["bounds"]
-    return tuple(
-        RecordedFilter(name=name, recorded=tuple(Bound(**bound) for bound in bounds[name]), data=data)
-        for name, data in stages["scores"].items()
-        if name not in named
-    )
+    return tuple(RecordedFilter(name=name, recorded=bounds[name], data=data) for name, data in objects.items())
 
 
 def _open(filters: Sequence[FilterConfig]) -> set[tuple[str, str, str, float | None]]:

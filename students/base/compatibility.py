@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer as Backend
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import read_json
+from limbeck.corpus.parts import read_object
 from limbeck.corpus.tokenizer import Tokenizer
 
 PROBES = (
@@ -123,7 +123,7 @@ def _closing(side: _Side) -> str:
 def _read(folder: Path) -> _Side:
     tokenizer = Tokenizer.load(folder)
     settings, generation = (_optional(folder / name) for name in ("tokenizer_config.json", "generation_config.json"))
-    model = read_json(folder / "config.json")
+    model = read_object(folder / "config.json", "choose another model, or restore its folder")
     model = model.get("text_config", model)
     template_file = folder / "chat_template.jinja"
     template = template_file.read_text(encoding="utf-8") if template_file.exists() else settings.get("chat_template")

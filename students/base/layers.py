@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from limbeck.cluster.training import Placement, fit
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import publishing, read_json, read_parts, write_json, write_table
+from limbeck.corpus.parts import publishing, read_object, read_parts, write_json, write_table
 from limbeck.corpus.schemas import SOURCES
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.students.config import HealingConfig, LayersBase, SftConfig
@@ -51,7 +51,7 @@ def prepare(
         _write_tokens(config, teacher, documents, sample, text)
     if not cut.exists():
         fit(choose, {"choice": Choice(config, teacher, sample, cut, placement.use_gpu)}, 1, placement, training)
-    report = dict(read_json(cut / REPORT_FILE))
+    report = read_object(cut / REPORT_FILE)
     if config.healing is None:
         return cut, report
     healed = training / "healed"
@@ -69,7 +69,7 @@ def prepare(
             sample=sample,
         )
         fit(loop.run, {"settings": settings}, 1, placement, training)
-    metrics = dict(read_json(healed / METRICS_FILE))
+    metrics = read_object(healed / METRICS_FILE)
     return healed, {**report, "nats_per_token_healed": metrics.pop("nats_per_token"), "healing": metrics}
 
 

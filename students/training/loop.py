@@ -10,7 +10,7 @@ from typing import Any
 
 from limbeck.cluster.engines.precision import bf16_on
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import publishing, read_json, read_table, write_json
+from limbeck.corpus.parts import publishing, read_object, read_table, write_json
 from limbeck.students.base.compatibility import compare, end_tokens
 from limbeck.students.config import SftConfig
 from limbeck.students.contract import METRICS_FILE
@@ -283,7 +283,7 @@ def _publish(trainer: Any, settings: Settings, before: dict[str, Any], metrics: 
 def _save_model(trainer: Any, state: dict[str, Any], base: Path, folder: Path) -> None:
     import torch
 
-    settings = read_json(base / "config.json")
+    settings = read_object(base / "config.json", "choose another model, or restore its folder")
     name = settings.get("dtype") or settings.get("torch_dtype") or "float32"
     model = trainer.accelerator.unwrap_model(trainer.model_wrapped)
     if hasattr(model, "merge_and_unload"):

@@ -1,0 +1,69 @@
+"""The JSON records of a run folder that have a schema; one of another shape is an error that names the file and the way out."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from limbeck.corpus.config import Config
+from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.parts import DELETE_IT, DONE, read_json, read_object
+from limbeck.pipelines.runs.folder import RunFolder
+from limbeck.pipelines.runs.funnel import source_counts
+from limbeck.pipelines.runs.report_model import Bounds, RoundReport, Rows, Sources
+from limbeck.students.evaluation.measures import EvaluationRow
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _OnTest(Config):
+    """evaluation/test.json."""
+
+    rounds: dict[str, list[EvaluationRow]]
+
+
+def validated(model: type[Model], value: Any, file: Path, way_out: str = DELETE_IT) -> Model:
+    """The content of a file as a model; raises LimbeckError if it has another format."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(step) for step in fault["loc"])
+        what = f"{where}: {fault['msg']}" if where else fault["msg"]
+        raise LimbeckError(f"{file} does not have the format of this version ({what}); {way_out}") from error
+
+
+def read_calibration(folder: RunFolder) -> dict[str, Any]:
+    """The content of calibration.json; raises LimbeckError if it is missing or has another format."""
+    found = read_object(folder.calibration)
+    validated(Bounds, found, folder.calibration)
+    return found
+
+
+def read_bounds(folder: RunFolder) -> Bounds | None:
+    """calibration.json, or None until the bounds are calibrated."""
+    return Bounds.model_validate(read_calibration(folder)) if folder.calibration.exists() else None
+
+
+def read_rows(folder: RunFolder, number: int) -> Rows | None:
+    """rows.json of a round, or None until it is decided."""
+    file = folder.rows(number)
+    return validated(Rows, read_json(file), file) if file.exists() else None
+
+
+def read_evaluation(folder: RunFolder, number: int) -> RoundReport | None:
+    """evaluation.json of a round, or None until it is evaluated."""
+    file = folder.evaluated(number)
+    return validated(RoundReport, read_json(file), file) if file.exists() else None
+
+
+def read_on_test(folder: RunFolder) -> dict[str, list[EvaluationRow]]:
+    """Round → its models and controls on test; empty until they are evaluated."""
+    file = folder.on_test
+    return validated(_OnTest, read_json(file), file).rounds if file.exists() else {}
+
+
+def read_sources(folder: RunFolder) -> Sources | None:
+    """How many sources are used, or None until they are read."""
+    counts = source_counts(folder)
+    return None if counts is None else validated(Sources, counts, folder.sources("train").parent / DONE)
