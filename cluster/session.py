@@ -16,7 +16,7 @@ from pydantic import Field
 from limbeck.cluster import ray_internals
 from limbeck.cluster.address import PRIVATE, answers, cluster_address, on_loopback
 from limbeck.cluster.ray_errors import cause_of
-from limbeck.corpus.config import Config
+from limbeck.corpus.config import MOST_PROCESSES, Config
 from limbeck.corpus.errors import LimbeckError
 
 PARTS_IN_FLIGHT = 8  # if an engine batches across callers
@@ -27,7 +27,7 @@ _DRIVER: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "na
 class CriticWorkers(Config):
     """Separate processes for filters: a part is scored while the next ones are drawn."""
 
-    workers: int = Field(1, ge=1)
+    workers: int = Field(1, ge=1, le=MOST_PROCESSES)
     cpus_per_worker: float = Field(1.0, ge=0)
     gpus_per_worker: float = Field(0.0, ge=0)
 
@@ -40,13 +40,16 @@ class ClusterConfig(Config):
         description="a Ray cluster to join, as host:port; auto: the one that runs on this machine; local: a private one; null: "
         "RAY_ADDRESS, else one started here with `ray start`, else a private one",
     )
-    workers: int = Field(1, ge=1, description="processes that hold models")
+    workers: int = Field(1, ge=1, le=MOST_PROCESSES, description="processes that hold models")
     cpus_per_worker: float = Field(1.0, ge=0, description="CPUs that each worker reserves in Ray")
     gpus_per_worker: float = Field(0.0, ge=0)
-    threads_per_worker: int | None = Field(None, ge=1, description="null: the machine's cores divided by all workers")
+    threads_per_worker: int | None = Field(
+        None, ge=1, le=MOST_PROCESSES, description="null: the machine's cores divided by all workers"
+    )
     parts_in_flight: int | None = Field(
         None,
         ge=1,
+        le=MOST_PROCESSES,
         description="parts that a worker takes at once; models in its process compute one at a time. null: 1, or "
         f"{PARTS_IN_FLIGHT} if an engine batches across callers (vllm, endpoint)",
     )

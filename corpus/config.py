@@ -4,10 +4,24 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 NAME = r"[a-z0-9][a-z0-9_-]*"
 """A name that becomes a path: of a filter, a selection, a kind."""
+
+LARGEST_INTEGER = 2**63 - 1
+"""What a column of integers can hold."""
+
+MOST_SAMPLES = 10_000
+"""Samples per source: all of them are held in memory."""
+
+MOST_NEW_TOKENS = 1_000_000
+"""Tokens of one completion: more than the context of any model."""
+
+MOST_PROCESSES = 10_000
+
+MOST_ROWS = 1_000_000_000
+"""Sources or rows of a run."""
 
 
 class Config(BaseModel):
@@ -32,6 +46,13 @@ class Config(BaseModel):
         data = self.model_dump(mode="json", exclude=set(exclude))
         _drop_operational(data, self)
         return data
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _fits_in_storage(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            raise ValueError(f"must be at most {LARGEST_INTEGER}")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from limbeck.corpus.config import Config
+from limbeck.corpus.config import MOST_ROWS, Config
 from limbeck.corpus.inputs import SUFFIXES, Format
 from limbeck.corpus.readers import document_tables
 from limbeck.corpus.split import NEAR_DUPLICATE_THRESHOLD, SPLITS, Split
@@ -251,7 +251,7 @@ class DrawSources(AnySources):
 
     kind: Literal["draws"]
     rows_are: ClassVar[str] = "draws"
-    count: int = Field(ge=1, description="number of sources")
+    count: int = Field(ge=1, le=MOST_ROWS, description="number of sources")
 
     @model_validator(mode="after")
     def _check_count(self) -> "DrawSources":

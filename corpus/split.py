@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from limbeck.corpus.config import Config
+from limbeck.corpus.config import MOST_ROWS, Config
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.near_duplicates.groups import Places
 from limbeck.corpus.near_duplicates.minhash import Bands
@@ -42,6 +42,8 @@ class Split(Config):
         counts = [isinstance(value, int) for value in values if value != 0]  # 0 is both
         if min(values) < 0 or not counts:
             raise ValueError("the sizes of a split must be at least 0, and not all 0")
+        if max(values) > MOST_ROWS:
+            raise ValueError(f"the counts of a split must be at most {MOST_ROWS}: {values}")
         if any(counts) and not all(counts):
             raise ValueError(f"a split must be all counts (whole numbers) or all fractions (1.0, not 1): {values}")
         if not counts[0] and sum(values) > 1 + 1e-9:

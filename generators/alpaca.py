@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from limbeck.cluster.engines.protocol import Message, Sampling
+from limbeck.corpus.config import MOST_NEW_TOKENS
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.text.instruction_rules import NO_INPUT, tidy
 from limbeck.generators.contract import Answer, Draft, Draw, GeneratorConfig, Needs, Prompt, Question, Script, Source, Task
@@ -39,11 +40,11 @@ class AlpacaConfig(GeneratorConfig):
     seed_tasks: str = Field(SEED_TASKS, description="a table of instruction and instances, or input and output")
     style: Literal["plain", "chat"] = "plain"
     in_context: int = Field(3, ge=1, lt=TASKS, description="seed tasks in the prompt; generated ones are never shown")
-    max_new_tokens: int = Field(3072, ge=1)
+    max_new_tokens: int = Field(3072, ge=1, le=MOST_NEW_TOKENS)
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     stop: tuple[str, ...] = Field(("\n20", "20."), strict=False)
-    answer_tokens: int = Field(128, ge=1, description="in evaluation, our own; answers are greedy")
+    answer_tokens: int = Field(128, ge=1, le=MOST_NEW_TOKENS, description="in evaluation, our own; answers are greedy")
 
     @property
     def needs(self) -> Needs:

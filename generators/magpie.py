@@ -13,6 +13,7 @@ import jinja2
 from pydantic import Field
 
 from limbeck.cluster.engines.protocol import Message, Sampling, UserTurn
+from limbeck.corpus.config import MOST_NEW_TOKENS, MOST_SAMPLES
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.prompts import parse_template
 from limbeck.corpus.text.words import normal
@@ -46,7 +47,7 @@ REASONS: Mapping[str, str] = {
 class InstructionStep(Decoding):
     """A user's turn."""
 
-    max_new_tokens: int = Field(512, ge=1)
+    max_new_tokens: int = Field(512, ge=1, le=MOST_NEW_TOKENS)
     temperature: float = Field(1.0, ge=0)
     stop: tuple[str, ...] = Field(("\n",), strict=False, description="besides the ends of the model's chat template")
 
@@ -54,7 +55,7 @@ class InstructionStep(Decoding):
 class ResponseStep(Decoding):
     """The answer to a user's turn."""
 
-    max_new_tokens: int = Field(2048, ge=1)
+    max_new_tokens: int = Field(2048, ge=1, le=MOST_NEW_TOKENS)
 
 
 class MagpieConfig(GeneratorConfig):
@@ -71,7 +72,7 @@ class MagpieConfig(GeneratorConfig):
     kind: Literal["magpie"] = "magpie"
     turns: int = Field(1, ge=1, le=MOST_TURNS, description="user's turns of a conversation, at most")
     responses: int = Field(
-        1, ge=1, description="answers to the last turn; the published preference data has 5, at temperature 0.8"
+        1, ge=1, le=MOST_SAMPLES, description="answers to the last turn; the published preference data has 5, at temperature 0.8"
     )
     system: str | None = Field(None, description="system text, a Jinja template; null: what the chat template writes by itself")
     system_for: Literal["instructions", "conversation"] = Field(

@@ -9,6 +9,7 @@ import jinja2
 from pydantic import Field
 
 from limbeck.cluster.engines.protocol import Message, Sampling
+from limbeck.corpus.config import MOST_NEW_TOKENS, MOST_SAMPLES
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.prompts import load_template
 from limbeck.generators.contract import Draft, Draw, GeneratorConfig, Needs, Question, Script, Source, Task
@@ -31,10 +32,10 @@ class SummariesConfig(GeneratorConfig):
     controls: ClassVar[tuple[str, ...]] = ("first-sentence", "mismatched", "document")
 
     kind: Literal["summaries"] = "summaries"
-    samples: int = Field(default=4, ge=1)
+    samples: int = Field(default=4, ge=1, le=MOST_SAMPLES)
     prompt: str = "summary"
     style: Literal["chat", "plain"] = "chat"
-    max_new_tokens: int = Field(default=56, ge=1)
+    max_new_tokens: int = Field(default=56, ge=1, le=MOST_NEW_TOKENS)
     temperature: float = Field(default=0.7, ge=0)
     top_p: float = Field(default=0.95, gt=0, le=1)
     top_k: int = Field(default=50, ge=0)

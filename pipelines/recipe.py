@@ -19,7 +19,7 @@ from pydantic import (
 from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.engines.precision import Concrete, cpu_dtype, gpu_here, settled
 from limbeck.cluster.session import ClusterConfig
-from limbeck.corpus.config import Config
+from limbeck.corpus.config import MOST_ROWS, MOST_SAMPLES, Config
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.source_kinds import SourcesConfig
 from limbeck.filters.config import FilterConfig, SetFilterConfig
@@ -93,6 +93,7 @@ SetFilterConfig.add(BestConfig, DiversityConfig, DuplicatesConfig, NoveltyConfig
 StudentConfig.add(SftConfig)
 add_installed_kinds()
 
+MOST_ROUNDS = 1000  # their folders have three digits
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -106,7 +107,7 @@ class CalibrationConfig(Config):
 class TargetConfig(Config):
     """Number of rows of each round's dataset, and the waves in which they are drawn."""
 
-    rows: int = Field(ge=1, description="exact number of rows of each round's dataset")
+    rows: int = Field(ge=1, le=MOST_ROWS, description="exact number of rows of each round's dataset")
     wave_sources: int | None = Field(
         None,
         ge=1,
@@ -124,8 +125,8 @@ class BudgetConfig(Config):
 class EvaluationConfig(Config):
     """How the teacher and every student are measured on held-out documents, with frozen bounds."""
 
-    samples: int = Field(4, ge=1, description="outputs per test document")
-    dev_samples: int = Field(2, ge=1, description="outputs per dev document, in every round")
+    samples: int = Field(4, ge=1, le=MOST_SAMPLES, description="outputs per test document")
+    dev_samples: int = Field(2, ge=1, le=MOST_SAMPLES, description="outputs per dev document, in every round")
 
 
 _EACH_ROUND = TypeAdapter(tuple[StudentConfig, ...])
@@ -146,7 +147,7 @@ class Recipe(Config):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
-    rounds: int = Field(1, ge=1)
+    rounds: int = Field(1, ge=1, le=MOST_ROUNDS)
     sources: SourcesConfig
     teacher: EngineConfig
     generator: GeneratorConfig

@@ -74,10 +74,10 @@ def run(
         try:
             events.emit("run_started", name=recipe.name, folder=str(folder.path), seconds_before=round(time.time() - began, 3))
             finished = done(folder.path / "evaluation") is not None
-            missing = reopen(context) if finished else []
+            missing = reopen(context)
             if missing:
                 more = f" and {len(missing) - 1} other files" if len(missing) > 1 else ""
-                events.emit("note", words=f"{missing[0]}{more} of this finished run are missing and are computed again")
+                events.emit("note", words=f"{missing[0]}{more} of this run are missing and are computed again")
             if not finished or missing:
                 _rounds(context, driver)
             context.finish(folder.path / "evaluation", "evaluation")

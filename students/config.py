@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 LORA_STATE_BYTES = 6  # of a frozen weight, adapters and all
 
 
+MOST_EPOCHS = 10_000
+
+
 class LoraConfig(Config):
     """Train low-rank adapters (Hu et al. 2021, arXiv:2106.09685) and merge them into a full model at the end."""
 
@@ -113,7 +116,7 @@ class SftConfig(StudentConfig):
 
     kind: Literal["sft"] = "sft"
     base: BaseConfig = Field(default_factory=TeacherBase)
-    epochs: int = Field(1, ge=1)
+    epochs: int = Field(1, ge=1, le=MOST_EPOCHS)
     learning_rate: float = Field(2e-5, gt=0)
     batch_size: int = Field(8, ge=1, description="rows per optimiser step, over all workers")
     micro_batch_size: int = Field(4, ge=1, description="rows per forward pass of one worker; bounds memory")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from limbeck.cluster.placement.demand import Trainer
+from limbeck.corpus.config import MOST_PROCESSES
 from limbeck.corpus.kinds import Kind
 from limbeck.corpus.parts import publishing, write_json
 
@@ -31,7 +32,7 @@ class StudentConfig(Kind):
     columns: ClassVar[tuple[str, ...]] = ("prompt", "completion")
     """The columns of the dataset that it trains on."""
 
-    workers: int = Field(1, ge=1, description="training processes")
+    workers: int = Field(1, ge=1, le=MOST_PROCESSES, description="training processes")
 
     @property
     def passes(self) -> float:

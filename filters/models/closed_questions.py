@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from limbeck.cluster.engines.protocol import Engine, Message, Pair, Request, Sampling
-from limbeck.corpus.config import Config
+from limbeck.corpus.config import MOST_NEW_TOKENS, MOST_SAMPLES, Config
 from limbeck.corpus.seeds import derive_seed
 
 Floats = npt.NDArray[np.float64]
@@ -19,10 +19,10 @@ Floats = npt.NDArray[np.float64]
 class SamplingConfig(Config):
     """How answers are sampled. With `style` chat the prompt is a user turn, with plain it is text to continue."""
 
-    samples: int = Field(8, ge=1)
+    samples: int = Field(8, ge=1, le=MOST_SAMPLES)
     temperature: float = Field(1.0, gt=0)
     style: Literal["chat", "plain"] = "chat"
-    max_new_tokens: int = Field(8, ge=1)
+    max_new_tokens: int = Field(8, ge=1, le=MOST_NEW_TOKENS)
 
 
 @dataclass(frozen=True)

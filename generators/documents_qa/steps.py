@@ -11,6 +11,7 @@ import jinja2
 from pydantic import Field, JsonValue, model_validator
 
 from limbeck.cluster.engines.protocol import Sampling
+from limbeck.corpus.config import MOST_NEW_TOKENS
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.prompts import load_template
 from limbeck.generators.contract import Answer
@@ -80,7 +81,7 @@ class QuestionStep(Step):
 
     text_field: ClassVar[str] = "question"
 
-    max_new_tokens: int = Field(48, ge=1)
+    max_new_tokens: int = Field(48, ge=1, le=MOST_NEW_TOKENS)
     temperature: float = Field(0.7, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
 
@@ -90,7 +91,7 @@ class AnswerStep(Step):
 
     text_field: ClassVar[str] = "answer"
 
-    max_new_tokens: int = Field(96, ge=1)
+    max_new_tokens: int = Field(96, ge=1, le=MOST_NEW_TOKENS)
 
 
 @dataclass(frozen=True)

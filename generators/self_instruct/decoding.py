@@ -8,14 +8,14 @@ from typing import Literal
 from pydantic import Field
 
 from limbeck.cluster.engines.protocol import Sampling
-from limbeck.corpus.config import Config
+from limbeck.corpus.config import MOST_NEW_TOKENS, Config
 from limbeck.generators.decoding import Decoding
 
 
 class InstructionsStep(Decoding):
     """Step 1: new instructions."""
 
-    max_new_tokens: int = Field(1024, ge=1)
+    max_new_tokens: int = Field(1024, ge=1, le=MOST_NEW_TOKENS)
     temperature: float = Field(0.7, ge=0)
     top_p: float = Field(0.5, gt=0, le=1)
     presence_penalty: float = Field(2.0, ge=-2, le=2, description="0 for a server that does not know it")
@@ -31,7 +31,7 @@ class ClassificationStep(Config):
 
     by: Literal["logprobs", "text"] = "logprobs"
     threshold: float = Field(3.5, description="logprobs: classification if the difference is above this, in nats")
-    max_new_tokens: int = Field(3, ge=1, description="text: the limit of the answer")
+    max_new_tokens: int = Field(3, ge=1, le=MOST_NEW_TOKENS, description="text: the limit of the answer")
     stop: tuple[str, ...] = Field(("\n", "Task"), strict=False, description="text: where the answer ends")
 
     @property
@@ -43,8 +43,8 @@ class ClassificationStep(Config):
 class InstancesStep(Decoding):
     """Step 3: instances of a task."""
 
-    max_new_tokens: int = Field(350, ge=1, description="for tasks that are not classification")
-    classification_tokens: int = Field(300, ge=1, description="in its place for classification")
+    max_new_tokens: int = Field(350, ge=1, le=MOST_NEW_TOKENS, description="for tasks that are not classification")
+    classification_tokens: int = Field(300, ge=1, le=MOST_NEW_TOKENS, description="in its place for classification")
     presence_penalty: float = Field(1.5, ge=-2, le=2, description="0 for a server that does not know it")
     stop: tuple[str, ...] = Field(("Example 6", "Task:"), strict=False)
 
@@ -58,4 +58,4 @@ class InstancesStep(Decoding):
 class AnswersStep(Decoding):
     """How evaluation samples answers; these settings are our own."""
 
-    max_new_tokens: int = Field(128, ge=1)
+    max_new_tokens: int = Field(128, ge=1, le=MOST_NEW_TOKENS)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from limbeck.cluster.engines.protocol import Message, Sampling
+from limbeck.corpus.config import MOST_SAMPLES
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.text.rouge.index import RougeIndex, rouge_l
 from limbeck.generators.contract import (
@@ -65,7 +66,7 @@ class SelfInstructConfig(GeneratorConfig):
     )
     classification: ClassificationStep = ClassificationStep()
     instances: InstancesStep = InstancesStep()
-    max_instances: int = Field(5, ge=1, description="instances per task")
+    max_instances: int = Field(5, ge=1, le=MOST_SAMPLES, description="instances per task")
     answers: AnswersStep = AnswersStep()
 
     @property

@@ -1,7 +1,8 @@
-"""Files that a finished run has lost: they are computed again when the run is started again."""
+"""Files that a run has lost: they are computed again when the run is started again."""
 
 import shutil
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from limbeck.corpus.errors import LimbeckError
@@ -9,31 +10,37 @@ from limbeck.corpus.parts import count_rows, done, has_part, part_names, part_pa
 from limbeck.pipelines.driver.context import Context
 from limbeck.pipelines.driver.evaluate import TEACHER, student_subject
 from limbeck.pipelines.runs.card import DATA
+from limbeck.pipelines.runs.lost import is_finished, lost_files
 
 
 def reopen(context: Context) -> list[str]:
-    """Prepare a finished run for computing what was removed from its folder; returns the missing files, relative to it.
+    """Prepare a run for computing what was removed from its folder; returns the missing files, relative to it.
+
+    Of an unfinished run, these are files without which its decided rounds would be resumed with other bounds or parts.
 
     What is left of an incomplete dataset, and decisions that depend on a missing file, are removed to be made again. Raises
     LimbeckError if sources are missing: the input may have changed since they were read.
     """
     folder = context.folder
     _refuse_lost_sources(context)
-    missing = list(_missing(context))
+    finished, numbers = is_finished(folder), range(context.recipe.rounds)
+    missing = list(_missing(context) if finished else chain.from_iterable(lost_files(folder, number) for number in numbers))
     if folder.calibration in missing:
         folder.decisions(0).unlink(missing_ok=True)
-    for number in range(context.recipe.rounds):
+    for number in numbers:
         lost = [path for path in missing if path.is_relative_to(folder.round(number))]
         if context.recipe.target is not None and any(path.suffix == ".parquet" for path in lost):
             folder.decisions(number).unlink(missing_ok=True)
         if folder.dataset(number) / DATA in lost:  # the folder is published whole
             shutil.rmtree(folder.dataset(number), ignore_errors=True)
-    return [str(path.relative_to(folder.path)) for path in missing]
+    return list(dict.fromkeys(str(path.relative_to(folder.path)) for path in missing))
 
 
 def _refuse_lost_sources(context: Context) -> None:
     folder = context.folder
-    counts = done(folder.sources("train").parent) or {}
+    counts = done(folder.sources("train").parent)
+    if counts is None:  # they are still to be read
+        return
     for split in ("train", "dev", "test"):
         if count_rows(folder.sources(split)) != counts.get(split, 0):
             raise LimbeckError(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import part_groups, part_names, read_part, read_some
+from limbeck.corpus.parts import COMPUTED_AGAIN, part_groups, part_names, part_path, read_part, read_some
 from limbeck.pipelines.runs.folder import existing
 from limbeck.pipelines.runs.lost import lost_parts, refuse_lost, round_numbers, was_decided
 
@@ -36,7 +36,11 @@ def steps(run: Path, candidate_id: str, round: int | None = None) -> dict[str, A
         some = "several candidates have" if found else "no candidate has"
         raise LimbeckError(f"round {number} of {run}: {some} an id that begins with {candidate_id!r}; see `limbeck inspect`")
     part, candidate = found[0]
-    if part not in part_names(folder.steps(number)):
+    stored = part_names(folder.steps(number))
+    if stored and part not in stored:
+        lost, made = part_path(folder.steps(number), part), part_path(folder.candidates(number), part)
+        raise LimbeckError(f"{lost} is missing; delete {made}, too, and {COMPUTED_AGAIN}")
+    if not stored:
         raise LimbeckError(
             f"round {number} of {run} has no steps: an older version drew it and did not store them; use a new run"
         )

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from limbeck.corpus.parts import write_json, write_part, write_text
+from limbeck.corpus.parts import write_json, write_part, write_parts, write_text
 from limbeck.corpus.schemas import CANDIDATES, DECISIONS, SOURCES
 from limbeck.pipelines.runs.card import DatasetFacts, write_dataset
 from limbeck.pipelines.runs.events import Events
@@ -163,7 +163,7 @@ def make_run(
     write_json(folder / "calibration.json", calibration | {"separation": [SEPARATION]})
     train, dev, test = sources("train", 60), sources("dev", 20), sources("test", 24)
     for split, table in (("train", train), ("dev", dev), ("test", test)):
-        write_part(folder / "rounds" / "000" / "sources" / split, "part-00000", table, SOURCES)
+        write_parts(folder / "rounds" / "000" / "sources" / split, table, 25, SOURCES)
     counts = {"used": 104, "train": 60, "dev": 20, "test": 24, "rejected": {"shorter than 200 characters": 9}}
     write_json(
         folder / "rounds" / "000" / "sources" / "_done.json", {"fingerprint": "x", "rows_in": 113, "rows_out": 104, **counts}
@@ -208,6 +208,7 @@ def _round(
     reasons = [name for name in decisions["rejected_by"].to_pylist() if name]
     kept = sum(decisions["kept"].to_pylist())
     rows = Rows(sources=60, candidates=240, kept=kept, rejected_by={name: reasons.count(name) for name in BOUNDS})
+    write_json(home / "rows.json", rows.model_dump())
     _dataset(
         home / "dataset",
         train,

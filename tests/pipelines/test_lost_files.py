@@ -1,4 +1,4 @@
-"""A finished run that has lost files: starting it again computes them, bit for bit, or says why it cannot."""
+"""A run that has lost files: starting it again computes them, bit for bit, or says why it cannot."""
 
 import shutil
 from pathlib import Path
@@ -16,6 +16,9 @@ LOST = {
     "candidates, a dataset and figures": [
         *("rounds/000/candidates/part-00000.parquet", "rounds/000/dataset/data", "rounds/000/rows.json"),
         *("rounds/000/evaluation.json", "evaluation/test.json", "report.json"),
+    ],
+    "bounds and scores of a run that is not finished": [
+        *("evaluation", "calibration.json", "rounds/000/scores/pmi/part-00001.parquet"),
     ],
 }
 

@@ -279,7 +279,7 @@ def remove(run: Path, *names: str) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-LATER = ("evaluation", "rounds/000/evaluation.json", "rounds/000/dataset")
+LATER = ("evaluation", "rounds/000/evaluation.json", "rounds/000/dataset", "rounds/000/rows.json")
 
 
 @pytest.mark.parametrize(
