@@ -47,7 +47,7 @@ class Config(BaseModel):
         _drop_operational(data, self)
         return data
 
-    @field_validator("*", mode="before")
+    @field_validator("*", mode="after")
     @classmethod
     def _fits_in_storage(cls, value: Any) -> Any:
         if isinstance(value, int) and abs(value) > LARGEST_INTEGER:

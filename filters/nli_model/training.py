@@ -13,7 +13,7 @@ from limbeck.cluster.engines.models import resolve
 from limbeck.cluster.engines.precision import bf16_on
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.extras import require
-from limbeck.corpus.parts import publishing
+from limbeck.corpus.parts import make_folder, publishing
 from limbeck.corpus.seeds import derive_id
 from limbeck.filters.nli_model import card as nli_card
 from limbeck.filters.nli_model import evaluation as nli_evaluation
@@ -122,9 +122,10 @@ def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out:
 
 
 def check_out(out: Path) -> None:
-    """Raise LimbeckError if `out` exists: a finished model is never overwritten."""
+    """Raise LimbeckError if `out` exists, since a finished model is never overwritten, or if its folder cannot be created."""
     if out.exists():
         raise LimbeckError(f"{out} exists already; use it as it is, delete it, or choose another --out")
+    make_folder(out.parent, out)
 
 
 def _held_out(documents: Sequence[str], pairs: Sequence[NliPair], training: NliTraining) -> list[NliPair]:
