@@ -89,8 +89,9 @@ def _start_afresh_unless_same(training: Path, config: SftConfig, rows: list[Path
     path = training / "plan.json"
     before = read_object(path) if path.exists() else {}
     recorded = before.get("config")
-    for key in config.operational_keys() if isinstance(recorded, dict) else ():  # older versions recorded them
-        recorded.pop(key, None)
+    if isinstance(recorded, dict):
+        for key in config.operational_keys():  # older versions recorded them
+            recorded.pop(key, None)
     if before == json.loads(json.dumps(plan)):
         return
     shutil.rmtree(training, ignore_errors=True)

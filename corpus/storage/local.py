@@ -80,7 +80,7 @@ class LocalStore:
         """The lines of all segments."""
         path = self._root / name
         for segment in (*self._segments(path), path):
-            with contextlib.suppress(FileNotFoundError), open(segment, "rb") as file:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(segment, "rb") as file:
                 for line in file:
                     yield line.rstrip(b"\n")
 

@@ -220,8 +220,9 @@ def refuse_other_run(folder: RunFolder, stages: "Stages") -> dict[str, Any] | No
     unfinished run is also refused if a kind's semantics or the version of its package has changed since it was started.
     """
     if not folder.lock_file.exists():
-        if folder.path.is_file():
-            raise LimbeckError(f"{folder.path} is a file; choose another --out")
+        for path in (folder.path, *folder.path.parents):
+            if path.is_file():
+                raise LimbeckError(f"{path} is a file; choose another --out")
         if folder.path.exists() and any(p.name not in OF_A_DRIVER for p in folder.path.iterdir()):
             raise LimbeckError(f"{folder.path} is not empty and is not a run folder (no lock.json); choose another --out")
         return None

@@ -15,12 +15,13 @@ from helpers.run_folder import make_run
 from limbeck.corpus.earlier_runs import dataset_folder
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import part_path, write_json
+from limbeck.filters.nli_model.training import check_out
 from limbeck.pipelines.driver.repair import reopen
 from limbeck.pipelines.report.build import write_report
 from limbeck.pipelines.runs import status as looking
 from limbeck.pipelines.runs.events import read_events
 from limbeck.pipelines.runs.export import export
-from limbeck.pipelines.runs.folder import RunFolder, read_lock
+from limbeck.pipelines.runs.folder import RunFolder, read_lock, refuse_other_run
 from limbeck.pipelines.runs.inspect import candidates
 from limbeck.pipelines.runs.lock import driving, lock_holder
 from limbeck.pipelines.runs.records import read_calibration
@@ -29,7 +30,7 @@ from limbeck.pipelines.runs.steps import steps
 from limbeck.pipelines.runs.whatif import WhatIf
 
 AGAIN = "is missing; `limbeck run` with the run's recipe computes it again"
-READERS: dict[str, Callable[[Path], Any]] = {"inspect": candidates, "report": write_report, "filter": WhatIf}
+READERS: dict[str, Callable[[Path], Any]] = {"inspect": candidates, "report": write_report}
 OTHER_SHAPES = ("[1]", "3", "null", '"text"', "{}", '{"bounds": [1], "stages": [1], "rounds": [1]}')
 
 
@@ -50,7 +51,7 @@ def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-@pytest.mark.parametrize("reader", ["inspect", "report"])  # what-ifs need a recorded recipe, see below
+@pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize(
     "name",
     [
@@ -117,6 +118,35 @@ def test_a_round_in_progress_may_have_fewer_parts_of_scores(whole: Path, tmp_pat
     assert json.loads(write_report(run).json.read_text())["finished"] is False
     found = status(run)
     assert found["state"] == "stopped" and found["missing"] is None and found["rounds"][1]["parts_done"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("rounds/000/scores/pmi/part-00000.parquet", AGAIN),
+        ("rounds/000/candidates/part-00000.parquet", AGAIN),
+        ("rounds/000/decisions.parquet", AGAIN),
+        ("calibration.json", "does not exist; `limbeck run` with the run's recipe computes it again"),
+    ],
+)
+def test_a_what_if_of_a_run_that_lost_a_file(plain_run: Path, tmp_path: Path, name: str, words: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(plain_run, run)
+    WhatIf(run).decide([])
+    remove(run / name)
+    with pytest.raises(LimbeckError, match=f"{name} {words}"):
+        WhatIf(run)
+    assert f"{name} is missing" in status(run)["missing"]
+
+
+def test_a_lock_that_records_another_shape_of_stages_or_recipe(plain_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(plain_run, run)
+    lock = json.loads((run / "lock.json").read_text())
+    for change in ({"recipe": {"generator": 1}}, {"stages": {**lock["stages"], "decisions": {"select": 3}}}):
+        write_json(run / "lock.json", {**lock, **change}, replace=True)
+        with pytest.raises(LimbeckError, match="lock.json is not the record of a run"):
+            WhatIf(run)
 
 
 def test_steps_of_a_lost_candidate(run: Path) -> None:
@@ -235,6 +265,17 @@ def test_an_output_below_a_file_is_one_sentence(whole: Path, tmp_path: Path, for
         with pytest.raises(LimbeckError, match="cannot write .*jsonl: .*/file is not a folder; choose another path"):
             export(whole, None, format, out)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_run_folder_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file/x"):
+        assert read_events(out / "events.jsonl") == []
+        never_read: Any = None
+        with pytest.raises(LimbeckError, match="/file is a file; choose another --out"):
+            refuse_other_run(RunFolder(out), never_read)
+    with pytest.raises(LimbeckError, match="cannot write .*: .*/file is not a folder; choose another path"):
+        check_out(tmp_path / "file/model")
 
 
 @pytest.mark.parametrize(
