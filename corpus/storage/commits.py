@@ -8,6 +8,7 @@ has ended: a driver that was paused, lost its lock and wakes up finds the claim 
 import json
 import re
 import uuid
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -104,7 +105,17 @@ class Commits:
                 self._store.remove(name)
 
     def _entries(self) -> list[dict[str, Any]]:
-        return [json.loads(self._store.read(name)) for name in self._store.names(COMMITS)]
+        return [_entry(name, self._store.read(name)) for name in self._store.names(COMMITS)]
 
     def _append(self, position: int, entry: dict[str, Any]) -> bool:
         return self._store.put(f"{COMMITS}{position:08d}.json", json.dumps(entry).encode())
+
+
+def _entry(name: str, content: bytes) -> dict[str, Any]:
+    """An entry from its content: a claim with its epoch, or a manifest; raises LimbeckError if it is damaged."""
+    with suppress(ValueError, RecursionError):
+        entry = json.loads(content)
+        keys = ({"claim", "epoch"}, {"manifest", "generation", "prepared", "in"})
+        if isinstance(entry, dict) and any(needed <= entry.keys() for needed in keys):
+            return entry
+    raise LimbeckError(f"{name} of the run folder is damaged; restore it from a copy, or start again with another --out")

@@ -187,10 +187,13 @@ def training_progress(path: Path, *, bar: bool = True) -> str:
     """The latest progress that the trainer has written, as a sentence; `bar`: with a progress bar before it."""
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return "starting"
-    if "words" in found:
+    if isinstance(found, dict) and "words" in found:
         return str(found["words"])
+    types = {"step": int, "steps": int, "unit": str, "loss": int | float}
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in types.items()):
+        return "starting"
     drawn = f"{_bar(found['step'], found['steps'])} " if bar else ""
     return f"{drawn}{found['unit']} {found['step']} of {found['steps']}, loss {found['loss']:.3f}"
 

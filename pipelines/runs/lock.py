@@ -153,7 +153,7 @@ def _recorded(folder: RunFolder) -> dict[str, Any] | None:
     """What run.lock says; None if there is none, or it is damaged, as after a crash of the machine."""
     try:
         holder: Any = json.loads(folder.run_lock.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     types = {"driver": str, "process": int, "host": str, "started": int | float}
     if not isinstance(holder, dict) or not all(isinstance(holder.get(key), kind) for key, kind in types.items()):

@@ -16,6 +16,7 @@ from limbeck.corpus.earlier_runs import dataset_folder
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import part_path, write_json
 from limbeck.filters.nli_model.training import check_out
+from limbeck.pipelines.console.panel import training_progress
 from limbeck.pipelines.driver.repair import reopen
 from limbeck.pipelines.report.build import write_report
 from limbeck.pipelines.runs import status as looking
@@ -298,3 +299,13 @@ def test_an_unfinished_run_does_not_resume_without_what_it_lost(
     assert found.startswith(lost)
     assert [number for number in range(2) if not folder.decisions(number).exists()] == undecided
     assert folder.dataset(1).exists() == ("dataset" not in lost)
+
+
+@pytest.mark.parametrize("content", [*OTHER_SHAPES, "{", "[" * 9999])
+def test_other_records_of_a_driver_in_another_shape(tmp_path: Path, content: str) -> None:
+    (tmp_path / "progress.json").write_text(content)
+    assert training_progress(tmp_path / "progress.json") == "starting"
+    (tmp_path / "commits").mkdir()
+    (tmp_path / "commits/00000000.json").write_text(content)
+    with pytest.raises(LimbeckError, match="commits/00000000.json of the run folder is damaged; restore it"):
+        RunFolder(tmp_path).commits("driver").claim()
