@@ -158,7 +158,8 @@ def _recorded(folder: RunFolder) -> dict[str, Any] | None:
     types = {"driver": str, "process": int, "host": str, "started": int | float}
     if not isinstance(holder, dict) or not all(isinstance(holder.get(key), kind) for key, kind in types.items()):
         return None
-    return holder if holder["process"] > 1 else None  # a signal to others goes to a whole group, or to the machine's first
+    process = holder["process"]
+    return holder if process > 0 and not isinstance(process, bool) else None  # a signal to 0 or below goes to a whole group
 
 
 @contextlib.contextmanager
