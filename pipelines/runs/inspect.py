@@ -353,8 +353,9 @@ def _own(folder: RunFolder, number: int) -> _Decided:
 def _selected(folder: RunFolder, number: int, selection: str) -> _Decided:
     """What a selection decided, with the scores that its bounds were applied to."""
     home = dataset_folder(folder.path, number, selection).parent
-    if not (home / "decisions.parquet").exists():
-        raise LimbeckError(f"{home / 'decisions.parquet'} is missing; remove its folder and make it again: `limbeck filter --apply`")
+    decisions = home / "decisions.parquet"
+    if not decisions.exists():
+        raise LimbeckError(f"{decisions} is missing; remove its folder and make it again: `limbeck filter --apply`")
     recorded, own = read_json(home / "selection.json"), _own(folder, number)
     names = [section["name"] for section in (*recorded["filters"], *recorded["select"])]
     if "scores" in recorded:
@@ -363,7 +364,7 @@ def _selected(folder: RunFolder, number: int, selection: str) -> _Decided:
         computed = folder.selection(number, ".scores")
         scores = {name: path for name, path in own.scores.items() if name in names and not any(computed.glob(f"{name}-*"))}
     scored = {name: path for name, path in scores.items() if part_names(path)}
-    return _Decided(home / "decisions.parquet", scored, _files(home / "choices"), frozenset([*names, *scores]))
+    return _Decided(decisions, scored, _files(home / "choices"), frozenset([*names, *scores]))
 
 
 def _files(choices: Path) -> dict[str, Path]:
