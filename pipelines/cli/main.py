@@ -20,6 +20,7 @@ from limbeck.pipelines.cli.ngram import app as ngram
 from limbeck.pipelines.driver.interrupts import interruptible, noticed
 
 STARTED = time.time()
+_RESUMING = (("run",), ("ngram", "build"), ("ngram", "append"), ("ngram", "compact"), ("critic", "train-nli"))
 
 app = typer.Typer(
     name="limbeck",
@@ -337,8 +338,15 @@ def _exit_code() -> int:
 
 
 def _interrupted() -> int:
-    print("limbeck: interrupted; completed work is saved, rerun the same command to resume", file=sys.stderr)
+    saved = "; completed work is saved, rerun the same command to resume" if _resumes(sys.argv[1:]) else ""
+    print(f"limbeck: interrupted{saved}", file=sys.stderr)
     return 130
+
+
+def _resumes(arguments: list[str]) -> bool:
+    """Whether the command that the arguments name resumes when it is repeated."""
+    names = tuple(name for name in arguments if not name.startswith("-"))
+    return any(names[: len(command)] == command for command in _RESUMING)
 
 
 def _without(option: str, **others: Any) -> None:
