@@ -147,6 +147,8 @@ def text_of(path: Path) -> tuple[str, str | None]:
         return "", str(error).removeprefix(f"{path} is ")
     if what := "a Parquet file" if data.startswith(_PARQUET) else _unreadable(data[:_HEAD_BYTES]):
         return "", f"{what}, not text"
+    if b"\0" in data:
+        return "", "binary, not text"
     try:
         return data.decode("utf-8-sig"), None
     except UnicodeDecodeError:

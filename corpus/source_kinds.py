@@ -14,6 +14,7 @@ from limbeck.corpus.vary import Vary
 
 DELIMITER = r'^[^\r\n"]$'
 QUOTE = r"^[^\r\n]$"
+_UNQUOTED = "set `quote: null`"
 
 
 class AnySources(Config):
@@ -121,7 +122,7 @@ class CsvSources(RowSources):
 
     def tables(self) -> Iterator[Table]:
         """Open the files; raises LimbeckError if there are none, or one has another format."""
-        return document_tables(self.path, self.format, self.columns, Delimited(self.delimiter, self.quote))
+        return document_tables(self.path, self.format, self.columns, Delimited(self.delimiter, self.quote, _UNQUOTED))
 
 
 class ParquetSources(RowSources):
@@ -191,7 +192,7 @@ class TableSources(Sources):
         """Open the input; raises LimbeckError if it is missing."""
         if self.dataset is not None:
             return open_dataset(self.dataset, self.name, self.dataset_split)
-        return open_tables(str(self.path), Delimited(self.delimiter, self.quote))
+        return open_tables(str(self.path), Delimited(self.delimiter, self.quote, _UNQUOTED))
 
 
 class TaskSources(TableSources):

@@ -84,10 +84,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Delimited:
-    """How CSV and TSV files are written; `delimiter` None: by the file's name; `quote` None: cells are never quoted."""
+    """How CSV and TSV files are written; `delimiter` None: by the file's name; `quote` None: cells are never quoted.
+
+    `unquoted` is what an error advises for files whose cells are not quoted.
+    """
 
     delimiter: str | None = None
     quote: str | None = '"'
+    unquoted: str = "convert the file to JSON Lines"
 
 
 def open_tables(path: str, delimited: Delimited = Delimited()) -> Iterator[Table]:
@@ -109,7 +113,7 @@ def open_table(file: InputFile, form: Format, delimited: Delimited = Delimited()
         table.rows = parquet_rows(file.path, file.name, table, columns)
     elif form == "CSV":
         delimiter = delimited.delimiter or _DELIMITERS.get(inner_suffix(file.path), ",")
-        table.rows = _delimited_rows(file, table, delimiter, delimited.quote)
+        table.rows = _delimited_rows(file, table, delimiter, delimited)
     elif inner_suffix(file.path) == ".json" and _is_array(file.path):
         table.rows = _array_rows(file, table)
     else:
@@ -290,10 +294,10 @@ def _skip(text: str, position: int) -> int:
     return found.end() if found else position
 
 
-def _delimited_rows(file: InputFile, table: Table, delimiter: str, quote: str | None) -> Iterator[TableRow]:
+def _delimited_rows(file: InputFile, table: Table, delimiter: str, delimited: Delimited) -> Iterator[TableRow]:
     """CSV (RFC 4180) with a header; every cell is text. Blank lines are skipped."""
     csv.field_size_limit(sys.maxsize)  # of the process: the default refuses documents of 128 KB
-    quoting: dict[str, Any] = {"quotechar": quote} if quote else {"quoting": csv.QUOTE_NONE}
+    quoting: dict[str, Any] = {"quotechar": delimited.quote} if delimited.quote else {"quoting": csv.QUOTE_NONE}
     with open_content(file.path) as content:
         lines = io.TextIOWrapper(content.stream, "utf-8-sig", errors="surrogateescape", newline="")
         reader = csv.reader(lines, delimiter=delimiter, strict=True, **quoting)
@@ -306,7 +310,7 @@ def _delimited_rows(file: InputFile, table: Table, delimiter: str, quote: str | 
             except StopIteration:
                 return
             except csv.Error as error:
-                _refuse_unreadable_rest(file.path, start + 1, header, error)
+                _refuse_unreadable_rest(file.path, start + 1, header, error, delimited.unquoted)
                 yield TableRow(origin, start, {}, f"not CSV: {error}")
                 continue
             table.bytes_read = content.position()
@@ -322,12 +326,12 @@ def _delimited_rows(file: InputFile, table: Table, delimiter: str, quote: str | 
                 yield TableRow(origin, start, dict(zip(header, cells, strict=True)))
 
 
-def _refuse_unreadable_rest(path: Path, line: int, header: list[str], error: csv.Error) -> None:
+def _refuse_unreadable_rest(path: Path, line: int, header: list[str], error: csv.Error, unquoted: str) -> None:
     """Raise LimbeckError if an error of a row is one of all rows that follow."""
     if "unexpected end" in str(error):  # the rest of the file is in this row
         raise LimbeckError(
-            f"{path}: the row that begins on line {line} opens a quote that is never closed; close it, or set "
-            "`quote: null` if cells are not quoted"
+            f"{path}: the row that begins on line {line} opens a quote that is never closed; close it, or {unquoted} if cells "
+            "are not quoted"
         ) from error
     if not header:
         raise LimbeckError(f"the header of {path} is not CSV: {error}; fix it") from error

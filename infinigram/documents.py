@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.inputs import SUFFIXES, InputFile, find_files, format_of, inner_suffix, text_of
+from limbeck.corpus.inputs import SUFFIXES, InputFile, find_files, format_by_name, format_of, inner_suffix, text_of
 from limbeck.corpus.readers import reason_without_details
 from limbeck.corpus.tables import Table, open_dataset, open_table
 from limbeck.infinigram.errors import BadIndex
@@ -140,7 +140,9 @@ def _documents(source: Source, text_column: str, split: str, skipped: Skipped) -
     if inner_suffix(source.path) == _IDS:
         yield from _ids(source)
         return
-    form = format_of(source.path, "text")
+    form = format_by_name(source.path)
+    if form != "text":
+        form = format_of(source.path, "text")
     if form != "text":
         yield from _rows(open_table(InputFile(source.path, source.name), form), source, text_column, skipped)
         return

@@ -1,6 +1,8 @@
 """One reader of input files: the same documents from every format and compression, one sentence for whatever is no input."""
 
+import gzip
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,7 @@ def test_a_truncated_compressed_file_is_one_sentence(tmp_path: Path, compression
         ("rows.jsonl", b'{"text": "x"}\n', "text", "is JSON, with one document per row; set `kind: jsonl`"),
         ("rows.jsonl", b"PK\x03\x04 and so on", "jsonl", "is a zip archive, which cannot be read"),
         ("rows.csv", b"title,body\na,b\n", "csv", "no column 'text'; it has body, title"),
+        ("rows.csv", b'text\n"open\n', "csv", "never closed; close it, or set `quote: null` if cells are not quoted$"),
         ("rows.csv", b"", "csv", ""),
     ],
 )
@@ -169,7 +172,13 @@ def test_a_binary_file_among_texts_costs_its_row(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("A text.")
     (tmp_path / "b.txt").write_bytes(b"%PDF-1.7 ...")
     (tmp_path / "c.txt").write_bytes(encoded(".parquet", TEXTS))
-    assert [row.reason for row in as_sources(tmp_path, "text")] == [None, "a PDF, not text", "a Parquet file, not text"]
+    (tmp_path / "d.txt.gz").write_bytes(gzip.compress(b"a text\0 with a NUL"))
+    (tmp_path / "e.txt").write_bytes("UTF-16 without a mark".encode("utf-16-le"))
+    reasons = ["a PDF, not text", "a Parquet file, not text", "binary, not text", "binary, not text"]
+    assert [row.reason for row in as_sources(tmp_path, "text")] == [None, *reasons]
+    skipped = Skipped()
+    assert [document.content for document in as_indexed(tmp_path, skipped)] == ["A text."]
+    assert {reason: found["rows"] for reason, found in skipped.rows.items()} == Counter(reasons)
 
 
 def test_a_folder_without_a_matching_file_names_what_is_there(tmp_path: Path) -> None:
