@@ -34,7 +34,7 @@ from limbeck.infinigram.service.limits import (
 )
 from limbeck.infinigram.service.metrics import Metrics
 from limbeck.infinigram.service.models import ErrorAnswer, HealthAnswer
-from limbeck.infinigram.service.official import QUERY_TYPES, OfficialApi, Refusal
+from limbeck.infinigram.service.official import NO_OBJECT, NOT_JSON, QUERY_TYPES, OfficialApi, Refusal
 from limbeck.infinigram.service.page import add_page
 from limbeck.infinigram.service.routes import Routes
 from limbeck.infinigram.service.served import IndexSpec, Serving
@@ -107,7 +107,7 @@ def _official(api: OfficialApi, threads: Threads, otherwise: Application) -> App
 
     async def official(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "POST":
-            await otherwise(scope, receive, send)
+            await otherwise(_as_json(scope), receive, send)
             return
         status, body = await answer(scope)
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
@@ -115,6 +115,14 @@ def _official(api: OfficialApi, threads: Threads, otherwise: Application) -> App
         await send({"type": "http.response.body", "body": body})
 
     return official
+
+
+def _as_json(scope: Scope) -> Scope:
+    """The scope with the content type of JSON: every body here is JSON, also if its client (such as curl) says otherwise."""
+    if scope["type"] == "http" and scope["method"] == "POST":
+        headers = [header for header in scope["headers"] if header[0] != b"content-type"]
+        scope["headers"] = [*headers, (b"content-type", b"application/json")]
+    return scope
 
 
 _OFFICIAL_SCHEMA: dict[str, Any] = {
@@ -183,13 +191,15 @@ def _add_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        metrics.rejected(422)
-        return answer(422, _sentence(error.errors()))
+        status, words = _invalid(error.errors(), request.scope.get("body"))
+        metrics.rejected(status)
+        return answer(status, words)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         metrics.rejected(error.status_code)
-        words = {404: "not found; /openapi.json lists the routes", 405: "method not allowed for this route"}
+        # 400 is the framework's for a body that it cannot parse
+        words = {400: NOT_JSON, 404: "not found; /openapi.json lists the routes", 405: "method not allowed for this route"}
         return answer(error.status_code, words.get(error.status_code, str(error.detail)))
 
     @app.exception_handler(Exception)
@@ -198,15 +208,17 @@ def _add_handlers(app: FastAPI, metrics: Metrics) -> None:
         return answer(500, _fault_words(error))
 
 
-def _sentence(errors: Sequence[Any]) -> str:
-    """The first validation error in one sentence; the input is not repeated, since it may be long or binary."""
+def _invalid(errors: Sequence[Any], body: bytes | None) -> tuple[int, str]:
+    """Status and sentence of the first validation error; the input is not repeated, since it may be long or binary."""
     first = errors[0]
+    if first["type"] == "json_invalid" or body == b"":
+        return 400, NOT_JSON
+    if first["loc"] == ("body",) and first["type"] in ("missing", "model_attributes_type"):
+        return 422, NO_OBJECT
     where = ".".join(str(part) for part in first["loc"][:6] if part != "body")[:200]
-    if first["type"] == "json_invalid":
-        return "the request is not JSON"
     words = str(first["msg"]).removeprefix("Value error, ")[:300]
     text = f"{where}: {words}" if where else words
-    return text.encode("utf-8", "replace").decode()
+    return 422, text.encode("utf-8", "replace").decode()
 
 
 def _fault_words(error: Exception) -> str:

@@ -13,6 +13,8 @@ from limbeck.infinigram.errors import BadQuery
 from limbeck.infinigram.service.limits import Refused
 from limbeck.infinigram.service.served import Served, Serving, cut
 
+NOT_JSON = "the request is not JSON"
+NO_OBJECT = "the request must be a JSON object"
 MAX_QUERY_CHARACTERS = 1000
 MAX_QUERY_TOKENS = 500
 MAX_CLAUSES = 4
@@ -61,9 +63,9 @@ class OfficialApi:
         try:
             data = json.loads(body)
         except (ValueError, RecursionError) as error:
-            raise Refusal("the request is not JSON", 400) from error
+            raise Refusal(NOT_JSON, 400) from error
         if not isinstance(data, dict):
-            raise Refusal("the request must be a JSON object", 400)
+            raise Refusal(NO_OBJECT, 400)
         for field in _IGNORED:
             data.pop(field, None)
         # as in the official service, a field that is null is not given

@@ -18,6 +18,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": models.ErrorAnswer, "description": words}
     for status, words in {
+        400: "not JSON",
         401: "missing or wrong key",
         404: "no such index",
         413: "body too large",

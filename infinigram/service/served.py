@@ -119,6 +119,12 @@ def _cut_one(tokens: list[int], span: Span, term: list[int], number: int) -> Ite
         yield begin, end, None
 
 
+def is_segment(name: str) -> bool:
+    """Whether an index of this name can be asked for at /v1/NAME."""
+    # clients resolve dots before they send a path; /v1/indexes lists all indexes
+    return name not in ("", ".", "..", "indexes") and "/" not in name and name.isprintable()
+
+
 class Serving:
     """All indexes of a service, and their limits. Opens each; what cannot be opened is reported by `problems`, not raised.
 
@@ -130,6 +136,8 @@ class Serving:
         twice = {name for name in names if names.count(name) > 1}
         if not names:
             raise BadIndex("no index was given; name at least one folder")
+        if unusable := [name for name in names if not is_segment(name)]:
+            raise BadIndex(f"an index cannot be served as {unusable[0]!r}, since its name is a part of URLs; name it: NAME=FOLDER")
         if twice:
             raise BadIndex(f"two indexes are named {twice.pop()!r}; give them different names: NAME=FOLDER")
         self.limits = limits

@@ -52,6 +52,8 @@ def spec(index: str, opening: Sequence[str]) -> IndexSpec:
     if not separator or "/" in name:
         folders = index
         name = Path(index.split(",")[0]).resolve().name
+    if not all(folders.split(",")):
+        raise LimbeckError(f"{index!r}: a folder is missing; write FOLDER or NAME=FOLDER, with commas between several folders")
     given: dict[str, Any] = {"name": name, "paths": [str(Path(folder).expanduser()) for folder in folders.split(",")]}
     for setting in opening:
         key, separator, value = setting.partition("=")

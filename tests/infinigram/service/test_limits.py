@@ -70,6 +70,43 @@ def test_what_cannot_be_answered_is_said_in_a_sentence(here, route, body, words)
     assert list(answer.json()) == ["error"] and words in answer.json()["error"] and len(answer.text) < 800
 
 
+ROUTES = (
+    "count prob infgram_prob next infgram_next search documents score trace batch/count batch/prob batch/infgram_prob batch/next "
+    "batch/infgram_next batch/score"
+).split()
+
+
+def body_of(route):
+    given = {"numbers": [0]} if route == "documents" else {"texts": [" the"]} if route.startswith("batch/") else {"text": " the"}
+    return json.dumps(given).encode()
+
+
+@pytest.mark.parametrize(
+    "kind", [None, "application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x", "", "junk"]
+)
+def test_a_body_is_json_whatever_its_type(here, kind):
+    headers = {} if kind is None else {"Content-Type": kind}
+    for route in ROUTES:
+        answer = here.client.post(f"/v1/words/{route}", content=body_of(route), headers=headers)
+        assert answer.status_code == 200, answer.text
+    official_body = b'{"index": "words", "query_type": "count", "query": " the"}'
+    assert here.client.post("/", content=official_body, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("kind", [None, "application/json"])
+@pytest.mark.parametrize("body", [b"", b"{", b"[" * 100_000, b"\xff\xfe", b'{"text": "\xe9"}', b'{"ids": ' + b"9" * 5000 + b"}"])
+def test_what_is_no_json_is_called_so_on_every_route(here, kind, body):
+    for path in ("/", *(f"/v1/words/{route}" for route in ROUTES)):
+        answer = here.client.post(path, content=body, headers={"Content-Type": kind} if kind else {})
+        assert (answer.status_code, answer.json()) == (400, {"error": "the request is not JSON"}), path
+
+
+@pytest.mark.parametrize("body", [b"null", b"[]", b'"text"', b"7"])
+def test_json_that_is_no_object_is_called_so(here, body):
+    for path in ("/", *(f"/v1/words/{route}" for route in ROUTES)):
+        assert here.client.post(path, content=body).json() == {"error": "the request must be a JSON object"}, path
+
+
 @pytest.mark.parametrize("path", ["/", "/v1/words/count"])
 @pytest.mark.parametrize(
     "body",

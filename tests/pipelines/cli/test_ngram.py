@@ -115,13 +115,20 @@ def test_words_for_people(home):
         (("build", "CORPUS", "--out", "OUT", "--memory", "2 apples"), "2 apples"),
         (("remove", "INDEX", "100000"), "100000"),
         (("serve", "a=INDEX", "a=INDEX"), "two indexes"),
+        (("serve", "=INDEX"), "an index cannot be served as ''"),
+        (("serve", "..=INDEX"), "an index cannot be served as '..'"),
+        (("serve", "indexes=INDEX"), "an index cannot be served as 'indexes'"),
+        (("serve", "INDEX", "a\nb=INDEX"), "name it: NAME=FOLDER"),
+        (("serve", "/"), "name it: NAME=FOLDER"),
+        (("serve", "a="), "'a=': a folder is missing"),
+        (("count", "INDEX,", "x"), "a folder is missing"),
         (("serve", "INDEX", "--keys", "/nowhere.keys"), "/nowhere.keys"),
         (("serve", "INDEX", "--host", "203.0.113.1"), "203.0.113.1"),
     ],
 )
 def test_faults_are_one_sentence(home, arguments, words):
-    places = {"INDEX": home / "index", "a=INDEX": f"a={home / 'index'}", "OUT": home / "never", "CORPUS": home / "corpus"}
-    done = run(*(places.get(argument, argument) for argument in arguments))
+    places = {"INDEX": home / "index", "OUT": home / "never", "CORPUS": home / "corpus"}
+    done = run(*(re.sub("INDEX|OUT|CORPUS", lambda name: str(places[name[0]]), argument) for argument in arguments))
     assert isinstance(done.exception, LimbeckError), done.exception
     assert words in str(done.exception) and "\n" not in str(done.exception) and done.stdout == ""
 
@@ -227,6 +234,21 @@ def test_skipped_rows_are_reported(tmp_path):
     assert facts["skipped"] == [{"reason": "null text", "rows": 1, "first": "rows.jsonl:2: null text"}]
     (tmp_path / "more.csv").write_text("text\nmore\n")
     assert answer("append", tmp_path / "index", tmp_path / "more.csv")["skipped"] == []
+
+
+def test_an_unclosed_quote_is_answered_with_what_this_command_can_do(tmp_path):
+    (tmp_path / "unclosed.csv").write_text('text\n"never closed\n')
+    done = run("build", tmp_path / "unclosed.csv", "--out", tmp_path / "index", "--tokenizer", "bytes")
+    assert "close it, or convert the file to JSON Lines if cells are not quoted" in str(done.exception)
+    assert "quote: null" not in str(done.exception)
+
+
+def test_a_binary_text_file_is_skipped_and_reported(tmp_path):
+    (tmp_path / "a.txt").write_text("a text")
+    (tmp_path / "bin.txt").write_bytes(b"text\0with NUL bytes")
+    done = run("build", tmp_path, "--out", tmp_path / "index", "--tokenizer", "bytes")
+    assert done.exit_code == 0 and "skipped 1 row: binary, not text (first: bin.txt: binary, not text)" in done.stdout
+    assert answer("info", tmp_path / "index")["documents"] == 1
 
 
 def test_progress_is_a_bar_on_a_terminal(home, tmp_path):
