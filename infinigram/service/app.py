@@ -81,12 +81,12 @@ def assemble(config: ServiceConfig, serving: Serving) -> Application:
     add_page(app, serving)
     Routes(app, serving, threads)
     _add_house(app, serving, metrics)
-    _add_handlers(app, metrics)
-    front = _official(OfficialApi(serving), threads, app)
+    _add_handlers(app, serving, metrics)
+    front = _official(OfficialApi(serving), serving, threads, app)
     return Guard(front, config.limits, Keys(config.keys), metrics, serving.corrupted)
 
 
-def _official(api: OfficialApi, threads: Threads, otherwise: Application) -> Application:
+def _official(api: OfficialApi, serving: Serving, threads: Threads, otherwise: Application) -> Application:
     """`POST /` in plain ASGI before the application: its queries take less time than the framework's dispatch."""
 
     async def answer(scope: Scope) -> tuple[int, bytes]:
@@ -95,14 +95,14 @@ def _official(api: OfficialApi, threads: Threads, otherwise: Application) -> App
         try:
             asked = api.read(scope["body"])
             labels[:] = (f"official {asked.query_type}", asked.served.name)
+            scope["served"] = asked.served
             found = await threads.run(asked.answer) if asked.is_long else asked.answer()
         except Refusal as refusal:
             return refusal.status, to_json({"error": str(refusal)})
         except Refused:
             raise
         except Exception as error:
-            _log.error("a request failed", exc_info=error)
-            return 500, to_json({"error": _fault_words(error)})
+            return 500, to_json({"error": _fault(error, scope, serving)})
         return 200, to_json(found)
 
     async def official(scope: Scope, receive: Receive, send: Send) -> None:
@@ -155,7 +155,7 @@ def _add_house(app: FastAPI, serving: Serving, metrics: Metrics) -> None:
     @app.get("/health", tags=["house"], response_model=HealthAnswer)
     @app.get("/healthz", tags=["house"], response_model=HealthAnswer)
     async def health(request: Request) -> Response:
-        """The indexes in service, and the problems of those that are not or that cannot be updated; 503 if none is in service."""
+        """The indexes in service, and the problems of those that are not, are damaged or cannot be updated; 503 if none is."""
         request.scope["labels"][0] = "health"
         served, problems = [one.name for one in serving], serving.problems
         answer = HealthAnswer(status="degraded" if problems else "ok", indexes=served, problems=problems)
@@ -178,7 +178,7 @@ def _add_house(app: FastAPI, serving: Serving, metrics: Metrics) -> None:
         return _json(found)
 
 
-def _add_handlers(app: FastAPI, metrics: Metrics) -> None:
+def _add_handlers(app: FastAPI, serving: Serving, metrics: Metrics) -> None:
     def answer(status: int, words: str) -> Response:
         headers = {name.decode(): value.decode() for name, value in extra_headers(status)}
         return Response(ErrorAnswer(error=words).model_dump_json(), status, headers, "application/json")
@@ -204,8 +204,7 @@ def _add_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
-        _log.error("a request failed", exc_info=error)
-        return answer(500, _fault_words(error))
+        return answer(500, _fault(error, request.scope, serving))
 
 
 def _invalid(errors: Sequence[Any], body: bytes | None) -> tuple[int, str]:
@@ -221,8 +220,14 @@ def _invalid(errors: Sequence[Any], body: bytes | None) -> tuple[int, str]:
     return 422, text.encode("utf-8", "replace").decode()
 
 
-def _fault_words(error: Exception) -> str:
-    return str(error) if isinstance(error, BadIndex) else "internal error; see the log of the service"
+def _fault(error: Exception, scope: Scope, serving: Serving) -> str:
+    """Log a request that failed, report a damaged index to /health, and return the sentence to answer with."""
+    _log.error("a request failed", exc_info=error)
+    if not isinstance(error, BadIndex):
+        return "internal error; see the log of the service"
+    if "served" in scope:
+        serving.damaged(scope["served"], error)
+    return str(error)
 
 
 def _json(value: Any) -> Response:

@@ -51,6 +51,7 @@ class Routes:
         """The index that a request names; its metrics are labelled with that name from here on."""
         served = self.serving.find(name)
         request.scope["labels"][:] = (route, name)
+        request.scope["served"] = served
         return served
 
     async def long(self, work: Work) -> Response:

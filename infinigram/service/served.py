@@ -1,6 +1,8 @@
 """The indexes of a service, by name, and what its routes need from them."""
 
 import contextlib
+import hashlib
+import json
 import logging
 import os
 import threading
@@ -15,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from limbeck import _infinigram
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.files import replace_json
 from limbeck.infinigram.compat import InfiniGramEngine
 from limbeck.infinigram.errors import BadIndex, BadQuery
 from limbeck.infinigram.index import Index
@@ -128,20 +131,23 @@ def is_segment(name: str) -> bool:
 class Serving:
     """All indexes of a service, and their limits. Opens each; what cannot be opened is reported by `problems`, not raised.
 
-    `refresh` opens an index again if it changed on disk. A request that began before keeps the index that it found.
+    `refresh` opens an index again if it changed on disk. A request that began before keeps the index that it found. Services of
+    one folder `shared` tell each other about damage.
     """
 
-    def __init__(self, specs: Sequence[IndexSpec], limits: Limits) -> None:
+    def __init__(self, specs: Sequence[IndexSpec], limits: Limits, shared: Path | None = None) -> None:
         names = [spec.name for spec in specs]
         twice = {name for name in names if names.count(name) > 1}
         if not names:
             raise BadIndex("no index was given; name at least one folder")
         if unusable := [name for name in names if not is_segment(name)]:
-            raise BadIndex(f"an index cannot be served as {unusable[0]!r}, since its name is a part of URLs; name it: NAME=FOLDER")
+            raise BadIndex(
+                f"an index cannot be served as {unusable[0]!r}, since its name is a part of URLs; name it: NAME=FOLDER"
+            )
         if twice:
             raise BadIndex(f"two indexes are named {twice.pop()!r}; give them different names: NAME=FOLDER")
         self.limits = limits
-        self._kept = {spec.name: Kept(spec) for spec in specs}
+        self._kept = {spec.name: Kept(spec, shared) for spec in specs}
         self._refreshing = threading.Lock()
         self.refresh()
 
@@ -156,8 +162,8 @@ class Serving:
 
     @property
     def problems(self) -> dict[str, str]:
-        """By name, one sentence for every index that is out of service, or whose new state cannot be opened."""
-        return {name: kept.problem for name, kept in self._kept.items() if kept.problem is not None}
+        """By name, one sentence for every index that is out of service, damaged, or whose new state cannot be opened."""
+        return {name: words for name, kept in self._kept.items() if (words := kept.trouble) is not None}
 
     def require_all(self) -> None:
         """Raise BadIndex unless every index is in service."""
@@ -186,6 +192,10 @@ class Serving:
         kept = self._kept[name]
         kept.check_mapped()
         return kept.shrunk_at > shrinks
+
+    def damaged(self, served: Served, error: BadIndex) -> None:
+        """Report damage of an index that a request found, until the index is opened again."""
+        self._kept[served.name].damaged(served, str(error))
 
     def get(self, name: Any) -> Served | None:
         """The index with this name, or None if none has it; raises Refused with 503 if it is out of service."""
@@ -216,7 +226,7 @@ def _watch(reference: "weakref.ref[Serving]") -> None:
 class Kept:
     """One index of a service over its changes: what is served now, or why nothing is."""
 
-    def __init__(self, spec: IndexSpec) -> None:
+    def __init__(self, spec: IndexSpec, shared: Path | None = None) -> None:
         self.served: Served | None = None
         self.problem: str | None = None
         self.shrunk_at = 0  # how many reads of shrunken files the process had caught when a file of this index shrank
@@ -227,6 +237,25 @@ class Kept:
         self._readers: list[Reader] = []
         self._failures = 0
         self._retry_at = 0.0
+        self._missing: str | None = None
+        self._damage: tuple[Served, str] | None = None
+        self._notice = None if shared is None else shared / f"{hashlib.sha256(spec.name.encode()).hexdigest()[:16]}.json"
+
+    @property
+    def trouble(self) -> str | None:
+        """One sentence if the index is not well."""
+        return self.problem or self._damage_of_served or self._missing
+
+    @property
+    def _damage_of_served(self) -> str | None:
+        damage = self._damage
+        return damage[1] if damage is not None and damage[0] is self.served else None
+
+    def damaged(self, served: Served, words: str) -> None:
+        """A request found damage in an index; ignored if another one is served now."""
+        if served is self.served and self._damage_of_served is None:
+            self._damage = (served, words)
+            _log.error("index %s: %s", self._spec.name, words)
 
     def need(self) -> Served:
         """The open index; raises Refused with 503."""
@@ -239,8 +268,14 @@ class Kept:
         """Take the index out of service if a file shrank, and open it if it changed on disk or is out of service."""
         self.check_mapped()
         self._check_sizes()
-        now = (state(self._folders), [file_states(folder) for folder in self._folders] if self.served is None else None)
+        damage = self._damage_of_served
+        now = (state(self._folders), self._file_states() if self.served is None or damage is not None else None)
+        if damage is not None and self._state == (now[0], None):
+            self._state = now  # the damaged files are opened again when they change
+            self._notify(damage)
         if now == self._state and (self.problem is None or time.monotonic() < self._retry_at):
+            self._check_missing()
+            self._read_notice()
             return
         held = [reader_state(folder) for folder in self._folders]
         try:
@@ -255,7 +290,7 @@ class Kept:
         self._files = _sizes(served)
         if self.problem is not None:
             _log.error("index %s is in service again", self._spec.name)
-        self.served, self.problem, self._failures = served, None, 0
+        self.served, self.problem, self._failures, self._missing = served, None, 0, None
         self.close()
         self._readers = [Reader(folder, shown) for folder, shown in zip(self._folders, held, strict=True)]
 
@@ -264,6 +299,35 @@ class Kept:
         for reader in self._readers:
             reader.close()
         self._readers = []
+
+    def _file_states(self) -> list[Any]:
+        return [file_states(folder) for folder in self._folders]
+
+    def _check_missing(self) -> None:
+        path = next((path for path in self._files if not os.path.exists(path)), None) if self.served is not None else None
+        if path is not None and (self._state is None or state(self._folders) != self._state[0]):
+            return  # the index was replaced meanwhile
+        words = None if path is None else f"{path} is missing; its open copy is served; restore it, or rebuild the index"
+        if words is not None and words != self._missing:
+            _log.error("index %s: %s", self._spec.name, words)
+        self._missing = words
+
+    def _notify(self, damage: str) -> None:
+        """Tell the other workers about damage in the files that they serve, too."""
+        if self._notice is not None:
+            with contextlib.suppress(OSError):
+                replace_json(self._notice, {"state": self._shown_state(), "damage": damage})
+
+    def _read_notice(self) -> None:
+        """Take over the damage that another worker found in the same files."""
+        if self._notice is None or self.served is None or self._damage_of_served is not None or not self._notice.exists():
+            return
+        notice = json.loads(self._notice.read_text(encoding="utf-8"))
+        if notice["state"] == self._shown_state():
+            self.damaged(self.served, notice["damage"])
+
+    def _shown_state(self) -> str:
+        return repr((state(self._folders), self._file_states()))
 
     def check_mapped(self) -> None:
         """Take the index out of service if a read beyond the end of one of its files was caught."""

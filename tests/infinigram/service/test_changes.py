@@ -1,13 +1,15 @@
 """Indexes that change, or lose their files, while they are served."""
 
+import multiprocessing
+import random
 import shutil
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import pytest
-from uvicorn.supervisors import Multiprocess
 
 from helpers import ngram_served as tools
 from limbeck import _infinigram
@@ -167,30 +169,166 @@ def test_a_worker_starts_without_an_index_that_cannot_be_opened_but_a_service_do
         assert httpx.get(f"{url}/v1/indexes").json() == []
 
 
-def test_workers_that_keep_dying_are_restarted_at_growing_intervals(monkeypatch):
+GARBAGE = {
+    "table.0": [("v1/a/count", {"text": "copper"}), ("", {"index": "a", "query_type": "count", "query": "copper"})],
+    "offset.0": [("v1/a/search", {"text": "copper"}), ("", {"index": "a", "query_type": "search_docs", "query": "copper"})],
+    "metaoff.0": [("v1/a/search", {"text": "copper"}), ("", {"index": "a", "query_type": "search_docs", "query": "copper"})],
+}
+
+
+def overwrite(path: Path) -> bytes:
+    """Overwrite a mapped file in place with as much garbage; return what it held."""
+    whole = path.read_bytes()
+    with open(path, "r+b") as file:
+        file.write(random.Random(3).randbytes(len(whole)))
+    return whole
+
+
+@pytest.mark.parametrize(("name", "way"), [(name, way) for name in GARBAGE for way in range(2)])
+def test_damage_that_a_request_found_is_a_problem_until_the_index_is_opened_again(folder, monkeypatch, name, way):
+    monkeypatch.setattr(service, "_POLL_SECONDS", 1e6)
+    serving = serving_of(folder)
+    with tools.running(assemble(ServiceConfig(specs(folder)), serving)) as url:
+        whole = overwrite(folder / name)
+        path, body = GARBAGE[name][way]
+        answer = httpx.post(f"{url}/{path}", json=body)
+        assert answer.status_code == 500 and name in answer.json()["error"]
+        expected = {"status": "degraded", "indexes": ["a"], "problems": {"a": answer.json()["error"]}}
+        for _ in range(3):
+            health = httpx.get(f"{url}/health")
+            assert (health.status_code, health.json()) == (200, expected)
+            serving.refresh()  # the same files are not opened again
+        (folder / name).write_bytes(whole)
+        serving.refresh()
+        assert httpx.post(f"{url}/{path}", json=body).status_code == 200
+        assert httpx.get(f"{url}/health").json() == {"status": "ok", "indexes": ["a"], "problems": {}}
+
+
+def test_damage_that_one_worker_found_is_a_problem_of_all(folder, tmp_path):
+    one, other = (Serving(specs(folder), Limits(), tmp_path) for _ in range(2))
+    one.refresh()
+    other.refresh()
+    whole = overwrite(folder / "table.0")
+    before = one.find("a")
+    with pytest.raises(BadIndex, match=r"table\.0") as error:
+        before.index.count("copper")
+    one.damaged(before, error.value)
+    assert other.problems == {}
+    one.refresh()
+    other.refresh()
+    assert one.problems == other.problems == {"a": str(error.value)}
+    (folder / "table.0").write_bytes(whole)
+    for serving in (one, other, one, other):
+        serving.refresh()
+    assert one.problems == other.problems == {} and one.find("a") is not before
+    one.damaged(before, error.value)  # by a request that began before
+    assert one.problems == {}
+
+
+@pytest.mark.parametrize("name", ["tokenized.0", "offset.0"])
+def test_a_missing_file_is_a_problem_while_its_open_copy_is_served(folder, name):
+    serving = serving_of(folder)
+    whole = (folder / name).read_bytes()
+    (folder / name).unlink()
+    serving.refresh()
+    assert serving.problems["a"].startswith(f"{folder / name} is missing; its open copy is served")
+    assert serving.find("a").index.count("copper") == 1
+    (folder / name).write_bytes(whole)
+    serving.refresh()
+    assert serving.problems == {}
+
+
+class Worker:
+    """A worker of a supervisor, without a process."""
+
+    made = 0
+
+    def __init__(self, *_):
+        Worker.made += 1
+        self.pid = Worker.made
+        self.parent_conn, self.child_conn = multiprocessing.Pipe()
+        self.exitcode = None
+        self.process = SimpleNamespace(is_alive=lambda: self.exitcode is None)
+
+    def start(self):
+        pass
+
+    def kill(self):
+        self.exitcode = -9 if self.exitcode is None else self.exitcode
+        self.parent_conn.close()
+        self.child_conn.close()
+
+    def join(self):
+        pass
+
+    def answer(self):
+        while self.child_conn.poll():
+            self.child_conn.recv()
+            self.child_conn.send(True)
+
+
+@pytest.fixture
+def supervised(monkeypatch):
+    """A supervisor of two workers, and `look(seconds, ...)`: what happens to them in that time."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("limbeck.infinigram.service.server.time", SimpleNamespace(monotonic=lambda: clock.now))
-    dying = True
-
-    def look(self):
-        looks.append(clock.now)
-        if dying:
-            self.processes[:] = [SimpleNamespace(exitcode=-7) for _ in self.processes]
-
-    monkeypatch.setattr(Multiprocess, "keep_subprocess_alive", look)
+    monkeypatch.setattr("limbeck.infinigram.service.server.Process", Worker)
     supervisor = object.__new__(Supervisor)
-    supervisor.processes = [SimpleNamespace(exitcode=-7) for _ in range(2)]
-    looks: list[float] = []
-    for half in range(1000):
-        clock.now = half / 2
-        supervisor.keep_subprocess_alive()
-    assert looks == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 303, 363, 423, 483]
-    dying = False
-    for half in range(1000, 2000):
-        clock.now = half / 2
-        supervisor.keep_subprocess_alive()
-    dying, looks[:] = True, []
-    for half in range(2000, 2010):
-        clock.now = half / 2
-        supervisor.keep_subprocess_alive()
-    assert looks == [1000, 1001, 1003]
+    supervisor.config, supervisor.sockets, supervisor.should_exit = None, [], threading.Event()
+    supervisor.processes = [Worker(), Worker()]
+
+    def look(seconds, answering=(), dying=None):
+        """Return the times at which workers were replaced."""
+        replaced = []
+        for _ in range(int(2 * seconds)):
+            for worker in supervisor.processes:
+                if dying is not None:
+                    worker.exitcode = dying
+                if worker in answering:
+                    worker.answer()
+            before = list(supervisor.processes)
+            supervisor.keep_subprocess_alive()
+            replaced += [clock.now] if supervisor.processes != before else []
+            clock.now += 0.5
+        return replaced
+
+    return SimpleNamespace(supervisor=supervisor, look=look, clock=clock)
+
+
+def test_workers_that_keep_dying_are_restarted_at_growing_intervals(supervised, caplog):
+    assert supervised.look(500, dying=-7) == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 303, 363, 423, 483]
+    assert "died (exit code -7); it is restarted, and the next restart is possible in 60 s" in caplog.text
+    assert "did not answer" not in caplog.text
+    assert supervised.look(100, answering=supervised.supervisor.processes) == [543]
+    assert supervised.look(400, answering=supervised.supervisor.processes) == []
+    assert supervised.look(5, dying=-7) == [1000, 1001, 1003]
+
+
+def test_a_worker_that_starts_is_given_time_and_one_that_hangs_is_killed_and_called_so(supervised, caplog):
+    first, second = supervised.supervisor.processes
+    assert supervised.look(119, answering=[second]) == [] and caplog.text == ""
+    first.answer()  # the first of them
+    assert supervised.look(55, answering=[second]) == [] and supervised.look(10, answering=[first, second]) == []
+    assert len(supervised.look(65, answering=[second])) == 1
+    assert first.exitcode == -9 and second.exitcode is None
+    assert f"worker {first.pid} did not answer for 60 s and was killed; it is restarted" in caplog.text
+    assert "died" not in caplog.text
+    third = supervised.supervisor.processes[0]
+    assert supervised.look(110, answering=[second]) == [] and len(supervised.look(10, answering=[second])) == 1
+    assert third.exitcode == -9 and f"worker {third.pid} did not answer for 120 s" in caplog.text
+
+
+def test_a_supervisor_that_was_stopped_blames_no_worker(supervised, caplog):
+    workers = list(supervised.supervisor.processes)
+    supervised.look(5, answering=workers)
+    for _ in range(50):
+        supervised.clock.now += 1000
+        assert supervised.look(0.5) == []
+    assert supervised.supervisor.processes == workers and caplog.text == ""
+
+
+def test_a_server_that_cannot_start_is_not_started_again(supervised, caplog):
+    workers = list(supervised.supervisor.processes)
+    supervised.look(2, dying=3)
+    assert supervised.supervisor.should_exit.is_set() and supervised.supervisor.processes == workers
+    assert "could not start the server" in caplog.text
