@@ -4,9 +4,11 @@ import contextlib
 import logging
 import os
 import pickle
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -113,20 +115,35 @@ class Patience:
         return self._silent >= (_ANSWER_LOOKS if self._answered else _START_LOOKS)
 
 
+class Stopping(threading.Event):
+    """Set, or a signal to stop waits in the queue: the base class reads it only after replacements (SIGHUP) are ready."""
+
+    def __init__(self, signals: list[int]) -> None:
+        super().__init__()
+        self._signals = signals
+
+    def is_set(self) -> bool:
+        """Whether the service is to stop."""
+        return super().is_set() or any(number in self._signals for number in (signal.SIGINT, signal.SIGTERM))
+
+
 class Supervisor(Multiprocess):
     """Restarts lost workers: at once the first time, then after pauses that double up to a minute while workers are lost."""
 
     _pause_seconds = 0.0
     _next_restart = 0.0
-    _patience: dict[Process, Patience]
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self.should_exit = Stopping(self.signal_queue)
+        self._patience: dict[Process, Patience] = {}
 
     def keep_subprocess_alive(self) -> None:
         """Called twice per second; unlike the base class's, it waits for no worker, so that signals are handled meanwhile."""
         if self.should_exit.is_set():
             return
         now = time.monotonic()
-        earlier = getattr(self, "_patience", {})
-        self._patience = {worker: earlier.get(worker) or Patience() for worker in self.processes}
+        self._patience = {worker: self._patience.get(worker) or Patience() for worker in self.processes}
         lost = {worker: words for worker in self.processes if (words := self._loss(worker)) is not None}
         if not lost:
             if now > self._next_restart + 2 * self._pause_seconds:

@@ -1,15 +1,15 @@
 """Indexes that change, or lose their files, while they are served."""
 
 import multiprocessing
-import random
 import shutil
-import threading
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import pytest
+import uvicorn
 
 from helpers import ngram_served as tools
 from limbeck import _infinigram
@@ -177,10 +177,10 @@ GARBAGE = {
 
 
 def overwrite(path: Path) -> bytes:
-    """Overwrite a mapped file in place with as much garbage; return what it held."""
+    """Overwrite a mapped file in place with numbers that are all out of range; return what it held."""
     whole = path.read_bytes()
     with open(path, "r+b") as file:
-        file.write(random.Random(3).randbytes(len(whole)))
+        file.write(b"\xff" * len(whole))
     return whole
 
 
@@ -273,8 +273,8 @@ def supervised(monkeypatch):
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("limbeck.infinigram.service.server.time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr("limbeck.infinigram.service.server.Process", Worker)
-    supervisor = object.__new__(Supervisor)
-    supervisor.config, supervisor.sockets, supervisor.should_exit = None, [], threading.Event()
+    monkeypatch.setattr("uvicorn.supervisors.multiprocess.SIGNALS", {})  # those of the tests stay
+    supervisor = Supervisor(uvicorn.Config("none", workers=2), [])
     supervisor.processes = [Worker(), Worker()]
 
     def look(seconds, answering=(), dying=None):
@@ -325,6 +325,15 @@ def test_a_supervisor_that_was_stopped_blames_no_worker(supervised, caplog):
         supervised.clock.now += 1000
         assert supervised.look(0.5) == []
     assert supervised.supervisor.processes == workers and caplog.text == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_stop_does_not_wait_for_a_replacement(supervised, number):
+    stopping = supervised.supervisor.should_exit
+    supervised.supervisor.signal_queue.append(signal.SIGHUP)
+    assert not stopping.is_set()
+    supervised.supervisor.signal_queue.append(number)
+    assert stopping.is_set() and supervised.look(1, dying=-7) == []
 
 
 def test_a_server_that_cannot_start_is_not_started_again(supervised, caplog):
