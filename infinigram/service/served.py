@@ -238,23 +238,24 @@ class Kept:
         self._failures = 0
         self._retry_at = 0.0
         self._missing: str | None = None
-        self._damage: tuple[Served, str] | None = None
+        self._damage: tuple[Served, str, list[Any]] | None = None  # found in what, its words, and the files at that time
         self._notice = None if shared is None else shared / f"{hashlib.sha256(spec.name.encode()).hexdigest()[:16]}.json"
 
     @property
     def trouble(self) -> str | None:
         """One sentence if the index is not well."""
-        return self.problem or self._damage_of_served or self._missing
+        damage = self._damage_of_served
+        return self.problem or (damage[1] if damage is not None else self._missing)
 
     @property
-    def _damage_of_served(self) -> str | None:
+    def _damage_of_served(self) -> tuple[Served, str, list[Any]] | None:
         damage = self._damage
-        return damage[1] if damage is not None and damage[0] is self.served else None
+        return damage if damage is not None and damage[0] is self.served else None
 
     def damaged(self, served: Served, words: str) -> None:
         """A request found damage in an index; ignored if another one is served now."""
         if served is self.served and self._damage_of_served is None:
-            self._damage = (served, words)
+            self._damage = (served, words, self._file_states())
             _log.error("index %s: %s", self._spec.name, words)
 
     def need(self) -> Served:
@@ -271,8 +272,8 @@ class Kept:
         damage = self._damage_of_served
         now = (state(self._folders), self._file_states() if self.served is None or damage is not None else None)
         if damage is not None and self._state == (now[0], None):
-            self._state = now  # the damaged files are opened again when they change
-            self._notify(damage)
+            self._state = (now[0], damage[2])  # the damaged files are opened again when they change
+            self._notify(*damage[1:])
         if now == self._state and (self.problem is None or time.monotonic() < self._retry_at):
             self._check_missing()
             self._read_notice()
@@ -312,22 +313,19 @@ class Kept:
             _log.error("index %s: %s", self._spec.name, words)
         self._missing = words
 
-    def _notify(self, damage: str) -> None:
+    def _notify(self, damage: str, files: list[Any]) -> None:
         """Tell the other workers about damage in the files that they serve, too."""
         if self._notice is not None:
             with contextlib.suppress(OSError):
-                replace_json(self._notice, {"state": self._shown_state(), "damage": damage})
+                replace_json(self._notice, {"files": repr(files), "damage": damage})
 
     def _read_notice(self) -> None:
         """Take over the damage that another worker found in the same files."""
         if self._notice is None or self.served is None or self._damage_of_served is not None or not self._notice.exists():
             return
         notice = json.loads(self._notice.read_text(encoding="utf-8"))
-        if notice["state"] == self._shown_state():
+        if notice["files"] == repr(self._file_states()):
             self.damaged(self.served, notice["damage"])
-
-    def _shown_state(self) -> str:
-        return repr((state(self._folders), self._file_states()))
 
     def check_mapped(self) -> None:
         """Take the index out of service if a read beyond the end of one of its files was caught."""
