@@ -36,7 +36,7 @@ from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.infinigram.build import Settings, build
 from limbeck.pipelines.driver.jobs import with_sources
 from limbeck.pipelines.recipe import FilterConfig
-from limbeck.pipelines.runs.folder import existing
+from limbeck.pipelines.runs.opening import existing
 from limbeck.pipelines.runs.whatif import recorded_recipe
 
 Scores = dict[str, npt.NDArray[np.float64]]  # column → one value per pair

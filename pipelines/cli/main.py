@@ -136,8 +136,8 @@ def status(run: RunArgument, as_json: AsJson = False) -> None:
 @app.command()
 def stop(run: RunArgument, as_json: AsJson = False) -> None:
     """Stop a run; completed work is kept."""
-    from limbeck.pipelines.runs.folder import begun
     from limbeck.pipelines.runs.lock import lock_holder
+    from limbeck.pipelines.runs.opening import begun
     from limbeck.pipelines.runs.status import stop as end
 
     was_running = lock_holder(begun(run)) is not None

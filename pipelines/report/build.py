@@ -8,9 +8,10 @@ from pathlib import Path
 from limbeck.corpus.parts import write_json, write_text
 from limbeck.pipelines import recipe_files
 from limbeck.pipelines.runs.events import read_events, seconds_by_stage
-from limbeck.pipelines.runs.folder import RunFolder, existing, read_lock
+from limbeck.pipelines.runs.folder import RunFolder, read_lock
 from limbeck.pipelines.runs.funnel import funnel
 from limbeck.pipelines.runs.lost import is_finished, lost_parts, lost_records, refuse_lost, round_numbers
+from limbeck.pipelines.runs.opening import existing
 from limbeck.pipelines.runs.records import read_bounds, read_evaluation, read_on_test, read_sources, validated
 from limbeck.pipelines.runs.report_model import Report, RoundReport, Seconds
 from limbeck.pipelines.runs.self_test import stored

@@ -13,7 +13,7 @@ from limbeck.corpus.earlier_runs import dataset_folder
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import DONE, check_whole, publishing
 from limbeck.pipelines.runs.card import DATA, ROWS_PER_GROUP
-from limbeck.pipelines.runs.folder import existing
+from limbeck.pipelines.runs.opening import existing
 
 Turns = list[dict[str, str]]
 FORMATS = ("messages", "alpaca", "huggingface")

@@ -18,8 +18,9 @@ from limbeck.corpus.config import nearest
 from limbeck.corpus.earlier_runs import dataset_folder
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import check_whole, part_names, read_json
-from limbeck.pipelines.runs.folder import RunFolder, existing, read_lock
+from limbeck.pipelines.runs.folder import RunFolder, read_lock
 from limbeck.pipelines.runs.lost import lost_parts, missing_words, refuse_lost, round_numbers, was_decided
+from limbeck.pipelines.runs.opening import existing
 from limbeck.pipelines.runs.scored import IDS, NOT_SCORES, SOURCE_REFERENCE, Scored, connect_parts, quoted, text
 from limbeck.pipelines.runs.select import BEYOND_TARGET, GENERATOR, UNDECIDED, all_numbers
 

@@ -10,8 +10,6 @@ A driver that takes over a folder also begins an epoch in the folder's log (corp
 paused while its lock went to another, on whatever file system, cannot commit a manifest when it wakes up.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json
@@ -22,12 +20,10 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from limbeck.corpus.errors import LimbeckError
-
-if TYPE_CHECKING:
-    from limbeck.pipelines.runs.folder import RunFolder
+from limbeck.pipelines.runs.folder import RunFolder
 
 STALE_SECONDS = 5.0  # heartbeats come every second
 _PATIENCE_SECONDS = 1.0  # `limbeck status` and others that look take the lock for a moment

@@ -11,9 +11,10 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import part_names
 from limbeck.pipelines.runs import self_test
 from limbeck.pipelines.runs.events import acceptance_words, read_events, seconds_by_stage
-from limbeck.pipelines.runs.folder import RunFolder, begun
+from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.lock import lock_holder
 from limbeck.pipelines.runs.lost import lost_files, missing_words, round_numbers
+from limbeck.pipelines.runs.opening import begun
 from limbeck.pipelines.runs.records import read_bounds, read_rows
 from limbeck.pipelines.runs.separation import unclear, warning
 

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import COMPUTED_AGAIN, part_groups, part_names, part_path, read_part, read_some
-from limbeck.pipelines.runs.folder import existing
 from limbeck.pipelines.runs.lost import lost_parts, refuse_lost, round_numbers, was_decided
+from limbeck.pipelines.runs.opening import existing
 
 if TYPE_CHECKING:
     from rich.console import Console

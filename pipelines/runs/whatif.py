@@ -28,10 +28,11 @@ from limbeck.pipelines.recipe import CalibrationConfig, Recipe
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.card import write_dataset
 from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
-from limbeck.pipelines.runs.folder import RunFolder, existing, fingerprint, not_a_record, read_lock, recorded_cpu_dtype
+from limbeck.pipelines.runs.folder import RunFolder, fingerprint, not_a_record, read_lock, recorded_cpu_dtype
 from limbeck.pipelines.runs.funnel import funnel, kept_sources
 from limbeck.pipelines.runs.inspect import decided_round
 from limbeck.pipelines.runs.lost import lost_parts, refuse_lost
+from limbeck.pipelines.runs.opening import existing
 from limbeck.pipelines.runs.records import read_calibration
 from limbeck.pipelines.runs.report_model import Rows
 from limbeck.pipelines.runs.scored import Scored, connect_parts, text

@@ -319,7 +319,7 @@ def test_a_selection_shows_the_scores_that_it_was_made_with(tmp_path: Path) -> N
     table = candidates(run, selection="hard", sort="correct", limit=None)
     assert score_columns(table) == ["correct", "answer", "compression", "length.output_tokens", "agreement"]
     assert table["correct"].to_pylist() == [1.0] * 120 + [0.0] * 120
-    shown = printed(candidates(run, selection="hard", limit=1))
+    (shown,) = [line for line in lines(candidates(run, selection="hard", limit=1)) if line.startswith("scores")]
     assert "correct 0  answer 42" in shown and "agreement 0.5" in shown and "faithfulness" not in shown
     for name in ("answer", "vote", "generator"):
         candidates(run, selection="hard", rejected_by=name)
