@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 from limbeck.corpus.text.invisible import is_blank, stripped, without_invisible
 from limbeck.corpus.text.words import spaced
@@ -151,6 +151,18 @@ Names = Mapping[int, str]
 
 
 @dataclass(frozen=True)
+class _Listed:
+    """The letters of one list, or a letter that is in no list."""
+
+    names: Names
+
+    @cached_property
+    def letters(self) -> frozenset[str]:
+        """The different letters; a list may be met at each of its letters, and is read once."""
+        return frozenset(self.names.values())
+
+
+@dataclass(frozen=True)
 class _ChoicePatterns:
     """The regular expressions of a set of choices, and the letters that they find."""
 
@@ -164,50 +176,51 @@ class _ChoicePatterns:
     negated: re.Pattern[str]
     refuted: re.Pattern[str]
 
-    def lists(self, text: str) -> Mapping[int, Names]:
+    def lists(self, text: str) -> Mapping[int, _Listed]:
         """The lists of letters that a text has, by the offset of each of their letters."""
-        found: dict[int, Names] = {}
+        found: dict[int, _Listed] = {}
         for match in self.listed.finditer(text):
             others = self.letter.finditer(text, match.start("others"), match.end())
             names = {match.start(): match["letter"].upper(), **{other.start(): other[0].upper() for other in others}}
             if _CLAUSE.match(text, match.end()):
                 names.popitem()  # "A, and B is wrong"
-            found |= dict.fromkeys(names, names)
+            found |= dict.fromkeys(names, _Listed(names))
         return found
 
-    def denied(self, text: str, lists: Mapping[int, Names]) -> Names:
+    def denied(self, text: str, lists: Mapping[int, _Listed]) -> Names:
         """The letters that a text negates: "not B", "neither A nor B", "B is wrong"."""
         found: dict[int, str] = {}
         for match in self.negated.finditer(text):
-            start, names = _names(match, lists)
-            found |= {place: name for place, name in names.items() if place >= start}
+            start, listed = _listed(match, lists)
+            found |= {place: name for place, name in listed.names.items() if place >= start}
         return found | {match.start("letter"): match["letter"].upper() for match in self.refuted.finditer(text)}
 
-    def statement(self, text: str, lists: Mapping[int, Names], denied: Names) -> set[str] | None:
+    def statement(self, text: str, lists: Mapping[int, _Listed], denied: Names) -> frozenset[str] | None:
         """The letters of the last statement that is not negated; none if it is taken back, None if there is no statement."""
-        letters: set[str] | None = None
+        letters: frozenset[str] | None = None
         for match in self.stated.finditer(text):
-            start, names = _names(match, lists)
+            start, listed = _listed(match, lists)
             if start not in denied:
-                letters = {*names.values()}
-            elif letters == {names[start]}:
-                letters = set()
+                letters = listed.letters
+            elif letters == frozenset((listed.names[start],)):
+                letters = frozenset()
         return letters
 
-    def mentioned(self, text: str, lists: Mapping[int, Names], denied: Names) -> set[str]:
+    def mentioned(self, text: str, lists: Mapping[int, _Listed], denied: Names) -> frozenset[str]:
         """The letters that are marked, else those that stand alone; none if one of them is negated anywhere."""
-        letters = {name for match in self.marked.finditer(text) for name in _names(match, lists)[1].values()}
+        letters = frozenset[str]().union(*(_listed(match, lists)[1].letters for match in self.marked.finditer(text)))
         if not letters:
             capitals = [*self.alone.finditer(text)]
-            letters = {match["alone"] for match in capitals} if any(not match["article"] for match in capitals) else set()
-        return set() if letters & {*denied.values()} else letters
+            some = any(not match["article"] for match in capitals)
+            letters = frozenset(match["alone"] for match in capitals) if some else frozenset()
+        return frozenset() if letters & {*denied.values()} else letters
 
 
-def _names(match: re.Match[str], lists: Mapping[int, Names]) -> tuple[int, Names]:
+def _listed(match: re.Match[str], lists: Mapping[int, _Listed]) -> tuple[int, _Listed]:
     """The offset of the letter of a match, and the list that it is in; without a list, the letter alone."""
     group = next(name for name, letter in match.groupdict().items() if letter)
     start = match.start(group)
-    return start, lists.get(start, {start: match[group].upper()})
+    return start, lists.get(start) or _Listed({start: match[group].upper()})
 
 
 @cache
