@@ -21,6 +21,8 @@ LOST = {
         *("evaluation", "calibration.json", "rounds/000/scores/pmi/part-00001.parquet"),
     ],
 }
+MORE = ("decisions", "a part of scores")
+"""Losses for `make test-all`: the others lose such files too."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,10 @@ def remove(path: Path) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("lost", LOST.values(), ids=LOST)
+@pytest.mark.parametrize(
+    "lost",
+    [pytest.param(lost, marks=[pytest.mark.slow] if name in MORE else [], id=name) for name, lost in LOST.items()],
+)
 def test_what_was_removed_is_computed_again(finished: Path, run: Path, ray_address: str, lost: list[str]) -> None:
     before, calibration = tables(run), (run / "calibration.json").read_text()
     for name in lost:
