@@ -58,8 +58,8 @@ def lost_parts(folder: RunFolder, number: int) -> Iterator[Path]:
         return
     every = part_names(folder.sources("train"))
     places = [folder.candidates(number), *(folder.scores(number, name) for name in _filters(folder, number))]
-    names = {place: part_names(place) for place in places}
-    drawn = sorted({name for found in names.values() for name in found})
+    names = {place: set(part_names(place)) for place in places}
+    drawn = sorted(set().union(*names.values()))
     yield from _lost_sources(folder, every, drawn)
     if _has_target(folder):  # parts are drawn in order until the target is reached
         every = every[: max(1, len(drawn))]
@@ -87,8 +87,8 @@ def _lost_dataset(folder: RunFolder, number: int) -> Iterator[Path]:
 
 def _lost_sources(folder: RunFolder, every: list[str], drawn: list[str]) -> Iterator[Path]:
     """Source parts of which candidates exist; their rows are counted only if a name is missing."""
-    home = folder.sources("train")
-    missing = [name for name in drawn if name not in set(every)]
+    home, known = folder.sources("train"), set(every)
+    missing = [name for name in drawn if name not in known]
     if missing and count_rows(home) != (done(home.parent) or {}).get("train"):
         yield from (part_path(home, name) for name in missing)
 

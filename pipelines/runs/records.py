@@ -35,14 +35,18 @@ def validated(model: type[Model], value: Any, file: Path, way_out: str = DELETE_
 
 def read_calibration(folder: RunFolder) -> dict[str, Any]:
     """The content of calibration.json; raises LimbeckError if it is missing or has another format."""
-    found = read_object(folder.calibration)
-    validated(Bounds, found, folder.calibration)
+    found, _ = _calibration(folder.calibration)
     return found
 
 
 def read_bounds(folder: RunFolder) -> Bounds | None:
     """calibration.json, or None until the bounds are calibrated."""
-    return Bounds.model_validate(read_calibration(folder)) if folder.calibration.exists() else None
+    return _calibration(folder.calibration)[1] if folder.calibration.exists() else None
+
+
+def _calibration(file: Path) -> tuple[dict[str, Any], Bounds]:
+    found = read_object(file)
+    return found, validated(Bounds, found, file)
 
 
 def read_rows(folder: RunFolder, number: int) -> Rows | None:
