@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,8 @@ def json_text(value: Any) -> str:
 def replace_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, like `replace_text`."""
     replace_text(path, json_text(value))
+
+
+def has_types(value: Any, types: Mapping[str, Any]) -> bool:
+    """Whether the value of a JSON text is an object that has these keys, with values of these types."""
+    return isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in types.items())

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from limbeck.corpus.amounts import counted
+
 app = typer.Typer(
     name="ngram",
     help="Build and query infini-gram indexes: exact counts of any phrase.",
@@ -162,7 +164,7 @@ def verify(
         found = check(index, dtype, sample, report)
     sums = "checksums match" if found.checksums else "no checksums to compare with"
     sizes = [(found.shards, "shard"), (found.documents, "document"), (found.tokens, "token")]
-    words = f"intact: {', '.join(ngram_show.counted(*size) for size in sizes)}; {sums}"
+    words = f"intact: {', '.join(counted(*size) for size in sizes)}; {sums}"
     ngram_show.say(asdict(found), words, as_json)
 
 
@@ -174,7 +176,6 @@ def info(index: IndexArgument, opening: Opening = [], as_json: AsJson = False) -
 
     served = ngram_show.opened(index, opening)
     found = answers.index(served)
-    counted = ngram_show.counted
     kind = f"{counted(found.shards, 'shard')}, {found.dtype}, version {found.version}"
     sizes = f"{counted(found.tokens, 'token')} in {counted(found.documents, 'document')}"
     words = f"{sizes}; {kind}; {ngram_show.tokenizer_words(served)}"
@@ -237,7 +238,7 @@ def prob(
     served = ngram_show.opened(index, opening)
     found = ngram_show.prob(served, ngram_show.query_of(served, query, ids, word, False), infgram)
     share = "unknown: the prompt never occurs" if found.probability is None else f"{found.probability:.6g}"
-    after = ngram_show.counted(found.suffix_tokens, "token")
+    after = counted(found.suffix_tokens, "token")
     words = f"{share} ({found.continuation_count:,} of {found.prompt_count:,}, after {after})"
     ngram_show.answer(found, words, as_json)
 

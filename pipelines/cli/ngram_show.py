@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import typer
 from pydantic import BaseModel, ValidationError
 
+from limbeck.corpus.amounts import counted
 from limbeck.corpus.errors import LimbeckError
 from limbeck.infinigram.build import Settings
 from limbeck.infinigram.readers import behind
@@ -168,11 +169,6 @@ def trace(served: Served, query: dict[str, Any], options: dict[str, Any]) -> mod
 
 
 # --- text output ---
-
-
-def counted(count: int, noun: str) -> str:
-    """A count with its noun: 1 token, 2,000 tokens."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def say(value: dict[str, Any], words: str, as_json: bool) -> None:

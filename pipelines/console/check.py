@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from limbeck.pipelines.runs.events import acceptance_words, counted, minutes
+from limbeck.corpus.amounts import counted, minutes
+from limbeck.pipelines.runs.events import acceptance_words
 
 
 def show(found: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from limbeck.corpus.files import has_types
 from limbeck.pipelines.runs.events import Listener, acceptance_words
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def training_progress(path: Path, *, bar: bool = True) -> str:
     if isinstance(found, dict) and "words" in found:
         return str(found["words"])
     types = {"step": int, "steps": int, "unit": str, "loss": int | float}
-    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in types.items()):
+    if not has_types(found, types):
         return "starting"
     drawn = f"{_bar(found['step'], found['steps'])} " if bar else ""
     return f"{drawn}{found['unit']} {found['step']} of {found['steps']}, loss {found['loss']:.3f}"

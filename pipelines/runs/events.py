@@ -7,7 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from limbeck.corpus.amounts import minutes
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.files import has_types
 from limbeck.corpus.storage.local import LocalStore
 
 _NUMBER = int | float
@@ -56,10 +58,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 def _is_event(line: Any) -> bool:
     """Whether a line is an event with the facts that its readers need."""
-    if not isinstance(line, dict) or not isinstance(line.get("event"), str):
-        return False
-    facts = {"time": _NUMBER, **_FACTS.get(line["event"], {})}
-    return all(isinstance(line.get(name), kind) for name, kind in facts.items())
+    return has_types(line, {"event": str, "time": _NUMBER}) and has_types(line, _FACTS.get(line["event"], {}))
 
 
 def seconds_by_stage(events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -89,13 +88,3 @@ def acceptance_words(facts: Mapping[str, Any]) -> str:
         return words
     left = f", {minutes(facts['seconds_left'])} left" if facts["accepted"] < facts["target"] else ""
     return f"{words}, {facts['tokens_per_accepted']:.0f} tokens per row{left}"
-
-
-def counted(count: int, unit: str) -> str:
-    """A count with its unit, which has an s unless the count is 1."""
-    return f"{count:,} {unit}{'' if count == 1 else 's'}"
-
-
-def minutes(seconds: float) -> str:
-    """An estimated duration in words: `about 2 minutes`, or `less than a minute`."""
-    return "less than a minute" if seconds < 60 else f"about {counted(round(seconds / 60), 'minute')}"

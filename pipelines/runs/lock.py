@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.files import has_types
 from limbeck.pipelines.runs.folder import RunFolder
 
 STALE_SECONDS = 5.0  # heartbeats come every second
@@ -152,7 +153,7 @@ def _recorded(folder: RunFolder) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     types = {"driver": str, "process": int, "host": str, "started": int | float}
-    if not isinstance(holder, dict) or not all(isinstance(holder.get(key), kind) for key, kind in types.items()):
+    if not has_types(holder, types):
         return None
     process = holder["process"]
     return holder if process > 0 and not isinstance(process, bool) else None  # a signal to 0 or below goes to a whole group

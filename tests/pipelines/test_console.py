@@ -10,9 +10,10 @@ import pytest
 from helpers.commands import limbeck
 from helpers.gates import wait_for
 from helpers.tiny_run import write_recipe
+from limbeck.corpus.amounts import minutes
 from limbeck.pipelines.console import check
 from limbeck.pipelines.console.panel import PlainLines, sentence
-from limbeck.pipelines.runs.events import acceptance_words, minutes
+from limbeck.pipelines.runs.events import acceptance_words
 
 
 def test_plain_lines_follow_a_training_until_the_next_event(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
