@@ -42,6 +42,7 @@ SMALLER = {
     ],
     "alpaca": [
         "sources={kind: draws, count: 10, split: {train: 6, dev: 2, test: 2}}",
+        "generator.max_new_tokens=384",
         "select=[]",
         "cluster.rows_per_part=2",
     ],
