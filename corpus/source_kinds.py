@@ -14,6 +14,11 @@ from limbeck.corpus.vary import Vary
 
 DELIMITER = r'^[^\r\n"]$'
 QUOTE = r"^[^\r\n]$"
+RowText = Literal["document", "reference"]
+"""A text that a row may have beside its prompt and output."""
+
+_BOTH: frozenset[RowText] = frozenset(("document", "reference"))
+
 _UNQUOTED = "set `quote: null`"
 
 
@@ -37,6 +42,11 @@ class AnySources(Config):
     def max_document_tokens(self) -> int | None:
         """The maximum length of a document; None: unlimited."""
         raise NotImplementedError
+
+    @property
+    def texts(self) -> frozenset[RowText]:
+        """The texts that its rows may have."""
+        return frozenset(("document",))
 
 
 class Sources(AnySources):
@@ -90,6 +100,11 @@ class RowSources(FileSources):
 
     document_column: str = "text"
     reference_column: str | None = None
+
+    @property
+    def texts(self) -> frozenset[RowText]:
+        """Documents, and references if they have a column."""
+        return _texts_of(self.document_column, self.reference_column)
 
     def tables(self) -> Iterator[Table]:
         """Open the files; raises LimbeckError if there are none, or one has another format."""
@@ -150,6 +165,11 @@ class HuggingFaceSources(Sources):
         return open_dataset(self.dataset, self.name, self.dataset_split, columns)
 
     @property
+    def texts(self) -> frozenset[RowText]:
+        """Documents, and references if they have a column."""
+        return _texts_of(self.document_column, self.reference_column)
+
+    @property
     def where(self) -> str:
         """The dataset."""
         return self.dataset
@@ -165,6 +185,11 @@ class PackagesSources(Sources):
     def where(self) -> str:
         """The kind, since there is only one environment."""
         return self.kind
+
+    @property
+    def texts(self) -> frozenset[RowText]:
+        """Documents and references."""
+        return _BOTH
 
 
 class TableSources(Sources):
@@ -209,6 +234,11 @@ class SeedSources(TaskSources):
     kind: Literal["seeds"]
     rows_are: ClassVar[str] = "tasks"
 
+    @property
+    def texts(self) -> frozenset[RowText]:
+        """Instructions with inputs as documents, and outputs as references."""
+        return _BOTH
+
 
 class LabelledSources(TableSources):
     """Table rows with all their columns, with or without a document."""
@@ -222,6 +252,11 @@ class LabelledSources(TableSources):
     def max_document_tokens(self) -> int | None:
         """The length at which documents are cut, if there are any."""
         return self.max_source_tokens if self.document_column is not None else 0
+
+    @property
+    def texts(self) -> frozenset[RowText]:
+        """Those that have a column."""
+        return _texts_of(self.document_column, self.reference_column)
 
 
 class ConversationSources(TaskSources):
@@ -245,6 +280,11 @@ class RunSources(Sources):
     def where(self) -> str:
         """The run."""
         return f"the run {self.run}"
+
+    @property
+    def texts(self) -> frozenset[RowText]:
+        """Both, which depends on the run."""
+        return _BOTH
 
 
 class DrawSources(AnySources):
@@ -272,6 +312,16 @@ class DrawSources(AnySources):
     def max_document_tokens(self) -> int:
         """0: there are no documents."""
         return 0
+
+    @property
+    def texts(self) -> frozenset[RowText]:
+        """None."""
+        return frozenset()
+
+
+def _texts_of(document_column: str | None, reference_column: str | None) -> frozenset[RowText]:
+    columns: dict[RowText, str | None] = {"document": document_column, "reference": reference_column}
+    return frozenset(text for text, column in columns.items() if column is not None)
 
 
 SourcesConfig = Annotated[

@@ -1,18 +1,21 @@
 """Filter configs: bounds, rejection reasons, cost, and what the scores depend on."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from limbeck.cluster.engines.contract import EngineConfig, ScoringModelConfig
 from limbeck.cluster.engines.protocol import Engine
 from limbeck.corpus.config import NAME, Config
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.kinds import Kind
+from limbeck.corpus.source_kinds import RowText
+from limbeck.filters.columns import Range
 from limbeck.filters.contract import Bound, Filter, SetFilter
 
 if TYPE_CHECKING:
@@ -90,6 +93,23 @@ class FilterConfig(NamedKind):
 
     lazy: bool = Field(False, description="skip rows that a cheaper filter already rejects (null scores; see `skipped_by`)")
 
+    @model_validator(mode="after")
+    def _some_score_passes(self) -> Self:
+        limits = {key: getattr(self, key) for key in type(self).limit_fields()}
+        for key, limit in limits.items():
+            if not isinstance(limit, float):
+                continue
+            side, column = key[: len("min_")], key[len("min_") :]
+            lowest, highest = self.ranges.get(column, (-math.inf, math.inf))
+            if side == "min_" and limit > highest:
+                raise ValueError(f"{key} is {limit:g}, but {column} is {highest:g} at most, so it rejects every row; lower it")
+            if side == "max_" and limit < lowest:
+                raise ValueError(f"{key} is {limit:g}, but {column} is {lowest:g} at least, so it rejects every row; raise it")
+            most = limits.get(f"max_{column}")
+            if side == "min_" and isinstance(most, float) and limit > most:
+                raise ValueError(f"{key} {limit:g} is above max_{column} {most:g}, so they reject every row; change one of them")
+        return self
+
     @classmethod
     def limit_fields(cls) -> list[str]:
         """The bound fields, in the order in which they are applied."""
@@ -105,6 +125,22 @@ class FilterConfig(NamedKind):
     def columns(self) -> tuple[str, ...] | None:
         """Every score and evidence column, without repeats; None if not known before scoring."""
         return tuple(dict.fromkeys((*(key[len("min_") :] for key in self.limit_fields()), *self.also)))
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """The lowest and highest possible score of the columns that have one: a bound beyond it is refused."""
+        return {}
+
+    @property
+    def texts(self) -> Mapping[str, RowText]:
+        """The columns whose score is NaN, or the lowest there is, for outputs of rows without that text: column → text."""
+        return {}
+
+    @property
+    def requires(self) -> Mapping[str, RowText]:
+        """The texts without which a bound rejects every row: bound field → text."""
+        fields = {key: key[len("min_") :] for key in self.limit_fields() if getattr(self, key) is not None}
+        return {key: self.texts[column] for key, column in fields.items() if column in self.texts}
 
     @property
     def null_columns(self) -> tuple[str, ...]:
@@ -233,6 +269,16 @@ class SetFilterConfig(NamedKind):
     def reads(self) -> Mapping[str, str]:
         """The score and evidence columns that it reads: field → `filter.column`."""
         return {}
+
+    @property
+    def requires(self) -> Mapping[str, RowText]:
+        """The texts without which it drops every row: what needs it (a field, or the kind) → text."""
+        return {}
+
+    @property
+    def least_samples(self) -> int:
+        """How many candidates a source must have so that it can keep any of them."""
+        return 1
 
     @property
     def needs(self) -> frozenset[str] | None:

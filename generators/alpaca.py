@@ -14,6 +14,7 @@ from pydantic import Field
 from limbeck.cluster.engines.protocol import Message, Sampling
 from limbeck.corpus.config import MOST_NEW_TOKENS
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.instruction_rules import NO_INPUT, tidy
 from limbeck.generators.contract import Answer, Draft, Draw, GeneratorConfig, Needs, Prompt, Question, Script, Source, Task
 from limbeck.generators.instruction_tasks import SEED_TASKS, broken_rule, rejected, seed_tasks, series, whole
@@ -33,6 +34,7 @@ class AlpacaConfig(GeneratorConfig):
     """
 
     invents_inputs: ClassVar[bool] = True
+    adds: ClassVar[frozenset[RowText]] = frozenset(("document",))  # the input of an instance
     measures: ClassVar[tuple[str, ...] | None] = ("pass_rate", "distinct_2")
     default_rows: ClassVar[str | None] = "alpaca"
 

@@ -14,6 +14,7 @@ from limbeck.cluster.engines.protocol import Completion, Message, Sampling, User
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.kinds import Kind
 from limbeck.corpus.seeds import derive_seed
+from limbeck.corpus.source_kinds import RowText
 
 TEACHER = "teacher"
 Prompt = str | Sequence[Message]
@@ -197,6 +198,12 @@ class GeneratorConfig(Kind):
 
     family: ClassVar[str] = "generator"
     default_kind: ClassVar[str | None] = "summaries"
+
+    reads: ClassVar[frozenset[RowText]] = frozenset()
+    """The texts that a source must have."""
+
+    adds: ClassVar[frozenset[RowText]] = frozenset()
+    """The texts that its drafts may have although their source has none."""
 
     grows: ClassVar[bool] = False
     """Whether its scripts read what earlier waves accepted; the recipe then needs a `target`."""

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field, SkipValidation, ValidationError
 
@@ -11,6 +11,7 @@ from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.engines.protocol import Sampling
 from limbeck.corpus.config import NAME
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.source_kinds import RowText
 from limbeck.generators.contract import Draw, GeneratorConfig, Needs, Question, Script, ScriptedGenerator, Source, Task
 
 _ANSWERS = Sampling(64, temperature=0.7, top_p=0.95)
@@ -21,6 +22,8 @@ class OwnGenerator(GeneratorConfig):
     """The config of a user-defined script; see `own_generator`."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    adds: ClassVar[frozenset[RowText]] = frozenset(("document", "reference"))
 
     kind: str = Field(pattern=f"^{NAME}$")
     script: SkipValidation[Any] = Field(exclude=True)

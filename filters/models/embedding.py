@@ -10,14 +10,16 @@ from pydantic import Field
 
 from limbeck.cluster.engines.scoring_models.encoder import Encoder, EncoderConfig
 from limbeck.corpus.other_documents import crossed, groups_of, other_rows
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.invisible import is_blank
+from limbeck.filters.columns import COSINE, Range
 from limbeck.filters.config import Cost, FilterConfig, Limit, Name, Nulls
 from limbeck.filters.contract import Bound
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
-_COSINE = {"unit": "cosine, -1 to 1"}
+_COSINE = {"unit": COSINE}
 _SCHEMA = pa.schema(
     [
         pa.field("candidate_id", pa.string(), nullable=False),
@@ -57,6 +59,16 @@ class EmbeddingConfig(FilterConfig):
     def nulls(self) -> Nulls:
         """All: `similarity_null` is one of its columns."""
         return "all"
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """A cosine."""
+        return {"similarity": (-1.0, 1.0)}
+
+    @property
+    def texts(self) -> Mapping[str, RowText]:
+        """Nothing is compared with an empty text."""
+        return {"similarity": "document"}
 
     def build(self, engines: "Engines") -> "EmbeddingFilter":
         """Return the filter with a loaded encoder."""

@@ -15,8 +15,10 @@ import pyarrow as pa
 from pydantic import model_validator
 
 from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.rouge.index import rouge_l
 from limbeck.corpus.text.words import one_line
+from limbeck.filters.columns import AT_LEAST_ZERO, PROBABILITY, WITHIN_ONE, Range
 from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.edit_distance import ParserConfig, Syntax, tag_distance, tree_distance
@@ -26,7 +28,6 @@ from limbeck.filters.text.numbers import missing, numbers
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
-_PROBABILITY = "probability"
 
 SUMMARY_DEFAULTS = {"max_character_ratio": 0.8, "max_rouge_l": None, "min_backward": None}
 """The bounds of the paper's appendix C: the document entails the summary, which is shorter."""
@@ -90,12 +91,17 @@ class EquivalenceConfig(FilterConfig):
         return self
 
     @property
+    def texts(self) -> Mapping[str, RowText]:
+        """It neither entails nor is entailed if it is empty, and is a divisor."""
+        return dict.fromkeys(("forward", "backward", "character_ratio"), "document")
+
+    @property
     def score_schema(self) -> pa.Schema:
         """The score columns of this config, with their units."""
         scores = {"character_ratio": "characters / characters", "numbers_agree": "0 or 1", "rouge_l": "ROUGE-L F1, 0 to 1"}
         scores |= {"tree_distance": "edits", "pos_distance": "edits"} if self.parser else {}
-        backward = {} if self.only == "forward" else {"backward": _PROBABILITY}
-        scores |= {"forward": _PROBABILITY, **backward, "strength": f"sum of {1 + len(backward)} probabilities"}
+        backward = {} if self.only == "forward" else {"backward": PROBABILITY}
+        scores |= {"forward": PROBABILITY, **backward, "strength": f"sum of {1 + len(backward)} probabilities"}
         fields = [pa.field(name, pa.float64(), metadata={"unit": unit}) for name, unit in scores.items()]
         evidence = ["unmatched_numbers", *(["entails", "unasked"] if self.graph else [])]
         fields += [pa.field(name, pa.list_(pa.string())) for name in evidence]
@@ -114,6 +120,12 @@ class EquivalenceConfig(FilterConfig):
     def scoring(self) -> dict[str, Any]:
         """As for every filter, plus the installed release of the parser."""
         return super().scoring() | ({"parser_release": self.parser.release()} if self.parser else {})
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """Probabilities and shares; the others are counts, or quotients of counts."""
+        within = dict.fromkeys(("numbers_agree", "rouge_l", "forward", "backward"), WITHIN_ONE)
+        return {**within, **dict.fromkeys(("character_ratio", "tree_distance", "pos_distance"), AT_LEAST_ZERO)}
 
     def build(self, engines: "Engines") -> "EquivalenceFilter":
         """Return the filter with a loaded classifier (and parser); raises LimbeckError if either cannot be loaded."""

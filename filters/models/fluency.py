@@ -15,9 +15,11 @@ import pyarrow as pa
 
 from limbeck.cluster.engines.protocol import Engine, Pair
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.invisible import stripped
 from limbeck.corpus.text.words import one_line
 from limbeck.corpus.tokenizer import Tokenizer
+from limbeck.filters.columns import AT_LEAST_ZERO, Range
 from limbeck.filters.config import EngineFilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
@@ -48,6 +50,16 @@ class FluencyConfig(EngineFilterConfig):
     kind: Literal["fluency"] = "fluency"
     name: Name = "fluency"
     max_fluency: Limit = "calibrated"
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """A quotient of two averages that are not negative."""
+        return {"fluency": AT_LEAST_ZERO}
+
+    @property
+    def texts(self) -> Mapping[str, RowText]:
+        """It is the divisor."""
+        return {"fluency": "document"}
 
     def build(self, engines: "Engines") -> "FluencyFilter":
         """Return the filter with a loaded engine.

@@ -16,7 +16,7 @@ from limbeck.cluster.engines.protocol import Engine
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.text.invisible import stripped
-from limbeck.filters.columns import score_table
+from limbeck.filters.columns import AT_LEAST_ZERO, PROBABILITY, WITHIN_ONE, Range, score_table
 from limbeck.filters.config import Cost, EngineFilterConfig, Limit, Name, Probing
 from limbeck.filters.contract import PROBED
 from limbeck.filters.models.closed_questions import Asker, Floats, SamplingConfig
@@ -26,7 +26,7 @@ from limbeck.filters.models.rubrics import RUBRICS, Of, Question, prompt_text, r
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
-UNITS = {"score": "grades", "weakest": "grades", "spread": "grades", "answered": "probability"}
+UNITS = {"score": "grades", "weakest": "grades", "spread": "grades", "answered": PROBABILITY}
 """The columns beside one per aspect; with several aspects, `score` and `spread` have the unit of a product of grades."""
 
 
@@ -96,6 +96,17 @@ class GradeConfig(EngineFilterConfig):
             if aspect.rubric is None and name not in RUBRICS:
                 raise ValueError(f"aspects.{name}: set its rubric, or use one of the built-in aspects {', '.join(RUBRICS)}")
         return self
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """Grades; `score` is the product of one per aspect."""
+        lowest, highest, aspects = self.scale.lowest, self.scale.highest, len(self.aspects)
+        return {
+            "weakest": (lowest, highest),
+            "score": (lowest**aspects, highest**aspects),
+            "spread": AT_LEAST_ZERO,
+            "answered": WITHIN_ONE,
+        }
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from limbeck.cluster.engines.protocol import Engine, Pair
 from limbeck.corpus.text.words import one_line, plain_words
-from limbeck.filters.columns import score_table
+from limbeck.filters.columns import Range, ranges_of, score_table
 from limbeck.filters.config import EngineFilterConfig, Limit, Name
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ class InstructionLikenessConfig(EngineFilterConfig):
     instruction: Literal["prompt", "output"] = "prompt"
     max_broken_rules: Limit = 0.0
     min_log_odds: Limit = -2.0
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """By their units."""
+        return ranges_of(UNITS)
 
     def build(self, engines: "Engines") -> "InstructionLikenessFilter":
         """Return the filter with a loaded engine; raises LimbeckError if none is set."""

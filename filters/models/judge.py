@@ -14,8 +14,9 @@ from pydantic import Field
 from limbeck.cluster.engines.protocol import Engine
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.sentences import split_sentences
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.invisible import stripped
-from limbeck.filters.columns import score_table
+from limbeck.filters.columns import PROBABILITY, Range, ranges_of, score_table
 from limbeck.filters.config import Cost, EngineFilterConfig, Limit, Name, Probing
 from limbeck.filters.contract import PROBED
 from limbeck.filters.models.closed_questions import Asker, Floats, SamplingConfig
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
 PLACES = ("A", "B")
-UNITS = dict.fromkeys(["preference", "position_bias", "answered", "preference_first", "preference_second"], "probability")
+UNITS = dict.fromkeys(["preference", "position_bias", "answered", "preference_first", "preference_second"], PROBABILITY)
 SELF_TEST_PAIRS = 50
 
 SELF_TEST = Field(
@@ -91,6 +92,16 @@ class JudgeConfig(EngineFilterConfig):
     def scoring(self) -> dict[str, Any]:
         """As for every filter, plus the text of the template."""
         return super().scoring() | {"prompt_text": prompt_text(self.template)}
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """Probabilities."""
+        return ranges_of(UNITS)
+
+    @property
+    def texts(self) -> Mapping[str, RowText]:
+        """What the output is compared with."""
+        return dict.fromkeys(UNITS, "reference" if self.compare == "reference" else "document")
 
     def build(self, engines: "Engines") -> "JudgeFilter":
         """Return the filter with a loaded engine; raises LimbeckError if no engine is set or the template fails."""

@@ -15,8 +15,10 @@ from pydantic import Field
 
 from limbeck.cluster.engines.scoring_models.masked import Infill, MaskedConfig, MaskedModel
 from limbeck.corpus.salience import STOP_WORDS
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.invisible import is_blank
 from limbeck.corpus.text.words import WORD, one_line
+from limbeck.filters.columns import AT_LEAST_ZERO, Range
 from limbeck.filters.config import Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.pmi import UNFAITHFUL, UNINFORMATIVE, PmiLimits, Sums, mismatched, scored, scores_others, with_null
@@ -49,6 +51,16 @@ class MaskedPmiConfig(PmiLimits):
     masked: MaskedConfig = MaskedConfig()
     output_masks: int = Field(default=2, ge=1)
     max_brevity: Limit = 0.5
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """As for every PMI, and a quotient of counts."""
+        return {**super().ranges, "brevity": AT_LEAST_ZERO}
+
+    @property
+    def texts(self) -> Mapping[str, RowText]:
+        """Without salient words nothing is hidden; and it is a divisor."""
+        return dict.fromkeys(("faithfulness", "saliency", "brevity"), "document")
 
     def build(self, engines: "Engines") -> "MaskedPmiFilter":
         """Return the filter with a loaded model."""

@@ -15,7 +15,9 @@ from limbeck.cluster.engines.scoring_models.classifier import LABELS, Classifier
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.other_documents import crossed, groups_of, other_rows
 from limbeck.corpus.schemas import OTHER
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.invisible import stripped
+from limbeck.filters.columns import PROBABILITY, WITHIN_ONE, Range
 from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.premises import Answer, Question, answer, sentence_windows
@@ -23,7 +25,7 @@ from limbeck.filters.models.premises import Answer, Question, answer, sentence_w
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
-_PROBABILITY = {b"unit": b"probability"}
+_PROBABILITY = {"unit": PROBABILITY}
 
 
 class NliConfig(FilterConfig):
@@ -66,6 +68,16 @@ class NliConfig(FilterConfig):
     def scoring(self) -> dict[str, Any]:
         """What its scores depend on; a bound by false acceptance adds the scores of mismatched pairs."""
         return super().scoring() | {"null_columns": list(self.null_columns)}
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """Probabilities."""
+        return dict.fromkeys((*LABELS, "reverse_entailment"), WITHIN_ONE)
+
+    @property
+    def texts(self) -> Mapping[str, RowText]:
+        """Without a document there is no premise."""
+        return dict.fromkeys((*LABELS, "reverse_entailment"), "document")
 
     def build(self, engines: "Engines") -> "NliFilter":
         """Return the filter with a loaded classifier; raises LimbeckError for a bound on a class that its model does not have."""

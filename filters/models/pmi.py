@@ -7,6 +7,7 @@ is not a coherent joint distribution, so these are two estimates and both are st
 most that the condition could explain: 1 means fully determined, 0 means no help, and below 0 means that the condition misleads.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,7 +18,9 @@ import pyarrow as pa
 from limbeck.cluster.engines.protocol import Engine, Pair
 from limbeck.corpus.other_documents import crossed, groups_of, other_rows
 from limbeck.corpus.schemas import OTHER
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.words import one_line
+from limbeck.filters.columns import Range
 from limbeck.filters.config import Cost, EngineFilterConfig, FilterConfig, Limit, Name, Nulls
 from limbeck.filters.contract import Bound
 
@@ -57,6 +60,16 @@ class PmiLimits(FilterConfig):
     null: bool = False
     min_faithfulness: Limit = "calibrated"
     min_saliency: Limit = "calibrated"
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """Shares of self-information: at most all of it, but what misleads has a share below 0."""
+        return dict.fromkeys(("faithfulness", "saliency"), (-math.inf, 1.0))
+
+    @property
+    def texts(self) -> Mapping[str, RowText]:
+        """Without a document there are no salient words."""
+        return {"saliency": "document"}
 
     @property
     def needs_null(self) -> bool:

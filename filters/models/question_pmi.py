@@ -16,7 +16,9 @@ from pydantic import Field
 
 from limbeck.cluster.engines.protocol import Engine, Pair
 from limbeck.corpus.other_documents import others_of
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.words import one_line
+from limbeck.filters.columns import WITHIN_ONE, Range
 from limbeck.filters.config import Cost, EngineFilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
@@ -55,6 +57,16 @@ class QuestionPmiConfig(EngineFilterConfig):
     def others(self) -> int:
         """The other documents that it needs of every candidate."""
         return self.documents
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """`beaten` is a share."""
+        return {"beaten": WITHIN_ONE}
+
+    @property
+    def texts(self) -> Mapping[str, RowText]:
+        """A question can only be compared on its own document."""
+        return {"margin": "document", "beaten": "document"}
 
     def build(self, engines: "Engines") -> "QuestionPmiFilter":
         """Return the filter with a loaded engine; raises LimbeckError if no engine is set."""

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
-from limbeck.filters.columns import SHARE, score_table
+from limbeck.filters.columns import SHARE, Range, ranges_of, score_table
 from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.ngram.indexes import (
@@ -122,6 +122,11 @@ class NgramsConfig(FilterConfig):
         if self.contamination is not None:
             data["contamination"]["index"] = fingerprint(self.contamination.index)
         return data
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """By their units."""
+        return ranges_of(UNITS)
 
     def build(self, engines: "Engines") -> "NgramsFilter":
         """Return the filter with open indexes (once per process); raises LimbeckError if one cannot be used."""

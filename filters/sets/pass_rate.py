@@ -1,12 +1,14 @@
 """The share of a question's samples that are correct: bounds on it select problems by their difficulty, as open-r1 does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field, model_validator
 
+from limbeck.corpus.config import MOST_SAMPLES
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.answers.reading import Answer
 from limbeck.corpus.text.invisible import is_blank
 from limbeck.filters.answers import CheckedAnswerKeys, Grouped, shown
@@ -44,6 +46,22 @@ class PassRateConfig(CheckedAnswerKeys, Grouped, SetFilterConfig):
         if self.min_rate > self.max_rate:
             raise ValueError(f"min_rate {self.min_rate} is above max_rate {self.max_rate}; lower it")
         return self
+
+    @property
+    def requires(self) -> Mapping[str, RowText]:
+        """The reference."""
+        return {self.kind: "reference"}
+
+    @property
+    def least_samples(self) -> int:
+        """The fewest of which some number of correct ones is within the bounds; more than can be drawn if none is."""
+        return next((size for size in range(1, MOST_SAMPLES + 1) if self._kept_of(size)), MOST_SAMPLES + 1)
+
+    def _kept_of(self, size: int) -> bool:
+        """Whether the bounds keep some number of correct samples of so many; the least above `min_rate` is as good as any."""
+        near = int(self.min_rate * size)
+        fewest = 0 if self.keep == "all" else 1
+        return any(self.min_rate <= max(right, fewest) / size <= self.max_rate for right in (near, near + 1))
 
     @property
     def needs(self) -> frozenset[str]:

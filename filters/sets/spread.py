@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from limbeck.filters.columns import COSINE
 from limbeck.filters.config import Name, SetFilterConfig
 from limbeck.filters.sets.cosine import cosine, spread, vectors_of
 from limbeck.filters.sets.ranking import ranks, shown_above
@@ -17,7 +18,7 @@ SPREAD = pa.schema(
         pa.field("reason", pa.string()),
         pa.field("undecided", pa.bool_(), nullable=False),
         pa.field("near_id", pa.string()),
-        pa.field("cosine", pa.float64(), metadata={"unit": "cosine, -1 to 1"}),
+        pa.field("cosine", pa.float64(), metadata={"unit": COSINE}),
     ]
 )
 

@@ -36,6 +36,11 @@ class VoteConfig(AnswerKeys, Grouped, SetFilterConfig):
     min_votes: int = Field(1, ge=1, description="least number of samples with that answer")
 
     @property
+    def least_samples(self) -> int:
+        """As many as must agree."""
+        return self.min_votes
+
+    @property
     def needs(self) -> frozenset[str]:
         """The output, and what the samples of a question share."""
         return frozenset(("output", *self.grouping))

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pyarrow as pa
 
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.answers.reading import Answer
 from limbeck.filters.answers import CheckedAnswerKeys
-from limbeck.filters.columns import FLAG, score_table
+from limbeck.filters.columns import FLAG, Range, ranges_of, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
@@ -36,6 +37,16 @@ class AnswerConfig(CheckedAnswerKeys, FilterConfig):
     name: Name = "answer"
     min_extracted: Limit = 1.0
     min_correct: Limit = 1.0
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """By their units."""
+        return ranges_of(UNITS)
+
+    @property
+    def texts(self) -> Mapping[str, RowText]:
+        """Without a reference nothing tells whether an answer is correct."""
+        return {"correct": "reference"}
 
     def build(self, engines: "Engines") -> "AnswerFilter":
         """Return the filter; it needs no engine."""

@@ -16,9 +16,10 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from limbeck.corpus.salience import STOP_WORDS
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.control_codes import compression_bucket
 from limbeck.corpus.text.words import SENTENCE_STOPS, WORD, Words, comparable, words_with_apostrophes
-from limbeck.filters.columns import SHARE, score_table
+from limbeck.filters.columns import SHARE, Range, ranges_of, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.text.fragments import fragments, runs_of
@@ -96,6 +97,16 @@ class AttributesConfig(FilterConfig):
             if not first < second:
                 raise ValueError(f"{key} are {first} and {second}; the second must be above the first")
         return self
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """By their units."""
+        return ranges_of(UNITS)
+
+    @property
+    def texts(self) -> Mapping[str, RowText]:
+        """A document without text has no length, and no keywords."""
+        return dict.fromkeys(("compression", "compression_bucket", "keyword_recall"), "document")
 
     def build(self, engines: "Engines") -> "AttributesFilter":
         """Return the filter; it needs no engine."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from limbeck.corpus.text.invisible import is_blank
 from limbeck.corpus.text.words import CLOSERS, SENTENCE_STOPS, UNMARKED, words_with_apostrophes
-from limbeck.filters.columns import FLAG, SHARE, score_table
+from limbeck.filters.columns import FLAG, SHARE, Range, ranges_of, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.text.assistant_phrases import has_preamble, is_refusal
@@ -52,6 +52,11 @@ class HeuristicsConfig(FilterConfig):
     max_echo_of_prompt: Limit = 0.5
     max_repeated: Limit = 0.2
     max_copied: Limit = 0.8
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """By their units."""
+        return ranges_of(UNITS)
 
     def build(self, engines: "Engines") -> "HeuristicsFilter":
         """Return the filter; it needs no engine."""

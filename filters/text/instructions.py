@@ -22,7 +22,7 @@ from limbeck.corpus.text.instruction_rules import (
     is_contradicted,
 )
 from limbeck.corpus.text.invisible import stripped
-from limbeck.filters.columns import FLAG, score_table
+from limbeck.filters.columns import FLAG, Range, ranges_of, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
@@ -87,6 +87,11 @@ class InstructionsConfig(FilterConfig):
     max_ends_with_colon: Limit = 0.0
     max_contradicted: Limit = None
     max_unfinished: Limit = None
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """By their units."""
+        return ranges_of(UNITS)
 
     def build(self, engines: "Engines") -> "InstructionsFilter":
         """Return the filter; it needs no engine."""

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from limbeck.corpus.config import nearest
 from limbeck.corpus.errors import LimbeckError
-from limbeck.filters.columns import score_table
+from limbeck.filters.columns import WITHIN_ONE, Range, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
@@ -54,6 +54,11 @@ class LanguageConfig(FilterConfig):
             return [f"filter {self.name}: {error}"]
         unknown = [language for language in self.languages if language not in identifier(None).labels]
         return [f"filter {self.name}: {_unknown(language)}" for language in unknown]
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """A probability."""
+        return {"probability": WITHIN_ONE}
 
     def build(self, engines: "Engines") -> "LanguageFilter":
         """Return the filter; raises LimbeckError for a language that the library does not know."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from limbeck.corpus.source_kinds import RowText
+from limbeck.filters.columns import AT_LEAST_ZERO, Range
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
@@ -27,6 +29,16 @@ class LengthConfig(FilterConfig):
     min_output_tokens: Limit = 5.0
     max_output_tokens: Limit = None
     max_compression: Limit = 0.5
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """Counts, and their quotient."""
+        return {"output_tokens": AT_LEAST_ZERO, "compression": AT_LEAST_ZERO}
+
+    @property
+    def texts(self) -> Mapping[str, RowText]:
+        """A document without tokens cannot be shortened."""
+        return {"compression": "document"}
 
     def build(self, engines: "Engines") -> "LengthFilter":
         """Return the filter; it needs no engine."""

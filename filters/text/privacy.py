@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pyarrow as pa
 
-from limbeck.filters.columns import score_table
+from limbeck.filters.columns import OCCURRENCES, Range, ranges_of, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.text.private_data import KINDS, find, redact
@@ -28,7 +28,7 @@ _REASONS = {
     "ip_addresses": "the output holds public IP addresses",
     "keys": "the output holds keys, tokens or passwords",
 }
-UNITS = dict.fromkeys((*KINDS, "found"), "occurrences")
+UNITS = dict.fromkeys((*KINDS, "found"), OCCURRENCES)
 
 
 class PrivacyConfig(FilterConfig):
@@ -64,6 +64,11 @@ class PrivacyConfig(FilterConfig):
         if self.redact and self.max_found == 0:
             return [f"filter {self.name} redacts, but max_found 0 rejects all that it redacts; set max_found: null"]
         return []
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """By their units."""
+        return ranges_of(UNITS)
 
     def build(self, engines: "Engines") -> "PrivacyFilter":
         """Return the filter; it needs no engine."""

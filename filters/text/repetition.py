@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from limbeck.corpus.text.words import SENTENCE_STOPS, UNMARKED, comparable, spaced_words
-from limbeck.filters.columns import FLAG, SHARE, score_table
+from limbeck.filters.columns import FLAG, SHARE, Range, ranges_of, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
@@ -121,6 +121,11 @@ class RepetitionConfig(FilterConfig):
     max_duplicate_8_grams: Limit = 0.12
     max_duplicate_9_grams: Limit = 0.11
     max_duplicate_10_grams: Limit = 0.10
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """By their units."""
+        return ranges_of(UNITS)
 
     def build(self, engines: "Engines") -> "RepetitionFilter":
         """Return the filter; it needs no engine."""

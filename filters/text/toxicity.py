@@ -17,13 +17,14 @@ import pyarrow as pa
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.text.words import WORD
-from limbeck.filters.columns import SHARE, score_table
+from limbeck.filters.columns import OCCURRENCES, SHARE, Range, ranges_of, score_table
 from limbeck.filters.config import FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
 
+UNITS = {"terms": OCCURRENCES, "share": SHARE}
 _BETWEEN_WORDS = frozenset(" '’-")
 _INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 
@@ -57,6 +58,11 @@ class ToxicityConfig(FilterConfig):
     def scoring(self) -> dict[str, Any]:
         """As for every filter, with the list's content in place of its path; raises LimbeckError if it cannot be read."""
         return {**super().scoring(), "words": hashlib.sha256(_read(Path(self.words)).encode()).hexdigest()}
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """By their units."""
+        return ranges_of(UNITS)
 
     def build(self, engines: "Engines") -> "ToxicityFilter":
         """Return the filter; raises LimbeckError if the list cannot be used."""
@@ -127,7 +133,7 @@ class ToxicityFilter:
                 "share": pa.array([sum(hit.words for hit in hits) / max(1, words) for hits, words in found], pa.float64()),
                 "matched": pa.array([list(dict.fromkeys(hit.term for hit in hits)) for hits, _ in found], pa.list_(pa.string())),
             },
-            {"terms": "occurrences", "share": SHARE},
+            UNITS,
         )
 
 

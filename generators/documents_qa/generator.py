@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from limbeck.cluster.engines.protocol import Message, Sampling
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.words import normal
 from limbeck.generators.contract import Answer, Draft, Draw, GeneratorConfig, Needs, Prompt, Question, Script, Source, Task
 from limbeck.generators.documents_qa import steps
@@ -28,6 +29,7 @@ class DocumentsQaConfig(GeneratorConfig):
     """
 
     invents_inputs: ClassVar[bool] = True
+    reads: ClassVar[frozenset[RowText]] = frozenset(("document",))
     measures: ClassVar[tuple[str, ...] | None] = ("pass_rate", "faithfulness", "compression", "distinct_2")
     controls: ClassVar[tuple[str, ...]] = ("first-sentence", "mismatched")
     default_rows: ClassVar[str | None] = "chat"

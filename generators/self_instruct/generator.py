@@ -14,6 +14,7 @@ from pydantic import Field
 from limbeck.cluster.engines.protocol import Message, Sampling
 from limbeck.corpus.config import MOST_SAMPLES
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.rouge.index import RougeIndex, rouge_l
 from limbeck.generators.contract import (
     Answer,
@@ -51,6 +52,7 @@ class SelfInstructConfig(GeneratorConfig):
     semantics: ClassVar[int] = 2
     grows: ClassVar[bool] = True
     invents_inputs: ClassVar[bool] = True
+    adds: ClassVar[frozenset[RowText]] = frozenset(("document",))  # the input of an instance
     measures: ClassVar[tuple[str, ...] | None] = ("pass_rate", "distinct_2")
     default_rows: ClassVar[str | None] = "self-instruct"
 

@@ -15,6 +15,7 @@ from limbeck.cluster.session import running_cluster
 from limbeck.corpus.config import nearest
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.extras import MissingExtra
+from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.vary import example
 from limbeck.filters.config import Cost, FilterConfig
 from limbeck.filters.corruptions import CORRUPTIONS
@@ -67,6 +68,7 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
     if not missing:  # comparing chat templates needs transformers
         problems += _student_problems(recipe, models)
     problems += _score_problems(recipe)
+    problems += _text_problems(recipe) + _sample_problems(recipe)
     problems += _disk_problems(recipe, models, out)
     return problems
 
@@ -292,6 +294,43 @@ def _score_problems(recipe: Recipe) -> list[str]:
                 f"rows: no filter scores {missing[0]!r}, which control_codes requires; add {{kind: attributes}} to filters"
             )
     return problems
+
+
+def _text_problems(recipe: Recipe) -> list[str]:
+    """Generators and filters need texts that the sources have, or that the generators add; without them no row is kept."""
+    sources, generators = recipe.sources, _generators(recipe)
+    problems = [
+        f"{where}: {config.kind} needs the {text} of a source, but {sources.kind} have none; use other sources"
+        for where, config in generators.items()
+        for text in sorted(config.reads - sources.texts)
+    ]
+    known = sources.texts.union(*(config.adds for config in generators.values()))
+    filters = [(f"filters.{filter_.name}", "set it to null", filter_.requires) for filter_ in recipe.filters]
+    filters += [(f"select.{filter_.name}", "remove it", filter_.requires) for filter_ in recipe.select]
+    return problems + [
+        f"{where}: {needy} needs the {text} of a row, but no row has one, so it rejects every row; "
+        f"use sources that have one ({_SOURCES_WITH[text]}), or {without}"
+        for where, without, needs in filters
+        for needy, text in needs.items()
+        if text not in known
+    ]
+
+
+_SOURCES_WITH: dict[RowText, str] = {
+    "document": "all kinds but draws; document_column names that of a table",
+    "reference": "reference_column names that of a table",
+}
+
+
+def _sample_problems(recipe: Recipe) -> list[str]:
+    """A set filter that compares the candidates of a source needs enough of them."""
+    most = max(config.needs.candidates for config in (recipe.generator, recipe.later or recipe.generator))
+    return [
+        f"select.{filter_.name}: its bounds need {filter_.least_samples} samples of a source, but the generator draws {most}, so "
+        "it rejects every row; draw more, or change its bounds"
+        for filter_ in recipe.select
+        if filter_.least_samples > most
+    ]
 
 
 def _disk_problems(recipe: Recipe, models: dict[str, ModelInfo], out: Path) -> list[str]:

@@ -21,7 +21,12 @@ def home(tmp_path: Path) -> Path:
 
 
 def made(home: Path, generator: dict[str, Any], teacher: dict[str, Any] | None = None, **sources: Any) -> recipes.Recipe:
-    changes: dict[str, Any] = {"filters": [{"kind": "length"}], "student": None, "rounds": 1, "generator": generator}
+    changes: dict[str, Any] = {
+        "filters": [{"kind": "length", "max_compression": None}],
+        "student": None,
+        "rounds": 1,
+        "generator": generator,
+    }
     if generator["kind"] == "magpie":
         changes["sources"] = {"kind": "draws", "count": 40, **sources}
     if teacher is not None:

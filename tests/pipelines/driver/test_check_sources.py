@@ -22,7 +22,10 @@ def tiny(home: Path, prompt: str, **changes: Any) -> recipes.Recipe:
     (home / "p.jinja").write_text(prompt)
     generator = {"kind": "summaries", "samples": 2, "prompt": str(home / "p.jinja")}
     return recipes.validate(
-        recipe(home, filters=[{"kind": "length"}], student=None, rounds=1, generator=generator, **changes), "x"
+        recipe(
+            home, filters=[{"kind": "length", "max_compression": None}], student=None, rounds=1, generator=generator, **changes
+        ),
+        "x",
     )
 
 

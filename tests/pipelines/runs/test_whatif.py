@@ -178,7 +178,8 @@ def test_another_model_or_filter_needs_scores(run: Path) -> None:
         (["--set", "filters.pmi.min_salienci=1"], "did you mean 'min_saliency'"),
         (["--sweep", "filters.pmi.min_saliency=1:0:0.1"], "low:high:step"),
         (["--sweep", "filters.pmi.min_saliency"], "low:high:step"),
-        (["--set", "filters.pmi.min_faithfulness=2.0", "--apply", "none"], "no candidate passes these bounds"),
+        (["--set", "filters.pmi.min_faithfulness=1.0", "--apply", "none"], "no candidate passes these bounds"),
+        (["--set", "filters.pmi.min_faithfulness=2.0"], "faithfulness is 1 at most, so it rejects every row"),
         (["--round", "7"], "round 7"),
     ],
 )
