@@ -76,10 +76,13 @@ def _refuse_lost_dataset(folder: Path, run: str | Path, last: int) -> None:
             raise LimbeckError(f"the dataset of round {int(home.name)} of the run {run} is missing; {COMPUTED_AGAIN}")
 
 
-def _way_out(selection: str | None) -> str:
-    if selection is None:
-        return COMPUTED_AGAIN
+def selected_again(selection: str) -> str:
+    """The way out if files of a selection are lost or broken."""
     return f"remove the folder of the selection and make it again: `limbeck filter --apply {selection}`"
+
+
+def _way_out(selection: str | None) -> str:
+    return COMPUTED_AGAIN if selection is None else selected_again(selection)
 
 
 def _row(where: str, origin: str, columns: Mapping[str, Any]) -> RawRow:

@@ -15,12 +15,13 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from limbeck.corpus.config import nearest
-from limbeck.corpus.earlier_runs import dataset_folder
+from limbeck.corpus.earlier_runs import dataset_folder, selected_again
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import check_whole, part_names, read_json
+from limbeck.corpus.parts import check_whole, part_names
 from limbeck.pipelines.runs.folder import RunFolder, read_lock
 from limbeck.pipelines.runs.lost import lost_parts, missing_words, refuse_lost, round_numbers, was_decided
 from limbeck.pipelines.runs.opening import existing
+from limbeck.pipelines.runs.records import read_selection
 from limbeck.pipelines.runs.scored import IDS, NOT_SCORES, SOURCE_REFERENCE, Scored, connect_parts, quoted, text
 from limbeck.pipelines.runs.select import BEYOND_TARGET, GENERATOR, UNDECIDED, all_numbers
 
@@ -356,11 +357,11 @@ def _selected(folder: RunFolder, number: int, selection: str) -> _Decided:
     home = dataset_folder(folder.path, number, selection).parent
     decisions = home / "decisions.parquet"
     if not decisions.exists():
-        raise LimbeckError(f"{decisions} is missing; remove its folder and make it again: `limbeck filter --apply`")
-    recorded, own = read_json(home / "selection.json"), _own(folder, number)
-    names = [section["name"] for section in (*recorded["filters"], *recorded["select"])]
-    if "scores" in recorded:
-        scores = {name: folder.round(number) / path for name, path in recorded["scores"].items()}
+        raise LimbeckError(f"{decisions} is missing; {selected_again(selection)}")
+    recorded, own = read_selection(home), _own(folder, number)
+    names = recorded.names
+    if recorded.scores is not None:
+        scores = {name: folder.round(number) / path for name, path in recorded.scores.items()}
     else:  # an older version did not record them: leave out those that may have been computed for the selection
         computed = folder.selection(number, ".scores")
         scores = {name: path for name, path in own.scores.items() if name in names and not any(computed.glob(f"{name}-*"))}

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from limbeck.corpus.config import Config
+from limbeck.corpus.earlier_runs import selected_again
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import DELETE_IT, DONE, read_json, read_object
 from limbeck.pipelines.runs.folder import RunFolder
@@ -20,6 +21,25 @@ class _OnTest(Config):
     """evaluation/test.json."""
 
     rounds: dict[str, list[EvaluationRow]]
+
+
+class _Section(BaseModel):
+    """A filter of a recorded recipe."""
+
+    name: str
+
+
+class SelectionRecord(BaseModel):
+    """selection.json, what is read of it; `scores` is None if an older version wrote it."""
+
+    filters: list[_Section]
+    select: list[_Section]
+    scores: dict[str, str] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Its filters, in order."""
+        return [section.name for section in (*self.filters, *self.select)]
 
 
 def validated(model: type[Model], value: Any, file: Path, way_out: str = DELETE_IT) -> Model:
@@ -47,6 +67,14 @@ def read_bounds(folder: RunFolder) -> Bounds | None:
 def _calibration(file: Path) -> tuple[dict[str, Any], Bounds]:
     found = read_object(file)
     return found, validated(Bounds, found, file)
+
+
+def read_selection(folder: Path) -> SelectionRecord:
+    """What a selection records about itself; raises LimbeckError if that is missing, broken or has another format."""
+    file, way_out = folder / "selection.json", selected_again(folder.name)
+    if not file.exists():
+        raise LimbeckError(f"{file} is missing; {way_out}")
+    return validated(SelectionRecord, read_json(file, way_out), file, way_out)
 
 
 def read_rows(folder: RunFolder, number: int) -> Rows | None:

@@ -312,6 +312,24 @@ def selected(run: Path, name: str, **more: Any) -> Path:
     return home / name
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "is missing"),
+        ("{", "is not valid JSON"),
+        ("[]", "does not have the format of this version"),
+        ('{"filters": [{}], "select": []}', r"does not have the format of this version \(filters.0.name: Field required\)"),
+        ('{"filters": [], "select": [], "scores": {"answer": 3}}', r"\(scores.answer: Input should be a valid string\)"),
+    ],
+)
+def test_a_damaged_record_of_a_selection_is_one_sentence(content: str | None, fault: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", rounds=1, finished=False)
+    file = selected(run, "hard") / "selection.json"
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(LimbeckError, match=f"{file} .*{fault}.*; remove the folder .* `limbeck filter --apply hard`$"):
+        candidates(run, selection="hard")
+
+
 def test_a_selection_shows_the_scores_that_it_was_made_with(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", rounds=1, finished=False)
     scores = {"answer": "selections/.scores/answer-0123", "length": "scores/length"}
