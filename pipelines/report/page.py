@@ -108,7 +108,14 @@ def unmeasured(report: Report) -> list[str]:
     if not report.finished or report.sources is None:
         return []
     inputs = held_out_inputs(report)
-    found = [f"There are no {split} {inputs}." for split in ("dev", "test") if not dict(report.sources)[split]]
+    asked = {row.split for round in report.rounds for row in round.evaluation}
+    counts = {split: dict(report.sources)[split] for split in ("dev", "test")}
+    found = [f"There are no {split} {inputs}." for split, count in counts.items() if not count]
+    found += [
+        f"None of the {count} {split} inputs that the teacher drew is usable."
+        for split, count in counts.items()
+        if count and split not in asked
+    ]
     task = next((round.task for round in reversed(report.rounds) if round.task), None)
     measured = {row.model for round in report.rounds for row in round.evaluation if row.split == "test"}
     missing = [control for control in task.controls if control not in measured] if task and measured else []

@@ -74,8 +74,16 @@ def lost_records(folder: RunFolder, number: int) -> Iterator[Path]:
     wanted = [folder.calibration, folder.decisions(number)]
     if is_finished(folder):
         wanted.append(folder.evaluated(number))
-        wanted += [folder.on_test] if (done(folder.sources("train").parent) or {}).get("test") else []
+        wanted += [folder.on_test] if _asks_on_test(folder) else []
     yield from (path for path in wanted if not path.exists())
+
+
+def _asks_on_test(folder: RunFolder) -> bool:
+    """Whether there is anything to ask on test: documents, or inputs that were drawn, of which all may have been rejected."""
+    drawn = done(folder.evaluation("test", "inputs") / "sources")
+    if drawn is not None:
+        return bool(drawn.get("rows_out"))
+    return bool((done(folder.sources("train").parent) or {}).get("test"))
 
 
 def _lost_dataset(folder: RunFolder, number: int) -> Iterator[Path]:

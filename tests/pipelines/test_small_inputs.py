@@ -58,6 +58,19 @@ def test_splits_of_few_documents(tmp_path: Path, ray_address: str, split: dict[s
     assert ("The control mismatched was not measured" in page) == (split["test"] == 1)
 
 
+@pytest.mark.timeout(900)
+def test_held_out_inputs_of_which_none_is_usable(tmp_path: Path, ray_address: str) -> None:
+    documents = write_documents(tmp_path / "documents.jsonl", 6)
+    never_ends = {"kind": "magpie", "instruction": {"max_new_tokens": 4}, "response": {"max_new_tokens": 8}}
+    split = {"train": 2, "dev": 2, "test": 2}
+    sources = {"kind": "jsonl", "path": str(documents), "split": split}
+    report = run_with(tmp_path, ray_address, sources, task=never_ends, rows={"kind": "conversation"}, student=None)
+    assert report["finished"] and report["sources"]["test"] == 2 and report["rounds"][0]["evaluation"] == []
+    page = (tmp_path / "run/report.html").read_text()
+    for name in ("dev", "test"):
+        assert f"None of the 2 {name} inputs that the teacher drew is usable" in page
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [10, 5, 3])

@@ -14,7 +14,7 @@ import pytest
 from helpers.run_folder import make_run
 from limbeck.corpus.earlier_runs import dataset_folder
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import part_path, write_json
+from limbeck.corpus.parts import mark_done, part_path, write_json
 from limbeck.filters.nli_model.training import check_out
 from limbeck.pipelines.console.panel import training_progress
 from limbeck.pipelines.driver.repair import reopen
@@ -89,6 +89,13 @@ def test_a_lost_record_of_a_finished_run_is_named_by_its_report(run: Path, name:
     with pytest.raises(LimbeckError, match=f"{name} {AGAIN}"):
         write_report(run)
     assert status(run)["state"] == "incomplete"
+
+
+@pytest.mark.parametrize(("usable", "state"), [(0, "finished"), (1, "incomplete")])
+def test_figures_on_test_are_not_lost_where_no_drawn_input_was_usable(run: Path, usable: int, state: str) -> None:
+    mark_done(run / "evaluation/test/inputs/sources", "x", rows_in=2, rows_out=usable)
+    remove(run / "evaluation/test.json")
+    assert status(run)["state"] == state
 
 
 @pytest.mark.parametrize("name", ["rounds/001/rows.json", "rounds/001/dataset/data", "rounds/001/dataset", "rounds/001"])
