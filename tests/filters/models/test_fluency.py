@@ -20,6 +20,7 @@ from limbeck.cluster.engines.model_cache import Engines
 from limbeck.cluster.engines.models import resolve
 from limbeck.cluster.engines.protocol import Pair
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.text.invisible import is_blank
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.filters.contract import Bound, Filter
 from limbeck.filters.models.fluency import FluencyConfig, FluencyFilter, end_token
@@ -109,7 +110,7 @@ def test_what_cannot_be_scored_costs_one_row(tiny: FluencyFilter) -> None:
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=30)), max_size=3))
 def test_any_text_gets_a_score_or_a_nan(tiny: FluencyFilter, rows: list[tuple[str, str]]) -> None:
     for (document, output), score in zip(rows, tiny.score(inputs(rows))["fluency"].to_pylist(), strict=True):
-        assert math.isfinite(score) == bool(document.strip() and output.strip())
+        assert math.isfinite(score) == (not is_blank(document) and not is_blank(output))
 
 
 @pytest.mark.parametrize(
