@@ -32,10 +32,10 @@ def placement_group(identifier: str) -> Any:
 
 
 def waits_for_resources(actor: Any) -> bool:
-    """Whether Ray has not found a node for an actor yet."""
+    """Whether Ray has not found a place for an actor yet, so that it has no process."""
     found = _module("ray._private.state").actors(actor_id=actor._actor_id.hex())
     pending = found.get("State") in ("DEPENDENCIES_UNREADY", "PENDING_CREATION", "RESTARTING")
-    return pending and not found["Address"]["NodeID"].strip("f")
+    return pending and not found["Pid"]  # a queued actor may have the address of the node that queues it
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ ROWS = 10_000
 LENGTH = [{"kind": "length", "min_output_tokens": 0, "max_compression": None}]
 TRIAL = "Hello|None"  # the probe of a server that answers none of the remaining rows; not a row
 SERVED = ({"id": "tiny", "max_model_len": 1024},)
+BEFORE_IT_BREAKS = 70  # rows, in parts of 20 that are drawn one at a time
 ALL_TRAIN = {"train": 1.0, "dev": 0.0, "test": 0.0}
 
 
@@ -28,7 +29,7 @@ def write_notes(path: Path, count: int) -> list[str]:
     return texts
 
 
-def served_recipe(folder: Path, server: FaultServer, notes: int, workers: int, rows_per_part: int) -> Path:
+def served_recipe(folder: Path, server: FaultServer, notes: int, **cluster: int) -> Path:
     """A run with four samples per note, drawn by the server; the prompt is the note itself."""
     write_notes(folder / "notes.jsonl", notes)
     model = Path(recipe(folder)["teacher"]["model"])
@@ -45,7 +46,7 @@ def served_recipe(folder: Path, server: FaultServer, notes: int, workers: int, r
         sources={"kind": "jsonl", "path": str(folder / "notes.jsonl"), "max_source_tokens": None, "split": ALL_TRAIN},
         generator={"kind": "summaries", "samples": 4, "max_new_tokens": 24, "prompt": str(folder / "prompt.jinja")},
         filters=LENGTH,
-        cluster={"rows_per_part": rows_per_part, "workers": workers, "cpus_per_worker": 0.5},
+        cluster={"cpus_per_worker": 0.5, **cluster},
     )
 
 
@@ -108,22 +109,26 @@ def test_two_thousand_requests_of_a_run_over_every_fault(tmp_path: Path, ray_add
 def test_a_server_that_breaks_in_the_middle_of_a_run_stops_it_and_is_asked_on_once_it_is_mended(
     tmp_path: Path, ray_address: str
 ) -> None:
-    broken = {"after": 60}
+    left = {"rows": BEFORE_IT_BREAKS}
 
     def plan(prompt: str, before: int) -> str:
-        return "500" if sum(server.answered.values()) >= broken["after"] else ""
+        if left["rows"] <= 0:
+            return "500"
+        left["rows"] -= f"{prompt}|None" != TRIAL
+        return ""
 
     with FaultServer(plan=plan, seconds=0.002, models=SERVED) as server:
-        path = served_recipe(tmp_path, server, notes=30, workers=1, rows_per_part=5)
+        path = served_recipe(tmp_path, server, notes=30, workers=1, rows_per_part=5, parts_in_flight=1)
         first = limbeck("run", path, "--out", tmp_path / "run", "--no-panel", RAY_ADDRESS=ray_address)
         assert first.returncode == 1 and "Traceback" not in first.stderr, first.stderr
         assert "started 3 times" in first.stderr.splitlines()[-1]
         assert "answered no request for" in first.stderr.splitlines()[-1], "the exit message is kept"
         kept = read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).num_rows
-        broken["after"] = 10**6
+        left["rows"] = 10**6
         server.sent_again.clear()
         done = limbeck("run", path, "--out", tmp_path / "run", "--no-panel", RAY_ADDRESS=ray_address)
         assert done.returncode == 0, done.stderr
-        assert len([name for name in server.sent_again if name != TRIAL]) <= 60 - kept, "what was published is not asked again"
+        again = [name for name in server.sent_again if name != TRIAL]
+        assert len(again) <= BEFORE_IT_BREAKS - kept, "what was published is not asked again"
     rows = read_parts(tmp_path / "run/rounds/000/candidates", CANDIDATES).to_pylist()
     assert 0 < kept < len(rows) == 120 and not any(row["error"] for row in rows)

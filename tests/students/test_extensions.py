@@ -99,14 +99,14 @@ def test_a_training_after_one_that_was_killed_while_deepspeed_compiled(tmp_path:
         deepspeed={"zero_optimization": {"stage": 2}},
     )
     progress, seen = tmp_path / "round/training/progress.json", set[str]()
-    killed = threading.Event()
+    killed, trained = threading.Event(), threading.Event()
 
     def kill_the_compiling() -> None:
-        """Kill the first process that compiles, with its compiler; remember what the progress says."""
-        while not killed.is_set():
+        """Kill the first process that compiles, with its compiler; remember what the progress says, also of the next one."""
+        while not trained.is_set():
             locks = list(tmp_path.glob("extensions/*/*/lock"))
             seen.add(training_progress(progress))
-            if locks:
+            if locks and not killed.is_set():
                 for process in psutil.Process().children(recursive=True):
                     if opened(process, locks[0]):
                         process.kill()
@@ -115,7 +115,10 @@ def test_a_training_after_one_that_was_killed_while_deepspeed_compiled(tmp_path:
     with connected(ClusterConfig(address="local")):
         watching = threading.Thread(target=kill_the_compiling, daemon=True)
         watching.start()
-        metrics = train(config, dataset, teacher, tmp_path / "round" / "student", 3)
+        try:
+            metrics = train(config, dataset, teacher, tmp_path / "round" / "student", 3)
+        finally:
+            trained.set()
         watching.join(timeout=60)
     assert killed.is_set(), "a process was killed while it held torch's lock"
     assert metrics["steps"] == 6
