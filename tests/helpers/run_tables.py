@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -36,6 +37,23 @@ def changed_columns(found: Columns, expected: Columns) -> list[str]:
         for column, content in columns.items()
         if found.get(table, {}).get(column) != content
     ]
+
+
+def distant_scores(run: Path, reference: Path, filter_: str) -> list[str]:
+    """The reference's score columns of a filter, also those in datasets, that are missing or differ by more than rounding."""
+    found, distant = _tables(run), []
+    for name, table in _tables(reference).items():
+        own = table.column_names if name.endswith(f"scores/{filter_}") else []
+        for column in (*own, *(column for column in table.column_names if column.startswith(f"{filter_}."))):
+            if not pa.types.is_floating(table[column].type):
+                continue
+            values = [
+                np.array(rows[column].to_pylist(), np.float64) if column in rows.column_names else np.array([])
+                for rows in (table, found.get(name, pa.table({})))
+            ]
+            alike = values[0].shape == values[1].shape and np.allclose(*values, rtol=1e-5, atol=1e-6, equal_nan=True)
+            distant += [] if alike else [f"{name}: {column}"]
+    return distant
 
 
 def _tables(run: Path) -> dict[str, pa.Table]:

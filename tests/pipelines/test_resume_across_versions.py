@@ -6,6 +6,7 @@ processor, can change a row. A change that is meant to alter rows or a stage's d
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from helpers.commands import limbeck
 from helpers.earlier_code import BEFORE_THE_MOVE as EARLIER
 from helpers.earlier_code import run_earlier, unpack
 from helpers.fault_server import FaultServer, byte_tokenizer
-from helpers.run_tables import changed_columns, run_columns, run_digests
+from helpers.run_tables import changed_columns, distant_scores, run_columns, run_digests
 from helpers.tiny_run import recipe
 from helpers.tiny_students import make_model
 from limbeck.cluster.engines.config import EndpointConfig, TransformersConfig
@@ -159,7 +160,8 @@ def test_what_is_recorded_is_what_the_earlier_code_gives(asked: Path, earlier: P
 def test_a_run_equals_the_earlier_code_s_bit_for_bit(plain: Path, reference: Path) -> None:
     done = limbeck("run", "recipe.yaml", "--out", "new", folder=plain)
     assert done.returncode == 0, done.stderr
-    assert_equal_runs(plain / "new", reference)
+    assert_equal_runs(plain / "new", reference, scored_by_model="pmi")
+    assert distant_scores(plain / "new", reference, "pmi") == []
 
 
 @pytest.mark.slow
@@ -186,12 +188,17 @@ def test_a_run_that_the_earlier_code_began_with_other_semantics_is_refused(plain
     assert done.returncode == 1 and "was started when filter heuristics had semantics 1, and this version has 2" in done.stderr
 
 
-def assert_equal_runs(run: Path, reference: Path) -> None:
-    """Candidates, scores, decisions and datasets are equal bit for bit."""
+def assert_equal_runs(run: Path, reference: Path, scored_by_model: str = "a filter that is not there") -> None:
+    """Candidates, scores, decisions and datasets are equal bit for bit, except for the scores of a filter that calls a model.
+
+    This version also scores mismatched pairs, so batches have other shapes, and on some processors the last digit of a sum of
+    floats depends on the shape.
+    """
     expected = run_columns(reference)
     assert {
         "rounds/000/sources/train",
         "rounds/000/candidates",
         "rounds/000/decisions",
     } <= expected.keys()
-    assert changed_columns(run_columns(run), expected) == []
+    changed = changed_columns(run_columns(run), expected)
+    assert [place for place in changed if not re.search(rf"/scores/{scored_by_model}: | {scored_by_model}\.", place)] == []
