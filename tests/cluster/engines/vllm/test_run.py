@@ -84,15 +84,21 @@ def test_both_steps_of_documents_qa_are_held_to_their_json_schemas(tmp_path: Pat
 
 
 def cores(run: subprocess.Popen[str]) -> list[psutil.Process]:
-    """vLLM's engine processes under this run."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if "EngineCore" in process.name() + " ".join(process.cmdline()) and run.pid in [p.pid for p in process.parents()]:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    """vLLM's engine processes under this run: what its workers spawn. Their titles tell nothing: Ray lets none be set."""
+    try:
+        below = psutil.Process(run.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return [process for process in below if _is_spawned_by_a_worker(process)]
+
+
+def _is_spawned_by_a_worker(process: psutil.Process) -> bool:
+    try:
+        parent = process.parent()
+        spawned = "spawn_main" in " ".join(process.cmdline()) or "EngineCore" in process.name()
+        return spawned and parent is not None and "ray::Worker" in parent.name() + " ".join(parent.cmdline())
+    except psutil.Error:
+        return False
 
 
 def starts(log: Path) -> int:
