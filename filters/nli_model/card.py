@@ -1,6 +1,7 @@
 """The model card of a trained NLI model: what it is, how it was made, how accurate it is, and its limits."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _CARD = """---
@@ -67,6 +68,17 @@ def model_card(figures: Mapping[str, Any]) -> str:
         test_pairs=figures["test"]["pairs"],
         quality=quality_table(figures["test"], figures["baseline"]),
         held_out=f"On {held['pairs']} pairs generated from held-out documents: {held['accuracy']:.1%}." if held else "",
+    )
+
+
+def failure(figures: Mapping[str, Any], folder: Path) -> str | None:
+    """That a training failed, with the way out: its model is no better than the baseline. None if it is better."""
+    accuracy, baseline = figures["test"]["accuracy"], figures["baseline"]["accuracy"]
+    if accuracy > baseline:
+        return None
+    return (
+        f"the training failed: the model answers {accuracy:.1%} of the hand-written pairs, a bag of words {baseline:.1%}; delete "
+        f"{folder}, and train with another --seed, a lower --learning-rate or more --pairs"
     )
 
 

@@ -48,7 +48,7 @@ def train_nli(
     """Train a small NLI model without a network. It is a sentence encoder, fine-tuned on pairs made by rule from any texts."""
     from limbeck.cluster.engines.models import made_root
     from limbeck.corpus.extras import require
-    from limbeck.filters.nli_model.card import quality_table
+    from limbeck.filters.nli_model.card import failure, quality_table
     from limbeck.filters.nli_model.documents import read_documents
     from limbeck.filters.nli_model.training import NliTraining, check_out, train_nli
 
@@ -59,6 +59,8 @@ def train_nli(
     training = NliTraining(encoder=encoder, pairs=pairs, epochs=epochs, learning_rate=learning_rate, seed=seed)
     with _progress() as report:
         figures = train_nli(documents, origin, training, folder, report)
+    if words := failure(figures, folder):
+        typer.echo(f"warning: {words}", err=True)
     if as_json:
         typer.echo(json.dumps(figures | {"folder": str(folder)}))
         return

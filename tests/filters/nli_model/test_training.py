@@ -14,7 +14,7 @@ from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.packages import read_packages
 from limbeck.filters.nli_model import evaluation as nli_evaluation
-from limbeck.filters.nli_model.card import quality_table
+from limbeck.filters.nli_model.card import failure, quality_table
 from limbeck.filters.nli_model.documents import read_documents
 from limbeck.filters.nli_model.pairs import LABELS, make_pairs
 from limbeck.filters.nli_model.rules import NliPair
@@ -199,8 +199,18 @@ def test_the_command_trains_and_prints_json(encoder: Path, tmp_path: Path) -> No
     assert done.exit_code == 0, done.output
     figures = json.loads(done.stdout)
     assert figures["corpus"] == "corpus.txt" and figures["test"]["pairs"] == 173
+    assert (failure(figures, tmp_path / "model") is not None) == ("warning: the training failed" in done.stderr)
     measured = CliRunner().invoke(app, ["measure-nli", str(tmp_path / "model"), "--json"])
     assert json.loads(measured.stdout)["accuracy"] == figures["test"]["accuracy"]
+
+
+@pytest.mark.parametrize(("accuracy", "failed"), [(0.3757, True), (0.6821, True), (0.6822, False)])
+def test_a_model_no_better_than_the_baseline_is_told(accuracy: float, failed: bool, tmp_path: Path) -> None:
+    words = failure({"test": {"accuracy": accuracy}, "baseline": {"accuracy": 0.6821}}, tmp_path)
+    if not failed:
+        assert words is None
+    else:
+        assert words is not None and f"{accuracy:.1%}" in words and "68.2%" in words and f"delete {tmp_path}" in words
 
 
 @pytest.mark.slow
