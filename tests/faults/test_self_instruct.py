@@ -20,7 +20,7 @@ from limbeck.pipelines import recipe_files
 from limbeck.pipelines.runs.folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-SOURCES, WAVE, TARGET, KILLS = 96, 32, 300, 8
+SOURCES, WAVE, TARGET, KILLS = 96, 32, 300, 10
 
 
 @pytest.fixture(scope="module")
