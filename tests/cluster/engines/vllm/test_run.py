@@ -84,7 +84,7 @@ def test_both_steps_of_documents_qa_are_held_to_their_json_schemas(tmp_path: Pat
 
 
 def cores(run: subprocess.Popen[str]) -> list[psutil.Process]:
-    """vLLM's engine processes under this run: what its workers spawn. Their titles tell nothing: Ray lets none be set."""
+    """vLLM's engine processes under this run: what its workers spawn. Under Ray they may have no title to tell them by."""
     try:
         below = psutil.Process(run.pid).children(recursive=True)
     except psutil.NoSuchProcess:
