@@ -17,7 +17,7 @@ QUOTE = r"^[^\r\n]$"
 RowText = Literal["document", "reference"]
 """A text that a row may have beside its prompt and output."""
 
-_BOTH: frozenset[RowText] = frozenset(("document", "reference"))
+ROW_TEXTS: frozenset[RowText] = frozenset(("document", "reference"))
 
 _UNQUOTED = "set `quote: null`"
 
@@ -189,7 +189,7 @@ class PackagesSources(Sources):
     @property
     def texts(self) -> frozenset[RowText]:
         """Documents and references."""
-        return _BOTH
+        return ROW_TEXTS
 
 
 class TableSources(Sources):
@@ -237,7 +237,7 @@ class SeedSources(TaskSources):
     @property
     def texts(self) -> frozenset[RowText]:
         """Instructions with inputs as documents, and outputs as references."""
-        return _BOTH
+        return ROW_TEXTS
 
 
 class LabelledSources(TableSources):
@@ -284,7 +284,7 @@ class RunSources(Sources):
     @property
     def texts(self) -> frozenset[RowText]:
         """Both, which depends on the run."""
-        return _BOTH
+        return ROW_TEXTS
 
 
 class DrawSources(AnySources):

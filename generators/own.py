@@ -11,7 +11,7 @@ from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.engines.protocol import Sampling
 from limbeck.corpus.config import NAME
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.source_kinds import RowText
+from limbeck.corpus.source_kinds import ROW_TEXTS, RowText
 from limbeck.generators.contract import Draw, GeneratorConfig, Needs, Question, Script, ScriptedGenerator, Source, Task
 
 _ANSWERS = Sampling(64, temperature=0.7, top_p=0.95)
@@ -23,7 +23,7 @@ class OwnGenerator(GeneratorConfig):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    adds: ClassVar[frozenset[RowText]] = frozenset(("document", "reference"))
+    adds: ClassVar[frozenset[RowText]] = ROW_TEXTS
 
     kind: str = Field(pattern=f"^{NAME}$")
     script: SkipValidation[Any] = Field(exclude=True)
