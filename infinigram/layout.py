@@ -78,14 +78,25 @@ def state(paths: Sequence[Path]) -> list[Any]:
     """A value that changes whenever the index changes on disk: its manifest, else its files, and its removed documents."""
     found: list[Any] = []
     for path in paths:
+        removed = str(removed_copies(path))
         try:
-            removed = os.path.realpath(path / REMOVED)
             found.append((removed, _identity((path / manifests.NAME).stat())))
         except FileNotFoundError:
             found.append((removed, file_states(path)))
         except OSError:  # of a link that is replaced at this moment too
             found.append(None)
     return found
+
+
+def removed_copies(folder: Path) -> Path:
+    """The folder of copies of removed documents, its link followed; the link's own path if it is missing or vanishes meanwhile.
+
+    Following a link takes two system calls (is it one, and where to), and a compaction may remove it between them.
+    """
+    try:
+        return (folder / REMOVED).resolve()
+    except OSError:
+        return folder / REMOVED
 
 
 def file_states(folder: Path) -> list[Any]:
@@ -204,7 +215,7 @@ def taken_down(
     Both are links that `remove` switches atomically, so one of them is resolved. Raises BadIndex if the pairs are not ascending
     or the copies differ from the documents: in number or length, or in the content of the first `most_compared`. O(removed
     """
-    copies = (folder / REMOVED).resolve()
+    copies = removed_copies(folder)
     path = next((path for path in (copies / PAIRS, folder / PAIRS) if path.exists()), None)
     if path is None:
         broken = next((name for name in (REMOVED, PAIRS) if os.path.lexists(folder / name)), None)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from limbeck.infinigram import manifest as manifests
-from limbeck.infinigram.layout import REMOVED
+from limbeck.infinigram.layout import REMOVED, removed_copies
 
 FOLDER = ".readers"
 
@@ -27,7 +27,7 @@ def state(folder: Path) -> str:
         content = (folder / manifests.NAME).read_bytes()
     except OSError:
         content = b""
-    removed = (folder / REMOVED).resolve().name if (folder / REMOVED).exists() else ""
+    removed = removed_copies(folder).name if (folder / REMOVED).exists() else ""
     return hashlib.sha256(content + removed.encode()).hexdigest()[:32]
 
 

@@ -19,8 +19,9 @@ from helpers import ngram_oracle as naive
 from limbeck.infinigram.build import Settings, build
 from limbeck.infinigram.errors import BadIndex, BadQuery
 from limbeck.infinigram.index import Index
-from limbeck.infinigram.layout import locate, taken_down
+from limbeck.infinigram.layout import locate, state, taken_down
 from limbeck.infinigram.maintain import append, compact, remove
+from limbeck.infinigram.readers import state as reader_state
 from limbeck.infinigram.verify import verify
 
 EOS = 7
@@ -205,6 +206,32 @@ def test_readers_meet_whole_states(tmp_path: Path) -> None:
     assert ended == (pid, 0) and opened > 5
     assert Index.open(life.folder).count([1]) == 10
     verify(life.folder)
+
+
+def test_a_link_that_vanishes_while_it_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compaction removes the link after a reader has seen that it is one, and before it asks where the link points."""
+    life = Life(tmp_path / "index", "u8", 4)
+    life.add([[1, 2]] * 10, 2)
+    follow = os.readlink
+    vanished: list[Any] = []
+
+    def count_ones(folder: Path) -> int:
+        return Index.open(folder).count([1])
+
+    def vanishing(path: Any, **others: Any) -> str:
+        if Path(path).name == "removed":
+            vanished.append(path)
+            life.compact()
+        return follow(path, **others)
+
+    for read, is_new in ((lambda folder: state([folder]), True), (reader_state, False), (count_ones, True)):
+        life.take_down([0])
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "readlink", vanishing)
+            first = read(life.folder)
+        assert vanished and not (life.folder / "removed").exists()
+        assert (first == read(life.folder)) == is_new, "what was read before the compaction is not told as read after it"
+        vanished.clear()
 
 
 def test_copies_are_compared_as_far_as_asked(tmp_path: Path) -> None:
