@@ -12,6 +12,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "parser": ("spacy",),
     "tiktoken": ("tiktoken",),
     "math": ("math_verify",),
+    "inflections": ("lemminflect",),
 }
 """Extra → the modules that Limbeck imports from it, the most characteristic one first (requirements are in pyproject.toml)."""
 

@@ -151,7 +151,10 @@ class Draw:
     def __call__(
         self, step: str, prompt: Prompt | UserTurn, sampling: Sampling, *, n: int | None = None, engine: str = TEACHER
     ) -> Drawing:
-        """Ask for one completion (an `Answer`), or with `n` for a list of `n`, each with a seed of its own."""
+        """Ask for one completion (an `Answer`), or with `n` for a list of `n`, each with a seed of its own.
+
+        With a constraint, the `n` completions are the best texts that its search finds, the best first.
+        """
         return Drawing(step, prompt, sampling, n, engine)
 
     def logprobs(self, context: str, targets: Sequence[str], *, step: str = "logprobs", engine: str = TEACHER) -> Scoring:
@@ -251,6 +254,11 @@ class GeneratorConfig(Kind):
     def json_schemas(self) -> Mapping[str, Mapping[str, Any]]:
         """The JSON schemas that its script asks engines to hold completions to: step → schema."""
         return {}
+
+    @property
+    def constrained(self) -> Sequence[str]:
+        """The steps whose completions have a constraint (`Sampling.constraint`), for `check`."""
+        return ()
 
     def build(self) -> ScriptedGenerator:
         """Return the generator; raises LimbeckError if its prompts are missing or malformed."""

@@ -114,7 +114,7 @@ class Run:
         assert isinstance(asked, Drawing)
         prompt = asked.prompt if isinstance(asked.prompt, str | UserTurn) else tuple(asked.prompt)
         return [
-            Request(f"{self.source.source_id}/{self.label}/{index}", prompt, asked.sampling, self.seed(index))
+            Request(f"{self.source.source_id}/{self.label}/{index}", prompt, asked.sampling.at(index), self.seed(index))
             for index in range(1 if asked.n is None else asked.n)
         ]
 

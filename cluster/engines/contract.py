@@ -41,6 +41,9 @@ class EngineConfig(Kind):
     holds_json_schemas: ClassVar[bool] = False
     """Whether it supports `Sampling.json_schema`; others answer such a request with an error."""
 
+    holds_constraints: ClassVar[bool] = False
+    """Whether it supports `Sampling.constraint`; others must answer such a request with an error."""
+
     model: str
 
     def choose(self, gpus_per_worker: float) -> "EngineConfig":

@@ -67,6 +67,8 @@ class JournaledEngine:
 def request_key(request: Request) -> str:
     """An id of the complete content of a request."""
     plain: dict[str, Any] = asdict(request)
+    if request.sampling.constraint is None:
+        del plain["sampling"]["constraint"]  # journals of versions without constraints stay valid
     return derive_id(json.dumps(plain, sort_keys=True, ensure_ascii=True))
 
 
@@ -77,6 +79,6 @@ def _read(path: Path) -> Iterator[tuple[str, Completion]]:
         try:
             row = json.loads(line)
             key = row.pop("key")
-            yield key, Completion(**{**row, "token_ids": tuple(row["token_ids"])})
+            yield key, Completion(**{**row, "token_ids": tuple(row["token_ids"]), "unmet": tuple(row.get("unmet", ()))})
         except (ValueError, KeyError, TypeError):
             continue

@@ -1,11 +1,13 @@
 """The engine interface: a process that holds a language model and answers `complete` and `logprobs`."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from limbeck.cluster.engines.constraint import Constraint
 
 FinishReason = Literal["stop", "length", "error"]
 
@@ -37,6 +39,9 @@ class Sampling:
     then removed, with everything after it). With `json_schema` (a JSON schema as text) or `regex`, at most one of them, only
     conforming tokens are drawn; an engine that does not support it returns an error. `presence_penalty` is subtracted from the
     logit of every token that the completion already contains (as in the OpenAI API), before the temperature.
+
+    With a `constraint` the completion is found by a beam search that prefers texts which meet its clauses (docs/constraints.md).
+    Nothing is drawn then, so the seed has no effect and the temperature must be 0.
     """
 
     max_new_tokens: int
@@ -47,6 +52,13 @@ class Sampling:
     json_schema: str | None = None
     regex: str | None = None
     presence_penalty: float = 0.0
+    constraint: Constraint | None = None
+
+    def at(self, number: int) -> "Sampling":
+        """The settings for one of several completions of a prompt: with a constraint, its `number`-th text after the place."""
+        if self.constraint is None or not number:
+            return self
+        return replace(self, constraint=replace(self.constraint, place=self.constraint.place + number))
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """The answer to one request, or the reason for its failure (`finish_reason` "error", empty text)."""
+    """The answer to one request, or the reason for its failure (`finish_reason` "error", empty text).
+
+    `unmet`: the numbers of the clauses of its constraint that the text does not meet.
+    """
 
     request_id: str
     text: str
@@ -72,6 +87,7 @@ class Completion:
     finish_reason: FinishReason
     prompt_tokens: int
     error: str | None = None
+    unmet: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,3 +158,17 @@ def refusal(prompt_tokens: int, sampling: Sampling, context_tokens: int) -> str 
             f"{context_tokens}"
         )
     return None
+
+
+def constraint_problem(sampling: Sampling) -> str | None:
+    """Reason why no beam search can run with these settings, or None."""
+    if sampling.constraint is None:
+        return None
+    if sampling.temperature != 0 or sampling.top_p != 1 or sampling.top_k or sampling.presence_penalty:
+        return "a constraint needs a beam search, which draws nothing: set temperature 0, and no top_p, top_k or presence_penalty"
+    return sampling.constraint.problem()
+
+
+def constraint_refusal(kind: str) -> str:
+    """The error of an engine that supports no constraints."""
+    return f"an engine of kind {kind} does not support constraints; use an engine of kind transformers"

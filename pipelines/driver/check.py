@@ -241,13 +241,23 @@ def _generator_problems(recipe: Recipe) -> list[str]:
         return [f"sources: {error}"]
     found = [f"{where}: {problem}" for where, config in _generators(recipe).items() for problem in config.problems(drawn)]
     teacher = recipe.teacher.choose(recipe.cluster.gpus_per_worker)
-    return found + [
-        f"{where}.{step}.json_schema: an engine of kind {teacher.kind} does not hold completions to a schema; use vllm or "
-        "endpoint, or remove it"
-        for where, config in _generators(recipe).items()
-        for step in config.json_schemas
-        if not teacher.holds_json_schemas
-    ]
+    return (
+        found
+        + [
+            f"{where}.{step}.json_schema: an engine of kind {teacher.kind} does not hold completions to a schema; use vllm or "
+            "endpoint, or remove it"
+            for where, config in _generators(recipe).items()
+            for step in config.json_schemas
+            if not teacher.holds_json_schemas
+        ]
+        + [
+            f"{where}.{step}.constraint: an engine of kind {teacher.kind} does not support constraints; use transformers, or "
+            "remove it"
+            for where, config in _generators(recipe).items()
+            for step in config.constrained
+            if not teacher.holds_constraints
+        ]
+    )
 
 
 def engine_problems(recipe: Recipe) -> list[str]:

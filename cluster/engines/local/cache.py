@@ -47,6 +47,11 @@ class SlotCache:
         for tensor in (*self.keys.values(), *self.values.values()):
             tensor[slot] = 0
 
+    def inherit(self, slot: int, parents: Sequence[int]) -> None:
+        """Let sample i of a slot see what sample parents[i] sees: hypotheses branch without copying keys and values."""
+        if parents:
+            self.mask[slot, : len(parents)] = self.mask[slot, list(parents)]
+
     def move(self, source: int, target: int, used: int) -> None:
         """Copy the first `used` positions of a slot to another."""
         self.mask[target] = self.mask[source]

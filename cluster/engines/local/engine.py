@@ -1,5 +1,6 @@
 """The engine that runs a transformers model in this process; see generation.py and scoring.py for its optimisations."""
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from limbeck.cluster.engines import chat
 from limbeck.cluster.engines.local import generation, plain, scoring
 from limbeck.cluster.engines.local.config import TransformersConfig
+from limbeck.cluster.engines.local.constrained import decoding as constrained
 from limbeck.cluster.engines.local.loading import Loaded, load, reload
 from limbeck.cluster.engines.local.samples import Sample, completion, refuse
 from limbeck.cluster.engines.protocol import Completion, Pair, Request, Usage
@@ -37,12 +39,14 @@ class TransformersEngine:
         for sample in samples:
             refuse(sample, self.context_tokens)
         ready = [sample for sample in samples if sample.finish_reason is None]
+        drawn = [sample for sample in ready if sample.request.sampling.constraint is None]
+        searched = [sample for sample in ready if sample.request.sampling.constraint is not None]
         if self.loaded.packed:
-            ended = generation.decode(self.loaded, ready, self.config, self.usage)
+            ended = generation.decode(self.loaded, drawn, self.config, self.usage)
         else:
-            ended = plain.decode(self.loaded, ready, self.config.batch_sequences, self.usage)
+            ended = plain.decode(self.loaded, drawn, self.config.batch_sequences, self.usage)
         yield from (completion(sample, self.loaded) for sample in samples if sample.finish_reason == "error")
-        for sample in ended:
+        for sample in itertools.chain(ended, constrained.decode(self.loaded, searched, self.config, self.usage)):
             self.usage.output_tokens += len(sample.tokens)
             yield completion(sample, self.loaded)
 

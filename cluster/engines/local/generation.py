@@ -131,11 +131,7 @@ def _entering(decoder: Decoder, wave: Sequence[Group], batch_sequences: int) -> 
 
 def _wave(loaded: Loaded, groups: Sequence[Group], config: TransformersConfig) -> tuple[list[Group], int]:
     """Return the groups that share a cache, and its slots. If memory is short, groups half as wide wait for a narrower cache."""
-    text = loaded.model.config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    place_bytes = 2 * text.num_hidden_layers * heads * size * loaded.model.dtype.itemsize
-    slots = max(1, config.cache_bytes // (groups[0].width * place_bytes))
+    slots = max(1, config.cache_bytes // (groups[0].width * loaded.place_bytes))
     wave = list(groups)
     if len(groups) > slots:
         wave = [group for group in groups if 2 * group.width >= groups[0].width]

@@ -31,6 +31,14 @@ class Loaded:
     end_tokens: frozenset[int]
     packed: bool
 
+    @property
+    def place_bytes(self) -> int:
+        """Bytes of the keys and values of one token, over all layers."""
+        text = self.model.config.get_text_config()
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        return int(2 * text.num_hidden_layers * heads * size * self.model.dtype.itemsize)
+
 
 def load(config: TransformersConfig) -> Loaded:
     """Load a model for inference; raises LimbeckError if it is missing, truncated or not a causal language model."""

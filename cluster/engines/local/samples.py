@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from limbeck.cluster.engines.local.loading import Loaded
 from limbeck.cluster.engines.local.sampling import NOT_A_NUMBER, Draw
-from limbeck.cluster.engines.protocol import Completion, FinishReason, Request, refusal
+from limbeck.cluster.engines.protocol import Completion, FinishReason, Request, constraint_problem, refusal
 from limbeck.cluster.engines.rendering import Rendered
 
 _FOLD_TOKENS = 256  # a group's own tokens may take this many positions of its slot, or as many as its prompt
@@ -99,9 +99,9 @@ def group_samples(samples: Sequence[Sample], batch_sequences: int) -> list[Group
 
 
 def refuse(sample: Sample, context_tokens: int) -> None:
-    """End a sample that cannot run: an empty prompt, no room for its new tokens, or structured output is requested."""
+    """End a sample that cannot run: an empty prompt, no room for its new tokens, structured output, a faulty constraint."""
     sampling = sample.request.sampling
-    sample.error = refusal(len(sample.prompt), sampling, context_tokens)
+    sample.error = refusal(len(sample.prompt), sampling, context_tokens) or constraint_problem(sampling)
     if sampling.json_schema or sampling.regex:
         sample.error = "structured output (json_schema, regex) needs an engine of kind vllm, or endpoint for json_schema"
     if sample.error:
@@ -117,4 +117,6 @@ def completion(sample: Sample, loaded: Loaded) -> Completion:
         for stop in sample.stop:
             text = text.split(stop, 1)[0]
     tokens = tuple(sample.tokens) if sample.finish_reason != "error" else ()
-    return Completion(sample.request.request_id, text, tokens, sample.finish_reason, len(sample.prompt), sample.error)
+    constraint = sample.request.sampling.constraint
+    unmet = constraint.unmet(text) if constraint and sample.finish_reason != "error" else ()
+    return Completion(sample.request.request_id, text, tokens, sample.finish_reason, len(sample.prompt), sample.error, unmet)

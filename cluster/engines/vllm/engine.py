@@ -11,7 +11,7 @@ import numpy as np
 
 from limbeck.cluster.engines import chat
 from limbeck.cluster.engines.pairs import Logprobs, Query, sort_out
-from limbeck.cluster.engines.protocol import Completion, EngineDied, Pair, Request, Usage, refusal
+from limbeck.cluster.engines.protocol import Completion, EngineDied, Pair, Request, Usage, constraint_refusal, refusal
 from limbeck.cluster.engines.rendering import Rendered
 from limbeck.cluster.engines.vllm.config import VllmConfig
 from limbeck.cluster.engines.vllm.process import Started, start
@@ -50,6 +50,8 @@ class VllmEngine:
                 yield _refused(request, 0, found)
             elif (error := refusal(len(found.tokens), request.sampling, self.context_tokens)) is not None:
                 yield _refused(request, len(found.tokens), error)
+            elif request.sampling.constraint is not None:
+                yield _refused(request, len(found.tokens), constraint_refusal("vllm"))
             else:
                 work.append(self._complete(request, found))
         yield from self._answers(work)
