@@ -43,5 +43,5 @@ class ConstraintSection(Config):
     def problems(self) -> list[str]:
         """Why no completion can be searched: banned phrases that are empty, or a missing package."""
         found = [Constraint.of((), self.banned).problem()]
-        found += [extras.problem([("inflections of required words", "inflections")])] if self.inflections else []
+        found += [extras.problem([("a constraint with inflections", "inflections")])] if self.inflections else []
         return [problem for problem in found if problem is not None]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from helpers.tiny_run import recipe
+from limbeck.generators.summaries import SummariesConfig
 from limbeck.pipelines import recipe as recipes
 from limbeck.pipelines.driver.check import find_problems
 
@@ -83,3 +84,11 @@ def test_a_schema_needs_an_engine_that_holds_to_it(home: Path) -> None:
     for kind in ("vllm", "endpoint"):
         found = find_problems(made(home, generator, {"kind": kind}), home / "run")
         assert not any("json_schema" in problem for problem in found)
+
+
+def test_a_constraint_needs_an_engine_that_searches(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SummariesConfig, "constrained", ("summary",))
+    sentence = "generator.summary.constraint: an engine of kind {} does not support constraints; use transformers, or remove it"
+    assert find_problems(made(home, {"kind": "summaries"}), home / "run") == []
+    for kind in ("vllm", "endpoint"):
+        assert sentence.format(kind) in find_problems(made(home, {"kind": "summaries"}, {"kind": kind}), home / "run")

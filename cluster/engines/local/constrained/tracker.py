@@ -85,7 +85,7 @@ class Tracker:
                 node = self._children[node].get(character, -1)
                 if node < 0:
                     return  # the tokenizer changes the text, so its tokens do not lead to the phrase
-            due = first if not begun and not rest else self._next.setdefault((node, rest), {})
+            due = self._first if not begun and not rest else self._next.setdefault((node, rest), {})
             due[tokens[place]] = due.get(tokens[place], 0) | clause
             if begun or rest:
                 self._share.setdefault((node, rest), []).append((clause, place / len(tokens)))
