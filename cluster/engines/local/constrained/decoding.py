@@ -58,6 +58,16 @@ class Beam:
             return []
         return self.search.advance(torch.log_softmax(logits.float(), -1))
 
+    def refuse(self, needed_bytes: int, cache_bytes: int) -> list[Sample]:
+        """End its requests with the reason that the cache does not hold them, and return them."""
+        reason = (
+            f"a search with {self.rows} beams and {self.search.max_new_tokens} new tokens needs a key-value cache of "
+            f"{needed_bytes >> 20} MiB, but cache_bytes is {cache_bytes >> 20} MiB; lower beams or max_new_tokens, or raise it"
+        )
+        for sample in self.samples:
+            sample.finish_reason, sample.error = "error", reason
+        return self.samples
+
     def answer(self) -> list[Sample]:
         """Fill in the tokens, or the error, of its requests, and return them."""
         results = self.search.results()
@@ -81,7 +91,13 @@ def decode(loaded: Loaded, samples: Sequence[Sample], config: TransformersConfig
     """
     sick: list[Sample] = []
     run = _decode_together if loaded.packed else _decode_alone
-    for sample in run(loaded, _beams(loaded, samples), config, usage):
+    beams = []
+    for beam in _beams(loaded, samples):
+        if loaded.packed and beam.rows > 1 and beam.width * loaded.place_bytes > config.cache_bytes:
+            yield from beam.refuse(beam.width * loaded.place_bytes, config.cache_bytes)
+        else:
+            beams.append(beam)
+    for sample in run(loaded, beams, config, usage):
         if sample.error == NAN_ERROR and loaded.packed:
             sick.append(sample)
         else:

@@ -186,3 +186,9 @@ def test_a_small_cache_only_takes_longer(engines: dict[str, TransformersEngine])
     cramped = TransformersEngine(config, engines["llama"].loaded)
     requests = [ask(f"{i}", "ab" * i, replace(WORDS, beams=2 + i % 3), 4 + i) for i in range(1, 12)]
     assert answers(cramped, requests) == answers(engines["llama"], requests)
+    large = answers(cramped, [ask("large", "x", replace(WORDS, beams=100), 60), requests[0]])
+    assert large[requests[0].request_id].error is None
+    assert large["large"].error == (
+        "a search with 100 beams and 60 new tokens needs a key-value cache of 1 MiB, but cache_bytes is 1 MiB; lower beams or "
+        "max_new_tokens, or raise it"
+    )

@@ -4,6 +4,8 @@ import random
 from functools import cache
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from helpers.tiny_engines import tokenizer
 from limbeck.cluster.engines.constraint import Clause, Constraint
@@ -127,3 +129,27 @@ def test_pieces_are_what_the_tokenizer_decodes() -> None:
     ids = fast(text, add_special_tokens=False)["input_ids"]
     assert b"".join(map(pieces, ids)).decode() == text
     assert pieces(256) == b"" and pieces(319) == b"", "special tokens, and tokens that only the model has"
+
+
+def test_tokenizers_that_write_spaces_as_a_symbol_and_rare_characters_as_bytes() -> None:
+    """The form of Llama 2: `▁` before words, `<0xE4>` for a byte, and a decoder that drops the first space of a text."""
+    words = ["<unk>", "▁", "▁d", "▁dog", "s", "d", "o", "g", "▁a", "a", *(f"<0x{byte:02X}>" for byte in range(256))]
+    merges = [("▁", "d"), ("▁", "a"), ("▁d", "o"), ("▁do", "g")]
+    vocabulary = {word: number for number, word in enumerate([*words, "▁do"])}
+    backend = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Sequence(steps)
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    pieces = Pieces(fast)
+    constraint = Constraint.of([["dog"], ["é"], ["dogs"]], ["中"])
+    tracker = Tracker(constraint, pieces, lambda text: fast(text, add_special_tokens=False)["input_ids"])
+    for text in ("a dog", "dogs", "dog é dogs", "a 中 dog", "adog", "dogé"):
+        state = State()
+        tokens = fast(text, add_special_tokens=False)["input_ids"]
+        for token in tokens:
+            state = tracker.advance(state, token)
+        assert tracker.text(tokens).lstrip() == fast.decode(tokens) == text
+        check(tracker, constraint, state, text)
+    proposed = {fast.convert_ids_to_tokens(token) for token in tracker.proposals(State())}
+    assert proposed >= {"▁dog", "▁"} and all(word.startswith(("▁", "<0x")) for word in proposed)
