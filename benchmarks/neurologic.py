@@ -3,10 +3,10 @@
     python -m benchmarks.neurologic [--model M] [--beams 8] [--prompts 50] [--tokens 32] [--json]
 
 Each prompt has three concepts of everyday scenes; a clause is a concept in all its inflections. `three named`: the prompt asks
-for a sentence with the three words. `one named`: it asks for a sentence about the first, so that the other two come from the search
+for a sentence with the three words. `one named`: it asks for a sentence about the first, and the other two come from the search
 alone. Plain beam search is the same search without clauses. Coverage is the share of clauses that the text meets, by word
-boundaries; the log-probability is the model's, per token of the text; time is CPU time per token that the model forwards, and in
-all. The contenders alternate, ten prompts at a time.
+boundaries; the log-probability is the model's, per token of the text; time is CPU time per token that the model forwards, and
+in all. The contenders alternate, ten prompts at a time.
 """
 
 import argparse

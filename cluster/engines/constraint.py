@@ -48,9 +48,9 @@ class Constraint:
     place: int = 0
 
     @classmethod
-    def of(cls, required: Iterable[Iterable[str]], banned: Iterable[str] = (), **settings: Any) -> "Constraint":
-        """One positive clause per list of alternatives in `required`, and one negative clause with all phrases in `banned`."""
-        clauses = [Clause(tuple(phrases)) for phrases in required]
+    def of(cls, required: Iterable[str | Iterable[str]], banned: Iterable[str] = (), **settings: Any) -> "Constraint":
+        """One positive clause per phrase or list of alternatives in `required`, and one negative clause with all of `banned`."""
+        clauses = [Clause((phrases,) if isinstance(phrases, str) else tuple(phrases)) for phrases in required]
         never = tuple(banned)
         return cls((*clauses, *([Clause(never, positive=False)] if never else [])), **settings)
 

@@ -48,7 +48,7 @@ def test_examples(phrase: str, text: str, expected: bool) -> None:
 
 
 def test_unmet_names_clauses_of_both_polarities() -> None:
-    constraint = Constraint.of([["dog", "dogs"], ["ball"]], ["cat", "cats"])
+    constraint = Constraint.of([["dog", "dogs"], "ball"], ["cat", "cats"])
     assert constraint.clauses[2] == Clause(("cat", "cats"), positive=False)
     assert constraint.unmet("Dogs, a ball") == ()
     assert constraint.unmet("A cat has a ball.") == (0, 2)

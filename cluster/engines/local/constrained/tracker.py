@@ -111,7 +111,7 @@ class Tracker:
             return State(met, pending, nodes, word, undecoded)
         seen = state.tail + text
         stopped = any(stop in seen for stop in self._stop)
-        return State(met, pending, nodes, word, undecoded, seen[len(seen) - self._tail :] if self._tail else "", stopped)
+        return State(met, pending, nodes, word, undecoded, seen[-self._tail :] if self._tail else "", stopped)
 
     def may_end(self, state: State) -> bool:
         """Whether the text meets every clause if it ends here."""

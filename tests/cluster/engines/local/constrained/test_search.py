@@ -191,15 +191,22 @@ def test_banned_phrases_never_occur_in_narrow_beams() -> None:
     assert met > 20
 
 
-def test_a_stop_string_ends_a_text_only_once_all_clauses_are_met() -> None:
-    for seed in range(30):
-        table = Table.random(seed, 5, 5)
-        constraint = wide(table, clauses=(Clause(("12", "3")),), no_repeat_ngram=0)
-        found = table.search(constraint, places=50, stop=("01",))
-        texts = ["".join(map(str, h.tokens)) for h in found]
-        assert all("01" not in text[:-1] for text in texts), "it ends where the stop string does"
-        stopped = [text.removesuffix("01") for text in texts if text.endswith("01")]
-        assert all("12" in text or "3" in text for text in stopped)
+@pytest.mark.parametrize("stop", ["01", "0012"])
+def test_a_stop_string_ends_a_text_only_once_all_clauses_are_met(stop: str) -> None:
+    count = 0
+    for seed in range(15):
+        table = Table.random(seed, 4, 6)
+        constraint = wide(table, clauses=(Clause(("12", "2")),), no_repeat_ngram=0)
+        found = table.search(constraint, places=800, stop=(stop,))
+        texts = {"".join(map(str, h.tokens)): h for h in found}
+        stopped = {text: h for text, h in texts.items() if text.endswith(stop)}
+        assert all(stop not in text[:-1] for text in texts), "it ends where the stop string does"
+        assert all(h.ended and "2" in text.removesuffix(stop) for text, h in stopped.items())
+        every = {"".join(tokens) for length in range(1, 7) for tokens in itertools.product("012", repeat=length)}
+        expected = {text for text in every if text.find(stop) == len(text) - len(stop) >= 0 and "2" in text.removesuffix(stop)}
+        assert set(stopped) == expected
+        count += len(expected)
+    assert count
 
 
 def test_a_search_that_can_go_nowhere_has_no_result() -> None:
