@@ -1,9 +1,9 @@
 """Constraints, measured: how many of three required concepts does a sentence contain, at what log-probability and cost?
 
-    python -m benchmarks.neurologic [--model M] [--beams 8] [--prompts 50] [--tokens 32] [--json]
+    python -m benchmarks.neurologic [--model M] [--beams 8] [--prompts 50] [--tokens 32] [--asks three] [--json]
 
-Each prompt has three concepts of everyday scenes; a clause is a concept in all its inflections. `three named`: the prompt asks
-for a sentence with the three words. `one named`: it asks for a sentence about the first, and the other two come from the search
+Each prompt has three concepts of everyday scenes; a clause is a concept in all its inflections. `three`: the prompt asks for a
+sentence with the three words. `one`: it asks for a sentence about the first, and the other two come from the search
 alone. Plain beam search is the same search without clauses. Coverage is the share of clauses that the text meets, by word
 boundaries; the log-probability is the model's, per token of the text; time is CPU time per token that the model forwards, and
 in all. The contenders alternate, ten prompts at a time.
@@ -34,8 +34,10 @@ hiker mountain tent; squirrel nut tree; grandfather story fire; judge court pape
 camera tourist tower; snow shovel driveway; train ticket station; monkey banana branch; swimmer pool towel;
 candle cake birthday; phone bag train
 """
-NAMED = "Write one short sentence that contains the words {0}, {1} and {2}."
-ONE_NAMED = "Write one short sentence about a {0}."
+PROMPTS = {
+    "three": "Write one short sentence that contains the words {0}, {1} and {2}.",
+    "one": "Write one short sentence about a {0}.",
+}
 CHUNK = 10
 
 
@@ -46,26 +48,27 @@ def main() -> None:
     parser.add_argument("--beams", type=int, default=8)
     parser.add_argument("--prompts", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--asks", choices=list(PROMPTS), nargs="+", default=list(PROMPTS), help="concepts that the prompt names")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     triples = [tuple(triple.split()) for triple in TRIPLES.replace("\n", " ").split(";")][: arguments.prompts]
     engine = build(TransformersConfig(model=arguments.model))
     rows = []
-    for task, prompt in (("three named", NAMED), ("one named", ONE_NAMED)):
-        measured = Measured(engine, triples, prompt, arguments.beams, arguments.tokens)
+    for asked in arguments.asks:
+        measured = Measured(engine, triples, PROMPTS[asked], arguments.beams, arguments.tokens)
         for start in range(0, len(triples), CHUNK):
             for name in measured.contenders:
                 measured.run(name, start)
-        rows += [{"task": task, **measured.row(name)} for name in measured.contenders]
+        rows += [{"asked": asked, **measured.row(name)} for name in measured.contenders]
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return
-    columns = ("prompt", "search", "coverage", "all three", "log p per token", "tokens", "CPU ms per forwarded token")
+    columns = ("prompt names", "search", "coverage", "all three", "log p per token", "tokens", "CPU ms per forwarded token")
     print(f"| {' | '.join((*columns, 'relative', 'CPU s', 'relative'))} |\n|{'---|' * (len(columns) + 3)}")
     for row in rows:
         quality = f"{row['coverage']:.1%} | {row['all_met']:.1%} | {row['logprob']:.2f} | {row['tokens']:.1f}"
         cost = f"{row['ms_per_token']:.2f} | {row['relative']:.2f} | {row['seconds']:.0f} | {row['relative_total']:.2f}"
-        print(f"| {row['task']} | {row['search']} | {quality} | {cost} |")
+        print(f"| {row['asked']} | {row['search']} | {quality} | {cost} |")
 
 
 class Measured:
