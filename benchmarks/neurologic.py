@@ -1,6 +1,6 @@
 """Constraints, measured: how many of three required concepts does a sentence contain, at what log-probability and cost?
 
-    python -m benchmarks.neurologic [--model M] [--beams 8] [--prompts 50] [--tokens 32] [--asks three] [--json]
+    python -m benchmarks.neurologic [--model M] [--beams 8] [--prompts 50] [--tokens 32] [--asks one three] [--prune 50 0] [--json]
 
 Each prompt has three concepts of everyday scenes; a clause is a concept in all its inflections. `three`: the prompt asks for a
 sentence with the three words. `one`: it asks for a sentence about the first, and the other two come from the search
@@ -49,13 +49,14 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--asks", choices=list(PROMPTS), nargs="+", default=list(PROMPTS), help="concepts that the prompt names")
+    parser.add_argument("--prune", type=int, nargs="+", default=[50, 0], help="0: no limit, and early_stop 10")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     triples = [tuple(triple.split()) for triple in TRIPLES.replace("\n", " ").split(";")][: arguments.prompts]
     engine = build(TransformersConfig(model=arguments.model))
     rows = []
     for asked in arguments.asks:
-        measured = Measured(engine, triples, PROMPTS[asked], arguments.beams, arguments.tokens)
+        measured = Measured(engine, triples, PROMPTS[asked], arguments)
         for start in range(0, len(triples), CHUNK):
             for name in measured.contenders:
                 measured.run(name, start)
@@ -74,19 +75,19 @@ def main() -> None:
 class Measured:
     """The contenders on one kind of prompt: their completions, seconds of CPU and forwarded tokens."""
 
-    def __init__(self, engine: TransformersEngine, triples: list[tuple[str, ...]], prompt: str, beams: int, tokens: int) -> None:
-        self.engine, self.tokens = engine, tokens
+    def __init__(
+        self, engine: TransformersEngine, triples: list[tuple[str, ...]], prompt: str, settings: argparse.Namespace
+    ) -> None:
+        self.engine, self.tokens = engine, settings.tokens
         self.prompts = [(Message("user", prompt.format(*triple)),) for triple in triples]
-        clauses = [Constraint.of(map(inflections, triple), beams=beams) for triple in triples]
-        zero_shot = [replace(clause, prune=None, early_stop=10) for clause in clauses]
+        clauses = [Constraint.of(map(inflections, triple), beams=settings.beams) for triple in triples]
         self.clauses = clauses
-        self.contenders = {
-            "beam search": [Constraint(beams=beams) for _ in triples],
-            "NeuroLogic, progress 0": clauses,
-            "NeuroLogic, progress 1.25": [replace(clause, progress=1.25) for clause in clauses],
-            "NeuroLogic, no pruning, progress 0": zero_shot,
-            "NeuroLogic, no pruning, progress 1.25": [replace(clause, progress=1.25) for clause in zero_shot],
-        }
+        self.contenders = {"beam search": [Constraint(beams=settings.beams) for _ in triples]}
+        for prune in settings.prune:
+            changes = {"prune": prune} if prune else {"prune": None, "early_stop": 10}
+            for progress in (0, 1.25):
+                name = f"NeuroLogic, prune {prune or 'none'}, progress {progress}"
+                self.contenders[name] = [replace(clause, progress=progress, **changes) for clause in clauses]
         self.done: dict[str, dict[int, Completion]] = {name: {} for name in self.contenders}
         self.seconds, self.forwarded = defaultdict[str, float](float), defaultdict[str, int](int)
 
