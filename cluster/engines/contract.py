@@ -41,6 +41,9 @@ class EngineConfig(Kind):
     holds_json_schemas: ClassVar[bool] = False
     """Whether it supports `Sampling.json_schema`; others answer such a request with an error."""
 
+    contrasts: ClassVar[bool] = False
+    """Whether it supports `Sampling.contrast`; others answer such a request with an error."""
+
     model: str
 
     def choose(self, gpus_per_worker: float) -> "EngineConfig":

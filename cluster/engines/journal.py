@@ -67,6 +67,8 @@ class JournaledEngine:
 def request_key(request: Request) -> str:
     """An id of the complete content of a request."""
     plain: dict[str, Any] = asdict(request)
+    if request.sampling.contrast is None:
+        del plain["sampling"]["contrast"]  # keys written before it existed remain valid
     return derive_id(json.dumps(plain, sort_keys=True, ensure_ascii=True))
 
 

@@ -20,6 +20,7 @@ class TransformersConfig(EngineConfig):
     """
 
     extra: ClassVar[str | None] = "local"
+    contrasts: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset({"device", "batch_sequences", "pack_tokens", "cache_bytes"})
 
     kind: Literal["transformers"] = "transformers"

@@ -10,7 +10,7 @@ from helpers.fault_server import FaultServer, byte_tokenizer, reply_text
 from limbeck.cluster.engines.endpoint.config import EndpointBudget, EndpointConfig
 from limbeck.cluster.engines.endpoint.engine import EndpointEngine, build
 from limbeck.cluster.engines.endpoint.refusals import FAILED_ROWS, HELD_ROWS
-from limbeck.cluster.engines.protocol import Completion, Message, Pair, Request, Sampling
+from limbeck.cluster.engines.protocol import NO_CONTRAST, Completion, Contrast, Message, Pair, Request, Sampling
 from limbeck.corpus.errors import LimbeckError
 
 Opener = Callable[..., EndpointEngine]
@@ -223,8 +223,10 @@ def test_a_lone_surrogate_costs_its_row_alone(opened: Opener) -> None:
             ask(2000, stop=("\ud800",)),
             ask(2001, json_schema='{"type": '),
             ask(2002),
+            ask(2003, contrast=Contrast(0.1, 3.5, "TL;DR:")),
         ]
         others = answered(engine, strange)
     assert {name for name, answer in {**found[0], **found[1000]}.items() if answer.error} == {"5"}
     assert "not valid Unicode" in str(found[0]["5"].error)
-    assert {name for name, answer in others.items() if answer.error} == {"prompt", "plain", "2001"}
+    assert {name for name, answer in others.items() if answer.error} == {"prompt", "plain", "2001", "2003"}
+    assert others["2003"].error == NO_CONTRAST
