@@ -252,6 +252,11 @@ class GeneratorConfig(Kind):
         """The JSON schemas that its script asks engines to hold completions to: step → schema."""
         return {}
 
+    @property
+    def decodes_pmi(self) -> bool:
+        """Whether its script asks for PMI decoding (`Sampling.contrast`), in a section `contrast`."""
+        return False
+
     def build(self) -> ScriptedGenerator:
         """Return the generator; raises LimbeckError if its prompts are missing or malformed."""
         raise NotImplementedError

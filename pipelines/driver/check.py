@@ -147,9 +147,10 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     needs, settings = recipe.generator.needs, recipe.evaluation
     new, samples = needs.new_tokens * 0.6, needs.completions
     models = recipe.rounds + 1 if recipe.students else 1
-    drawn = recipe.rounds * split["train"] * samples + models * split["dev"] * settings.dev_samples
-    drawn += models * split["test"] * settings.samples
-    judged = drawn + split["test"] * (2 + settings.samples)
+    each_prompt = recipe.renderer.prompts  # of a held-out input: several with control codes
+    drawn = recipe.rounds * split["train"] * samples + models * split["dev"] * settings.dev_samples * each_prompt
+    drawn += models * split["test"] * settings.samples * each_prompt
+    judged = drawn + split["test"] * (2 + settings.samples * each_prompt)
     scored = judged * (length + 3 * new) * sum(filter_.cost >= Cost.MODEL for filter_ in recipe.filters)
     probes = sum(probed(filter_) for filter_ in recipe.filters)
     scored += probes * (length + 3 * new)
@@ -241,6 +242,12 @@ def _generator_problems(recipe: Recipe) -> list[str]:
         return [f"sources: {error}"]
     found = [f"{where}: {problem}" for where, config in _generators(recipe).items() for problem in config.problems(drawn)]
     teacher = recipe.teacher.choose(recipe.cluster.gpus_per_worker)
+    if not teacher.contrasts:
+        found += [
+            f"{where}.contrast: an engine of kind {teacher.kind} has no PMI decoding; use transformers, or remove the section"
+            for where, config in _generators(recipe).items()
+            if config.decodes_pmi
+        ]
     return found + [
         f"{where}.{step}.json_schema: an engine of kind {teacher.kind} does not hold completions to a schema; use vllm or "
         "endpoint, or remove it"

@@ -83,3 +83,14 @@ def test_a_schema_needs_an_engine_that_holds_to_it(home: Path) -> None:
     for kind in ("vllm", "endpoint"):
         found = find_problems(made(home, generator, {"kind": kind}), home / "run")
         assert not any("json_schema" in problem for problem in found)
+
+
+def test_pmi_decoding_needs_an_engine_that_has_it(home: Path) -> None:
+    generator = {"kind": "summaries", "contrast": {"weight": 0.0625}}
+    assert find_problems(made(home, generator), home / "run") == []
+    assert find_problems(made(home, generator, {"kind": "auto"}), home / "run") == []
+    for kind in ("vllm", "endpoint"):
+        found = find_problems(made(home, generator, {"kind": kind}), home / "run")
+        expected = f"generator.contrast: an engine of kind {kind} has no PMI decoding; use transformers, or remove the section"
+        assert expected in found
+        assert not any("contrast" in problem for problem in find_problems(made(home, {"kind": "summaries"}), home / "run"))
