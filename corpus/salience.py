@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from limbeck.corpus.text.words import WORD
 
+OWN_FRACTION = 0.25  # as `sources.salient_fraction` by default
+
 STOP_WORDS = frozenset(
     """
         a about above after again against all almost along already also although always am among an and another any
@@ -35,6 +37,14 @@ def document_frequencies(documents: Iterable[str]) -> tuple[Counter[str], int]:
         number += 1
         frequencies.update({word for _, _, word in WORD.spans(document)})
     return frequencies, number
+
+
+def own_salient_spans(document: str) -> list[int]:
+    """The salient words of a text that is no document of the sources, such as one that a model wrote: its most frequent words.
+
+    Document frequencies are those of the sources, which have none here; so a row's score depends on that row alone.
+    """
+    return salient_spans(document, Counter(), 0, OWN_FRACTION)
 
 
 def salient_spans(document: str, frequencies: Counter[str], documents: int, fraction: float) -> list[int]:

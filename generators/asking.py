@@ -12,16 +12,25 @@ QUESTION = "frozen_question"
 
 
 class Renderer(Protocol):
-    """Renders the prompt of a question."""
+    """Renders the prompts of a question."""
+
+    @property
+    def prompts(self) -> int:
+        """How many there are."""
+        ...
 
     def ask(self, question: Question) -> Prompt:
         """The text or conversation for a model to answer."""
         ...
 
+    def asks(self, question: Question) -> Sequence[tuple[Prompt, Mapping[str, Any]]]:
+        """All prompts of a question, each with the facts of its answers."""
+        ...
+
 
 @dataclass(frozen=True)
 class AskingConfig:
-    """Asks every source its question `samples` times; a frozen question in the source's record takes precedence."""
+    """Asks every prompt of a source's question `samples` times; a frozen question in its record takes precedence."""
 
     task: GeneratorConfig
     rows: Renderer
@@ -37,7 +46,8 @@ class AskingConfig:
     def needs(self) -> Needs:
         """One completion per answer."""
         needs = self.task.needs
-        return Needs(self.samples, self.samples, self.task.sampling.max_new_tokens, needs.prompt_tokens, needs.chat)
+        answers = self.samples * self.rows.prompts
+        return Needs(answers, answers, self.task.sampling.max_new_tokens, needs.prompt_tokens, needs.chat)
 
     def build(self) -> "Asking":
         """Return the generator."""
@@ -45,7 +55,7 @@ class AskingConfig:
 
 
 class Asking:
-    """One step: the rendered question."""
+    """One step per prompt of the rendered question."""
 
     seeds: tuple[Task, ...] = ()
 
@@ -54,10 +64,12 @@ class Asking:
 
     def script(self, source: Source, draw: Draw, pool: Sequence[Task]) -> Script:
         """Every completion is a candidate."""
-        question = self.question(source)
-        prompt = self._config.rows.ask(question)
-        answers = yield draw("answer", prompt, self._config.task.sampling, n=self._config.samples)
-        return [Draft.of(answer, question.prompt, input=question.input, messages=question.messages) for answer in answers]
+        question, drafts = self.question(source), list[Draft]()
+        more = {"input": question.input, "messages": question.messages}
+        for prompt, facts in self._config.rows.asks(question):
+            answers = yield draw("answer", prompt, self._config.task.sampling, n=self._config.samples)
+            drafts += [Draft.of(answer, question.prompt, facts=facts, **more) for answer in answers]
+        return drafts
 
     def question(self, source: Source) -> Question:
         """The frozen question of a source, or the task's own."""

@@ -260,6 +260,10 @@ class GeneratorConfig(Kind):
         """The steps whose completions have a constraint (`Sampling.constraint`), for `check`."""
         return ()
 
+    def decodes_pmi(self) -> bool:
+        """Whether its script asks for PMI decoding (`Sampling.contrast`), in a section `contrast`."""
+        return False
+
     def build(self) -> ScriptedGenerator:
         """Return the generator; raises LimbeckError if its prompts are missing or malformed."""
         raise NotImplementedError

@@ -1,8 +1,10 @@
 """How one step of a generator samples: the keys of its section in a recipe."""
 
+from dataclasses import replace
+
 from pydantic import Field
 
-from limbeck.cluster.engines.protocol import Sampling
+from limbeck.cluster.engines.protocol import Contrast, Message, Sampling, UserTurn
 from limbeck.corpus.config import MOST_NEW_TOKENS, Config
 
 
@@ -19,3 +21,16 @@ class Decoding(Config):
     def sampling(self) -> Sampling:
         """The settings for an engine."""
         return Sampling(self.max_new_tokens, self.temperature, self.top_p, stop=self.stop, presence_penalty=self.presence_penalty)
+
+
+class PmiDecoding(Config):
+    """PMI decoding (`protocol.Contrast`): what is likely without the document, too, becomes less likely if it is unsure."""
+
+    weight: float = Field(ge=0, le=1, allow_inf_nan=False, description="of log p(token | no document); 0: plain sampling")
+    min_entropy: float = Field(
+        3.5987, ge=0, allow_inf_nan=False, description="of the next token, nats; below it the token is drawn as without contrast"
+    )
+
+    def on(self, sampling: Sampling, without: tuple[Message, ...] | str | UserTurn) -> Sampling:
+        """The sampling with this contrast; `without` is the prompt without the document."""
+        return replace(sampling, contrast=Contrast(self.weight, self.min_entropy, without))

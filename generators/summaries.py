@@ -13,6 +13,7 @@ from limbeck.corpus.config import MOST_NEW_TOKENS, MOST_SAMPLES
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.prompts import load_template
 from limbeck.generators.contract import Draft, Draw, GeneratorConfig, Needs, Question, Script, Source, Task
+from limbeck.generators.decoding import PmiDecoding
 
 PROMPTS = Path(__file__).parent / "prompts"
 PROMPT_TOKENS = 96  # upper bound for the chat template and the instruction
@@ -40,6 +41,12 @@ class SummariesConfig(GeneratorConfig):
     top_p: float = Field(default=0.95, gt=0, le=1)
     top_k: int = Field(default=50, ge=0)
     stop: tuple[str, ...] = Field(default=("\n",), strict=False)  # not strict: YAML has lists, not tuples
+    contrast: PmiDecoding | None = Field(None, description="PMI decoding of candidates; evaluation samples without it")
+
+    @property
+    def decodes_pmi(self) -> bool:
+        """With a section `contrast`."""
+        return self.contrast is not None
 
     @property
     def needs(self) -> Needs:
@@ -85,9 +92,14 @@ class Summaries:
     def script(self, source: Source, draw: Draw, pool: Sequence[Task]) -> Script:
         """One step; every completion is a candidate."""
         prompt = self.render(source.document, source.vary)
-        asked = (Message("user", prompt),) if self._config.style == "chat" else prompt
-        answers = yield draw("summary", asked, self._config.sampling, n=self._config.samples)
+        sampling, contrast = self._config.sampling, self._config.contrast
+        if contrast is not None:
+            sampling = contrast.on(sampling, self._asked(self.render("", source.vary)))
+        answers = yield draw("summary", self._asked(prompt), sampling, n=self._config.samples)
         return [Draft.of(answer, prompt) for answer in answers]
+
+    def _asked(self, prompt: str) -> tuple[Message, ...] | str:
+        return (Message("user", prompt),) if self._config.style == "chat" else prompt
 
     def question(self, source: Source) -> Question:
         """The prompt of a document."""

@@ -54,6 +54,7 @@ from limbeck.filters.text.toxicity import ToxicityConfig
 from limbeck.generators.alpaca import AlpacaConfig
 from limbeck.generators.contract import GeneratorConfig
 from limbeck.generators.documents_qa.generator import DocumentsQaConfig
+from limbeck.generators.infosumm import InfosummConfig
 from limbeck.generators.magpie import MagpieConfig
 from limbeck.generators.self_instruct.generator import SelfInstructConfig
 from limbeck.generators.summaries import SummariesConfig
@@ -65,7 +66,7 @@ from limbeck.students.config import SftConfig
 from limbeck.students.contract import StudentConfig
 from limbeck.students.evaluation.measures import CONTROLS, SCALARS
 
-GeneratorConfig.add(AlpacaConfig, DocumentsQaConfig, MagpieConfig, SelfInstructConfig, SummariesConfig)
+GeneratorConfig.add(AlpacaConfig, DocumentsQaConfig, InfosummConfig, MagpieConfig, SelfInstructConfig, SummariesConfig)
 FilterConfig.add(
     AnswerConfig,
     AttributesConfig,
@@ -207,6 +208,12 @@ class Recipe(Config):
     def renderer(self) -> RowsConfig:
         """The format of training rows and evaluation prompts."""
         return self.rows or default_rows(self.asked.needs.chat, self.asked.default_rows)
+
+    @property
+    def measures(self) -> tuple[str, ...] | None:
+        """The measures that evaluation reports: those of the task, and with control codes whether they are followed."""
+        own = self.asked.measures
+        return own if own is None or self.renderer.kind != "control_codes" else tuple(dict.fromkeys((*own, "code_accuracy")))
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

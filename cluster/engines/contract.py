@@ -44,6 +44,9 @@ class EngineConfig(Kind):
     holds_constraints: ClassVar[bool] = False
     """Whether it supports `Sampling.constraint`; others must answer such a request with an error."""
 
+    contrasts: ClassVar[bool] = False
+    """Whether it supports `Sampling.contrast`; others answer such a request with an error."""
+
     model: str
 
     def choose(self, gpus_per_worker: float) -> "EngineConfig":

@@ -67,8 +67,9 @@ class JournaledEngine:
 def request_key(request: Request) -> str:
     """An id of the complete content of a request."""
     plain: dict[str, Any] = asdict(request)
-    if request.sampling.constraint is None:
-        del plain["sampling"]["constraint"]  # journals of versions without constraints stay valid
+    for name in ("constraint", "contrast"):
+        if plain["sampling"][name] is None:
+            del plain["sampling"][name]  # keys that were written before these fields existed remain valid
     return derive_id(json.dumps(plain, sort_keys=True, ensure_ascii=True))
 
 

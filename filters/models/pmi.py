@@ -5,6 +5,7 @@ forms: log p(y|x) - log p(y) measures how much of the output y follows from the 
 p(x), summed over the document's salient tokens, measures how much of the document the output carries (saliency). A causal model
 is not a coherent joint distribution, so these are two estimates and both are stored. Each is divided by the self-information, the
 most that the condition could explain: 1 means fully determined, 0 means no help, and below 0 means that the condition misleads.
+The causal form can also leave the differences in nats, or apply the lengths of a secondary reading of the paper (`Normalise`).
 """
 
 import math
@@ -19,7 +20,7 @@ from limbeck.cluster.engines.protocol import Engine, Pair
 from limbeck.corpus.other_documents import crossed, groups_of, other_rows
 from limbeck.corpus.schemas import OTHER
 from limbeck.corpus.source_kinds import RowText
-from limbeck.corpus.text.words import one_line
+from limbeck.corpus.text.words import one_line, plain_words
 from limbeck.filters.columns import Range
 from limbeck.filters.config import Cost, EngineFilterConfig, FilterConfig, Limit, Name, Nulls
 from limbeck.filters.contract import Bound
@@ -36,6 +37,16 @@ DOCUMENT_ALONE = "Article:"
 TERMS = ("log_p_output_given_document", "log_p_output", "log_p_salient_given_output", "log_p_salient")
 SHARE = {"unit": "share of self-information"}
 NATS = {"unit": "nats"}
+PER_LENGTH = {"unit": "nats · document words / output words"}
+
+Normalise = Literal["self_information", "length", "none"]
+"""What the log-ratios are divided by: both by the self-information; saliency alone by output words / document words; nothing."""
+UNITS: Mapping[Normalise, tuple[Mapping[str, str], Mapping[str, str]]] = {
+    "self_information": (SHARE, SHARE),
+    "length": (NATS, PER_LENGTH),
+    "none": (NATS, NATS),
+}
+"""The units of faithfulness and of saliency; `pmi`, their mean, has the second."""
 
 Sums = npt.NDArray[np.float64]
 """The four terms of each row: output given document, output alone, document given output, document alone.  # [rows, 4]"""
@@ -93,21 +104,38 @@ class PmiConfig(PmiLimits, EngineFilterConfig):
 
     kind: Literal["pmi"] = "pmi"
     name: Name = "pmi"
+    normalise: Normalise = "self_information"
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """Log-ratios have no upper bound."""
+        unbounded = dict.fromkeys(("faithfulness", "saliency"), (-math.inf, math.inf))
+        return super().ranges if self.normalise == "self_information" else unbounded
 
     def build(self, engines: "Engines") -> "PmiFilter":
         """Return the filter with a loaded engine; raises LimbeckError if no engine is set."""
-        return PmiFilter(self.loaded(engines), self.name, self.bounds, null=self.needs_null)
+        engine = self.loaded(engines)
+        return PmiFilter(engine, self.name, self.bounds, null=self.needs_null, normalise=self.normalise)
 
 
 class PmiFilter:
     """Scores candidates by pointwise mutual information; log-probabilities are natural, summed over tokens."""
 
-    def __init__(self, engine: Engine, name: str = "pmi", bounds: Sequence[Bound] = (), *, null: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        name: str = "pmi",
+        bounds: Sequence[Bound] = (),
+        *,
+        null: bool = False,
+        normalise: Normalise = "self_information",
+    ) -> None:
         """Score with `engine`; selection applies `bounds`; `null` adds scores against another document."""
         self.name = name
         self.bounds = tuple(bounds)
         self._engine = engine
         self._null = null
+        self._normalise = normalise
 
     def score(self, candidates: pa.Table) -> pa.Table:
         """Return faithfulness, saliency, their mean `pmi`, and the four summed log-probabilities, one row per candidate.
@@ -119,14 +147,15 @@ class PmiFilter:
         terms per candidate; NaN for an empty output or without another document.
         """
         rows = candidates.select(["document", "output", "salient"]).to_pylist()
-        asked = [terms(row) for row in rows]
+        number = len(rows)
         null = self._null or scores_others(candidates)
-        if null:
-            asked += [terms(pair) for pair in mismatched(candidates, rows)]
-        sums = self._sums(asked)
-        empty = np.array([not four for four in asked[: len(rows)]], dtype=bool)
-        table = scored(candidates["candidate_id"], sums[: len(rows)], empty, TERMS)
-        return with_null(table, sums[len(rows) :]) if null else table
+        pairs = rows + (mismatched(candidates, rows) if null else [])
+        asked = [terms(pair) for pair in pairs]
+        sums, ratios = self._sums(asked), length_ratios(pairs) if self._normalise == "length" else None
+        empty = np.array([not four for four in asked[:number]], dtype=bool)
+        own, other = (None, None) if ratios is None else (ratios[:number], ratios[number:])
+        table = scored(candidates["candidate_id"], sums[:number], empty, TERMS, self._normalise, own)
+        return with_null(table, sums[number:], self._normalise, other) if null else table
 
     def _sums(self, asked: Sequence[tuple[Pair, ...]]) -> Sums:
         """The four summed log-probabilities of each row, 0 if it has no terms.  # [rows, terms]"""
@@ -178,27 +207,59 @@ def drawn_others(candidates: pa.Table) -> npt.NDArray[np.int64]:
     return other_rows(sources, groups_of(candidates), drawn_by=ids)
 
 
-def scored(candidate_ids: pa.ChunkedArray, sums: Sums, empty: npt.NDArray[np.bool_], names: Sequence[str]) -> pa.Table:
-    """The scores computed from the four terms of each row, 0 if `empty`, and the terms as the columns `names`."""
-    faithfulness, saliency = (np.where(empty, 0.0, share) for share in shares(sums))
+def scored(
+    candidate_ids: pa.ChunkedArray,
+    sums: Sums,
+    empty: npt.NDArray[np.bool_],
+    names: Sequence[str],
+    normalise: Normalise = "self_information",
+    ratios: Scores | None = None,
+) -> pa.Table:
+    """The scores computed from the four terms of each row, 0 if `empty`, and the terms as the columns `names`.
+
+    `ratios`: output words / document words of each row, for `normalise` length.
+    """
+    faithfulness, saliency = (np.where(empty, 0.0, score) for score in log_ratios(sums, normalise, ratios))
     columns = {"faithfulness": faithfulness, "saliency": saliency, "pmi": (faithfulness + saliency) / 2}
-    fields = [pa.field(name, pa.float64(), metadata=SHARE) for name in columns]
+    first, second = UNITS[normalise]
+    units = {"faithfulness": first, "saliency": second, "pmi": second}
+    fields = [pa.field(name, pa.float64(), metadata=dict(units[name])) for name in columns]
     fields += [pa.field(name, pa.float64(), metadata=NATS) for name in names]
     ids = pa.field("candidate_id", pa.string())
     return pa.table([candidate_ids, *columns.values(), *sums.T], schema=pa.schema([ids, *fields]))
 
 
-def with_null(table: pa.Table, sums: Sums) -> pa.Table:
-    """Add the scores computed from the four terms of each mismatched pair."""
-    for name, values in zip(("faithfulness_null", "saliency_null"), shares(sums), strict=True):
-        table = table.append_column(pa.field(name, pa.float64(), metadata=SHARE), [values])
+def with_null(table: pa.Table, sums: Sums, normalise: Normalise = "self_information", ratios: Scores | None = None) -> pa.Table:
+    """Add the scores computed from the four terms of each mismatched pair; `ratios` as in `scored`."""
+    for name, values in zip(("faithfulness", "saliency"), log_ratios(sums, normalise, ratios), strict=True):
+        table = table.append_column(table.schema.field(name).with_name(f"{name}_null"), [values])
     return table
 
 
-def shares(sums: Sums) -> tuple[Scores, Scores]:
-    """Faithfulness and saliency: the share of the self-information -`alone` that the condition explains; NaN if it is 0."""
+def log_ratios(sums: Sums, normalise: Normalise, ratios: Scores | None = None) -> tuple[Scores, Scores]:
+    """Faithfulness and saliency of each row; NaN if there is nothing to explain: a term `alone` is 0.
+
+    self_information: the share of the self-information -`alone` that the condition explains. none: the log-ratio. length: the
+    same, with saliency divided by `ratios`, so that a bound τ on it is one of τ · output words / document words on the log-ratio.
+    """
     output_given, output, salient_given, salient = sums.T
-    return _share(output_given, output), _share(salient_given, salient)
+    if normalise == "self_information":
+        return _share(output_given, output), _share(salient_given, salient)
+    faithfulness, saliency = (
+        np.where(alone < 0, given - alone, np.nan) for given, alone in ((output_given, output), (salient_given, salient))
+    )
+    if normalise == "length":
+        assert ratios is not None
+        saliency = saliency / ratios
+    return faithfulness, saliency
+
+
+def length_ratios(pairs: Sequence[Mapping[str, Any]]) -> Scores:
+    """Output words / document words of each pair; NaN if one of them has no words."""
+    counts = np.array([[len(plain_words(pair[name] or "")) for name in ("output", "document")] for pair in pairs], np.float64)
+    counts = np.where(counts > 0, counts, np.nan).reshape(len(pairs), 2)
+    ratios: Scores = counts[:, 0] / counts[:, 1]
+    return ratios
 
 
 def _share(given: Scores, alone: Scores) -> Scores:

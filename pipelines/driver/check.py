@@ -147,9 +147,10 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     needs, settings = recipe.generator.needs, recipe.evaluation
     new, samples = needs.new_tokens * 0.6, needs.completions
     models = recipe.rounds + 1 if recipe.students else 1
-    drawn = recipe.rounds * split["train"] * samples + models * split["dev"] * settings.dev_samples
-    drawn += models * split["test"] * settings.samples
-    judged = drawn + split["test"] * (2 + settings.samples)
+    each_prompt = recipe.renderer.prompts  # of a held-out input: several with control codes
+    drawn = recipe.rounds * split["train"] * samples + models * split["dev"] * settings.dev_samples * each_prompt
+    drawn += models * split["test"] * settings.samples * each_prompt
+    judged = drawn + split["test"] * (2 + settings.samples * each_prompt)
     scored = judged * (length + 3 * new) * sum(filter_.cost >= Cost.MODEL for filter_ in recipe.filters)
     probes = sum(probed(filter_) for filter_ in recipe.filters)
     scored += probes * (length + 3 * new)
@@ -241,23 +242,24 @@ def _generator_problems(recipe: Recipe) -> list[str]:
         return [f"sources: {error}"]
     found = [f"{where}: {problem}" for where, config in _generators(recipe).items() for problem in config.problems(drawn)]
     teacher = recipe.teacher.choose(recipe.cluster.gpus_per_worker)
-    return (
-        found
-        + [
-            f"{where}.{step}.json_schema: an engine of kind {teacher.kind} does not hold completions to a schema; use vllm or "
-            "endpoint, or remove it"
-            for where, config in _generators(recipe).items()
-            for step in config.json_schemas
-            if not teacher.holds_json_schemas
-        ]
-        + [
-            f"{where}.{step}.constraint: an engine of kind {teacher.kind} does not support constraints; use transformers, or "
-            "remove it"
-            for where, config in _generators(recipe).items()
-            for step in config.constrained
-            if not teacher.holds_constraints
-        ]
-    )
+    for where, config in _generators(recipe).items():
+        if not teacher.holds_json_schemas:
+            found += [
+                f"{where}.{step}.json_schema: an engine of kind {teacher.kind} does not hold completions to a schema; use vllm or "
+                "endpoint, or remove it"
+                for step in config.json_schemas
+            ]
+        if not teacher.holds_constraints:
+            found += [
+                f"{where}.{step}.constraint: an engine of kind {teacher.kind} does not support constraints; use transformers, or "
+                "remove it"
+                for step in config.constrained
+            ]
+        if config.decodes_pmi and not teacher.contrasts:
+            found.append(
+                f"{where}.contrast: an engine of kind {teacher.kind} has no PMI decoding; use transformers, or remove the section"
+            )
+    return found
 
 
 def engine_problems(recipe: Recipe) -> list[str]:

@@ -18,13 +18,15 @@ from limbeck.corpus.parts import (
     write_json,
     write_part,
 )
+from limbeck.corpus.salience import own_salient_spans
 from limbeck.corpus.schemas import CANDIDATES, SOURCES
+from limbeck.corpus.text.invisible import is_blank
 from limbeck.generators.asking import frozen
 from limbeck.generators.contract import Question
 from limbeck.pipelines.driver.context import Context
 from limbeck.pipelines.runs.calibrate import FrozenBounds, freeze
 from limbeck.pipelines.runs.records import read_calibration
-from limbeck.pipelines.runs.rows import asked_turns
+from limbeck.pipelines.runs.rows import ASKED, ControlCodeRows, asked_turns
 from limbeck.pipelines.runs.scored import connect_parts
 from limbeck.pipelines.runs.select import all_numbers, passing
 from limbeck.students.evaluation.controls import controls
@@ -64,8 +66,21 @@ def outputs_of(context: Context, split: str, subject: str) -> Iterator[pa.Table]
     of_sources = {name: name for name in ("document", "reference", "salient")}
     with connect_parts(place / "candidates", scores, context.held_out(split)) as scored:
         scored.connection.execute("create table every as select position from scored")
-        for batch in scored.fetch("every", ["output", "finish_reason"], of_sources, all_numbers(scored)):
-            yield _measured_columns(batch, frozen)
+        codes = context.recipe.renderer if isinstance(context.recipe.renderer, ControlCodeRows) else None
+        texts = ["output", "finish_reason", *(["facts"] if codes else [])]
+        for batch in scored.fetch("every", texts, of_sources, all_numbers(scored)):
+            measured = _measured_columns(batch, frozen)
+            yield measured if codes is None else measured.append_column("code_accuracy", _accuracies(batch, codes))
+
+
+def _accuracies(table: pa.Table, codes: ControlCodeRows) -> pa.Array:
+    """Per row, the share of its control code that was followed: 0 for an empty output, null for a control, which has no code."""
+    found: list[float | None] = []
+    for row in table.select(["output", "facts", *codes.columns]).to_pylist():
+        asked = (json.loads(row["facts"]) if row["facts"] else {}).get(ASKED)
+        followed = None if asked is None else codes.accuracy(asked, row)
+        found.append(0.0 if asked is not None and is_blank(row["output"]) else followed)
+    return pa.array(found, pa.float64())
 
 
 def _measured_columns(table: pa.Table, frozen: FrozenBounds) -> pa.Table:
@@ -113,11 +128,16 @@ def _groups_and_inputs(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def _with_question(source: dict[str, Any], draft: dict[str, Any]) -> dict[str, Any]:
-    """A held-out source with the draft's question frozen in its record, its input as the document and its answer as reference."""
+    """A held-out source with the draft's question frozen in its record, its input as the document and its answer as reference.
+
+    An input of a source without a document is given salient words, as on train sources.
+    """
     question = Question(source["source_id"], draft["prompt"], source["document"], draft["input"], asked_turns(draft["messages"]))
     record = {**(json.loads(source["record"]) if source.get("record") else {}), **frozen(question)}
     document = source["document"] if draft["input"] is None else draft["input"]
     reference = source["reference"] if draft["reference"] is None else draft["reference"]
+    if document and not source["document"]:
+        source = {**source, "salient": own_salient_spans(document), "document_tokens": len(document.split())}
     return {**source, "document": document, "reference": reference, "record": json.dumps(record, ensure_ascii=False)}
 
 
@@ -150,7 +170,7 @@ class HeldOut:
         self._context.compact(split, place / "candidates", place / "scores")
         if split not in self._first:
             self._first[split] = measure_batches(outputs_of(self._context, split, TEACHER))
-        only = self._context.recipe.asked.measures
+        only = self._context.recipe.measures
         if subject == TEACHER:
             return evaluate(model, split, self._first[split], only=only)
         return evaluate(model, split, measure_batches(outputs_of(self._context, split, subject)), self._first[split], only)
@@ -186,7 +206,7 @@ def round_report(context: Context, number: int, rows: Sequence[EvaluationRow]) -
     report = {
         "task": {
             "generator": asked.kind,
-            "measures": asked.measures,
+            "measures": context.recipe.measures,
             "controls": asked.controls,
             "inputs": "inputs" if asked.invents_inputs else context.recipe.sources.rows_are,
         },

@@ -18,6 +18,7 @@ from limbeck.cluster.workers.worker import PoolName
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.other_documents import OtherDocuments
 from limbeck.corpus.parts import has_part, part_names, part_rows, read_part, read_table, write_part
+from limbeck.corpus.salience import own_salient_spans
 from limbeck.corpus.schemas import CANDIDATES, OTHERS, SCORED_INPUT, SOURCES, STEPS
 from limbeck.corpus.seeds import derive_seed
 from limbeck.filters.config import FilterConfig, Nulls
@@ -363,8 +364,17 @@ def with_sources(candidates: pa.Table, sources: pa.Table) -> pa.Table:
     return pa.table(columns).select(SCORED_INPUT.names).cast(SCORED_INPUT)
 
 
+def _salient(given: str | None, document: str, salient: list[int]) -> list[int]:
+    if given is None:
+        return salient
+    return [] if document else own_salient_spans(given)
+
+
 def _of_inputs(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, pa.Array]:
-    """`document` and dependent columns: another input replaces the document, and `following` and `salient` are then empty."""
+    """`document` and dependent columns: another input replaces the document, and `following` is then empty.
+
+    So is `salient`, unless the source has no document, and the input is therefore the only one.
+    """
     rows = range(len(columns["input"]))
     document, tokens, following, salient = (
         columns[n].to_pylist() for n in ("document", "document_tokens", "following", "salient")
@@ -375,5 +385,5 @@ def _of_inputs(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, pa.Array]:
         "document": pa.array([document[i] if given[i] is None else given[i] for i in rows], pa.string()),
         "document_tokens": pa.array([tokens[i] if given[i] is None else len(given[i].split()) for i in rows], pa.int32()),
         "following": pa.array([following[i] if given[i] is None else None for i in rows], pa.string()),
-        "salient": pa.array([salient[i] if given[i] is None else [] for i in rows], pa.list_(pa.int32())),
+        "salient": pa.array([_salient(given[i], document[i], salient[i]) for i in rows], pa.list_(pa.int32())),
     }

@@ -83,7 +83,8 @@ def first_line(rounds: Sequence[RoundReport], finished: bool, trains: bool = Tru
     inputs = judged.task.inputs if judged.task else "documents"
     sentences = beaten_by(judged.evaluation, row.split, inputs)
     first = next((r for r in rounds[0].evaluation if r.model == "teacher" and r.split == row.split), None)
-    return opening + " ".join([*sentences, *_differences(row, first, inputs)])
+    codes = _codes(rounds, row, first, inputs)
+    return opening + " ".join([*sentences, *_differences(row, first, inputs), *codes])
 
 
 def final_student(rounds: Sequence[RoundReport]) -> EvaluationRow | None:
@@ -116,6 +117,31 @@ def _differences(row: EvaluationRow, teacher: EvaluationRow | None, inputs: str)
         shown = f"{critic.mean:+z.3f}, 95 % interval {critic.low:+z.3f} to {critic.high:+z.3f}"
         sentences.append(f"However, salient recall, which is not used for filtering, decreased ({shown}).")
     return sentences
+
+
+def _codes(rounds: Sequence[RoundReport], row: EvaluationRow, teacher: EvaluationRow | None, inputs: str) -> list[str]:
+    """Whether control codes are followed more often from round to round; nothing if none were asked."""
+    difference = (row.difference_to_round_0_teacher or {}).get("code_accuracy")
+    if row.code_accuracy is None or difference is None or teacher is None or teacher.code_accuracy is None:
+        return []
+    shares = [("the round-0 teacher", teacher)]
+    shares += [
+        (f"the student of round {number}", found)
+        for number, round in enumerate(rounds)
+        for found in round.evaluation
+        if found.model == "student" and found.split == row.split
+    ]
+    named = [(name, found.code_accuracy.mean) for name, found in shares if found.code_accuracy is not None]
+    figures = ", ".join(f"{100 * share:.1f} % by {name}" for name, share in named)
+    means = [share for _, share in named]
+    if difference.low > 0:
+        rises = all(later > before for before, later in zip(means, means[1:], strict=False))
+        verdict = "this share rises in every round" if rises else "this share rises over the rounds, though not in each of them"
+    else:
+        verdict = "this share falls over the rounds" if difference.high < 0 else "this share does not rise significantly"
+    shown = f"{100 * difference.mean:+z.1f} points, 95 % interval {100 * difference.low:+z.1f} to {100 * difference.high:+z.1f}"
+    where = f"paired, the {row.documents} {row.split} {inputs}"
+    return [f"Of the buckets that control codes ask for, outputs have {figures}: {verdict} ({shown}, {where})."]
 
 
 def _passing(row: EvaluationRow | None, share: float) -> str:

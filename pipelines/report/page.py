@@ -31,6 +31,7 @@ MEASURES = {  # heading and format of each measure
     "pmi": ("PMI", "number"),
     "salient_recall": ("salient recall", "number"),
     "compression": ("compression", "number"),
+    "code_accuracy": ("code accuracy", "percent"),
     "distinct_2": ("distinct-2", "number"),
 }
 KEPT_EXAMPLES, REJECTED_EXAMPLES = 6, 3  # per round; per filter

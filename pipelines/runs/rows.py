@@ -6,9 +6,9 @@ One renderer writes both, so that a student is evaluated on prompts like those i
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, model_validator
 
 from limbeck.cluster.engines.protocol import Message
 from limbeck.corpus.config import Config
@@ -18,6 +18,9 @@ from limbeck.corpus.text.control_codes import LENGTHS, LEVELS, Attributes, attri
 from limbeck.generators.contract import Prompt, Question
 
 Attribute = Literal["length", "extractiveness", "specificity"]
+ASKED = "asked_buckets"
+"""The key of an answer's facts that stores the buckets it was asked for: attribute → bucket."""
+
 BUCKETS: Mapping[Attribute, int] = {"length": len(LENGTHS), "extractiveness": len(LEVELS), "specificity": len(LEVELS)}
 
 
@@ -39,7 +42,24 @@ class TrainingRow:
     completion: Prompt
 
 
-class ChatRows(Config):
+class Rows(Config):
+    """The base of all formats."""
+
+    def ask(self, question: Question) -> Prompt:
+        """The text or conversation that a model answers."""
+        raise NotImplementedError
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts evaluation asks per question."""
+        return 1
+
+    def asks(self, question: Question) -> Sequence[tuple[Prompt, Mapping[str, Any]]]:
+        """All prompts with which evaluation asks a question, each with the facts that its answers keep."""
+        return [(self.ask(question), {})]
+
+
+class ChatRows(Rows):
     """One user turn (the prompt, then the candidate's input, if any) and one assistant turn."""
 
     kind: Literal["chat"] = "chat"
@@ -58,7 +78,7 @@ class ChatRows(Config):
         return TrainingRow(self.ask(answered.question), (Message("assistant", answered.output),))
 
 
-class PlainRows(Config):
+class PlainRows(Rows):
     """Plain text: the prompt, the candidate's input, if any, and the output after a space."""
 
     kind: Literal["plain"] = "plain"
@@ -77,7 +97,7 @@ class PlainRows(Config):
         return TrainingRow(self.ask(answered.question), f" {answered.output}")
 
 
-class AlpacaRows(Config):
+class AlpacaRows(Rows):
     """The two prompts of Stanford Alpaca (Taori et al., 2023), with and without an input."""
 
     kind: Literal["alpaca"] = "alpaca"
@@ -122,7 +142,7 @@ WITHOUT_INPUT = (
 _FIELD = re.compile(r"(\w+):")
 
 
-class SelfInstructRows(Config):
+class SelfInstructRows(Rows):
     """The 13 templates of Self-Instruct (Wang et al., 2022), drawn by source; half of the inputs are simplified, as published.
 
     Simplified: if the input has exactly one `name:`, the name is removed; blank lines are removed.
@@ -151,16 +171,44 @@ class SelfInstructRows(Config):
         return TrainingRow(prompt, f" {answered.output}" if prompt.endswith("Output:") else answered.output)
 
 
-class ControlCodeRows(Config):
+class TldrRows(Rows):
+    """A document, "TL;DR:" on the next line, and its summary after a space: control codes without a code."""
+
+    kind: Literal["tldr"] = "tldr"
+
+    @property
+    def chat(self) -> bool:
+        """Rows are text."""
+        return False
+
+    def ask(self, question: Question) -> Prompt:
+        """The document, which is the source's, or else the input of the question."""
+        return attribute_prompt(_document(question), Attributes())
+
+    def row(self, answered: Answered) -> TrainingRow:
+        """The document and the output."""
+        return TrainingRow(self.ask(answered.question), f" {answered.output}")
+
+
+class ControlCodeRows(Rows):
     """A document with a control code in words, and its summary (as in InfoSumm: "Length: short | Extractiveness: low").
 
     A training row has the buckets that the filter of kind `attributes` measured on its output. In evaluation, buckets are drawn
-    for each source, the same for every model.
+    for each source, the same for every model; with `ask_each`, every source is asked for each bucket of that attribute.
     """
 
     kind: Literal["control_codes"] = "control_codes"
     attributes: tuple[Attribute, ...] = Field(("length", "extractiveness"), min_length=1, strict=False)
     filter: str = Field("attributes", description="the name of the filter of kind attributes that measures the buckets")
+    ask_each: Attribute | None = Field(
+        None, description="evaluation asks each source for every bucket of this attribute, `samples` times each"
+    )
+
+    @model_validator(mode="after")
+    def _each_is_coded(self) -> Self:
+        if self.ask_each is not None and self.ask_each not in self.attributes:
+            raise ValueError(f"ask_each is {self.ask_each}, which is not one of attributes; add it there")
+        return self
 
     @property
     def chat(self) -> bool:
@@ -178,7 +226,31 @@ class ControlCodeRows(Config):
 
     def ask(self, question: Question) -> Prompt:
         """The document and the requested buckets."""
-        return attribute_prompt(question.document, self.asked(question.source_id))
+        return attribute_prompt(_document(question), self.asked(question.source_id))
+
+    @property
+    def prompts(self) -> int:
+        """One per bucket of `ask_each`."""
+        return 1 if self.ask_each is None else BUCKETS[self.ask_each]
+
+    def accuracy(self, asked: Mapping[str, int], scores: Mapping[str, float | None]) -> float | None:
+        """The share of the buckets that an answer was asked for which it has; None if none of them was measured.
+
+        `scores` holds the answer's own buckets by column (`columns`).
+        """
+        own = [scores.get(column) for column in self.columns]
+        measured = [
+            (name, value) for name, value in zip(self.attributes, own, strict=True) if value is not None and value == value
+        ]
+        known = [asked[name] == value for name, value in measured if name in asked]
+        return sum(known) / len(known) if known else None
+
+    def asks(self, question: Question) -> Sequence[tuple[Prompt, Mapping[str, Any]]]:
+        """One prompt, or one per bucket of `ask_each`; the facts are the requested buckets."""
+        drawn = {name: getattr(self.asked(question.source_id), name) for name in self.attributes}
+        each = self.ask_each
+        codes = [drawn] if each is None else [{**drawn, each: bucket} for bucket in range(BUCKETS[each])]
+        return [(attribute_prompt(_document(question), _attributes(code)), {ASKED: code}) for code in codes]
 
     def row(self, answered: Answered) -> TrainingRow:
         """The document, the buckets of this output, and the output. Raises LimbeckError if no filter measures them."""
@@ -190,11 +262,11 @@ class ControlCodeRows(Config):
                 )
             value = answered.scores[column]
             buckets[name] = None if value is None or value != value else int(value)  # NaN: not measured
-        prompt = attribute_prompt(answered.question.document, _attributes(buckets))
+        prompt = attribute_prompt(_document(answered.question), _attributes(buckets))
         return TrainingRow(prompt, f" {answered.output}")
 
 
-class ConversationRows(Config):
+class ConversationRows(Rows):
     """All turns of a candidate's conversation: those before the last assistant turn are the prompt, that turn the completion."""
 
     kind: Literal["conversation"] = "conversation"
@@ -220,7 +292,8 @@ class ConversationRows(Config):
 
 
 RowsConfig = Annotated[
-    ChatRows | PlainRows | AlpacaRows | SelfInstructRows | ControlCodeRows | ConversationRows, Field(discriminator="kind")
+    ChatRows | PlainRows | AlpacaRows | SelfInstructRows | TldrRows | ControlCodeRows | ConversationRows,
+    Field(discriminator="kind"),
 ]
 
 
@@ -250,6 +323,11 @@ def asked_turns(stored: Sequence[Mapping[str, Any]] | None) -> tuple[Message, ..
 
 def _attributes(buckets: Mapping[Attribute, int | None]) -> Attributes:
     return Attributes(buckets.get("length"), buckets.get("extractiveness"), buckets.get("specificity"))
+
+
+def _document(question: Question) -> str:
+    """The document of the source; if it has none, the one that the teacher wrote."""
+    return question.document or question.input or ""
 
 
 def _with_input(question: Question) -> str:

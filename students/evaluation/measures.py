@@ -11,7 +11,7 @@ Split = Literal["dev", "test"]
 CONTROLS: tuple[Model, ...] = ("first-sentence", "mismatched", "document")
 SCALARS = (
     *("pass_rate", "rouge_1", "rouge_2", "rouge_l", "faithfulness", "saliency", "pmi", "salient_recall", "compression"),
-    "distinct_2",
+    *("code_accuracy", "distinct_2"),
 )
 """The measures of an `EvaluationRow`, in the order in which reports show them."""
 
@@ -42,6 +42,9 @@ class EvaluationRow(Config):
     pmi: Measure | None
     salient_recall: Measure | None
     compression: Measure | None
+    code_accuracy: Measure | None = Field(
+        None, description="share of the buckets that control codes asked for which the output has; null: no codes were asked"
+    )
     distinct_2: Measure | None
     difference_to_round_0_teacher: dict[str, Measure | None] | None = Field(
         description="By measure, the mean over shared documents of this model minus the teacher of round 0"

@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 2_000
 SEED = 20_240_601  # fixed, so that reports are reproducible
-SCORES = ("compression", "faithfulness", "saliency", "pmi")  # taken from columns of these names, if present
+SCORES = ("compression", "faithfulness", "saliency", "pmi", "code_accuracy")  # taken from columns of these names, if present
 ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 
 

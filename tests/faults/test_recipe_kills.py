@@ -40,6 +40,17 @@ SMALLER = {
         "generator.instances={max_new_tokens: 24, classification_tokens: 24}",
         "cluster.rows_per_part=2",
     ],
+    "infosumm": [
+        "rounds=1",
+        "sources={kind: draws, count: 10, split: {train: 6, dev: 2, test: 2}}",
+        "generator.document={max_new_tokens: 48, min_sentences: 1, min_words: 4}",
+        "generator.samples=2",
+        "generator.max_new_tokens=24",
+        "filters.heuristics={kind: heuristics, max_cut_off: null}",
+        "filters.pmi.min_faithfulness=null",
+        "filters.pmi.min_saliency=null",
+        "cluster.rows_per_part=2",
+    ],
     "alpaca": [
         "sources={kind: draws, count: 10, split: {train: 6, dev: 2, test: 2}}",
         "generator.max_new_tokens=384",

@@ -1,6 +1,7 @@
 """Summaries: one row a source and sample whatever the engine does, and seeds that depend on the row alone."""
 
 import json
+from dataclasses import replace
 
 import hypothesis.strategies as st
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from helpers.scripted_engine import ScriptedEngine, completion
-from limbeck.cluster.engines.protocol import Completion, Message, Request
+from limbeck.cluster.engines.protocol import Completion, Contrast, Message, Request
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.schemas import CANDIDATES
 from limbeck.corpus.seeds import derive_id, derive_seed
@@ -166,3 +167,19 @@ def test_a_prompt_uses_what_the_source_drew_and_the_facts_record_it(tmp_path) ->
 def test_an_unknown_prompt_names_those_there_are() -> None:
     with pytest.raises(LimbeckError, match="no prompt sumary .* name one of summary"):
         SummariesConfig(prompt="sumary").build()
+
+
+@pytest.mark.parametrize("style", ["chat", "plain"])
+def test_a_contrast_is_the_prompt_without_its_document(style: str) -> None:
+    engine, plain = ScriptedEngine(), ScriptedEngine()
+    config = SummariesConfig.model_validate({"samples": 2, "style": style, "contrast": {"weight": 0.25, "min_entropy": 3.0}})
+    table = generate(config, sources(2), engine)
+    assert table == generate(SummariesConfig(samples=2, style=style), sources(2), plain), "only the sampling differs"
+    prompts = table["prompt"].to_pylist()
+    alone = prompts[0].replace("Document 0 {{ 7 }}.", "")
+    for request, other in zip(engine.requests, plain.requests, strict=True):
+        contrast = request.sampling.contrast
+        assert contrast == Contrast(0.25, 3.0, (Message("user", alone),) if style == "chat" else alone)
+        assert replace(request, sampling=replace(request.sampling, contrast=None)) == other
+    assert config.sampling.contrast is None, "evaluation samples without it"
+    assert config.decodes_pmi and not SummariesConfig().decodes_pmi

@@ -16,7 +16,17 @@ from limbeck.cluster.engines.endpoint.config import EndpointConfig
 from limbeck.cluster.engines.endpoint.prompts import Prompts
 from limbeck.cluster.engines.endpoint.server import Key, Served, wait_for_server
 from limbeck.cluster.engines.pairs import Logprobs, Query, sort_out
-from limbeck.cluster.engines.protocol import Completion, Message, Pair, Request, Usage, UserTurn, constraint_refusal, refusal
+from limbeck.cluster.engines.protocol import (
+    NO_CONTRAST,
+    Completion,
+    Message,
+    Pair,
+    Request,
+    Usage,
+    UserTurn,
+    constraint_refusal,
+    refusal,
+)
 from limbeck.corpus.errors import LimbeckError
 
 SEED_BITS = 31  # some servers store seeds in 32 bits
@@ -112,6 +122,8 @@ class EndpointEngine:
             error = "the OpenAI API has no field for a regular expression; use an engine of kind vllm"
         if sampling.constraint:
             error = constraint_refusal("endpoint")
+        if sampling.contrast is not None:
+            error = NO_CONTRAST
         schema = _json(sampling.json_schema)
         if sampling.json_schema and schema is None:
             error = "its json_schema is not valid JSON"

@@ -21,6 +21,7 @@ class TransformersConfig(EngineConfig):
 
     extra: ClassVar[str | None] = "local"
     holds_constraints: ClassVar[bool] = True
+    contrasts: ClassVar[bool] = True
     operational: ClassVar[frozenset[str]] = frozenset({"device", "batch_sequences", "pack_tokens", "cache_bytes"})
 
     kind: Literal["transformers"] = "transformers"

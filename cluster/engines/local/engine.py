@@ -32,10 +32,15 @@ class TransformersEngine:
         A prompt that is too long, or a NaN, yields an error. Raises LimbeckError for a conversation without a chat template, and
         for a user's turn whose template cannot be cut.
         """
-        rendered = {
-            prompt: chat.render(prompt, self.loaded.tokenizer) for prompt in dict.fromkeys(request.prompt for request in requests)
-        }
-        samples = [Sample(request, rendered[request.prompt]) for request in requests]
+        without = [None if request.sampling.contrast is None else request.sampling.contrast.prompt for request in requests]
+        prompts = dict.fromkeys(
+            [*(request.prompt for request in requests), *(prompt for prompt in without if prompt is not None)]
+        )
+        rendered = {prompt: chat.render(prompt, self.loaded.tokenizer) for prompt in prompts}
+        samples = [
+            Sample(request, rendered[request.prompt], None if prompt is None else rendered[prompt])
+            for request, prompt in zip(requests, without, strict=True)
+        ]
         for sample in samples:
             refuse(sample, self.context_tokens)
         ready = [sample for sample in samples if sample.finish_reason is None]

@@ -1,13 +1,14 @@
 """Decoding many samples of many prompts: a prompt runs once, and finished samples are replaced by waiting ones."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 from limbeck.cluster.engines.local import attention
 from limbeck.cluster.engines.local.cache import DecodePlan, PromptWriter, SlotCache
 from limbeck.cluster.engines.local.config import TransformersConfig
+from limbeck.cluster.engines.local.contrast import contrasted
 from limbeck.cluster.engines.local.loading import Loaded
 from limbeck.cluster.engines.local.packing import Pack, packs
 from limbeck.cluster.engines.local.samples import NAN_ERROR, Group, Sample, accept, group_samples
@@ -26,20 +27,24 @@ class Decoder:
         self.live: list[Group] = []
 
     def admit(self, groups: Sequence[Group]) -> list[Sample]:
-        """Run the groups' prompts into free slots and draw each sample's first token; return the samples that ended."""
-        waiting: dict[tuple[int, ...], list[Group]] = {}
-        for group in groups:
-            waiting.setdefault(group.prompt, []).append(group)
-            group.slot = len(self.live)
-            self.cache.open(group.slot, len(group.prompt))
-            self.live.append(group)
-        prompts = list(waiting)
-        for pack in packs(prompts, self.pack_tokens):
-            self._prefill(pack, [waiting[prompts[member]] for member in pack.members])
+        """Run the groups' prompts into free slots and draw each sample's first token; return the samples that ended.
+
+        Prompts without the source run first, each once for all groups that share it: every group needs their logits.
+        """
+        for entering in (slot for group in groups for slot in group.slots):
+            entering.slot = len(self.live)
+            self.cache.open(entering.slot, len(entering.prompt))
+            self.live.append(entering)
+        shadows: dict[int, torch.Tensor] = {}
+        for members, logits in self._prefill([group.shadow for group in groups if group.shadow is not None]):
+            shadows |= {id(s): logits[row] for row, alike in enumerate(members) for group in alike for s in group.samples}
+        for members, logits in self._prefill(groups):
+            samples = [(row, sample) for row, alike in enumerate(members) for group in alike for sample in group.samples]
+            self._take(logits[[row for row, _ in samples]], [sample for _, sample in samples], shadows)
         return self._sweep([sample for group in groups for sample in group.samples])
 
     def step(self) -> list[Sample]:
-        """Draw one more token for every unfinished sample; return the samples that ended."""
+        """Draw one more token for every unfinished sample, after one of its shadow's; return the samples that ended."""
         rows = [(group, i, sample) for group in self.live for i, sample in group.live()]
         places = [len(g.prompt) + (len(s.tokens) - 1) * len(g.samples) + i for g, i, s in rows]
         plan = DecodePlan.of(self.cache, [g.slot for g, _, _ in rows], [i for _, i, _ in rows], places)
@@ -48,12 +53,24 @@ class Decoder:
         positions = torch.tensor([len(g.prompt) + len(s.tokens) - 1 for g, _, s in rows], device=device)
         logits = attention.forward(self.loaded.model, tokens, positions, plan, torch.arange(len(rows), device=device))
         self.usage.forwarded_tokens += len(rows)
-        samples = [sample for _, _, sample in rows]
-        self._take(logits, samples)
+        shadows = {id(sample): logits[row] for row, (group, _, sample) in enumerate(rows) if group.is_shadow}
+        drawn = [(row, sample) for row, (group, _, sample) in enumerate(rows) if not group.is_shadow]
+        samples = [sample for _, sample in drawn]
+        self._take(logits[[row for row, _ in drawn]] if shadows else logits, samples, shadows)
         return self._sweep(samples)
 
-    def _prefill(self, pack: Pack, members: Sequence[Sequence[Group]]) -> None:
-        """Run one pack of prompts; `members` are the groups of each of its sequences."""
+    def _prefill(self, groups: Sequence[Group]) -> Iterator[tuple[Sequence[Sequence[Group]], torch.Tensor]]:
+        """Run the prompts of groups, equal ones once; yield the groups of the prompts of each pack, and their logits."""
+        waiting: dict[tuple[int, ...], list[Group]] = {}
+        for group in groups:
+            waiting.setdefault(group.prompt, []).append(group)
+        prompts = list(waiting)
+        for pack in packs(prompts, self.pack_tokens):
+            members = [waiting[prompts[member]] for member in pack.members]
+            yield members, self._run(pack, members)
+
+    def _run(self, pack: Pack, members: Sequence[Sequence[Group]]) -> torch.Tensor:
+        """Run one pack of prompts, `members` are the groups of each; return the logits after each.  # [prompts, vocabulary]"""
         device = self.cache.device
         slots = [group.slot for alike in members for group in alike]
         paths = [path for path, alike in zip(pack.paths, members, strict=True) for _ in alike]
@@ -63,11 +80,12 @@ class Decoder:
         last = torch.tensor([path[-1] for path in pack.paths], device=device)
         logits = attention.forward(self.loaded.model, tokens, positions, plan, last)
         self.usage.forwarded_tokens += len(pack.tokens)
-        samples = [(row, sample) for row, alike in enumerate(members) for group in alike for sample in group.samples]
-        self._take(logits[[row for row, _ in samples]], [sample for _, sample in samples])
+        return logits
 
-    def _take(self, logits: torch.Tensor, samples: Sequence[Sample]) -> None:
-        for sample, token in zip(samples, draw(logits, [s.next_draw() for s in samples]), strict=True):
+    def _take(self, logits: torch.Tensor, samples: Sequence[Sample], shadows: Mapping[int, torch.Tensor]) -> None:
+        """Draw and process a token per sample; `shadows`: id of a sample with a contrast → its logits without the source."""
+        scores = contrasted(logits, [(s.request.sampling.contrast, shadows.get(id(s))) for s in samples])
+        for sample, token in zip(samples, draw(scores, [s.next_draw() for s in samples]), strict=True):
             accept(sample, token, self.loaded)
 
     def _sweep(self, samples: Sequence[Sample]) -> list[Sample]:
@@ -93,7 +111,7 @@ def decode(loaded: Loaded, samples: Sequence[Sample], config: TransformersConfig
         else:
             yield sample
     for sample in sick:
-        yield from _decode_together(loaded, [Sample(sample.request, sample.rendered)], config, usage)
+        yield from _decode_together(loaded, [Sample(sample.request, sample.rendered, sample.without)], config, usage)
 
 
 def _decode_together(loaded: Loaded, samples: Sequence[Sample], config: TransformersConfig, usage: Usage) -> Iterator[Sample]:
@@ -115,15 +133,16 @@ def _decode_together(loaded: Loaded, samples: Sequence[Sample], config: Transfor
 
 def _entering(decoder: Decoder, wave: Sequence[Group], batch_sequences: int) -> list[Group]:
     """The waiting groups to start now: as many as fit, once a quarter of the batch is free or all of them fit."""
-    free_rows = batch_sequences - sum(len(group.live()) for group in decoder.live)
+    free_rows = batch_sequences - sum(len(group.live()) for group in decoder.live if not group.is_shadow)
     free_slots = decoder.cache.slots - len(decoder.live)
     entering: list[Group] = []
-    rows = 0
+    rows = slots = 0
     for group in wave[:free_slots]:
-        if rows + len(group.samples) > free_rows:
+        if rows + len(group.samples) > free_rows or slots + len(group.slots) > free_slots:
             break
         entering.append(group)
         rows += len(group.samples)
+        slots += len(group.slots)
     worth = not decoder.live or len(entering) == len(wave) or rows * _REFILL >= batch_sequences
     worth = worth or free_slots * _REFILL >= decoder.cache.slots
     return entering if worth else []
@@ -131,8 +150,9 @@ def _entering(decoder: Decoder, wave: Sequence[Group], batch_sequences: int) -> 
 
 def _wave(loaded: Loaded, groups: Sequence[Group], config: TransformersConfig) -> tuple[list[Group], int]:
     """Return the groups that share a cache, and its slots. If memory is short, groups half as wide wait for a narrower cache."""
-    slots = max(1, config.cache_bytes // (groups[0].width * loaded.place_bytes))
+    each = max(len(group.slots) for group in groups)
+    slots = max(each, config.cache_bytes // (groups[0].width * loaded.place_bytes))
     wave = list(groups)
-    if len(groups) > slots:
+    if sum(len(group.slots) for group in groups) > slots:
         wave = [group for group in groups if 2 * group.width >= groups[0].width]
-    return wave, min(slots, len(wave), config.batch_sequences)
+    return wave, min(slots, sum(len(group.slots) for group in wave), each * config.batch_sequences)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from limbeck.cluster.engines.local.contrast import contrasted
 from limbeck.cluster.engines.local.loading import Loaded
 from limbeck.cluster.engines.local.samples import Group, Sample, accept, group_samples
 from limbeck.cluster.engines.local.sampling import draw
@@ -28,22 +29,27 @@ def decode(loaded: Loaded, samples: Sequence[Sample], batch_sequences: int, usag
 
 def _decode_group(loaded: Loaded, group: Group, usage: Usage) -> None:
     model, samples = loaded.model, group.samples
-    prompt = torch.tensor([group.prompt], device=model.device)
-    output = model(input_ids=prompt, use_cache=True, logits_to_keep=1)
-    usage.forwarded_tokens += len(group.prompt)
-    cache, logits = output.past_key_values, output.logits[:, -1].expand(len(samples), -1)
-    if len(samples) > 1:
-        cache.batch_repeat_interleave(len(samples))
+    caches, logits = [], list[torch.Tensor]()  # of the group, and of its shadow
+    for prompt in (slot.prompt for slot in group.slots):
+        output = model(input_ids=torch.tensor([prompt], device=model.device), use_cache=True, logits_to_keep=1)
+        usage.forwarded_tokens += len(prompt)
+        if len(samples) > 1:
+            output.past_key_values.batch_repeat_interleave(len(samples))
+        caches.append(output.past_key_values)
+        logits.append(output.logits[:, -1].expand(len(samples), -1))
     while True:
         live = [i for i, sample in enumerate(samples) if sample.finish_reason is None]
-        for i, token in zip(live, draw(logits[live], [samples[i].next_draw() for i in live]), strict=True):
+        shadows = [(samples[i].request.sampling.contrast, logits[-1][i]) for i in live]
+        scores = contrasted(logits[0][live], shadows)
+        for i, token in zip(live, draw(scores, [samples[i].next_draw() for i in live]), strict=True):
             accept(samples[i], token, loaded)
         if all(sample.finish_reason is not None for sample in samples):
             return
         newest = torch.tensor([[sample.tokens[-1] if sample.tokens else 0] for sample in samples], device=model.device)
-        output = model(input_ids=newest, past_key_values=cache, use_cache=True)
-        usage.forwarded_tokens += len(samples)
-        cache, logits = output.past_key_values, output.logits[:, -1]
+        for place, cache in enumerate(caches):
+            output = model(input_ids=newest, past_key_values=cache, use_cache=True)
+            usage.forwarded_tokens += len(samples)
+            caches[place], logits[place] = output.past_key_values, output.logits[:, -1]
 
 
 def logprobs(loaded: Loaded, tokens: Sequence[int], wanted: Sequence[int], usage: Usage) -> npt.NDArray[np.float32]:

@@ -14,10 +14,14 @@ NAN_ERROR = "the model returned no finite logits (NaN); its weights or its dtype
 
 @dataclass
 class Sample:
-    """One request in progress: `tokens` so far, and `finish_reason` (and `error`) once it has finished."""
+    """One request in progress: `tokens` so far, and `finish_reason` (and `error`) once it has finished.
+
+    `without` is the prompt without the source, if its sampling has a contrast.
+    """
 
     request: Request
     rendered: Rendered
+    without: Rendered | None = None
     tokens: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     error: str | None = None
@@ -39,20 +43,37 @@ class Sample:
 
 @dataclass
 class Group:
-    """Samples that share a slot; `width` is the maximum of positions they can need."""
+    """Samples that share a slot; `width` is the maximum of positions they can need.
+
+    With a contrast, `shadow` is a group of the same samples after their prompt without the source, in a slot of its own.
+    """
 
     samples: list[Sample]
     slot: int = -1
+    is_shadow: bool = False
+    shadow: "Group | None" = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Create the shadow, if the samples have a contrast."""
+        if self.samples[0].without is not None and not self.is_shadow:
+            self.shadow = Group(self.samples, is_shadow=True)
+
+    @property
+    def slots(self) -> list["Group"]:
+        """The groups that need a slot: itself, and its shadow."""
+        return [self] if self.shadow is None else [self, self.shadow]
 
     @property
     def prompt(self) -> tuple[int, ...]:
         """The prompt tokens shared by all its samples."""
-        return self.samples[0].prompt
+        first = self.samples[0]
+        return first.without.tokens if self.is_shadow and first.without is not None else first.prompt
 
     @property
     def width(self) -> int:
         """Positions for the prompt and for every token that may be forwarded."""
-        return len(self.prompt) + len(self.samples) * max(s.request.sampling.max_new_tokens for s in self.samples)
+        prompt = max(len(group.prompt) for group in self.slots)
+        return prompt + len(self.samples) * max(s.request.sampling.max_new_tokens for s in self.samples)
 
     def live(self) -> list[tuple[int, Sample]]:
         """Its unfinished samples with their number within the group."""
@@ -87,11 +108,11 @@ def holds_stop(sample: Sample, loaded: Loaded) -> bool:
 
 def group_samples(samples: Sequence[Sample], batch_sequences: int) -> list[Group]:
     """Return the samples by prompt, in groups so small that a slot is not mostly other samples' tokens; widest first."""
-    by_prompt: dict[tuple[int, ...], list[Sample]] = {}
+    by_prompt: dict[tuple[tuple[int, ...], tuple[int, ...] | None], list[Sample]] = {}
     for sample in samples:
-        by_prompt.setdefault(sample.prompt, []).append(sample)
+        by_prompt.setdefault((sample.prompt, None if sample.without is None else sample.without.tokens), []).append(sample)
     groups = []
-    for prompt, alike in by_prompt.items():
+    for (prompt, _), alike in by_prompt.items():
         longest = max(s.request.sampling.max_new_tokens for s in alike)
         size = max(1, min(batch_sequences, max(len(prompt), _FOLD_TOKENS) // longest))
         groups += [Group(alike[start : start + size]) for start in range(0, len(alike), size)]
@@ -102,6 +123,9 @@ def refuse(sample: Sample, context_tokens: int) -> None:
     """End a sample that cannot run: an empty prompt, no room for its new tokens, structured output, a faulty constraint."""
     sampling = sample.request.sampling
     sample.error = refusal(len(sample.prompt), sampling, context_tokens) or constraint_problem(sampling)
+    if sample.without is not None and not sample.error:
+        error = refusal(len(sample.without.tokens), sampling, context_tokens)
+        sample.error = error and f"without the source (contrast), {error}"
     if sampling.json_schema or sampling.regex:
         sample.error = "structured output (json_schema, regex) needs an engine of kind vllm, or endpoint for json_schema"
     if sample.error:

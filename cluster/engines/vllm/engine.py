@@ -11,7 +11,16 @@ import numpy as np
 
 from limbeck.cluster.engines import chat
 from limbeck.cluster.engines.pairs import Logprobs, Query, sort_out
-from limbeck.cluster.engines.protocol import Completion, EngineDied, Pair, Request, Usage, constraint_refusal, refusal
+from limbeck.cluster.engines.protocol import (
+    NO_CONTRAST,
+    Completion,
+    EngineDied,
+    Pair,
+    Request,
+    Usage,
+    constraint_refusal,
+    refusal,
+)
 from limbeck.cluster.engines.rendering import Rendered
 from limbeck.cluster.engines.vllm.config import VllmConfig
 from limbeck.cluster.engines.vllm.process import Started, start
@@ -48,6 +57,8 @@ class VllmEngine:
             found = rendered[request.prompt]
             if isinstance(found, str):
                 yield _refused(request, 0, found)
+            elif request.sampling.contrast is not None:
+                yield _refused(request, len(found.tokens), NO_CONTRAST)
             elif (error := refusal(len(found.tokens), request.sampling, self.context_tokens)) is not None:
                 yield _refused(request, len(found.tokens), error)
             elif request.sampling.constraint is not None:

@@ -17,7 +17,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.other_documents import NO_OTHER
 from limbeck.filters.config import FalseAcceptance
 from limbeck.filters.contract import Bound, Filter
-from limbeck.filters.models.pmi import PmiConfig, PmiFilter, drawn_others
+from limbeck.filters.models.pmi import TERMS, PmiConfig, PmiFilter, drawn_others
 
 DOCUMENT = "Quern reads weather files."
 SALIENT = [0, 5, 12, 19]  # Quern, weather
@@ -250,3 +250,50 @@ def test_columns_say_their_unit() -> None:
     units = {field.name: (field.metadata or {}).get(b"unit") for field in schema}
     assert units.pop("candidate_id") is None
     assert set(units.values()) == {b"nats", b"share of self-information"}
+
+
+@given(
+    st.lists(st.tuples(*[st.floats(-20, -0.01)] * 4), min_size=1, max_size=5),
+    st.sampled_from(["self_information", "length", "none"]),
+)
+@settings(deadline=None)
+def test_every_normalisation_follows_from_the_stored_terms(terms: list[tuple[float, ...]], normalise: Any) -> None:
+    """With the same terms for all; the default is the one that there was before."""
+    table = inputs([" ".join(["Output", *["more"] * index]) + f" {index}." for index in range(len(terms))])
+    known: dict[str, tuple[float, ...]] = dict(zip(table["output"].to_pylist(), terms, strict=True))
+
+    def measure(pair: Pair) -> list[float]:
+        if pair.context == "Article:":
+            return [-3.0]
+        output = pair.target.strip() if pair.spans is None else pair.context[len("Summary: ") : -len("\nArticle:")]
+        given, alone, salient, _ = known[output]
+        return [salient if pair.spans is not None else alone if pair.context == "TL;DR:" else given]
+
+    filter_ = PmiFilter(ScriptedEngine(measure=measure), normalise=normalise)
+    usual = PmiFilter(ScriptedEngine(measure=measure)).score(table).to_pylist()
+    for index, (row, before) in enumerate(zip(filter_.score(table).to_pylist(), usual, strict=True)):
+        given, alone, salient, unread = (row[name] for name in TERMS)
+        assert [row[name] for name in TERMS] == [before[name] for name in TERMS]
+        words = (2 + index) / 4
+        expected = {
+            "self_information": ((given - alone) / -alone, (salient - unread) / -unread),
+            "length": (given - alone, (salient - unread) / words),
+            "none": (given - alone, salient - unread),
+        }[normalise]
+        assert (row["faithfulness"], row["saliency"]) == pytest.approx(expected)
+        assert row["pmi"] == pytest.approx(sum(expected) / 2)
+        if normalise == "self_information":
+            assert row == before
+
+
+def test_every_normalisation_says_its_unit_and_scores_an_empty_output_zero() -> None:
+    units = {"self_information": "share of self-information", "none": "nats", "length": "nats · document words / output words"}
+    for normalise, unit in units.items():
+        config = PmiConfig.model_validate({"normalise": normalise, "null": True})
+        filter_ = PmiFilter(ScriptedEngine(measure=by_context), null=True, normalise=config.normalise)
+        table = filter_.score(with_groups([("a", "g", "One two."), ("b", "h", ""), ("c", "i", "Three.")]))
+        assert {table.schema.field(name).metadata[b"unit"].decode() for name in ("saliency", "saliency_null", "pmi")} == {unit}
+        rows = table.to_pylist()
+        assert rows[1]["faithfulness"] == rows[1]["saliency"] == 0.0
+        assert rows[0]["faithfulness_null"] == (rows[0]["faithfulness"] if normalise != "length" else 2.0)
+        assert config.ranges["saliency"][1] == (1.0 if normalise == "self_information" else math.inf)

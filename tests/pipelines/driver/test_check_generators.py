@@ -92,3 +92,14 @@ def test_a_constraint_needs_an_engine_that_searches(home: Path, monkeypatch: pyt
     assert find_problems(made(home, {"kind": "summaries"}), home / "run") == []
     for kind in ("vllm", "endpoint"):
         assert sentence.format(kind) in find_problems(made(home, {"kind": "summaries"}, {"kind": kind}), home / "run")
+
+
+def test_pmi_decoding_needs_an_engine_that_has_it(home: Path) -> None:
+    generator = {"kind": "summaries", "contrast": {"weight": 0.0625}}
+    assert find_problems(made(home, generator), home / "run") == []
+    assert find_problems(made(home, generator, {"kind": "auto"}), home / "run") == []
+    for kind in ("vllm", "endpoint"):
+        found = find_problems(made(home, generator, {"kind": kind}), home / "run")
+        expected = f"generator.contrast: an engine of kind {kind} has no PMI decoding; use transformers, or remove the section"
+        assert expected in found
+        assert not any("contrast" in problem for problem in find_problems(made(home, {"kind": "summaries"}), home / "run"))

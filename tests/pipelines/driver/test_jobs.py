@@ -13,7 +13,7 @@ from limbeck.corpus.schemas import CANDIDATES, SOURCES
 from limbeck.filters.contract import Bound
 from limbeck.filters.own import own_filter
 from limbeck.filters.text.length import LengthConfig
-from limbeck.pipelines.driver.jobs import Cheaper, ScoreJob
+from limbeck.pipelines.driver.jobs import Cheaper, ScoreJob, with_sources
 
 PART = "part-00000"
 
@@ -92,3 +92,19 @@ class Numbers(Words):
 def test_what_is_no_filter_is_refused(filter_: Any, words: str) -> None:
     with pytest.raises(LimbeckError, match=words):
         own_filter(filter_)
+
+
+def test_a_written_document_has_salient_words_of_its_own_and_another_input_of_a_document_has_none() -> None:
+    written = "The ferry left the harbour. A second ferry came to the harbour at night."
+    rows = sources("train", 3).to_pylist()
+    rows[0] |= {"document": "", "salient": []}
+    documents = pa.Table.from_pylist(rows, schema=SOURCES)
+    drafts = candidates(documents, 1, 0).to_pylist()
+    for draft, text in zip(drafts, (written, written, rows[2]["document"]), strict=True):
+        draft["input"] = text
+    invented, other, same = with_sources(pa.Table.from_pylist(drafts, schema=CANDIDATES), documents).to_pylist()
+    spans = invented["salient"]
+    words = [written[start:end] for start, end in zip(spans[::2], spans[1::2], strict=True)]
+    assert words == ["ferry", "harbour", "ferry", "harbour"], "a quarter of the words: the most frequent ones"
+    assert invented["document"] == other["document"] == written
+    assert other["salient"] == [] and same["salient"] == rows[2]["salient"]

@@ -18,11 +18,12 @@ from helpers.run_folder import make_run
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import read_parts
 from limbeck.pipelines.report import figures as report_figures
-from limbeck.pipelines.report.build import ReportPaths, collect, write_report
+from limbeck.pipelines.report.build import ReportPaths, collect, first_line, write_report
 from limbeck.pipelines.report.page import render_sweep
 from limbeck.pipelines.runs.events import Events
 from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.report_model import SCHEMA, Limits, Report, RoundReport, Rows, Seconds, StageSeconds, schema_text
+from limbeck.students.evaluation.measures import Measure
 
 SWEEP = [{"value": 0.1, "kept": 9, "sources_kept": 5, "undecided": 0, "share": 0.2}]
 HOSTILE = '<script>alert("output")</script><img src="https://example.org/x.png"> {{ 7 * 7 }} & </blockquote>'
@@ -270,6 +271,46 @@ def test_the_verdict_goes_by_the_interval(finished: Path, tmp_path: Path, change
     first_line = collect(RunFolder(run)).first_line
     assert words in first_line
     assert ("is not used for filtering, decreased" in first_line) == (change is not None)
+
+
+@pytest.mark.parametrize(
+    ("shares", "low", "words"),
+    [
+        ((0.3, 0.5, 0.6), 0.1, "60.0 % by the student of round 1: this share rises in every round (+30.0 points"),
+        ((0.3, 0.7, 0.6), 0.1, "this share rises over the rounds, though not in each of them"),
+        ((0.3, 0.5, 0.6), -0.1, "30.0 % by the round-0 teacher, 50.0 % by the student of round 0, "),
+        ((0.3, 0.5, 0.6), -0.1, "this share does not rise significantly"),
+        ((0.6, 0.5, 0.3), -0.4, "this share falls over the rounds (-30.0 points, 95 % interval -40.0 to -20.0"),
+        (None, 0.0, ""),
+    ],
+)
+def test_the_first_line_says_whether_control_codes_are_followed_more_often(
+    finished: Path, shares: tuple[float, ...] | None, low: float, words: str
+) -> None:
+    report = collect(RunFolder(finished))
+    rows = {row.model: row for row in report.rounds[0].evaluation if row.split == "test"}
+    teacher, student = rows["teacher"], rows["student"]
+    rounds = [report.rounds[0].model_copy(update={"evaluation": [teacher, student]})] * 2
+    if shares is not None:
+        high = low + 0.2
+        difference = Measure(mean=shares[-1] - shares[0], low=low, high=high)
+        measured = [Measure(mean=share, low=share, high=share) for share in shares]
+        students = [
+            student.model_copy(
+                update={
+                    "code_accuracy": found,
+                    "difference_to_round_0_teacher": {
+                        **(student.difference_to_round_0_teacher or {}), "code_accuracy": difference,
+                    },
+                }
+            )
+            for found in measured[1:]
+        ]  # fmt: skip
+        first = teacher.model_copy(update={"code_accuracy": measured[0]})
+        rounds = [one.model_copy(update={"evaluation": [first, made]}) for one, made in zip(rounds, students, strict=True)]
+    line = first_line(rounds, finished=True)
+    assert words in line
+    assert ("control codes" in line) == (shares is not None)
 
 
 def remove(run: Path, *names: str) -> None:

@@ -10,6 +10,7 @@ from limbeck.cluster.engines.protocol import Message
 from limbeck.corpus.errors import LimbeckError
 from limbeck.generators.contract import Question
 from limbeck.pipelines.runs.rows import (
+    ASKED,
     WITH_INPUT,
     WITHOUT_INPUT,
     AlpacaRows,
@@ -19,6 +20,8 @@ from limbeck.pipelines.runs.rows import (
     ConversationRows,
     PlainRows,
     SelfInstructRows,
+    TldrRows,
+    TrainingRow,
     default_rows,
 )
 
@@ -101,3 +104,38 @@ def test_a_conversation_is_learned_up_to_its_last_assistant_turn() -> None:
     assert (row.prompt, row.completion) == (turns[:3], turns[3:])
     with pytest.raises(LimbeckError, match="no assistant turn"):
         ConversationRows().row(Answered(asked(), "", turns[:1]))
+
+
+def test_every_bucket_of_an_attribute_can_be_asked_of_each_source() -> None:
+    rows = ControlCodeRows(attributes=("length", "specificity"), ask_each="length")
+    asks = rows.asks(asked())
+    assert len(asks) == rows.prompts == 3 and rows.ask(asked()) in [prompt for prompt, _ in asks]
+    drawn = rows.asked("s").specificity
+    assert [facts for _, facts in asks] == [{ASKED: {"length": n, "specificity": drawn}} for n in range(3)]
+    for (prompt, _), name in zip(asks, ("short", "medium", "long"), strict=True):
+        assert str(prompt).startswith(f"A document.\nLength: {name} | Specificity: ")
+    one = ControlCodeRows()
+    assert [prompt for prompt, _ in one.asks(asked())] == [one.ask(asked())] and one.prompts == 1
+    assert ChatRows().asks(asked()) == [(ChatRows().ask(asked()), {})]
+    with pytest.raises(ValueError, match="ask_each is specificity, which is not one of attributes"):
+        ControlCodeRows(attributes=("length",), ask_each="specificity")
+
+
+def test_accuracy_is_the_share_of_the_asked_buckets_that_an_output_has() -> None:
+    rows = ControlCodeRows()
+    length, extractiveness = rows.columns
+    wanted = {"length": 1, "extractiveness": 2}
+    assert rows.accuracy(wanted, {length: 1.0, extractiveness: 2.0}) == 1.0
+    assert rows.accuracy(wanted, {length: 1.0, extractiveness: 0.0}) == 0.5
+    assert rows.accuracy(wanted, {length: math.nan, extractiveness: 0.0}) == 0.0
+    assert rows.accuracy(wanted, {length: None}) is None
+
+
+@pytest.mark.parametrize("rows", [TldrRows(), ControlCodeRows(attributes=("length",))])
+def test_a_document_that_the_teacher_wrote_is_the_input(rows: TldrRows | ControlCodeRows) -> None:
+    question = Question("s", "TL;DR:", "", "A written report.")
+    code = "" if isinstance(rows, TldrRows) else "Length: short\n"
+    row = rows.row(Answered(question, "Short.", scores={"attributes.length_bucket": 0.0}))
+    assert row == TrainingRow(f"A written report.\n{code}TL;DR:", " Short.")
+    assert str(rows.ask(question)).startswith("A written report.\n") and str(rows.ask(question)).endswith("\nTL;DR:")
+    assert str(rows.ask(asked(given="not this one"))).startswith("A document.\n")

@@ -11,7 +11,7 @@ from limbeck.cluster.engines.constraint import Constraint
 from limbeck.cluster.engines.endpoint.config import EndpointBudget, EndpointConfig
 from limbeck.cluster.engines.endpoint.engine import EndpointEngine, build
 from limbeck.cluster.engines.endpoint.refusals import FAILED_ROWS, HELD_ROWS
-from limbeck.cluster.engines.protocol import Completion, Message, Pair, Request, Sampling
+from limbeck.cluster.engines.protocol import NO_CONTRAST, Completion, Contrast, Message, Pair, Request, Sampling
 from limbeck.corpus.errors import LimbeckError
 
 Opener = Callable[..., EndpointEngine]
@@ -225,9 +225,11 @@ def test_a_lone_surrogate_costs_its_row_alone(opened: Opener) -> None:
             ask(2001, json_schema='{"type": '),
             ask(2002),
             ask(2003, constraint=Constraint.of([["dog"]])),
+            ask(2004, contrast=Contrast(0.1, 3.5, "TL;DR:")),
         ]
         others = answered(engine, strange)
     assert {name for name, answer in {**found[0], **found[1000]}.items() if answer.error} == {"5"}
     assert "not valid Unicode" in str(found[0]["5"].error)
-    assert {name for name, answer in others.items() if answer.error} == {"prompt", "plain", "2001", "2003"}
+    assert {name for name, answer in others.items() if answer.error} == {"prompt", "plain", "2001", "2003", "2004"}
     assert others["2003"].error == "an engine of kind endpoint does not support constraints; use an engine of kind transformers"
+    assert others["2004"].error == NO_CONTRAST

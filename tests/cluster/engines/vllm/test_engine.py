@@ -24,7 +24,17 @@ from limbeck.cluster.engines.config import TransformersConfig
 from limbeck.cluster.engines.local.engine import TransformersEngine
 from limbeck.cluster.engines.local.engine import build as build_here
 from limbeck.cluster.engines.models import resolve
-from limbeck.cluster.engines.protocol import Completion, EngineDied, Message, Pair, Request, Sampling, UserTurn
+from limbeck.cluster.engines.protocol import (
+    NO_CONTRAST,
+    Completion,
+    Contrast,
+    EngineDied,
+    Message,
+    Pair,
+    Request,
+    Sampling,
+    UserTurn,
+)
 from limbeck.cluster.engines.vllm.config import VllmConfig
 from limbeck.cluster.engines.vllm.engine import VllmEngine, build
 from limbeck.corpus.errors import LimbeckError
@@ -173,10 +183,12 @@ def test_what_cannot_run_costs_one_row(engine: VllmEngine) -> None:
         Request("empty", "", Sampling(8), 0),
         Request("broken", "\udc80", Sampling(8), 0),
         ask("rain", Sampling(8, regex="[0-9"), name="grammar"),
+        ask("rain", Sampling(8, contrast=Contrast(0.1, 3.5, "TL;DR:")), name="contrast"),
         ask("rain", Sampling(8), name="good"),
     ]
     answers = {answer.request_id: answer for answer in engine.complete(requests)}
-    assert {name for name, answer in answers.items() if answer.error} == {"long", "empty", "broken", "grammar"}
+    assert {name for name, answer in answers.items() if answer.error} == {"long", "empty", "broken", "grammar", "contrast"}
+    assert answers["contrast"].error == NO_CONTRAST
     assert "the context holds 1024" in (answers["long"].error or "") and "Unicode" in (answers["broken"].error or "")
     assert answers["good"].text
 
