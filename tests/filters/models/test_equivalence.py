@@ -65,6 +65,7 @@ def test_a_pair_and_its_columns() -> None:
     assert oracle.calls == [[(X, Y), (Y, X)]]
     assert row == {
         "candidate_id": "id0",
+        "same_text": 0.0,
         "character_ratio": len(Y) / len(X),
         "numbers_agree": 1.0,
         "rouge_l": rouge_l(X, Y),
@@ -81,6 +82,7 @@ def test_the_paper_s_limits() -> None:
     """Golden values: 0.75 both ways, ROUGE-L at most 0.75; what looks at the text alone is tried first."""
     config = EquivalenceConfig()
     assert [(bound.column, bound.minimum, bound.maximum) for bound in config.bounds] == [
+        ("same_text", None, 0.0),
         ("numbers_agree", 1.0, None),
         ("rouge_l", None, 0.75),
         ("forward", 0.75, None),
@@ -91,7 +93,7 @@ def test_the_paper_s_limits() -> None:
     assert config.cost is Cost.MODEL
     assert config.models == {"classifier.model": "alisawuffles/roberta-large-wanli"}
     released = EquivalenceConfig(min_character_ratio=0.8, max_character_ratio=1.5)
-    assert [bound.column for bound in released.bounds][:2] == ["character_ratio", "character_ratio"]
+    assert [bound.column for bound in released.bounds][1:3] == ["character_ratio", "character_ratio"]
 
 
 def test_a_copy_is_equivalent_and_fails_only_for_its_surface() -> None:
@@ -99,7 +101,7 @@ def test_a_copy_is_equivalent_and_fails_only_for_its_surface() -> None:
     (row,) = score([(X, X)], oracle)
     assert not oracle.calls
     assert (row["forward"], row["backward"], row["rouge_l"], row["character_ratio"]) == (1.0, 1.0, 1.0, 1.0)
-    assert row["rouge_l"] > 0.75
+    assert row["rouge_l"] > 0.75 and row["same_text"] == 1.0
 
 
 @pytest.mark.parametrize(("x", "y"), [(X, ""), ("", Y), ("", ""), (None, None), (X, " \n\t ")])
@@ -128,6 +130,7 @@ def test_summaries_are_asked_one_way() -> None:
     """Golden values of appendix C: the document entails the summary, of less than 0.8 of its length."""
     config = EquivalenceConfig.model_validate({"only": "forward"})
     assert [(bound.column, bound.minimum, bound.maximum) for bound in config.bounds] == [
+        ("same_text", None, 0.0),
         ("character_ratio", None, 0.8),
         ("numbers_agree", 1.0, None),
         ("forward", 0.75, None),
@@ -220,6 +223,7 @@ def test_the_distances_of_a_parser() -> None:
     assert math.isnan(found[2]["tree_distance"]) and math.isnan(found[2]["pos_distance"])
     assert (found[3]["tree_distance"], found[3]["pos_distance"]) == (2.0, 2.0)
     assert [bound.column for bound in config.bounds] == [
+        "same_text",
         "numbers_agree",
         "rouge_l",
         "tree_distance",
