@@ -14,6 +14,7 @@ from limbeck.cluster.engines.protocol import Sampling
 from limbeck.corpus.config import MOST_SAMPLES
 from limbeck.generators.contract import Answer, Draft, Draw, Needs, Question, Script, Source, Task
 from limbeck.generators.impossible_distillation.texts import (
+    INPUT_SAMPLES,
     MOST_SENTENCES,
     PREFIX_TOKENS,
     PROMPT_TOKENS,
@@ -29,8 +30,6 @@ from limbeck.generators.impossible_distillation.texts import (
 Order = Literal["both", "once", "shorter"]
 Pair = tuple[int, int]
 """The positions of an input and an output among the sentences of a context."""
-
-INPUT_SAMPLES = 4  # sentences drawn for one held-out input, of which two must qualify
 
 
 class PairsConfig(TextsConfig):
@@ -74,7 +73,7 @@ class PairsConfig(TextsConfig):
 
     @property
     def for_inputs(self) -> Self:
-        """One pair of one context is enough for a held-out input."""
+        """Few sentences of one context for a held-out input, of which two must qualify."""
         return self.model_copy(update={"contexts": 1, "samples": min(self.samples, INPUT_SAMPLES), "pairs": 1})
 
     def build(self) -> "Pairs":

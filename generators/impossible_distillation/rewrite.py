@@ -15,6 +15,7 @@ from limbeck.cluster.engines.protocol import Message, Sampling
 from limbeck.corpus.config import MOST_SAMPLES
 from limbeck.generators.contract import Answer, Asked, Draft, Draw, Needs, Prompt, Question, Script, Source, Task
 from limbeck.generators.impossible_distillation.texts import (
+    INPUT_SAMPLES,
     PREFIX_TOKENS,
     PROMPT_TOKENS,
     Instruction,
@@ -67,8 +68,8 @@ class RewriteConfig(TextsConfig):
 
     @property
     def for_inputs(self) -> Self:
-        """One rewritten sentence is enough for a held-out input."""
-        return self.model_copy(update={"samples": 1})
+        """Few rewritten sentences for a held-out input, of which one must qualify."""
+        return self.model_copy(update={"samples": min(self.samples, INPUT_SAMPLES)})
 
     def build(self) -> "Rewrite":
         """Return the generator; raises LimbeckError if the instruction is missing or malformed."""

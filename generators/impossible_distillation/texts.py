@@ -26,6 +26,7 @@ PREFIX_TOKENS = 48  # upper bound for the beginning of a text
 PROMPT_TOKENS = 96  # upper bound for the chat template and an instruction
 MOST_SENTENCES = 5
 LEAST_CHARACTERS = 3
+INPUT_SAMPLES = 4  # sentences drawn to have one held-out input, some of which will not qualify
 
 REASONS: Mapping[str, str] = {
     "few_sentences": "the text has too few complete sentences",

@@ -1,6 +1,8 @@
 """The equivalence critic, with a classifier that a table of probabilities stands for."""
 
+import itertools
 import math
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -295,3 +297,38 @@ def test_any_row_has_its_place_and_its_own_scores(pairs: list[tuple[str, str]], 
     np.testing.assert_equal(whole, alone)
     for row in whole:
         assert 0 <= row["rouge_l"] <= 1 and row["numbers_agree"] in (0.0, 1.0)
+
+
+def test_the_filters_of_the_method_commute_and_selecting_again_changes_nothing() -> None:
+    """Length, numbers, wording and entailment as filters of their own, in every order, lazily or not: one set survives."""
+    rng = random.Random(0)
+    words = "the 2 cats two dogs slept all day 3 outside".split()
+    pairs = [tuple(" ".join(rng.choices(words, k=rng.randrange(1, 7))) for _ in range(2)) for _ in range(120)]
+    table = inputs(pairs)
+    oracle = Oracle(lambda premise, hypothesis: random.Random(f"{premise}|{hypothesis}").choice((0.2, 0.76, 0.9)))
+    alone: dict[str, Any] = dict.fromkeys(EquivalenceConfig.limit_fields())
+    parts = {
+        "copies": {"max_same_text": 0.0},
+        "length": {"min_character_ratio": 0.8, "max_character_ratio": 1.5},
+        "numbers": {"min_numbers_agree": 1.0},
+        "wording": {"max_rouge_l": 0.75},
+        "entailment": {"min_forward": 0.75, "min_backward": 0.75},
+    }
+    configs = [EquivalenceConfig.model_validate({**alone, **limits, "name": name}) for name, limits in parts.items()]
+    whole = EquivalenceConfig(min_character_ratio=0.8, max_character_ratio=1.5, lazy_entailment=True)
+    scores = {config.name: EquivalenceFilter(config, oracle).score(table) for config in [*configs, whole]}
+    candidates = table.append_column("sample", pa.array(range(len(pairs)), pa.int32()))
+    candidates = candidates.append_column("finish_reason", pa.array(["stop"] * len(pairs)))
+    candidates = candidates.append_column("error", pa.nulls(len(pairs), pa.string()))
+    connection = connect(candidates, scores)
+
+    def kept(*chosen: EquivalenceConfig) -> set[str]:
+        decided = decide(connection, [(config.name, config.bounds) for config in chosen])
+        return {row["candidate_id"] for row in decided.to_pylist() if row["kept"]}
+
+    expected = kept(whole)
+    assert 3 < len(expected) < len(pairs) / 4
+    assert all(kept(*order) == expected for order in itertools.permutations(configs))
+    survivors = table.filter(pa.array([id_ in expected for id_ in table["candidate_id"].to_pylist()]))
+    for row in EquivalenceFilter(whole, oracle).score(survivors).to_pylist():
+        assert not any(bound.rejects(row[bound.column], unscored=True) for bound in whole.bounds)

@@ -77,4 +77,4 @@ def test_the_author_is_the_round_0_teacher_or_another() -> None:
     assert isinstance(other.later, RewriteConfig) and other.later.engines[AUTHOR].model == "other"
     documents = recipes.load("paraphrase", ["later.texts=documents"]).resolved()
     assert isinstance(documents.later, RewriteConfig) and documents.later.engines == {}
-    assert RewriteConfig().for_inputs.samples == 1
+    assert RewriteConfig().for_inputs.samples == 4 and RewriteConfig(samples=2).for_inputs.samples == 2
