@@ -64,6 +64,19 @@ class Probing:
     off: str | None = None
 
 
+@dataclass(frozen=True)
+class PerSource:
+    """The candidates of one source at most, for the estimate: how many, and of how many distinct texts, inputs included.
+
+    `input_tokens` and `output_tokens` are those of one input and of one output.
+    """
+
+    candidates: int
+    texts: int
+    input_tokens: int
+    output_tokens: int
+
+
 class NamedKind(Kind):
     """A kind that a recipe may have several named sections of."""
 
@@ -206,6 +219,10 @@ class FilterConfig(NamedKind):
         """The config for one round: `index` is the index of the earlier rounds, None in the first round."""
         return self
 
+    def nli_pairs(self, source: PerSource) -> int:
+        """How many pairs of texts its natural-language-inference model reads of one source at most; 0: it has no such model."""
+        return 0
+
     def problems(self) -> list[str]:
         """Reasons why it cannot run here (such as a missing file or library), one sentence each."""
         return []
@@ -264,6 +281,14 @@ class SetFilterConfig(NamedKind):
 
     also_rejected: ClassVar[bool] = False
     """Whether `select` is also given candidates that are rejected already, as `SetFilter.select` describes."""
+
+    rounds: Literal["all", "first", "later"] = Field(
+        "all", description="first: in round 0 alone; later: from round 1 on, for a recipe whose `later` generator differs"
+    )
+
+    def applies_to(self, number: int) -> bool:
+        """Whether it selects in a round."""
+        return self.rounds == "all" or (self.rounds == "first") == (number == 0)
 
     @property
     def reads(self) -> Mapping[str, str]:

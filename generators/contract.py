@@ -5,9 +5,9 @@ together, stores every step, and limits the effect of a failed source to that so
 """
 
 import random
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.engines.protocol import Completion, Message, Sampling, UserTurn
@@ -194,6 +194,8 @@ class Needs:
     """Upper bound for instructions and template around the document."""
     chat: bool
     """Whether it needs a model with a chat template."""
+    texts: int | None = None
+    """Distinct texts among the inputs and outputs of a source's candidates, at most; None: one input, and every output."""
 
 
 class GeneratorConfig(Kind):
@@ -233,6 +235,15 @@ class GeneratorConfig(Kind):
         """Engines besides the teacher that its script names; `check` places them."""
         return {}
 
+    def with_engines(self, change: Callable[[EngineConfig | None], EngineConfig]) -> Self:
+        """A copy with what `change` makes of each of `engines`; of None for one that is to be the round-0 teacher."""
+        return self
+
+    @property
+    def for_inputs(self) -> Self:
+        """What the round-0 teacher draws held-out inputs with: a copy that draws no more than it takes to have one per source."""
+        return self
+
     @property
     def conversational(self) -> bool:
         """Whether its candidates are conversations that a question and an output do not hold: `rows` must be conversation."""
@@ -260,6 +271,7 @@ class GeneratorConfig(Kind):
         """The steps whose completions have a constraint (`Sampling.constraint`), for `check`."""
         return ()
 
+    @property
     def decodes_pmi(self) -> bool:
         """Whether its script asks for PMI decoding (`Sampling.contrast`), in a section `contrast`."""
         return False

@@ -54,6 +54,8 @@ from limbeck.filters.text.toxicity import ToxicityConfig
 from limbeck.generators.alpaca import AlpacaConfig
 from limbeck.generators.contract import GeneratorConfig
 from limbeck.generators.documents_qa.generator import DocumentsQaConfig
+from limbeck.generators.impossible_distillation.pairs import ParaphraseConfig, SentenceSummarizationConfig
+from limbeck.generators.impossible_distillation.rewrite import RewriteConfig
 from limbeck.generators.infosumm import InfosummConfig
 from limbeck.generators.magpie import MagpieConfig
 from limbeck.generators.self_instruct.generator import SelfInstructConfig
@@ -66,7 +68,17 @@ from limbeck.students.config import SftConfig
 from limbeck.students.contract import StudentConfig
 from limbeck.students.evaluation.measures import CONTROLS, SCALARS
 
-GeneratorConfig.add(AlpacaConfig, DocumentsQaConfig, InfosummConfig, MagpieConfig, SelfInstructConfig, SummariesConfig)
+GeneratorConfig.add(
+    AlpacaConfig,
+    DocumentsQaConfig,
+    InfosummConfig,
+    MagpieConfig,
+    ParaphraseConfig,
+    RewriteConfig,
+    SelfInstructConfig,
+    SentenceSummarizationConfig,
+    SummariesConfig,
+)
 FilterConfig.add(
     AnswerConfig,
     AttributesConfig,
@@ -199,6 +211,10 @@ class Recipe(Config):
         """The generator of a round: `later` from round 1 on, if given."""
         return self.generator if number == 0 or self.later is None else self.later
 
+    def select_of(self, number: int) -> tuple[SetFilterConfig, ...]:
+        """The set-wise filters of a round."""
+        return tuple(filter_ for filter_ in self.select if filter_.applies_to(number))
+
     @property
     def asked(self) -> GeneratorConfig:
         """The generator whose prompts evaluation uses."""
@@ -262,7 +278,7 @@ class Recipe(Config):
         return self
 
     def resolved(self, cpu: Concrete | None = None) -> "Recipe":
-        """The recipe with `auto` engines and number types chosen; a filter without an engine uses the round-0 teacher.
+        """The recipe with `auto` engines and number types chosen; where a generator or filter has none, the round-0 teacher's.
 
         `cpu`: the number type of models on CPUs, as a run recorded it; None: the faster one on this machine.
         """
@@ -273,11 +289,14 @@ class Recipe(Config):
             filter_.with_engine(filter_.asks.choose(critics) if filter_.asks else teacher)
             for filter_ in settled(self.filters, critics > 0, cpu)
         )
+        generators: dict[str, GeneratorConfig | None] = {"generator": self.generator, "later": self.later, "task": self.task}
+        for name, section in generators.items():
+            if section is not None:
+                own = settled(section, workers > 0, cpu)
+                generators[name] = own.with_engines(lambda engine: engine.choose(workers) if engine else teacher)
         changes = {
             "teacher": teacher,
-            "generator": settled(self.generator, workers > 0, cpu),
-            "later": settled(self.later, workers > 0, cpu),
-            "task": settled(self.task, workers > 0, cpu),
+            **generators,
             "filters": filters,
             "student": settled(self.student, workers > 0 or critics > 0 or gpu_here(), cpu),
         }

@@ -16,10 +16,12 @@ from pydantic import model_validator
 
 from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig
 from limbeck.corpus.source_kinds import RowText
+from limbeck.corpus.text.copies import same_text
+from limbeck.corpus.text.invisible import without_invisible
 from limbeck.corpus.text.rouge.index import rouge_l
 from limbeck.corpus.text.words import one_line
 from limbeck.filters.columns import AT_LEAST_ZERO, PROBABILITY, WITHIN_ONE, Range
-from limbeck.filters.config import Cost, FilterConfig, Limit, Name
+from limbeck.filters.config import Cost, FilterConfig, Limit, Name, PerSource
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.edit_distance import ParserConfig, Syntax, tag_distance, tree_distance
 from limbeck.filters.models.entailment_graph import GraphConfig, Node, Question, entailment_graph
@@ -44,9 +46,10 @@ class EquivalenceConfig(FilterConfig):
     that the set-wise filter `diversity` needs, for rows that pass this filter's own known bounds.
     """
 
-    semantics: ClassVar[int] = 2
+    semantics: ClassVar[int] = 3
     cost: ClassVar[Cost] = Cost.MODEL
     reasons: ClassVar[Mapping[str, str]] = {
+        "max_same_text": "the output is the document, but for case, spacing and punctuation",
         "min_character_ratio": "the output is too short for its document",
         "max_character_ratio": "the output is too long for its document",
         "min_numbers_agree": "the output and the document do not give the same numbers",
@@ -64,6 +67,7 @@ class EquivalenceConfig(FilterConfig):
     only: Literal["forward"] | None = None
     lazy_entailment: bool = False
     graph: GraphConfig | None = None
+    max_same_text: Limit = 0.0
     min_character_ratio: Limit = None
     max_character_ratio: Limit = None
     min_numbers_agree: Limit = 1.0
@@ -98,7 +102,8 @@ class EquivalenceConfig(FilterConfig):
     @property
     def score_schema(self) -> pa.Schema:
         """The score columns of this config, with their units."""
-        scores = {"character_ratio": "characters / characters", "numbers_agree": "0 or 1", "rouge_l": "ROUGE-L F1, 0 to 1"}
+        scores = {"same_text": "0 or 1", "character_ratio": "characters / characters", "numbers_agree": "0 or 1"}
+        scores |= {"rouge_l": "ROUGE-L F1, 0 to 1"}
         scores |= {"tree_distance": "edits", "pos_distance": "edits"} if self.parser else {}
         backward = {} if self.only == "forward" else {"backward": PROBABILITY}
         scores |= {"forward": PROBABILITY, **backward, "strength": f"sum of {1 + len(backward)} probabilities"}
@@ -124,8 +129,15 @@ class EquivalenceConfig(FilterConfig):
     @property
     def ranges(self) -> Mapping[str, Range]:
         """Probabilities and shares; the others are counts, or quotients of counts."""
-        within = dict.fromkeys(("numbers_agree", "rouge_l", "forward", "backward"), WITHIN_ONE)
+        within = dict.fromkeys(("same_text", "numbers_agree", "rouge_l", "forward", "backward"), WITHIN_ONE)
         return {**within, **dict.fromkeys(("character_ratio", "tree_distance", "pos_distance"), AT_LEAST_ZERO)}
+
+    def nli_pairs(self, source: PerSource) -> int:
+        """Both directions of each pair and of each link, but each ordered pair of distinct texts once."""
+        directions = 1 if self.only == "forward" else 2
+        links = source.candidates * (source.candidates - 1) if self.graph is not None else 0
+        sides = 2 if self.graph is not None and self.graph.sides == "both" else 1
+        return min(source.candidates * directions + links * sides, source.texts * (source.texts - 1))
 
     def build(self, engines: "Engines") -> "EquivalenceFilter":
         """Return the filter with a loaded classifier (and parser); raises LimbeckError if either cannot be loaded."""
@@ -186,12 +198,13 @@ class EquivalenceFilter:
         return pa.Table.from_pylist(rows, schema=pa.schema([*names, *self._config.score_schema]))
 
     def _text_scores(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        x, y = row["document"], row["output"]
+        x, y = (one_line(without_invisible(row[side])) for side in ("document", "output"))
         ours, theirs = numbers(x), numbers(y)
         unmatched = missing(theirs, ours)
         if self._config.only is None:  # a summary may leave numbers out
             unmatched = sorted({*unmatched, *missing(ours, theirs)})
         return {
+            "same_text": float(same_text(x, y)),
             "character_ratio": len(y) / len(x) if x else math.nan,
             "numbers_agree": float(not unmatched),
             "unmatched_numbers": unmatched,

@@ -18,9 +18,9 @@ from limbeck.corpus.schemas import OTHER
 from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.invisible import stripped
 from limbeck.filters.columns import PROBABILITY, WITHIN_ONE, Range
-from limbeck.filters.config import Cost, FilterConfig, Limit, Name
+from limbeck.filters.config import Cost, FilterConfig, Limit, Name, PerSource
 from limbeck.filters.contract import Bound
-from limbeck.filters.models.premises import Answer, Question, answer, sentence_windows
+from limbeck.filters.models.premises import Answer, Question, answer, most_windows, sentence_windows
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
@@ -78,6 +78,21 @@ class NliConfig(FilterConfig):
     def texts(self) -> Mapping[str, RowText]:
         """Without a document there is no premise."""
         return dict.fromkeys((*LABELS, "reverse_entailment"), "document")
+
+    def nli_pairs(self, source: PerSource) -> int:
+        """Each candidate's output against its document, in both directions if configured, and against another document.
+
+        Windows of sentences are counted for sentences of at least `premises.LEAST_TOKENS` tokens.
+        """
+
+        def pairs(premise: int, hypothesis: int) -> int:
+            if self.windows == "document":
+                return 1
+            return most_windows(premise, self.window_tokens) * most_windows(hypothesis, None)
+
+        forward = pairs(source.input_tokens, source.output_tokens) * (1 if self.nulls == "none" else 2)
+        backward = pairs(source.output_tokens, source.input_tokens) if self.direction == "both" else 0
+        return source.candidates * (forward + backward)
 
     def build(self, engines: "Engines") -> "NliFilter":
         """Return the filter with a loaded classifier; raises LimbeckError for a bound on a class that its model does not have."""

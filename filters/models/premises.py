@@ -17,6 +17,9 @@ from limbeck.corpus.sentences import split_sentences
 Probabilities = npt.NDArray[np.float32]  # [pairs, 3]: entailment, neutral, contradiction
 Count = Callable[[Sequence[str]], list[int]]
 
+LEAST_TOKENS = 8
+"""Of a sentence, for the estimate of how many windows a text has."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -58,6 +61,14 @@ def sentence_windows(text: str, window_tokens: int | None, count: Count) -> tupl
         windows[-1].append(sentence)
         filled += tokens
     return tuple(" ".join(window) for window in windows)
+
+
+def most_windows(tokens: int, window_tokens: int | None) -> int:
+    """How many windows a text of this length has at most, if no sentence is shorter than `LEAST_TOKENS`."""
+    sentences = max(1, -(-tokens // LEAST_TOKENS))
+    if window_tokens is None:
+        return sentences
+    return min(sentences, 1 + 2 * tokens // window_tokens)  # two adjacent windows are together longer than one may be
 
 
 def answer(question: Question, found: Probabilities) -> Answer:

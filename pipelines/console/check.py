@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from limbeck.corpus.amounts import counted, minutes
+from limbeck.pipelines.driver.nli_calls import shown
 from limbeck.pipelines.runs.events import acceptance_words
 
 
@@ -32,6 +33,8 @@ def show(found: dict[str, Any]) -> None:
         print(f"estimate: {counted(cost['completions'], 'completion')}; tokens: {tokens}")
         if "self_test_prompts" in cost:
             print(f"estimate: up to {cost['self_test_prompts']:,} of the prompts test the judging filters (self_test)")
+        for line in shown(cost.get("nli_pairs", {}), cost.get("rounds", 1)):
+            print(line)
         if "seconds" in cost:
             cores = counted(os.cpu_count() or 1, "core")
             print(f"estimate: {minutes(cost['seconds']['total'])} on {cores} of this machine, without start-up")

@@ -20,6 +20,7 @@ from limbeck.corpus.vary import example
 from limbeck.filters.config import Cost, FilterConfig
 from limbeck.filters.corruptions import CORRUPTIONS
 from limbeck.generators.contract import TEACHER, GeneratorConfig
+from limbeck.pipelines.driver.nli_calls import nli_calls
 from limbeck.pipelines.driver.placing import missing_extras, plan_for
 from limbeck.pipelines.driver.reading import counted
 from limbeck.pipelines.kinds import packages_of
@@ -121,6 +122,8 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
             found["documents"], found["rejected_sources"] = counted(recipe)
             found["rows_are"] = recipe.sources.rows_are
             found["estimate"] = estimate(recipe, found["documents"], models["teacher.model"].parameters)
+            if calls := nli_calls(recipe, found["documents"]):
+                found["estimate"]["nli_pairs"], found["estimate"]["rounds"] = calls, recipe.rounds
             problems += _target_problems(recipe, found["documents"])
         except LimbeckError as error:
             problems += [problem for problem in [f"sources: {error}"] if problem not in problems]
@@ -265,7 +268,11 @@ def _generator_problems(recipe: Recipe) -> list[str]:
 def engine_problems(recipe: Recipe) -> list[str]:
     """Problems reported by the engines, such as a server that does not respond; each engine is checked once."""
     named: list[tuple[str, EngineConfig]] = [(TEACHER, recipe.teacher)]
-    named += [(f"generator.{name}", engine) for name, engine in recipe.generator.engines.items()]
+    named += [
+        (f"{section}.{name}", engine)
+        for section, generator in _generators(recipe).items()
+        for name, engine in generator.engines.items()
+    ]
     named += [(f"filters.{filter_.name}.engine", filter_.asks) for filter_ in recipe.filters if filter_.asks is not None]
     once = {engine.identity: (key, engine) for key, engine in reversed(named)}
     return [problem for key, engine in reversed(once.values()) for problem in engine.problems(key)]

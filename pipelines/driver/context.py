@@ -17,6 +17,7 @@ from limbeck.filters.config import FilterConfig, SetFilterConfig
 from limbeck.filters.contract import Bound
 from limbeck.filters.ngram.indexes import index_datasets
 from limbeck.generators.asking import AskingConfig
+from limbeck.generators.contract import GeneratorConfig
 from limbeck.pipelines.driver.jobs import Cheaper, GenerateJob, ScoreJob
 from limbeck.pipelines.driver.placing import in_turns
 from limbeck.pipelines.recipe import Recipe
@@ -59,6 +60,10 @@ class Context:
         """Names of the filters in recipe order."""
         return [filter_.name for filter_ in self.filters]
 
+    def set_filters_of(self, number: int) -> tuple[SetFilterConfig, ...]:
+        """The set-wise filters of a round."""
+        return tuple(filter_ for filter_ in self.set_filters if filter_.applies_to(number))
+
     def known_bounds(self) -> FrozenBounds:
         """The filters' bounds, without calibrated ones until round 0 has been calibrated."""
         if self.folder.calibration.exists():
@@ -74,6 +79,10 @@ class Context:
     def counted(self, engine: EngineConfig) -> EngineConfig:
         """The engine with its budget recorded in the run folder, shared by all workers and resumes."""
         return engine.counted(self.folder.path)
+
+    def generator(self, config: GeneratorConfig) -> GeneratorConfig:
+        """A generator's config with the budgets of its own engines recorded in the run folder."""
+        return config.with_engines(lambda own: self.counted(own or self.recipe.teacher))
 
     def student(self, round_number: int) -> EngineConfig:
         """The engine of the round's student."""
@@ -121,7 +130,7 @@ def train_lane(context: Context, round_number: int, parts: Sequence[str] | None 
             stage=f"round-{round_number}/candidates",
             sources=folder.sources("train"),
             out=folder.candidates(round_number),
-            generator=context.recipe.generator_of(round_number),
+            generator=context.generator(context.recipe.generator_of(round_number)),
             run_seed=context.recipe.seed,
             round=round_number,
             engine=context.teacher(round_number),
@@ -174,7 +183,7 @@ def inputs_lane(context: Context, split: str) -> "Lane":
         stage=f"{split}/inputs",
         sources=context.folder.sources(split),
         out=context.folder.evaluation(split, "inputs") / "candidates",
-        generator=context.recipe.asked,
+        generator=context.generator(context.recipe.asked.for_inputs),
         run_seed=context.recipe.seed,
         round=INPUTS,
         engine=context.counted(context.recipe.teacher),

@@ -39,7 +39,8 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
         (sources,) = found.sliced(["train"], [(0, documents)])
     engines = Engines()
     runner = Runner(recipe.generator.build(), recipe.seed, 0)
-    candidates = runner.run(sources, {TEACHER: engines.get(recipe.teacher)}).drop_columns(["steps"])
+    asked = {TEACHER: recipe.teacher, **recipe.generator.engines}
+    candidates = runner.run(sources, {name: engines.get(engine) for name, engine in asked.items()}).drop_columns(["steps"])
     seen = with_sources(candidates, sources)
     scores = {}
     for filter_ in recipe.filters:
@@ -55,7 +56,7 @@ def preview(recipe: Recipe, documents: int) -> dict[str, Any]:
         frozen = freeze(bounds, calibration)
     except LimbeckError as error:
         calibration, frozen, problem = {"bounds": {}, "note": ""}, absolute(bounds), str(error)
-    decisions = decide(connection, frozen, [filter_.build() for filter_ in recipe.select])
+    decisions = decide(connection, frozen, [filter_.build() for filter_ in recipe.select_of(0)])
     texts = {row["source_id"]: row for row in sources.to_pylist()}
     shown = [
         {

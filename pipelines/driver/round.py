@@ -41,7 +41,9 @@ def select(context: Context, number: int) -> None:
     with connect_parts(folder.candidates(number), scores, folder.sources("train")) as scored:
         if not folder.decisions(number).exists():
             _decide(context, number, scored)
-        rows = funnel(folder.decisions(number), [*context.filter_names, *(filter_.name for filter_ in context.set_filters)])
+        rows = funnel(
+            folder.decisions(number), [*context.filter_names, *(filter_.name for filter_ in context.set_filters_of(number))]
+        )
         write_json(folder.round(number) / "rows.json", rows.model_dump())
         context.events.emit("selected", round=number, **rows.model_dump())
         _write_dataset(context, number, scored, rows)
@@ -59,7 +61,7 @@ def _decide(context: Context, number: int, scored: Scored) -> None:
         write_table(folder.choices(number, name), evidence)
 
     with publishing(folder.decisions(number)) as file:
-        write_decisions(scored, file, bounds, context.set_filters, keep, target.rows if target is not None else None)
+        write_decisions(scored, file, bounds, context.set_filters_of(number), keep, target.rows if target is not None else None)
 
 
 def _write_dataset(context: Context, number: int, scored: Scored, rows: Rows) -> None:
@@ -82,7 +84,7 @@ def judged(context: Context, number: int, parts: Sequence[str]) -> Accepted:
     scores = {name: folder.scores(number, name) for name in context.filter_names}
     with connect_parts(folder.candidates(number), scores, folder.sources("train"), parts) as scored:
         bounds = freeze(context.filter_bounds, calibration(context, Numbers(scored), parts))
-        return accepted(scored, bounds, context.set_filters)
+        return accepted(scored, bounds, context.set_filters_of(number))
 
 
 def calibration(context: Context, round_0: ScoreTable, parts: Sequence[str] | None = None) -> dict[str, Any]:

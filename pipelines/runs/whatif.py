@@ -56,6 +56,8 @@ class Selection:
     """The decisions of a round by a recipe's bounds."""
 
     recipe: Recipe
+    number: int
+    """Of the round."""
     filters: tuple[FilterConfig, ...]
     """The recipe's, then those that were passed to the run as objects."""
     calibration: dict[str, Any]
@@ -67,8 +69,8 @@ class Selection:
 
     @property
     def names(self) -> list[str]:
-        """Every filter, in the order in which they are applied."""
-        return [filter_.name for filter_ in (*self.filters, *self.recipe.select)]
+        """Every filter of the round, in the order in which they are applied."""
+        return [filter_.name for filter_ in (*self.filters, *self.recipe.select_of(self.number))]
 
     @property
     def decisions(self) -> pa.Table:
@@ -93,7 +95,7 @@ class WhatIf:
         self._score = score
         recorded, filters = self.folder.decisions(self.number), (*self.recipe.filters, *self._others)
         check_whole(recorded)
-        self.before = Selection(self.recipe, filters, read_calibration(self.folder), recorded)
+        self.before = Selection(self.recipe, self.number, filters, read_calibration(self.folder), recorded)
 
     def decide(self, settings: Sequence[str]) -> Selection:
         """Decide the round with `--set` overrides of its recipe; raises LimbeckError if one needs missing scores."""
@@ -115,8 +117,8 @@ class WhatIf:
         file = scratch.path / "decisions.parquet"
         with self._connect(self.number, scores) as scored:
             rows = target.rows if target is not None else None
-            write_decisions(scored, file, bounds, recipe.select, choices.__setitem__, rows)
-        return Selection(recipe, filters, calibration, file, choices, scratch)
+            write_decisions(scored, file, bounds, recipe.select_of(self.number), choices.__setitem__, rows)
+        return Selection(recipe, self.number, filters, calibration, file, choices, scratch)
 
     def write_dataset(self, selection: Selection, folder: Path, rows: Rows) -> None:
         """Write the dataset of a selection."""

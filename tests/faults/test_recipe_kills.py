@@ -1,4 +1,4 @@
-"""The shipped recipes of instructions and questions on their real teacher: kill -9 at random steps changes no row."""
+"""The shipped recipes of instructions, questions and pairs on their real teacher: kill -9 at random steps changes no row."""
 
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,17 @@ from limbeck.pipelines.runs.folder import RunFolder
 pytestmark = [pytest.mark.recipes, pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(3600)]
 
 KILLS = 3
+PAIRS = [
+    "sources={kind: draws, count: 10, split: {train: 6, dev: 2, test: 2}}",
+    "generator.samples=5",
+    "generator.sentence.max_new_tokens=48",
+    "later.samples=3",
+    "later.sentence.max_new_tokens=48",
+    "next_teacher=teacher",
+    *(f"filters.equivalence.{side}=null" for side in ("min_forward", "max_same_text", "max_rouge_l", "min_numbers_agree")),
+    *(f"filters.equivalence.{side}_character_ratio=null" for side in ("min", "max")),
+    "cluster.rows_per_part=2",
+]
 # the toys with fewer sources and shorter texts, and without the rules that would then reject all of them
 SMALLER = {
     "magpie": [
@@ -57,14 +68,18 @@ SMALLER = {
         "select=[]",
         "cluster.rows_per_part=2",
     ],
+    "paraphrase": [*PAIRS, "filters.equivalence.min_backward=null"],
+    "sentence-summarization": PAIRS,
 }  # fmt: skip
+NLI = {"documents-qa": "nli", "paraphrase": "equivalence", "sentence-summarization": "equivalence"}
+"""Recipe → its filter with an NLI model: the real one takes minutes to make, and has tests of its own."""
 
 
 def run(home: Path, recipe: str, name: str, **more: str) -> int:
     sets = [*SMALLER[recipe], "student=null"]
-    if recipe == "documents-qa":  # the real NLI model takes minutes to make, and has tests of its own
+    if recipe in NLI:
         nli = home / "nli"
-        sets.append(f"filters.nli.classifier.model={nli if nli.exists() else make_classifier(nli)}")
+        sets.append(f"filters.{NLI[recipe]}.classifier.model={nli if nli.exists() else make_classifier(nli)}")
     options = [option for setting in sets for option in ("--set", setting)]
     done = limbeck("run", recipe, "--with", "toy", *options, "--out", home / name, "--no-panel", timeout=1800, **more)
     assert done.returncode in (0, -9), done.stderr[-4000:]
@@ -72,11 +87,13 @@ def run(home: Path, recipe: str, name: str, **more: str) -> int:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
+    """The rows of every round."""
     found = RunFolder(folder)
+    rounds = range(len(list((folder / "rounds").iterdir())))
     return {
-        "candidates": read_parts(found.candidates(0), CANDIDATES).to_pylist(),
-        "steps": read_parts(found.steps(0)).to_pylist(),
-        "decisions": read_table(found.decisions(0)).to_pylist(),
+        "candidates": [read_parts(found.candidates(number), CANDIDATES).to_pylist() for number in rounds],
+        "steps": [read_parts(found.steps(number)).to_pylist() for number in rounds],
+        "decisions": [read_table(found.decisions(number)).to_pylist() for number in rounds],
     }
 
 
@@ -84,9 +101,11 @@ def outcome(folder: Path) -> dict[str, Any]:
 def test_kills_at_random_steps_change_no_row(recipe: str, ray_address: str, tmp_path: Path) -> None:
     assert run(tmp_path, recipe, "reference", RAY_ADDRESS=ray_address) == 0
     expected = outcome(tmp_path / "reference")
-    assert expected["candidates"] and len(expected["decisions"]) == len(expected["candidates"])
-    parts = [f"rounds/000/{stage}/part-{part:05d}" for stage in ("candidates", "steps", "scores/[^/]+") for part in range(3)]
-    chosen = [*parts, "rounds/000/sources/", "evaluation/test/inputs/", "rounds/000/decisions.parquet"]
+    assert all(expected["candidates"]) and [*map(len, expected["decisions"])] == [*map(len, expected["candidates"])]
+    rounds = [f"rounds/{number:03d}" for number in range(len(expected["candidates"]))]
+    stages = ("candidates", "steps", "scores/[^/]+")
+    parts = [f"{folder}/{stage}/part-{part:05d}" for folder in rounds for stage in stages for part in range(3)]
+    chosen = [*parts, "rounds/000/sources/", "evaluation/test/inputs/", *(f"{folder}/decisions.parquet" for folder in rounds)]
     kill_until(KILLS, tmp_path / "kills.json", chosen, recipe, partial(run, tmp_path, recipe, "killed", RAY_ADDRESS=ray_address))
     assert run(tmp_path, recipe, "killed", RAY_ADDRESS=ray_address) == 0
     assert outcome(tmp_path / "killed") == expected

@@ -1,9 +1,11 @@
 """Every text filter on every script: a copy is a copy, unrelated text is not, and nothing raises."""
 
 import math
+import random
 import unicodedata
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -117,10 +119,13 @@ def test_rouge_l_of_a_copy_is_1(name: str, form: str) -> None:
 
 
 class Unsure:
-    """A classifier that finds everything neutral."""
+    """A classifier that finds everything neutral, or that everything follows."""
+
+    def __init__(self, sure: float = 0.1) -> None:
+        self._found = np.array([sure, 0.9 - sure, 0.1], np.float32)
 
     def probabilities(self, pairs: list[tuple[str, str]]) -> np.ndarray:
-        return np.tile(np.array([0.1, 0.8, 0.1], np.float32), (len(pairs), 1))
+        return np.tile(self._found, (len(pairs), 1))
 
 
 @every_text
@@ -130,6 +135,38 @@ def test_equivalence_rejects_a_copy_by_its_wording(name: str) -> None:
     bound = next(bound for bound in config.bounds if bound.column == "rouge_l")
     assert [bound.rejects(value, unscored=True) for value in table["rouge_l"].to_pylist()] == [True, False]
     assert table["numbers_agree"].to_pylist() == [1.0, 1.0]
+
+
+INVISIBLE = "\u200b\u00ad\u2060\ufeff\u200e\u200c"
+PUNCTUATION = "!?,;:-–…\"'()[]«»。、؟।"
+
+
+def disguised(text: str, rng: random.Random) -> str:
+    """The text in another case and Unicode form, with spaces, punctuation and invisible characters put in, and some left out."""
+    kept = [c for c in text if unicodedata.category(c)[0] not in "PZ" or rng.random() < 0.5]
+    added = [rng.choice([*INVISIBLE, *PUNCTUATION, " ", "\u3000", "\n"]) for _ in range(rng.randrange(2 * len(text)))]
+    for character in added:
+        kept.insert(rng.randrange(len(kept) + 1), character)
+    return rng.choice((str, str.upper, str.lower, str.title, str.swapcase))("".join(kept))
+
+
+@every_text
+def test_a_copied_input_is_rejected_every_time_whatever_disguises_it(name: str) -> None:
+    """By the bounds of both tasks, even with the other bounds on the text taken off, and by a model that entails everything."""
+    rng = random.Random(name)
+    configs: list[dict[str, Any]] = [{}, {"only": "forward"}, {"lazy_entailment": True, "graph": {}}]
+    configs += [{"max_rouge_l": None, "min_numbers_agree": None}, {"only": "forward", "max_character_ratio": None}]
+    for text in TEXTS[name]:
+        outputs = [text, *(disguised(text, rng) for _ in range(20))]
+        for settings in configs:
+            filter_ = EquivalenceFilter(EquivalenceConfig.model_validate(settings), Unsure(sure=1.0))
+            for document in (text, disguised(text, rng)):
+                for row in filter_.score(candidates(document, outputs)).to_pylist():
+                    rejects = [bound for bound in filter_.bounds if bound.rejects(row[bound.column], unscored=True)]
+                    assert rejects and rejects[0].column == "same_text", (document, row)
+        other = TEXTS[name][1 - TEXTS[name].index(text)]
+        (row,) = EquivalenceFilter(EquivalenceConfig(), Unsure()).score(candidates(text, [other])).to_pylist()
+        assert row["same_text"] == 0.0
 
 
 @every_form

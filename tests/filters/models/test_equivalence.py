@@ -1,6 +1,8 @@
 """The equivalence critic, with a classifier that a table of probabilities stands for."""
 
+import itertools
 import math
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -65,6 +67,7 @@ def test_a_pair_and_its_columns() -> None:
     assert oracle.calls == [[(X, Y), (Y, X)]]
     assert row == {
         "candidate_id": "id0",
+        "same_text": 0.0,
         "character_ratio": len(Y) / len(X),
         "numbers_agree": 1.0,
         "rouge_l": rouge_l(X, Y),
@@ -81,6 +84,7 @@ def test_the_paper_s_limits() -> None:
     """Golden values: 0.75 both ways, ROUGE-L at most 0.75; what looks at the text alone is tried first."""
     config = EquivalenceConfig()
     assert [(bound.column, bound.minimum, bound.maximum) for bound in config.bounds] == [
+        ("same_text", None, 0.0),
         ("numbers_agree", 1.0, None),
         ("rouge_l", None, 0.75),
         ("forward", 0.75, None),
@@ -91,7 +95,7 @@ def test_the_paper_s_limits() -> None:
     assert config.cost is Cost.MODEL
     assert config.models == {"classifier.model": "alisawuffles/roberta-large-wanli"}
     released = EquivalenceConfig(min_character_ratio=0.8, max_character_ratio=1.5)
-    assert [bound.column for bound in released.bounds][:2] == ["character_ratio", "character_ratio"]
+    assert [bound.column for bound in released.bounds][1:3] == ["character_ratio", "character_ratio"]
 
 
 def test_a_copy_is_equivalent_and_fails_only_for_its_surface() -> None:
@@ -99,7 +103,7 @@ def test_a_copy_is_equivalent_and_fails_only_for_its_surface() -> None:
     (row,) = score([(X, X)], oracle)
     assert not oracle.calls
     assert (row["forward"], row["backward"], row["rouge_l"], row["character_ratio"]) == (1.0, 1.0, 1.0, 1.0)
-    assert row["rouge_l"] > 0.75
+    assert row["rouge_l"] > 0.75 and row["same_text"] == 1.0
 
 
 @pytest.mark.parametrize(("x", "y"), [(X, ""), ("", Y), ("", ""), (None, None), (X, " \n\t ")])
@@ -128,6 +132,7 @@ def test_summaries_are_asked_one_way() -> None:
     """Golden values of appendix C: the document entails the summary, of less than 0.8 of its length."""
     config = EquivalenceConfig.model_validate({"only": "forward"})
     assert [(bound.column, bound.minimum, bound.maximum) for bound in config.bounds] == [
+        ("same_text", None, 0.0),
         ("character_ratio", None, 0.8),
         ("numbers_agree", 1.0, None),
         ("forward", 0.75, None),
@@ -220,6 +225,7 @@ def test_the_distances_of_a_parser() -> None:
     assert math.isnan(found[2]["tree_distance"]) and math.isnan(found[2]["pos_distance"])
     assert (found[3]["tree_distance"], found[3]["pos_distance"]) == (2.0, 2.0)
     assert [bound.column for bound in config.bounds] == [
+        "same_text",
         "numbers_agree",
         "rouge_l",
         "tree_distance",
@@ -291,3 +297,38 @@ def test_any_row_has_its_place_and_its_own_scores(pairs: list[tuple[str, str]], 
     np.testing.assert_equal(whole, alone)
     for row in whole:
         assert 0 <= row["rouge_l"] <= 1 and row["numbers_agree"] in (0.0, 1.0)
+
+
+def test_the_filters_of_the_method_commute_and_selecting_again_changes_nothing() -> None:
+    """Length, numbers, wording and entailment as filters of their own, in every order, lazily or not: one set survives."""
+    rng = random.Random(0)
+    words = "the 2 cats two dogs slept all day 3 outside".split()
+    pairs = [tuple(" ".join(rng.choices(words, k=rng.randrange(1, 7))) for _ in range(2)) for _ in range(120)]
+    table = inputs(pairs)
+    oracle = Oracle(lambda premise, hypothesis: random.Random(f"{premise}|{hypothesis}").choice((0.2, 0.76, 0.9)))
+    alone: dict[str, Any] = dict.fromkeys(EquivalenceConfig.limit_fields())
+    parts = {
+        "copies": {"max_same_text": 0.0},
+        "length": {"min_character_ratio": 0.8, "max_character_ratio": 1.5},
+        "numbers": {"min_numbers_agree": 1.0},
+        "wording": {"max_rouge_l": 0.75},
+        "entailment": {"min_forward": 0.75, "min_backward": 0.75},
+    }
+    configs = [EquivalenceConfig.model_validate({**alone, **limits, "name": name}) for name, limits in parts.items()]
+    whole = EquivalenceConfig(min_character_ratio=0.8, max_character_ratio=1.5, lazy_entailment=True)
+    scores = {config.name: EquivalenceFilter(config, oracle).score(table) for config in [*configs, whole]}
+    candidates = table.append_column("sample", pa.array(range(len(pairs)), pa.int32()))
+    candidates = candidates.append_column("finish_reason", pa.array(["stop"] * len(pairs)))
+    candidates = candidates.append_column("error", pa.nulls(len(pairs), pa.string()))
+    connection = connect(candidates, scores)
+
+    def kept(*chosen: EquivalenceConfig) -> set[str]:
+        decided = decide(connection, [(config.name, config.bounds) for config in chosen])
+        return {row["candidate_id"] for row in decided.to_pylist() if row["kept"]}
+
+    expected = kept(whole)
+    assert 3 < len(expected) < len(pairs) / 4
+    assert all(kept(*order) == expected for order in itertools.permutations(configs))
+    survivors = table.filter(pa.array([id_ in expected for id_ in table["candidate_id"].to_pylist()]))
+    for row in EquivalenceFilter(whole, oracle).score(survivors).to_pylist():
+        assert not any(bound.rejects(row[bound.column], unscored=True) for bound in whole.bounds)
