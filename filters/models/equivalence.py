@@ -16,6 +16,7 @@ from pydantic import model_validator
 
 from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig
 from limbeck.corpus.source_kinds import RowText
+from limbeck.corpus.text.numbers import missing, numbers
 from limbeck.corpus.text.rouge.index import rouge_l
 from limbeck.corpus.text.words import one_line
 from limbeck.filters.columns import AT_LEAST_ZERO, PROBABILITY, WITHIN_ONE, Range
@@ -23,7 +24,6 @@ from limbeck.filters.config import Cost, FilterConfig, Limit, Name
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.edit_distance import ParserConfig, Syntax, tag_distance, tree_distance
 from limbeck.filters.models.entailment_graph import GraphConfig, Node, Question, entailment_graph
-from limbeck.filters.text.numbers import missing, numbers
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines
