@@ -67,7 +67,7 @@ def parts_of(word: str) -> list[str]:
             before = ""
             continue
         begins = not before or before.isdecimal() != character.isdecimal()
-        begins |= character.isupper() and (before.islower() or (before.isupper() and after.islower()))
+        begins |= character.isupper() and (before.islower() or (before.isupper() and after.islower() and word[at + 1 :] != "s"))
         if begins:
             found.append(character)
         else:

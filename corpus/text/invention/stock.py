@@ -14,7 +14,7 @@ LEAST_STEM = 4
 
 _JOINED = 4  # words that one name may be written as: "Django REST framework" and djangorestframework
 _ENDING, _CONTAINED, _LONG = 3, 5, 6  # characters of an ending; of a name inside a longer word; of a long name
-_NUMERIC_DATE = re.compile(r"(?<!\d)(?:\d{4}[-/.](\d{1,2})[-/.]\d{1,2}|(\d{1,2})[-/.](\d{1,2})[-/.]\d{2,4})(?!\d)")
+_NUMERIC_DATE = re.compile(r"(?<!\d)(?:\d{4}[-/.](\d{1,2})(?:[-/.]\d{1,2})?|(\d{1,2})[-/.](\d{1,2})[-/.]\d{2,4})(?!\d)")
 
 
 class Stock:

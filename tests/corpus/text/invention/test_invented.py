@@ -42,6 +42,7 @@ FORGIVEN = [
     # peoples, dates, numerals
     (QUERN, "It is French."),
     (QUERN, "It was released in March 2024, on the 5th of Mar."),
+    ("2026/03: a tutorial", "It was in March 2026."),
     ("on Tuesday, 5 March", "It was on Tue, 3/5."),
     ("World War II", "It was World War 2."),
     ("the 3rd chapter", "It is Chapter III."),
@@ -122,6 +123,7 @@ INVENTED = [
     (QUERN, "It has 1,001 users, not 10k.", ["1,001", "10k"]),
     (QUERN, "It is version 7 of GPT-7.", ["7", "GPT-7"]),
     ("We use natural language processing.", "We use ML.", ["ML"]),
+    ("an interface for URIs", "It is a UI for a URI.", ["UI"]),
     ("open source", "It uses OpenMP.", ["OpenMP"]),
     ("It is written in Javascript.", "It is written in Java.", ["Java"]),
     ("World War II", "It was World War III.", ["III"]),
