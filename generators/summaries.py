@@ -27,8 +27,8 @@ class SummariesConfig(GeneratorConfig):
     """
 
     measures: ClassVar[tuple[str, ...] | None] = (
-        *("pass_rate", "rouge_1", "rouge_2", "rouge_l", "faithfulness", "saliency", "pmi", "salient_recall", "compression"),
-        "distinct_2",
+        *("pass_rate", "rouge_1", "rouge_2", "rouge_l", "faithfulness", "saliency", "pmi", "salient_recall", "invention"),
+        *("compression", "distinct_2"),
     )
     controls: ClassVar[tuple[str, ...]] = ("first-sentence", "mismatched", "document")
 

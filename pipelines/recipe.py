@@ -46,6 +46,7 @@ from limbeck.filters.text.answer import AnswerConfig
 from limbeck.filters.text.attributes import AttributesConfig
 from limbeck.filters.text.heuristics import HeuristicsConfig
 from limbeck.filters.text.instructions import InstructionsConfig
+from limbeck.filters.text.invention import InventionConfig
 from limbeck.filters.text.language import LanguageConfig
 from limbeck.filters.text.length import LengthConfig
 from limbeck.filters.text.privacy import PrivacyConfig
@@ -90,6 +91,7 @@ FilterConfig.add(
     HeuristicsConfig,
     InstructionLikenessConfig,
     InstructionsConfig,
+    InventionConfig,
     JudgeConfig,
     LanguageConfig,
     LengthConfig,

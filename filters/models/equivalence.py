@@ -18,6 +18,7 @@ from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig
 from limbeck.corpus.source_kinds import RowText
 from limbeck.corpus.text.copies import same_text
 from limbeck.corpus.text.invisible import without_invisible
+from limbeck.corpus.text.numbers import missing, numbers
 from limbeck.corpus.text.rouge.index import rouge_l
 from limbeck.corpus.text.words import one_line
 from limbeck.filters.columns import AT_LEAST_ZERO, PROBABILITY, WITHIN_ONE, Range
@@ -25,7 +26,6 @@ from limbeck.filters.config import Cost, FilterConfig, Limit, Name, PerSource
 from limbeck.filters.contract import Bound
 from limbeck.filters.models.edit_distance import ParserConfig, Syntax, tag_distance, tree_distance
 from limbeck.filters.models.entailment_graph import GraphConfig, Node, Question, entailment_graph
-from limbeck.filters.text.numbers import missing, numbers
 
 if TYPE_CHECKING:
     from limbeck.cluster.engines.model_cache import Engines

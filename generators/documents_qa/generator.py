@@ -30,7 +30,7 @@ class DocumentsQaConfig(GeneratorConfig):
 
     invents_inputs: ClassVar[bool] = True
     reads: ClassVar[frozenset[RowText]] = frozenset(("document",))
-    measures: ClassVar[tuple[str, ...] | None] = ("pass_rate", "faithfulness", "compression", "distinct_2")
+    measures: ClassVar[tuple[str, ...] | None] = ("pass_rate", "faithfulness", "invention", "compression", "distinct_2")
     controls: ClassVar[tuple[str, ...]] = ("first-sentence", "mismatched")
     default_rows: ClassVar[str | None] = "chat"
 

@@ -248,14 +248,14 @@ def _generator_problems(recipe: Recipe) -> list[str]:
     for where, config in _generators(recipe).items():
         if not teacher.holds_json_schemas:
             found += [
-                f"{where}.{step}.json_schema: an engine of kind {teacher.kind} does not hold completions to a schema; use vllm or "
-                "endpoint, or remove it"
+                f"{where}.{step}.json_schema: an engine of kind {teacher.kind} does not hold completions to a schema; use vllm "
+                "or endpoint, or remove it"
                 for step in config.json_schemas
             ]
         if not teacher.holds_constraints:
             found += [
-                f"{where}.{step}.constraint: an engine of kind {teacher.kind} does not support constraints; use transformers, or "
-                "remove it"
+                f"{where}.{step}.constraint: an engine of kind {teacher.kind} does not support constraints; use transformers, "
+                "or remove it"
                 for step in config.constrained
             ]
         if config.decodes_pmi and not teacher.contrasts:

@@ -52,7 +52,8 @@ def collect(folder: RunFolder) -> Report:
     ended = events[-1]["time"] if events else folder.lock_file.stat().st_mtime
     bounds = read_bounds(folder)
     tests = stored(folder.self_test)
-    verdict = first_line(rounds, finished, trains=bool((lock.get("recipe") or {"student": True}).get("student")))
+    trains = bool((lock.get("recipe") or {"student": True}).get("student"))
+    verdict = first_line(rounds, finished, trains, rejects_inventions=bounds is not None and bounds.restricts("invented"))
     return Report(
         name=_name(folder),
         created=datetime.fromtimestamp(ended, UTC).isoformat(timespec="seconds"),
@@ -67,10 +68,11 @@ def collect(folder: RunFolder) -> Report:
     )
 
 
-def first_line(rounds: Sequence[RoundReport], finished: bool, trains: bool = True) -> str:
+def first_line(rounds: Sequence[RoundReport], finished: bool, trains: bool = True, rejects_inventions: bool = False) -> str:
     """The verdict: a control that beats the final student first, then the paired difference to the round-0 teacher.
 
-    `trains`: whether the recipe has a student; without one it says how many candidates were kept.
+    `trains`: whether the recipe has a student; without one it says how many candidates were kept. `rejects_inventions`: whether a
+    filter has a bound on what `invention` measures.
     """
     opening = "" if finished else "Unfinished run. "
     row = final_student(rounds)
@@ -84,7 +86,8 @@ def first_line(rounds: Sequence[RoundReport], finished: bool, trains: bool = Tru
     sentences = beaten_by(judged.evaluation, row.split, inputs)
     first = next((r for r in rounds[0].evaluation if r.model == "teacher" and r.split == row.split), None)
     codes = _codes(rounds, row, first, inputs)
-    return opening + " ".join([*sentences, *_differences(row, first, inputs), *codes])
+    worse = _worsened(row, rejects_inventions)
+    return opening + " ".join([*sentences, *_differences(row, first, inputs), *worse, *codes])
 
 
 def final_student(rounds: Sequence[RoundReport]) -> EvaluationRow | None:
@@ -112,10 +115,22 @@ def _differences(row: EvaluationRow, teacher: EvaluationRow | None, inputs: str)
         sentences = [f"The final student passes less often than the round-0 teacher: {figures}."]
     else:
         sentences = [f"No significant difference between the final student and the round-0 teacher: {figures}."]
-    critic = (row.difference_to_round_0_teacher or {}).get("salient_recall")
-    if critic is not None and critic.high < 0:
-        shown = f"{critic.mean:+z.3f}, 95 % interval {critic.low:+z.3f} to {critic.high:+z.3f}"
+    return sentences
+
+
+def _worsened(row: EvaluationRow, rejects_inventions: bool) -> list[str]:
+    """One sentence per independent measure that is significantly worse than the round-0 teacher's."""
+    differences = row.difference_to_round_0_teacher or {}
+    sentences = []
+    if differences.get("pass_rate") is not None and (recall := differences.get("salient_recall")) and recall.high < 0:
+        shown = f"{recall.mean:+z.3f}, 95 % interval {recall.low:+z.3f} to {recall.high:+z.3f}"
         sentences.append(f"However, salient recall, which is not used for filtering, decreased ({shown}).")
+    if differences.get("pass_rate") is not None and (more := differences.get("invention")) and more.low > 0:
+        shown = f"{100 * more.mean:+z.1f} points, 95 % interval {100 * more.low:+z.1f} to {100 * more.high:+z.1f}"
+        apart = "" if rejects_inventions else ", which is not used for filtering,"
+        sentences.append(
+            f"However, invention{apart} increased: more outputs have a name or number that the document lacks ({shown})."
+        )
     return sentences
 
 

@@ -30,6 +30,7 @@ MEASURES = {  # heading and format of each measure
     "saliency": ("saliency", "number"),
     "pmi": ("PMI", "number"),
     "salient_recall": ("salient recall", "number"),
+    "invention": ("invention", "percent"),
     "compression": ("compression", "number"),
     "code_accuracy": ("code accuracy", "percent"),
     "distinct_2": ("distinct-2", "number"),
@@ -50,6 +51,7 @@ def render(folder: RunFolder, report: Report) -> str:
         unmeasured=unmeasured(report),
         unclear=unclear(report.bounds.separation) if report.bounds else None,
         measures=_measures(report),
+        independent=_independent(report),
         histograms=histograms,
         binary=binary,
         figures=_figures(report),
@@ -128,11 +130,17 @@ def unmeasured(report: Report) -> list[str]:
 def _measures(report: Report) -> dict[str, tuple[str, str]]:
     """The measures that the task declares, or else those with a value, each with heading and form; old runs recorded no task."""
     task = next((round.task for round in reversed(report.rounds) if round.task), None)
-    if task is None:
-        return MEASURES
     rows = [row for _, row in headline(report)]
+    if task is None:
+        return {name: MEASURES[name] for name in MEASURES if name != "invention" or any(row.invention for row in rows)}
     declared = [name for name in MEASURES if any(dict(row)[name] for row in rows)] if task.measures is None else task.measures
     return {name: MEASURES[name] for name in dict.fromkeys(("pass_rate", *declared)) if name in MEASURES}
+
+
+def _independent(report: Report) -> list[str]:
+    """The headings of the measures that took no part in filtering."""
+    apart = {"salient_recall", "invention"} - ({"invention"} if report.bounds and report.bounds.restricts("invented") else set())
+    return [title for name, (title, _) in _measures(report).items() if name in apart]
 
 
 def _figures(report: Report) -> dict[str, Markup]:

@@ -105,6 +105,10 @@ class Bounds(Config):
         default_factory=list, description="Whether bounds separate candidates from mismatched pairs; empty: not measured"
     )
 
+    def restricts(self, column: str) -> bool:
+        """Whether a filter has a bound on a score column of this name."""
+        return any(columns.get(column, Limits()) != Limits() for columns in self.bounds.values())
+
 
 class Report(Config):
     """report.json."""

@@ -10,8 +10,8 @@ Model = Literal["teacher", "student", "first-sentence", "mismatched", "document"
 Split = Literal["dev", "test"]
 CONTROLS: tuple[Model, ...] = ("first-sentence", "mismatched", "document")
 SCALARS = (
-    *("pass_rate", "rouge_1", "rouge_2", "rouge_l", "faithfulness", "saliency", "pmi", "salient_recall", "compression"),
-    *("code_accuracy", "distinct_2"),
+    *("pass_rate", "rouge_1", "rouge_2", "rouge_l", "faithfulness", "saliency", "pmi", "salient_recall", "invention"),
+    *("compression", "code_accuracy", "distinct_2"),
 )
 """The measures of an `EvaluationRow`, in the order in which reports show them."""
 
@@ -41,6 +41,10 @@ class EvaluationRow(Config):
     saliency: Measure | None
     pmi: Measure | None
     salient_recall: Measure | None
+    invention: Measure | None = Field(
+        None,
+        description="share of outputs with a name or number that the document lacks; null: measured by a version without it",
+    )
     compression: Measure | None
     code_accuracy: Measure | None = Field(
         None, description="share of the buckets that control codes asked for which the output has; null: no codes were asked"

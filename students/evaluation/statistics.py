@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from limbeck.corpus.text.invention.invented import invented
 from limbeck.corpus.text.invisible import is_blank
 from limbeck.corpus.text.rouge.words import words
 from limbeck.corpus.text.words import plain_words
@@ -114,7 +115,9 @@ def _measures(outputs: pa.Table, texts: Sequence[str]) -> dict[str, Floats]:
     """Every measure of each row."""
     rows = {"pass_rate": _numbers(outputs, "kept"), **_rouge(outputs["reference"].to_pylist(), texts)}
     rows |= {name: _numbers(outputs, name) for name in SCORES}
-    rows["salient_recall"] = _salient_recalls(outputs["document"].to_pylist(), outputs["salient"].to_pylist(), texts)
+    documents = outputs["document"].to_pylist()
+    rows["salient_recall"] = _salient_recalls(documents, outputs["salient"].to_pylist(), texts)
+    rows["invention"] = _inventions(documents, texts)
     return rows
 
 
@@ -214,6 +217,13 @@ def _salient_recalls(documents: Sequence[str], spans: Sequence[Sequence[int]], o
         if salient:
             recalls[row] = len(salient & set(plain_words(output))) / len(salient)
     return recalls
+
+
+def _inventions(documents: Sequence[str | None], outputs: Sequence[str]) -> Floats:
+    """1 for each output with a name or number that its document lacks, otherwise 0; NaN if there is no document."""
+    given = [None if document is None or is_blank(document) else document for document in documents]
+    pairs = zip(given, outputs, strict=True)
+    return np.array([math.nan if document is None else float(bool(invented(document, output))) for document, output in pairs])
 
 
 def _distinct_2(

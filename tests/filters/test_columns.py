@@ -9,6 +9,7 @@ from limbeck.filters.text.answer import AnswerConfig
 from limbeck.filters.text.attributes import AttributesConfig
 from limbeck.filters.text.heuristics import HeuristicsConfig
 from limbeck.filters.text.instructions import InstructionsConfig
+from limbeck.filters.text.invention import InventionConfig
 from limbeck.filters.text.language import LanguageConfig
 from limbeck.filters.text.privacy import PrivacyConfig
 from limbeck.filters.text.repetition import RepetitionConfig
@@ -23,6 +24,7 @@ OUTPUTS = ["It reads METAR reports, write to ada@analytical.org.", "", "Ein Satz
         AttributesConfig,
         HeuristicsConfig,
         InstructionsConfig,
+        InventionConfig,
         LanguageConfig,
         PrivacyConfig,
         RepetitionConfig,

@@ -3,7 +3,7 @@
 It reads digits of every script, thousands separators, signs, decimals, fractions (`3/4`, `\\frac{3}{4}`, `1 1/2`, `½`),
 scientific notation, percentages and amounts of money. Values are `Fraction`, so equality is exact and transitive. What is not
 plainly one number (`x86`, `1.2.3`, a date, `2\\pi`, `5x`, `x^2`) is none: a wrong answer that passes costs more than a right one
-that is lost. `filters/text/numbers.py` has another task: it collects the numbers that prose states, in words too.
+that is lost. `corpus/text/numbers.py` has another task: it collects the numbers that prose states, in words too.
 """
 
 import re

@@ -19,7 +19,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import read_parts
 from limbeck.pipelines.report import figures as report_figures
 from limbeck.pipelines.report.build import ReportPaths, collect, first_line, write_report
-from limbeck.pipelines.report.page import render_sweep
+from limbeck.pipelines.report.page import render, render_sweep
 from limbeck.pipelines.runs.events import Events
 from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.report_model import SCHEMA, Limits, Report, RoundReport, Rows, Seconds, StageSeconds, schema_text
@@ -311,6 +311,44 @@ def test_the_first_line_says_whether_control_codes_are_followed_more_often(
     line = first_line(rounds, finished=True)
     assert words in line
     assert ("control codes" in line) == (shares is not None)
+
+
+@pytest.mark.parametrize(
+    ("bound", "said"), [(None, "invention, which is not used for filtering, increased"), (0.0, "invention increased")]
+)
+def test_more_inventions_are_in_the_verdict(finished: Path, tmp_path: Path, bound: float | None, said: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    test, frozen = run / "evaluation" / "test.json", run / "calibration.json"
+    rows = [row for row in json.loads(test.read_text())["rounds"]["0"] if row["model"] == "student"]
+    rows[0]["difference_to_round_0_teacher"]["invention"] = {"mean": 0.125, "low": 0.02, "high": 0.2}
+    test.write_text(json.dumps({"rounds": {"0": rows}}))
+    bounds = json.loads(frozen.read_text())
+    bounds["bounds"]["invention"] = {"invented": {"minimum": None, "maximum": bound}}
+    frozen.write_text(json.dumps(bounds))
+    report = collect(RunFolder(run))
+    assert f"However, {said}: more outputs have a name or number that the document lacks (+12.5 points" in report.first_line
+    page = render(RunFolder(run), report)
+    assert "lower is better" in page
+    assert f"Not used for filtering: salient recall{', invention' if bound is None else ''}." in " ".join(page.split())
+
+
+def test_a_run_of_a_version_without_invention_stays_readable(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    for file in (run / "evaluation" / "test.json", *run.glob("rounds/*/evaluation.json")):
+        found = json.loads(file.read_text())
+        for rows in found["rounds"].values() if "rounds" in found else [found["evaluation"]]:
+            for row in rows:
+                del row["invention"]
+                (row["difference_to_round_0_teacher"] or {}).pop("invention", None)
+        if "task" in found:
+            found["task"]["measures"].remove("invention")
+        file.write_text(json.dumps(found))
+    report = collect(RunFolder(run))
+    assert all(row.invention is None for round in report.rounds for row in round.evaluation)
+    page = render(RunFolder(run), report)
+    assert "invention" not in page.partition("<h2>Where the candidates went")[0]
 
 
 def remove(run: Path, *names: str) -> None:

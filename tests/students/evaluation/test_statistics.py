@@ -114,6 +114,31 @@ def test_salient_recall_counts_distinct_words_that_occur() -> None:
     assert means[0] == 0.5 and math.isnan(means[1]) and means[2] == 0.5
 
 
+def test_invention_is_the_share_of_outputs_with_something_that_the_document_lacks() -> None:
+    table = rows(
+        {"output": "It reads JSON and TOML."},
+        {"output": "It reads YAML.", "sample": 1},
+        {"source_id": "b", "output": ""},
+        {"source_id": "c", "document": "", "salient": [], "output": "It reads JSON."},
+        {"source_id": "d", "document": None, "salient": [], "output": "It reads JSON."},
+    )
+    means = measure(table).means["invention"]
+    assert means[0] == 0.5 and means[1] == 0.0 and math.isnan(means[2]) and math.isnan(means[3])
+
+
+def test_copies_of_the_document_invent_nothing_and_outputs_of_other_documents_do() -> None:
+    texts = ["Quern 2.1 reads METAR files of NOAA in Oslo.", "Malt brews IPA with 6 % in Kyoto since 1987."]
+    found = {}
+    for name, outputs in (("document", texts), ("first-sentence", map(first_sentence, texts)), ("mismatched", texts[::-1])):
+        table = rows(*({"source_id": d, "document": d, "output": o} for d, o in zip(texts, outputs, strict=True)))
+        found[name] = evaluate("teacher", "dev", measure(table), only=("invention",)).invention
+    assert {name: value and value.mean for name, value in found.items()} == {
+        "document": 0.0,
+        "first-sentence": 0.0,
+        "mismatched": 1.0,
+    }
+
+
 def test_what_is_missing_is_null_and_never_zero() -> None:
     table = rows({"faithfulness": math.nan, "reference": None}, {"source_id": "b", "faithfulness": None, "reference": " "})
     found = evaluate("student", "test", measure(table), measure(table))

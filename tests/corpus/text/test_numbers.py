@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from limbeck.filters.text.numbers import missing, numbers
+from limbeck.corpus.text.numbers import missing, numbers
 
 UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen".split()
 UNITS += ["eighteen", "nineteen"]

@@ -43,14 +43,30 @@ class Numbers:
     possible: frozenset[str]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A number of a text by value, the characters [start, end) that state it, and whether they certainly are a number."""
+
+    value: str
+    certain: bool
+    start: int
+    end: int
+
+
 def numbers(text: str) -> Numbers:
     """Return the numbers of a text by value. O(length)."""
-    tokens = [_token(match.lastgroup or "", match[0].lower()) for match in _tokens_of(text)]
     stated: set[str] = set()
     possible: set[str] = set()
-    for value, certain in _read(tokens):
-        (stated if certain else possible).add(value)
+    for reading in readings(text):
+        (stated if reading.certain else possible).add(reading.value)
     return Numbers(frozenset(stated), frozenset(possible))
+
+
+def readings(text: str) -> list[Reading]:
+    """Return the numbers of a text in order, repeated ones too. O(length)."""
+    matches = list(_tokens_of(text))
+    tokens = [_token(match.lastgroup or "", match[0].lower()) for match in matches]
+    return [Reading(value, certain, matches[at].start(), matches[end - 1].end()) for value, certain, at, end in _read(tokens)]
 
 
 def missing(ours: Numbers, theirs: Numbers) -> list[str]:
@@ -58,28 +74,28 @@ def missing(ours: Numbers, theirs: Numbers) -> list[str]:
     return sorted(ours.stated - theirs.stated - theirs.possible)
 
 
-def _read(tokens: list[tuple[str, str]]) -> Iterator[tuple[str, bool]]:
-    """Yield (value, whether it is certainly a number) in order."""
+def _read(tokens: list[tuple[str, str]]) -> Iterator[tuple[str, bool, int, int]]:
+    """Yield (value, whether it is certainly a number, its first token, the one after its last) in order."""
     place = 0
     while place < len(tokens):
         kind, token = tokens[place]
         value, end = None, place + 1
         if kind == "name":
-            yield token, True
+            yield token, True, place, end
         elif kind == "digits":
             value, end = _scaled(tokens, _plain(token), end)
         elif kind == "word" and (token in _VALUES or token in _ORDINALS or _starts_with_article(tokens, place)):
             value, end = _in_words(tokens, place)
             if token in _OPTIONAL and end == place + 1 and not _percent_end(tokens, end):
-                yield _OPTIONAL[token], False
+                yield _OPTIONAL[token], False, place, end
                 value = None
         elif token == "half":
-            yield "0.5", False
-            yield "50%", False
+            yield "0.5", False, place, end
+            yield "50%", False, place, end
         if value is not None:
             after_percent = _percent_end(tokens, end)
-            yield (f"{value}%" if after_percent else value), True
             end = after_percent or end
+            yield (f"{value}%" if after_percent else value), True, place, end
         place = end
 
 
