@@ -15,6 +15,20 @@ SCALARS = (
 )
 """The measures of an `EvaluationRow`, in the order in which reports show them."""
 
+HEADINGS = {
+    "pass_rate": "pass rate",
+    "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
+    "rouge_l": "ROUGE-L",
+    "faithfulness": "faithfulness",
+    "saliency": "saliency",
+    "pmi": "PMI",
+    "salient_recall": "salient recall",
+    "compression": "compression",
+    "distinct_2": "distinct-2",
+}
+"""What reports and sentences call each measure."""
+
 
 class Measure(Config):
     """A mean over documents and its bootstrap 95 % interval; with a single document the interval is that one value."""
@@ -22,6 +36,15 @@ class Measure(Config):
     mean: float
     low: float
     high: float
+
+
+class OutputForm(Config):
+    """The form of a model's outputs on one split; texts are compared without the whitespace around them."""
+
+    words: float = Field(ge=0, description="mean words per output")
+    distinct: float = Field(ge=0, le=1, description="distinct outputs over all outputs")
+    commonest: float = Field(ge=0, le=1, description="share of the outputs that are the most common one")
+    empty: float = Field(ge=0, le=1, description="share of the outputs without a visible character")
 
 
 class EvaluationRow(Config):
@@ -43,6 +66,7 @@ class EvaluationRow(Config):
     salient_recall: Measure | None
     compression: Measure | None
     distinct_2: Measure | None
+    form: OutputForm | None = Field(None, description="null: measured by a version that did not record it")
     difference_to_round_0_teacher: dict[str, Measure | None] | None = Field(
         description="By measure, the mean over shared documents of this model minus the teacher of round 0"
     )
