@@ -1,6 +1,8 @@
 """The dataset of an earlier run, or a selection stored beside it, as input rows; only the layout of run folders is used."""
 
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +16,13 @@ from limbeck.corpus.tables import Table, parquet_rows, plain
 KEPT = ("prompt", "completion", "messages", "instruction", "input", "output", "document", "reference", "facts")
 """The columns of a dataset that go into the record; ids and scores belong to the earlier run."""
 
+BEST = "best"
+"""The link in a run's folder to its best student."""
 
-def read_run(run: str, number: int | Literal["last"], selection: str | None) -> Iterator[RawRow]:
+_STUDENT = re.compile(r"rounds/(\d{3,})/student")
+
+
+def read_run(run: str, number: int | Literal["last", "best"], selection: str | None) -> Iterator[RawRow]:
     """Yield one row per row of a dataset, with origin `RUN/rounds/NNN/dataset:candidate_id`.
 
     The text is the row's document; rows without one are related by the source that they were made from. Raises LimbeckError if
@@ -37,8 +44,26 @@ def read_run(run: str, number: int | Literal["last"], selection: str | None) -> 
                 yield _row(where, row.origin, row.record)
 
 
-def dataset_folder(run: str | Path, number: int | Literal["last"], selection: str | None) -> Path:
-    """Where the dataset of a round, or a selection of it, is stored; "last": the last round that has a dataset."""
+def best_round(run: str | Path) -> int:
+    """The round whose student is linked as `best` in a run's folder; raises LimbeckError if none is."""
+    link = Path(run).expanduser() / BEST
+    found = _STUDENT.fullmatch(os.readlink(link)) if link.is_symlink() else None
+    if found is None:
+        why = "is a copy of its student, not a link" if link.exists() else "does not exist: no student was measured on dev yet"
+        raise LimbeckError(f"{link} {why}; give the number of a round")
+    return int(found[1])
+
+
+def student_link(number: int) -> str:
+    """What `best` in a run's folder links to, if that round is the best."""
+    return f"rounds/{number:03d}/student"
+
+
+def dataset_folder(run: str | Path, number: int | Literal["last", "best"], selection: str | None) -> Path:
+    """Where the dataset of a round, or a selection of it, is stored.
+
+    "last": the last round that has a dataset; "best": the round whose student is the best on dev.
+    """
     folder = Path(run).expanduser().resolve()
     if not folder.is_dir():
         raise LimbeckError(f"no such run folder: {run}; correct sources.run (paths are relative to the folder you run in)")
@@ -51,7 +76,7 @@ def dataset_folder(run: str | Path, number: int | Literal["last"], selection: st
         raise LimbeckError(f"the run {run} has no dataset yet; let its round 0 finish first")
     if number == "last":
         _refuse_lost_dataset(folder, run, max(rounds))
-    chosen = max(rounds) if number == "last" else number
+    chosen = max(rounds) if number == "last" else best_round(folder) if number == "best" else number
     if chosen not in rounds:
         known = ", ".join(str(known) for known in sorted(rounds))
         raise LimbeckError(f"the run {run} has no dataset of round {chosen}; rounds with a dataset: {known}")

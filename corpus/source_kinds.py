@@ -273,7 +273,9 @@ class RunSources(Sources):
     kind: Literal["run"]
     rows_are: ClassVar[str] = "rows"
     run: str = Field(description="a run folder")
-    round: Annotated[int, Field(ge=0)] | Literal["last"] = Field("last", description="last: the last one that has a dataset")
+    round: Annotated[int, Field(ge=0)] | Literal["last", "best"] = Field(
+        "last", description="last: the last one that has a dataset; best: the one whose student is the run's best on dev"
+    )
     selection: str | None = Field(None, description="the name given to `limbeck filter --apply`; null: the dataset itself")
 
     @property

@@ -64,10 +64,11 @@ from limbeck.generators.summaries import SummariesConfig
 from limbeck.pipelines import recipe_files
 from limbeck.pipelines.kinds import add_installed_kinds
 from limbeck.pipelines.runs.rows import RowsConfig, default_rows
+from limbeck.pipelines.runs.stopping import StopConfig
 from limbeck.pipelines.wording import sentences
 from limbeck.students.config import SftConfig
 from limbeck.students.contract import StudentConfig
-from limbeck.students.evaluation.measures import CONTROLS, SCALARS
+from limbeck.students.evaluation.measures import CONTROLS, HEADINGS, SCALARS
 
 GeneratorConfig.add(
     AlpacaConfig,
@@ -163,6 +164,7 @@ class Recipe(Config):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
     rounds: int = Field(1, ge=1, le=MOST_ROUNDS)
+    stop: StopConfig | None = Field(None, description="rules that end the run before `rounds`; null: all rounds run")
     sources: SourcesConfig
     teacher: EngineConfig
     generator: GeneratorConfig
@@ -240,12 +242,15 @@ class Recipe(Config):
         if double:
             raise ValueError(f"two filters are named {double[0]!r}; rename one of them")
         self._generators_fit()
-        return self._students_fit()
+        self._students_fit()
+        self._stop_fits()
+        return self
 
     def refuse_contradictions(self) -> None:
         """Raise LimbeckError if a generator that was put into the recipe does not fit its other sections."""
         try:
             self._generators_fit()
+            self._stop_fits()
         except ValueError as error:
             raise LimbeckError(f"{error}") from error
 
@@ -267,7 +272,25 @@ class Recipe(Config):
             if strange := [name for name in stated if name not in known]:
                 raise ValueError(f"generator {self.asked.kind} declares the {what} {strange[0]!r}; known: {', '.join(known)}")
 
-    def _students_fit(self) -> "Recipe":
+    def _stop_fits(self) -> None:
+        """The rules of `stop` compare what this recipe measures after each round."""
+        if self.stop is None:
+            return
+        if self.rounds == 1:
+            raise ValueError("stop ends a run before its last round, but rounds is 1; raise rounds, or remove stop")
+        if self.student is None:
+            raise ValueError("stop compares the students of rounds, but the recipe trains none; add a student, or remove stop")
+        if not self.sources.split.dev:
+            raise ValueError("stop looks at dev figures, but sources.split.dev is 0; raise it, or remove stop")
+        measured = self.asked.measures
+        for key, name in self.stop.measures.items():
+            if measured is not None and name not in ("pass_rate", *measured):
+                raise ValueError(
+                    f"stop.{key} needs {HEADINGS[name]} ({name}), which the task {self.asked.kind} does not measure; it measures "
+                    f"{', '.join(dict.fromkeys(('pass_rate', *measured)))}"
+                )
+
+    def _students_fit(self) -> None:
         if isinstance(self.student, tuple) and len(self.student) != self.rounds:
             raise ValueError(
                 f"student is a list of length {len(self.student)}, but rounds is {self.rounds}; "
@@ -277,7 +300,6 @@ class Recipe(Config):
             raise ValueError(
                 "rounds > 1 needs a student to be the next teacher; add a student section or set next_teacher: teacher"
             )
-        return self
 
     def resolved(self, cpu: Concrete | None = None) -> "Recipe":
         """The recipe with `auto` engines and number types chosen; where a generator or filter has none, the round-0 teacher's.

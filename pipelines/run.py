@@ -15,13 +15,13 @@ from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.models import fingerprint as model_fingerprint
 from limbeck.cluster.engines.precision import Concrete, cpu_dtype
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import done, part_names
+from limbeck.corpus.parts import part_names
 from limbeck.filters.config import FilterConfig, SetFilterConfig
 from limbeck.filters.contract import Filter, SetFilter
 from limbeck.filters.own import own_filter, own_set_filter
 from limbeck.generators.contract import GeneratorConfig
+from limbeck.pipelines.driver import ending, target
 from limbeck.pipelines.driver import evaluate as measuring
-from limbeck.pipelines.driver import target
 from limbeck.pipelines.driver.check import refuse_what_cannot_run
 from limbeck.pipelines.driver.context import Context, held_out_lane, inputs_lane, stream, train_lane
 from limbeck.pipelines.driver.interrupts import noticing
@@ -35,6 +35,7 @@ from limbeck.pipelines.report.build import write_report
 from limbeck.pipelines.runs.events import Events, Listener
 from limbeck.pipelines.runs.folder import RunFolder, open_run, recorded_cpu_dtype
 from limbeck.pipelines.runs.lock import driving
+from limbeck.pipelines.runs.lost import finished_rounds
 from limbeck.pipelines.runs.stages import stages_of
 
 if TYPE_CHECKING:
@@ -73,14 +74,15 @@ def run(
         context = replace(_open(resolved, folder, *every, events, recipe_text, cpu), commits=folder.commits(driver))
         try:
             events.emit("run_started", name=recipe.name, folder=str(folder.path), seconds_before=round(time.time() - began, 3))
-            finished = done(folder.path / "evaluation") is not None
             missing = reopen(context)
             if missing:
                 more = f" and {len(missing) - 1} other files" if len(missing) > 1 else ""
                 events.emit("note", words=f"{missing[0]}{more} of this run are missing and are computed again")
-            if not finished or missing:
-                _rounds(context, driver)
-            context.finish(folder.path / "evaluation", "evaluation")
+            goes_on = ending.wants_more_rounds(context)
+            made = finished_rounds(folder)
+            if made is None or missing or goes_on:
+                made = _rounds(context, driver, made or recipe.rounds)
+            context.finish(folder.path / "evaluation", "evaluation", rounds=made)
             report = write_report(folder.path)
             events.emit("run_done", seconds=round(time.time() - began, 1), report=str(report.html))
             return folder
@@ -90,7 +92,8 @@ def run(
             raise
 
 
-def _rounds(context: Context, driver: str) -> None:
+def _rounds(context: Context, driver: str, most: int) -> int:
+    """Make rounds, at most this many, and evaluate them; returns how many were made."""
     from limbeck.cluster.installation import differing_nodes
     from limbeck.cluster.session import connected
     from limbeck.cluster.training import Placement
@@ -120,34 +123,47 @@ def _rounds(context: Context, driver: str) -> None:
             pool.close()
             context.loaded.clear()
 
+        placement = Placement(
+            use_gpu=session.gpus > 0,
+            workers_folder=folder.workers,
+            driver=driver,
+            after_workers=context.placement.training == "after the workers",
+            give_back=give_back,
+            on_wait=on_wait,
+        )
         _done_stage(context, "start/cluster", began)
-        began = time.monotonic()
-        read_documents(context)
-        _done_stage(context, "sources", began)
-        for student in recipe.student_sections.values():
-            student.warm_up()
-        held_out = measuring.HeldOut(context)
-        _freeze_inputs(context, pool)
+        held_out = _prepare_sources(context, pool)
+        made = 0
         pending: list[tuple[str, EngineConfig]] = [(measuring.TEACHER, recipe.teacher)]  # models not yet measured on dev
-        for number in range(recipe.rounds):
+        for number in range(most):
             lanes = [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
             draw(context, pool, number, lanes)
             if number:
                 measuring.evaluate_dev(context, held_out, [number - 1])
+                ending.publish(context, number - 1)
             select(context, number)
             student_ = recipe.student_of(number)
             if student_ is not None:
-                placement = Placement(
-                    use_gpu=session.gpus > 0,
-                    workers_folder=folder.workers,
-                    driver=driver,
-                    after_workers=context.placement.training == "after the workers",
-                    give_back=give_back,
-                    on_wait=on_wait,
-                )
                 train_student(context, number, student_, placement)
             pending = [(measuring.student_subject(number), context.student(number))] if student_ is not None else []
-        _final(context, pool, held_out, pending)
+            made = number + 1
+            if recipe.stop is not None and made < most and ending.ends(context, pool, held_out, number, pending):
+                break
+        _final(context, pool, held_out, pending, made)
+    return made
+
+
+def _prepare_sources(context: Context, pool: "WorkerPool") -> measuring.HeldOut:
+    """Read the sources and freeze the inputs of held-out ones; returns what measures models on them."""
+    began = time.monotonic()
+    read_documents(context)
+    _done_stage(context, "sources", began)
+    for student in context.recipe.student_sections.values():
+        student.warm_up()
+    held_out = measuring.HeldOut(context)
+    _freeze_inputs(context, pool)
+    ending.refuse_blind_rules(context)
+    return held_out
 
 
 def _freeze_inputs(context: Context, pool: "WorkerPool") -> None:
@@ -179,21 +195,25 @@ def draw(context: Context, pool: "WorkerPool", number: int, others: Sequence["La
         probe_judges(context, pool)
 
 
-def _final(context: Context, pool: "WorkerPool", held_out: measuring.HeldOut, pending: list[tuple[str, EngineConfig]]) -> None:
-    """Measure the last student on dev, then every model and control once on the test documents."""
+def _final(
+    context: Context, pool: "WorkerPool", held_out: measuring.HeldOut, pending: list[tuple[str, EngineConfig]], made: int
+) -> None:
+    """Measure the last student on dev, then every model of the `made` rounds and every control once on the test documents."""
     recipe = context.recipe
     lanes = [held_out_lane(context, "dev", subject, engine) for subject, engine in pending]
     subjects: list[tuple[str, EngineConfig]] = [(measuring.TEACHER, recipe.teacher)]
     if recipe.students:
-        subjects += [(measuring.student_subject(number), context.student(number)) for number in reversed(range(recipe.rounds))]
+        subjects += [(measuring.student_subject(number), context.student(number)) for number in reversed(range(made))]
     lanes += [held_out_lane(context, "test", subject, engine) for subject, engine in reversed(subjects)]
     stream(context, pool, "test", lanes)
     if part_names(context.held_out("test")):
         names = measuring.publish_controls(context, "test")
         stream(context, pool, "test", [held_out_lane(context, "test", name, None) for name in names])
     began = time.monotonic()
-    measuring.evaluate_dev(context, held_out, range(recipe.rounds))
-    measuring.evaluate_test(context, held_out, recipe.rounds)
+    measuring.evaluate_dev(context, held_out, range(made))
+    for number in range(made):
+        ending.publish(context, number)
+    measuring.evaluate_test(context, held_out, made)
     _done_stage(context, "evaluation", began)
 
 

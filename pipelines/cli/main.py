@@ -52,6 +52,7 @@ Merged = Annotated[
 Selected = Annotated[
     str | None, typer.Option("--selection", help="read what `limbeck filter --apply NAME` stored, instead of the run's own")
 ]
+Round = Annotated[str | None, typer.Option("--round", metavar="N|best", help="[default: the last round with decisions]")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON value instead of text")]
 
 
@@ -148,7 +149,7 @@ def stop(run: RunArgument, as_json: AsJson = False) -> None:
 @app.command()
 def inspect(
     run: RunArgument,
-    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last round with decisions]")] = None,
+    round_given: Round = None,
     rejected_by: Annotated[str | None, typer.Option(help="only candidates rejected by this filter")] = None,
     kept: Annotated[bool | None, typer.Option("--kept/--rejected", help="only kept, or only rejected, candidates")] = None,
     source: Annotated[str | None, typer.Option(help="only candidates of this source_id")] = None,
@@ -160,6 +161,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Print candidates with their scores and decisions. With --steps, print every request that led to one candidate."""
+    round_number = _round(run, round_given)
     if made is not None:
         _without("--steps", **{"--rejected-by": rejected_by, "--kept/--rejected": kept, "--source": source, "--sort": sort})
         from limbeck.pipelines.runs import steps
@@ -185,7 +187,7 @@ def filter_run(
     sweep: Annotated[str | None, typer.Option(help="try a bound over a range: filters.pmi.min_faithfulness=0.1:0.6:0.05")] = None,
     apply: Annotated[str | None, typer.Option(help="write the resulting dataset next to the run's own, under this name")] = None,
     score: Annotated[bool, typer.Option("--score", help="compute missing scores, loading models if needed")] = False,
-    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last round with decisions]")] = None,
+    round_given: Round = None,
     examples: Annotated[int, typer.Option(min=0, help="number of newly kept, and of newly rejected, rows to show")] = 20,
     plot: Annotated[Path | None, typer.Option(help="write the curve of --sweep to this HTML file")] = None,
     as_json: AsJson = False,
@@ -199,7 +201,7 @@ def filter_run(
         _without("--sweep", **{"--apply": apply})
     elif plot is not None:
         raise LimbeckError("--plot draws the curve of a sweep; add --sweep")
-    trial = what.WhatIf(run, round_number, score_here if score else None)
+    trial = what.WhatIf(run, _round(run, round_given), score_here if score else None)
     if sweep is not None:
         swept = what.parse_sweep(sweep)
         points = list(what.sweep(trial, overrides, swept))
@@ -230,14 +232,16 @@ def export(
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="the output file or folder", show_default=False)],
     format: Annotated[str, typer.Option(help="messages, alpaca or huggingface")] = "messages",
-    round_number: Annotated[int | None, typer.Option("--round", min=0, help="[default: the last round with a dataset]")] = None,
+    round_given: Annotated[
+        str | None, typer.Option("--round", metavar="N|best", help="[default: the last round with a dataset]")
+    ] = None,
     selection: Selected = None,
     as_json: AsJson = False,
 ) -> None:
     """Export a round's dataset for other tools."""
     from limbeck.pipelines.runs.export import export as write
 
-    written = str(write(run, round_number, format, out, selection))
+    written = str(write(run, _round(run, round_given), format, out, selection))
     _print_json({"written": written, "format": format}) if as_json else typer.echo(f"wrote {written}")
 
 
@@ -347,6 +351,17 @@ def _resumes(arguments: list[str]) -> bool:
     """Whether the command that the arguments name resumes when it is repeated."""
     names = tuple(name for name in arguments if not name.startswith("-"))
     return any(names[: len(command)] == command for command in _RESUMING)
+
+
+def _round(run: Path, given: str | None) -> int | None:
+    """The round that `--round` names: a number, or `best`."""
+    from limbeck.corpus.earlier_runs import best_round
+
+    if given is None or (given.isascii() and given.isdigit()):
+        return None if given is None else int(given)
+    if given != "best":
+        raise LimbeckError(f"--round {given}: expected a number from 0, or best (the round whose student is the best on dev)")
+    return best_round(run)
 
 
 def _without(option: str, **others: Any) -> None:

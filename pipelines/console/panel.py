@@ -111,6 +111,8 @@ def sentence(event: dict[str, Any]) -> str:
         "calibrated": "bounds calibrated: {pass_rate:.0%} of {candidates} candidates pass all of them",
         "warning": "warning: {words}",
         "note": "{words}",
+        "rounds_ended": "{words}",
+        "extended": "{words}",
         "waiting": "{words}",
         "evaluated": "{model} on {split}: {pass_rate:.1%} of candidates pass",
         "run_done": "done in {seconds:.0f} s; report: {report}",

@@ -31,6 +31,8 @@ from limbeck.pipelines.runs.folder import RunFolder, recorded_cpu_dtype, refuse_
 from limbeck.pipelines.runs.lock import being_run, lock_holder
 from limbeck.pipelines.runs.rows import ControlCodeRows
 from limbeck.pipelines.runs.stages import stages_of
+from limbeck.students.evaluation.measures import HEADINGS
+from limbeck.students.evaluation.statistics import SCORES
 
 # measured on two CPU cores with a 135M model in bfloat16; used only for the estimate
 REFERENCE_PARAMETERS = 135e6
@@ -69,7 +71,7 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
     if not missing:  # comparing chat templates needs transformers
         problems += _student_problems(recipe, models)
     problems += _score_problems(recipe)
-    problems += _text_problems(recipe) + _sample_problems(recipe)
+    problems += _text_problems(recipe) + _sample_problems(recipe) + _stop_problems(recipe)
     problems += _disk_problems(recipe, models, out)
     return problems
 
@@ -124,7 +126,7 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
             found["estimate"] = estimate(recipe, found["documents"], models["teacher.model"].parameters)
             if calls := nli_calls(recipe, found["documents"]):
                 found["estimate"]["nli_pairs"], found["estimate"]["rounds"] = calls, recipe.rounds
-            problems += _target_problems(recipe, found["documents"])
+            problems += _target_problems(recipe, found["documents"]) + _dev_problems(recipe, found["documents"])
         except LimbeckError as error:
             problems += [problem for problem in [f"sources: {error}"] if problem not in problems]
         problems += _folder_problems(recipe, out)
@@ -188,6 +190,13 @@ def _target_problems(recipe: Recipe, documents: dict[str, int]) -> list[str]:
         f"target: {recipe.target.rows} rows are more than {sources} with {each} candidates each can give; lower target, "
         "add sources, or draw more candidates of each"
     ]
+
+
+def _dev_problems(recipe: Recipe, documents: dict[str, int]) -> list[str]:
+    """Rules that end a run look at dev figures."""
+    if recipe.stop is None or documents["dev"]:
+        return []
+    return [f"stop looks at dev figures, but there are no dev {recipe.sources.rows_are}; raise sources.split.dev, or remove stop"]
 
 
 def _folder_problems(recipe: Recipe, out: Path) -> list[str]:
@@ -338,6 +347,30 @@ def _text_problems(recipe: Recipe) -> list[str]:
 _SOURCES_WITH: dict[RowText, str] = {
     "document": "all kinds but draws; document_column names that of a table",
     "reference": "reference_column names that of a table",
+}
+
+
+def _stop_problems(recipe: Recipe) -> list[str]:
+    """A rule that ends a run needs a measure that has values: texts of the rows, or a filter's score, give them."""
+    if recipe.stop is None:
+        return []
+    texts = recipe.sources.texts.union(*(config.adds for config in _generators(recipe).values()))
+    scored = {column for filter_ in recipe.filters for column in filter_.columns or ()}
+    unknown = any(filter_.columns is None for filter_ in recipe.filters)
+    problems = []
+    for key, name in recipe.stop.measures.items():
+        without = f"stop.{key} needs {HEADINGS[name]} ({name}), but"
+        needed = _MEASURED_WITH.get(name)
+        if needed is not None and needed not in texts:
+            problems.append(f"{without} no row has a {needed}; use sources that have one ({_SOURCES_WITH[needed]})")
+        elif name in SCORES and name not in scored and not unknown:
+            problems.append(f"{without} no filter scores it; add one that does, or choose another measure")
+    return problems
+
+
+_MEASURED_WITH: dict[str, RowText] = {
+    **dict.fromkeys(("rouge_1", "rouge_2", "rouge_l"), "reference"),
+    "salient_recall": "document",
 }
 
 

@@ -25,7 +25,7 @@ from limbeck.generators.asking import frozen
 from limbeck.generators.contract import Question
 from limbeck.pipelines.driver.context import Context
 from limbeck.pipelines.runs.calibrate import FrozenBounds, freeze
-from limbeck.pipelines.runs.records import read_calibration
+from limbeck.pipelines.runs.records import read_calibration, read_on_test
 from limbeck.pipelines.runs.rows import ASKED, ControlCodeRows, asked_turns
 from limbeck.pipelines.runs.scored import connect_parts
 from limbeck.pipelines.runs.select import all_numbers, passing
@@ -187,10 +187,18 @@ def evaluate_dev(context: Context, held_out: HeldOut, rounds: Sequence[int]) -> 
 
 
 def evaluate_test(context: Context, held_out: HeldOut, rounds: int) -> None:
-    """Write `evaluation/test.json`: every round's teacher and student, and the controls, on the test documents."""
-    path = context.folder.path / "evaluation" / "test.json"
-    if path.exists() or not part_names(context.held_out("test")):
+    """Write `evaluation/test.json`: every round's teacher and student, and the controls, on the test documents.
+
+    The figures of fewer rounds, measured before the run went on, are kept beside it.
+    """
+    path = context.folder.on_test
+    if not part_names(context.held_out("test")):
         return
+    before = len(read_on_test(context.folder))
+    if before >= rounds:
+        return
+    if path.exists():
+        path.rename(context.folder.seen_on_test(before))
     shared = [held_out.row("test", name, name) for name in CONTROLS if _has_rows(context, name)]
     found = {number: [*held_out.round_rows("test", number), *shared] for number in range(rounds)}
     write_json(path, {"rounds": {str(number): [row.model_dump() for row in rows] for number, rows in found.items()}})
@@ -204,6 +212,7 @@ def round_report(context: Context, number: int, rows: Sequence[EvaluationRow]) -
     teacher = context.teacher(number)
     asked = context.recipe.asked
     report = {
+        "generator": context.recipe.generator_of(number).kind,
         "task": {
             "generator": asked.kind,
             "measures": context.recipe.measures,

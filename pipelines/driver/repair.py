@@ -10,7 +10,7 @@ from limbeck.corpus.parts import count_rows, done, has_part, part_names, part_pa
 from limbeck.pipelines.driver.context import Context
 from limbeck.pipelines.driver.evaluate import TEACHER, student_subject
 from limbeck.pipelines.runs.card import DATA
-from limbeck.pipelines.runs.lost import is_finished, lost_files
+from limbeck.pipelines.runs.lost import finished_rounds, lost_files
 
 
 def reopen(context: Context) -> list[str]:
@@ -23,15 +23,17 @@ def reopen(context: Context) -> list[str]:
     """
     folder = context.folder
     _refuse_lost_sources(context)
-    finished, numbers = is_finished(folder), range(context.recipe.rounds)
-    missing = list(_missing(context) if finished else chain.from_iterable(lost_files(folder, number) for number in numbers))
+    made = finished_rounds(folder)
+    numbers = range(made or context.recipe.rounds)
+    lost = chain.from_iterable(lost_files(folder, number) for number in numbers)
+    missing = list(lost if made is None else _missing(context, len(numbers)))
     if folder.calibration in missing:
         folder.decisions(0).unlink(missing_ok=True)
     for number in numbers:
-        lost = [path for path in missing if path.is_relative_to(folder.round(number))]
-        if context.recipe.target is not None and any(path.suffix == ".parquet" for path in lost):
+        of_round = [path for path in missing if path.is_relative_to(folder.round(number))]
+        if context.recipe.target is not None and any(path.suffix == ".parquet" for path in of_round):
             folder.decisions(number).unlink(missing_ok=True)
-        if folder.dataset(number) / DATA in lost:  # the folder is published whole
+        if folder.dataset(number) / DATA in of_round:  # the folder is published whole
             shutil.rmtree(folder.dataset(number), ignore_errors=True)
     return list(dict.fromkeys(str(path.relative_to(folder.path)) for path in missing))
 
@@ -49,10 +51,10 @@ def _refuse_lost_sources(context: Context) -> None:
             )
 
 
-def _missing(context: Context) -> Iterator[Path]:
+def _missing(context: Context, rounds: int) -> Iterator[Path]:
     folder, recipe = context.folder, context.recipe
     wanted = [folder.calibration]
-    for number in range(recipe.rounds):
+    for number in range(rounds):
         places = [folder.candidates(number), *(folder.scores(number, name) for name in context.filter_names)]
         wanted += _parts(places, part_names(folder.sources("train")) if recipe.target is None else [])
         wanted += [folder.decisions(number), folder.round(number) / "rows.json", folder.dataset(number) / DATA]
@@ -60,7 +62,7 @@ def _missing(context: Context) -> Iterator[Path]:
         if recipe.student_of(number) is not None:
             wanted.append(folder.student(number))
     for split in ("dev", "test"):
-        students = [student_subject(number) for number in range(recipe.rounds) if recipe.student_of(number) is not None]
+        students = [student_subject(number) for number in range(rounds) if recipe.student_of(number) is not None]
         for subject in (TEACHER, *students):
             home = folder.evaluation(split, subject)
             places = [home / "candidates", *(home / "scores" / name for name in context.filter_names)]

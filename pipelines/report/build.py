@@ -12,11 +12,24 @@ from limbeck.pipelines.runs.folder import RunFolder, read_lock
 from limbeck.pipelines.runs.funnel import funnel
 from limbeck.pipelines.runs.lost import is_finished, lost_parts, lost_records, refuse_lost, round_numbers
 from limbeck.pipelines.runs.opening import existing
-from limbeck.pipelines.runs.records import read_bounds, read_evaluation, read_on_test, read_sources, validated
-from limbeck.pipelines.runs.report_model import Report, RoundReport, Seconds
+from limbeck.pipelines.runs.origins import origins
+from limbeck.pipelines.runs.records import (
+    ended_early,
+    planned_rounds,
+    read_bounds,
+    read_decision,
+    read_evaluation,
+    read_on_test,
+    read_rules,
+    read_sources,
+    seen_test_after,
+    validated,
+)
+from limbeck.pipelines.runs.report_model import Best, Report, RoundReport, Seconds
 from limbeck.pipelines.runs.self_test import stored
 from limbeck.pipelines.runs.self_test import warning as warned
 from limbeck.pipelines.runs.separation import warning
+from limbeck.pipelines.runs.stopping import as_sentence, best
 from limbeck.students.evaluation.measures import EvaluationRow
 from limbeck.students.evaluation.statistics import beaten_by
 
@@ -49,33 +62,57 @@ def collect(folder: RunFolder) -> Report:
     lock, events = read_lock(folder), read_events(folder.events)
     finished = is_finished(folder)
     rounds = _rounds(folder)
-    ended = events[-1]["time"] if events else folder.lock_file.stat().st_mtime
+    last = events[-1]["time"] if events else folder.lock_file.stat().st_mtime
     bounds = read_bounds(folder)
     tests = stored(folder.self_test)
-    trains = bool((lock.get("recipe") or {"student": True}).get("student"))
-    verdict = first_line(rounds, finished, trains, rejects_inventions=bounds is not None and bounds.restricts("invented"))
+    recipe = lock.get("recipe") or {"student": True}
+    rules = read_rules(folder)
+    chosen = best(rounds, rules)
+    ended = ended_early(folder, [round.decision for round in rounds]) if finished else None
+    alarms = rounds[-1].decision.warnings if rounds and rounds[-1].decision else []
+    verdict = first_line(
+        rounds,
+        finished,
+        bool(recipe.get("student")),
+        chosen if rules is not None else None,
+        rejects_inventions=bounds is not None and bounds.restricts("invented"),
+    )
+    warnings = [warned(tests), warning(bounds.separation) if bounds else None, *map(as_sentence, alarms)]
     return Report(
         name=_name(folder),
-        created=datetime.fromtimestamp(ended, UTC).isoformat(timespec="seconds"),
+        created=datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds"),
         finished=finished,
-        first_line=" ".join(filter(None, (warned(tests), warning(bounds.separation) if bounds else None, verdict))),
+        first_line=" ".join(filter(None, (*warnings, verdict, as_sentence(ended) if ended else None))),
         rounds=rounds,
         sources=read_sources(folder),
         seconds=validated(Seconds, seconds_by_stage(events), folder.events, "delete it and rerun the command"),
         bounds=bounds,
+        best=chosen,
+        planned_rounds=planned_rounds(folder),
+        ended=ended,
+        seen_test_after=seen_test_after(folder),
+        origins=origins(folder),
         self_tests=tests,
         versions={str(name): str(version) for name, version in lock.get("versions", {}).items()},
     )
 
 
-def first_line(rounds: Sequence[RoundReport], finished: bool, trains: bool = True, rejects_inventions: bool = False) -> str:
-    """The verdict: a control that beats the final student first, then the paired difference to the round-0 teacher.
+def first_line(
+    rounds: Sequence[RoundReport],
+    finished: bool,
+    trains: bool = True,
+    best: Best | None = None,
+    rejects_inventions: bool = False,
+) -> str:
+    """The verdict: a control that beats the student first, then the paired difference to the round-0 teacher.
 
-    `trains`: whether the recipe has a student; without one it says how many candidates were kept. `rejects_inventions`: whether a
-    filter has a bound on what `invention` measures.
+    The student is the final one, or that of the `best` round if rules chose it. `trains`: whether the recipe has a student;
+    without one it says how many candidates were kept. `rejects_inventions`: whether a filter has a bound on what `invention`
+    measures.
     """
     opening = "" if finished else "Unfinished run. "
-    row = final_student(rounds)
+    earlier = best is not None and best.round < len(rounds) - 1
+    row = final_student(rounds[: best.round + 1] if earlier and best is not None else rounds)
     if row is None and not trains and rounds:
         kept, drawn = sum(round.rows.kept for round in rounds), sum(round.rows.candidates for round in rounds)
         return f"{opening}Kept {kept} of {drawn} candidates; the recipe trains no student."
@@ -85,9 +122,10 @@ def first_line(rounds: Sequence[RoundReport], finished: bool, trains: bool = Tru
     inputs = judged.task.inputs if judged.task else "documents"
     sentences = beaten_by(judged.evaluation, row.split, inputs)
     first = next((r for r in rounds[0].evaluation if r.model == "teacher" and r.split == row.split), None)
+    name = f"best student on dev (round {best.round})" if earlier and best is not None else "final student"
     codes = _codes(rounds, row, first, inputs)
     worse = _worsened(row, rejects_inventions)
-    return opening + " ".join([*sentences, *_differences(row, first, inputs), *worse, *codes])
+    return opening + " ".join([*sentences, *_differences(row, first, inputs, name), *worse, *codes])
 
 
 def final_student(rounds: Sequence[RoundReport]) -> EvaluationRow | None:
@@ -100,21 +138,21 @@ def final_student(rounds: Sequence[RoundReport]) -> EvaluationRow | None:
     return None
 
 
-def _differences(row: EvaluationRow, teacher: EvaluationRow | None, inputs: str) -> list[str]:
+def _differences(row: EvaluationRow, teacher: EvaluationRow | None, inputs: str, name: str) -> list[str]:
     where = f"the {row.documents} {row.split} {inputs}"
     difference = (row.difference_to_round_0_teacher or {}).get("pass_rate")
     if row.pass_rate is None or difference is None:
-        return [f"The final student's pass rate on {where} could not be compared with the round-0 teacher's."]
+        return [f"The {name}'s pass rate on {where} could not be compared with the round-0 teacher's."]
     shown = f"{100 * difference.mean:+z.1f} points, 95 % interval {100 * difference.low:+z.1f} to {100 * difference.high:+z.1f}"
     ours = _passing(row, row.pass_rate.mean)
     theirs = _passing(teacher, row.pass_rate.mean - difference.mean)
     figures = f"{ours} of the student pass the frozen filters, against {theirs} of the teacher ({shown}, paired, {where})"
     if difference.low > 0:
-        sentences = [f"The final student passes more often than the round-0 teacher: {figures}."]
+        sentences = [f"The {name} passes more often than the round-0 teacher: {figures}."]
     elif difference.high < 0:
-        sentences = [f"The final student passes less often than the round-0 teacher: {figures}."]
+        sentences = [f"The {name} passes less often than the round-0 teacher: {figures}."]
     else:
-        sentences = [f"No significant difference between the final student and the round-0 teacher: {figures}."]
+        sentences = [f"No significant difference between the {name} and the round-0 teacher: {figures}."]
     return sentences
 
 
@@ -180,7 +218,8 @@ def _rounds(folder: RunFolder) -> list[RoundReport]:
             break
         found = found or RoundReport(rows=funnel(folder.decisions(number)), evaluation=[])
         test_rows = on_test.get(str(number), [])
-        rounds.append(found.model_copy(update={"evaluation": [*found.evaluation, *test_rows]}))
+        added = {"evaluation": [*found.evaluation, *test_rows], "decision": read_decision(folder, number)}
+        rounds.append(found.model_copy(update=added))
     return rounds
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from markupsafe import Markup
 
 from limbeck.pipelines.report.svg import Axis, IntervalSeries, Scale, Series, Shade, Shape, intervals, lines, stacked_bars, steps
 from limbeck.pipelines.runs.report_model import Limits, RoundReport, Seconds
+from limbeck.pipelines.runs.stopping import student, teacher
 from limbeck.students.evaluation.measures import EvaluationRow
 
 REJECTED_TONES = 8
@@ -43,6 +45,19 @@ def pass_rates(rounds: Sequence[RoundReport]) -> Markup:
         series.append(IntervalSeries(split, tone, shape, points))
     shown = [name for name in names if any(name in one.points for one in series)]
     return intervals("Pass rate by model", shown, series, Axis("pass rate", "share"))
+
+
+def over_rounds(rounds: Sequence[RoundReport], measures: Mapping[str, str]) -> Markup:
+    """Measures (name → heading) of the first teacher and of each round's student on dev, with intervals."""
+    models = {"teacher, round 0": teacher(rounds)} | {f"student, round {index}": student(one) for index, one in enumerate(rounds)}
+    shown = {name: row for name, row in models.items() if row is not None}
+    styles: tuple[tuple[str, Shape], ...] = (("blue", "dot"), ("orange", "ring"), ("green", "box"), ("grey", "dot"))
+    series = []
+    for (measure, heading), (tone, shape) in zip(measures.items(), cycle(styles), strict=False):
+        found = {name: value for name, row in shown.items() if (value := dict(row)[measure]) is not None}
+        points = {name: (value.mean, value.low, value.high) for name, value in found.items()}
+        series.append(IntervalSeries(heading, tone, shape, points))
+    return intervals("Dev measures over the rounds", list(shown), series, Axis("dev"))
 
 
 def funnel(rounds: Sequence[RoundReport]) -> Markup:

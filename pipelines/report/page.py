@@ -18,23 +18,12 @@ from limbeck.pipelines.runs.inspect import candidates, score_owners, scored_roun
 from limbeck.pipelines.runs.report_model import Limits, Report
 from limbeck.pipelines.runs.select import Numbers
 from limbeck.pipelines.runs.separation import unclear
-from limbeck.students.evaluation.measures import EvaluationRow, Measure
+from limbeck.pipelines.runs.stopping import UNUSED_BY_FILTERS, as_sentence, student
+from limbeck.students.evaluation.measures import HEADINGS, SHARES, EvaluationRow, Measure
 
 TEMPLATES = Path(__file__).with_name("templates")
-MEASURES = {  # heading and format of each measure
-    "pass_rate": ("pass rate", "percent"),
-    "rouge_1": ("ROUGE-1", "number"),
-    "rouge_2": ("ROUGE-2", "number"),
-    "rouge_l": ("ROUGE-L", "number"),
-    "faithfulness": ("faithfulness", "number"),
-    "saliency": ("saliency", "number"),
-    "pmi": ("PMI", "number"),
-    "salient_recall": ("salient recall", "number"),
-    "invention": ("invention", "percent"),
-    "compression": ("compression", "number"),
-    "code_accuracy": ("code accuracy", "percent"),
-    "distinct_2": ("distinct-2", "number"),
-}
+MEASURES = {name: (heading, "percent" if name in SHARES else "number") for name, heading in HEADINGS.items()}
+"""Heading and format of each measure."""
 KEPT_EXAMPLES, REJECTED_EXAMPLES = 6, 3  # per round; per filter
 DOCUMENT_SHOWN = 400
 """Characters of an example's document that are shown before the whole document is unfolded."""
@@ -55,6 +44,8 @@ def render(folder: RunFolder, report: Report) -> str:
         histograms=histograms,
         binary=binary,
         figures=_figures(report),
+        followed=followed(report),
+        headings=HEADINGS,
         tests={one.filter: one for one in report.self_tests},
         beside={one.filter: self_test.beside(one) for one in report.self_tests},
         untested=self_test.note(report.self_tests),
@@ -78,7 +69,8 @@ def _template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "number": _number, "cell": _cell, "seconds": _seconds}
+    written = {"percent": _percent, "number": _number, "cell": _cell, "seconds": _seconds, "sentence": as_sentence}
+    environment.filters |= written
     return environment.get_template(name)
 
 
@@ -143,12 +135,21 @@ def _independent(report: Report) -> list[str]:
     return [title for name, (title, _) in _measures(report).items() if name in apart]
 
 
+def followed(report: Report) -> dict[str, tuple[str, str]]:
+    """The measures that are followed over the rounds, with heading and form: those that a decision looks at and have values."""
+    names = dict.fromkeys(("pass_rate", *([report.best.by] if report.best else []), *UNUSED_BY_FILTERS, "distinct_2"))
+    students = [row for one in report.rounds if (row := student(one)) is not None]
+    return {name: MEASURES[name] for name in names if any(dict(row)[name] is not None for row in students)}
+
+
 def _figures(report: Report) -> dict[str, Markup]:
     made = {}
     if any(row.pass_rate for round in report.rounds for row in round.evaluation):
         made["pass_rates"] = figures.pass_rates(report.rounds)
     if report.rounds:
         made["funnel"] = figures.funnel(report.rounds)
+    if shown := {name: heading for name, (heading, _) in followed(report).items()}:
+        made["over_rounds"] = figures.over_rounds(report.rounds, shown)
     if report.seconds.by_stage:
         made["seconds"] = figures.seconds(report.seconds)
     return made

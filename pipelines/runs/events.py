@@ -18,6 +18,7 @@ _FACTS: Mapping[str, Mapping[str, Any]] = {
     "stage_done": {"stage": str, "seconds": _NUMBER, "model_seconds": _NUMBER},
     "part_done": {"stage": str, "seconds": _NUMBER, "output_tokens": int},
     "training_started": {"round": int},
+    "rounds_ended": {"round": int, "words": str},
     "acceptance": {"round": int, "accepted": int, "target": int, "rate": _NUMBER, "candidates": int},
 }
 """The types of the facts that are read of events."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from limbeck.cluster.engines.precision import Concrete
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import done, read_json, write_json, write_text
+from limbeck.corpus.parts import DONE, done, read_json, write_json, write_text
 from limbeck.corpus.storage.commits import Commits
 from limbeck.corpus.storage.local import LocalStore
 
@@ -61,6 +61,10 @@ class RunFolder:
         """The figures of a round, on dev."""
         return self.round(number) / "evaluation.json"
 
+    def stop(self, number: int) -> Path:
+        """The decision whether the run ends after a round."""
+        return self.round(number) / "stop.json"
+
     def choices(self, number: int, filter_name: str) -> Path:
         """Evidence of a set-wise filter about the survivors of a round."""
         return self.round(number) / "choices" / f"{filter_name}.parquet"
@@ -89,6 +93,10 @@ class RunFolder:
     def on_test(self) -> Path:
         """The figures of every round on test."""
         return self.path / "evaluation" / "test.json"
+
+    def seen_on_test(self, rounds: int) -> Path:
+        """The figures on test after this many rounds, if more were made after that."""
+        return self.path / "evaluation" / f"test-after-{rounds:03d}.json"
 
     @property
     def calibration(self) -> Path:
@@ -175,10 +183,13 @@ def fingerprint(value: Any) -> str:
 def open_run(folder: RunFolder, stages: "Stages", facts: Mapping[str, Any], recipe_text: str) -> None:
     """Start a run folder, or resume one of the same recipe; raises LimbeckError as `refuse_other_run` does."""
     lock = {**_lock_of(stages), **json.loads(json.dumps(facts, default=str))}
-    before = refuse_other_run(folder, stages)
-    if before is not None and done(folder.path / "evaluation") is not None:
+    before, finished = refuse_other_run(folder, stages), done(folder.path / "evaluation")
+    if before is not None and finished is not None:
         # nothing is computed any more: keep the record of what produced the results
         lock |= {key: before.get(key, {}) for key in ("semantics", "packages")}
+        rounds = (before.get("recipe") or {}).get("rounds")
+        if "rounds" not in finished and rounds is not None:  # an older version's: this recipe may have more rounds
+            write_json(folder.path / "evaluation" / DONE, {**finished, "rounds": rounds}, replace=True)
     write_text(folder.recipe_file, recipe_text, replace=True)
     write_json(folder.lock_file, lock, replace=True)
 
@@ -192,8 +203,9 @@ def _lock_of(stages: "Stages") -> dict[str, Any]:
 def refuse_other_run(folder: RunFolder, stages: "Stages") -> dict[str, Any] | None:
     """Raise LimbeckError if a run of these stages can neither start nor resume in a folder; returns its lock.json, if any.
 
-    The data that determine a started stage must be the recorded ones; the error names the stage and the first different key. An
-    unfinished run is also refused if a kind's semantics or the version of its package has changed since it was started.
+    The data that determine a started stage must be the recorded ones; the error names the stage and the first different key. Only
+    the number of rounds may be raised. An unfinished run is also refused if a kind's semantics or the version of its package has
+    changed since it was started.
     """
     if not folder.lock_file.exists():
         for path in (folder.path, *folder.path.parents):
@@ -210,6 +222,7 @@ def refuse_other_run(folder: RunFolder, stages: "Stages") -> dict[str, Any] | No
     elif _measures_more(before, lock):
         begun = [name for name in begun if name not in ("scores", "decisions")]  # finished with what its version measured
     recorded = stages.with_defaults(before["stages"])
+    _raise_rounds(recorded, lock["stages"], done(folder.path / "evaluation") or {})
     for name in begun:
         inputs = lock["stages"][name]
         if inputs != recorded.get(name):
@@ -221,10 +234,32 @@ def refuse_other_run(folder: RunFolder, stages: "Stages") -> dict[str, Any] | No
     return before
 
 
+def _raise_rounds(recorded: dict[str, Any], now: Mapping[str, Any], finished: Mapping[str, Any]) -> None:
+    """Record more rounds, up to those of this recipe: earlier rounds do not depend on their number.
+
+    `finished`: what a finished run says of itself. It may have ended before its planned rounds, so fewer of them are no
+    difference either, down to those that it made.
+    """
+    evaluation, wanted = recorded.get("evaluation", {}), now["evaluation"]["rounds"]
+    planned = evaluation.get("rounds")
+    if not isinstance(planned, int) or wanted < finished.get("rounds", planned):
+        return
+    evaluation["rounds"] = wanted
+    students = recorded.get("student", {})
+    if students and all(key.isdigit() for key in students):  # one per round
+        recorded["student"] = {key: students.get(key, value) for key, value in now["student"].items()}
+
+
 def _measures_more(before: Mapping[str, Any], lock: Mapping[str, Any]) -> bool:
     """Whether a filter has other semantics now than when the run was started."""
     recorded = before.get("semantics", {}).get("scores", {})
     return any(number != recorded.get(kind, 1) for kind, number in lock["semantics"]["scores"].items())
+
+
+def refuse_other_versions(folder: RunFolder, stages: "Stages") -> None:
+    """Raise LimbeckError if kinds of a run have other semantics now, or their packages other versions."""
+    lock = _lock_of(stages)
+    _refuse_other_versions(folder, read_lock(folder), lock, list(lock["stages"]))
 
 
 def _refuse_other_versions(folder: RunFolder, before: Mapping[str, Any], lock: Mapping[str, Any], begun: Sequence[str]) -> None:

@@ -11,9 +11,9 @@ import pyarrow as pa
 from limbeck.corpus.parts import check_whole, done
 from limbeck.corpus.readers import reason_without_details
 from limbeck.pipelines.runs.folder import RunFolder
-from limbeck.pipelines.runs.report_model import Rows, Sources
+from limbeck.pipelines.runs.report_model import BEYOND_TARGET, Rows, Sources
 from limbeck.pipelines.runs.scored import text
-from limbeck.pipelines.runs.select import BEYOND_TARGET, GENERATOR, UNDECIDED
+from limbeck.pipelines.runs.select import GENERATOR, UNDECIDED
 
 
 def funnel(decisions: Path, names: Sequence[str] | None = None, *, zeros: bool = True) -> Rows:

@@ -22,8 +22,9 @@ from limbeck.pipelines.runs.folder import RunFolder, read_lock
 from limbeck.pipelines.runs.lost import lost_parts, missing_words, refuse_lost, round_numbers, was_decided
 from limbeck.pipelines.runs.opening import existing
 from limbeck.pipelines.runs.records import read_selection
+from limbeck.pipelines.runs.report_model import BEYOND_TARGET
 from limbeck.pipelines.runs.scored import IDS, NOT_SCORES, SOURCE_REFERENCE, Scored, connect_parts, quoted, text
-from limbeck.pipelines.runs.select import BEYOND_TARGET, GENERATOR, UNDECIDED, all_numbers
+from limbeck.pipelines.runs.select import GENERATOR, UNDECIDED, all_numbers
 
 if TYPE_CHECKING:
     from rich.console import Console

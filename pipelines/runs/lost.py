@@ -33,10 +33,17 @@ def is_finished(folder: RunFolder) -> bool:
 
 
 def round_numbers(folder: RunFolder) -> range:
-    """The rounds that have begun; of a finished run, those of its recipe."""
+    """The rounds that have begun; of a finished run, those that it made."""
     numbers = [int(path.name) for path in (folder.path / "rounds").glob("[0-9]*") if path.name.isdigit()]
-    recorded = (read_lock(folder).get("recipe") or {}).get("rounds") if is_finished(folder) else None
-    return range(max([*(number + 1 for number in numbers), recorded if isinstance(recorded, int) else 0]))
+    return range(max([*(number + 1 for number in numbers), finished_rounds(folder) or 0]))
+
+
+def finished_rounds(folder: RunFolder) -> int | None:
+    """How many rounds a finished run made; None: it is not finished, 0: not recorded. Older versions made those of the recipe."""
+    if not is_finished(folder):
+        return None
+    found = (done(folder.path / "evaluation") or {}).get("rounds", (read_lock(folder).get("recipe") or {}).get("rounds"))
+    return found if isinstance(found, int) else 0
 
 
 def was_decided(folder: RunFolder, number: int) -> bool:

@@ -1,5 +1,6 @@
 """The JSON records of a run folder that have a schema; one of another shape is an error that names the file and the way out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,9 +10,10 @@ from limbeck.corpus.config import Config
 from limbeck.corpus.earlier_runs import selected_again
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import DELETE_IT, DONE, read_json, read_object
-from limbeck.pipelines.runs.folder import RunFolder
+from limbeck.pipelines.runs.folder import RunFolder, read_lock
 from limbeck.pipelines.runs.funnel import source_counts
-from limbeck.pipelines.runs.report_model import Bounds, RoundReport, Rows, Sources
+from limbeck.pipelines.runs.report_model import Bounds, RoundDecision, RoundReport, Rows, Sources
+from limbeck.pipelines.runs.stopping import StopConfig, ended_words
 from limbeck.students.evaluation.measures import EvaluationRow
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -87,6 +89,37 @@ def read_evaluation(folder: RunFolder, number: int) -> RoundReport | None:
     """evaluation.json of a round, or None until it is evaluated."""
     file = folder.evaluated(number)
     return validated(RoundReport, read_json(file), file) if file.exists() else None
+
+
+def read_decision(folder: RunFolder, number: int) -> RoundDecision | None:
+    """stop.json of a round, or None until it is decided whether the run ends after it."""
+    file = folder.stop(number)
+    return validated(RoundDecision, read_json(file), file) if file.exists() else None
+
+
+def read_rules(folder: RunFolder) -> StopConfig | None:
+    """The rules of the recorded recipe that end a run early, or None if it has none."""
+    found = (read_lock(folder).get("recipe") or {}).get("stop")
+    return None if found is None else validated(StopConfig, found, folder.lock_file, "rerun the command with the run's recipe")
+
+
+def ended_early(folder: RunFolder, decisions: Sequence[RoundDecision | None]) -> str | None:
+    """Why a run with these decisions ends before the last round of its recipe; None if it does not."""
+    planned, last = planned_rounds(folder), decisions[-1] if decisions else None
+    if last is None or not last.stops or planned is None or len(decisions) >= planned:
+        return None
+    return ended_words(len(decisions) - 1, planned, last)
+
+
+def planned_rounds(folder: RunFolder) -> int | None:
+    """The recipe's rounds; None if it is not recorded."""
+    found = (read_lock(folder).get("recipe") or {}).get("rounds")
+    return found if isinstance(found, int) else None
+
+
+def seen_test_after(folder: RunFolder) -> list[int]:
+    """After how many rounds test was measured, before more were made."""
+    return sorted(int(path.stem.rpartition("-")[2]) for path in folder.on_test.parent.glob("test-after-[0-9]*.json"))
 
 
 def read_on_test(folder: RunFolder) -> dict[str, list[EvaluationRow]]:

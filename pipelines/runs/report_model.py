@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,9 @@ from limbeck.pipelines.runs.separation import Separation
 from limbeck.students.evaluation.measures import EvaluationRow
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
+
+BEYOND_TARGET = "target"
+"""`rejected_by` of an accepted row beyond the target's N rows."""
 
 
 class Rows(Config):
@@ -48,6 +51,15 @@ class Task(Config):
     inputs: str = Field("documents", description="what the held-out inputs are: documents, tasks, rows, ...")
 
 
+class RoundDecision(Config):
+    """stop.json: whether the run ends after a round, from dev figures alone."""
+
+    stops: list[str] = Field(description="one sentence per rule of the recipe's `stop` that fired; empty: the run goes on")
+    warnings: list[str] = Field(description="signs that outputs collapse, and rules that could not be tested")
+    best: int | None = Field(description="the best round so far; null: no student was measured on dev")
+    rules: dict[str, Any] | None = Field(description="the recipe's `stop` at that time; null: it has none")
+
+
 class RoundReport(Config):
     """One round; `teacher` and `student` identify the models, `training` holds the metrics of the student's training."""
 
@@ -57,6 +69,27 @@ class RoundReport(Config):
     training: dict[str, Any] | None = None
     teacher: ModelIdentity | None = None
     student: ModelIdentity | None = None
+    generator: str | None = Field(None, description="the kind that made its candidates; null: not recorded")
+    decision: RoundDecision | None = Field(None, description="null: not made yet, or by a version without it")
+
+
+class Best(Config):
+    """The round whose student has the highest dev value of one measure; its student is the folder `best`."""
+
+    round: int = Field(ge=0)
+    by: str = Field(description="the measure: the recipe's stop.by, or pass_rate")
+    value: float
+    teacher: float | None = Field(description="the same measure of the round-0 teacher")
+
+
+class Origin(Config):
+    """An earlier run that rows or the teacher of a run come from, and through it those before."""
+
+    gives: Literal["sources", "teacher"]
+    run: str = Field(description="its folder")
+    round: int | None = Field(description="null: not known, because the folder is not there any more")
+    selection: str | None = None
+    of: str = Field(description="the run that uses it: a folder's name")
 
 
 class Sources(Config):
@@ -121,6 +154,13 @@ class Report(Config):
     sources: Sources | None
     seconds: Seconds
     bounds: Bounds | None
+    best: Best | None = Field(None, description="null: no student was measured on dev")
+    planned_rounds: int | None = Field(None, description="the recipe's `rounds`; a run may end earlier by `stop`")
+    ended: str | None = Field(None, description="why the run ended before its planned rounds; null: it did not")
+    seen_test_after: list[int] = Field(
+        default_factory=list, description="numbers of rounds after which test was measured, before more rounds were added"
+    )
+    origins: list[Origin] = Field(default_factory=list, description="earlier runs that this run is made from, nearest first")
     self_tests: list[SelfTest] = Field(
         default_factory=list, description="Whether judging filters tell outputs from corrupted ones; empty: there are none"
     )

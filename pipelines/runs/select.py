@@ -18,6 +18,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.schemas import DECISIONS
 from limbeck.filters.config import SetFilterConfig
 from limbeck.filters.contract import Bound, SetFilter
+from limbeck.pipelines.runs.report_model import BEYOND_TARGET
 from limbeck.pipelines.runs.scored import IDS, SOURCE_REFERENCE, Columns, Scored, quoted, text
 
 GENERATOR = "generator"
@@ -25,9 +26,6 @@ GENERATOR = "generator"
 
 UNDECIDED = "undecided"
 """`rejected_by` of a row that cannot be decided, because a score needed by a bound was never computed."""
-
-BEYOND_TARGET = "target"
-"""`rejected_by` of an accepted row beyond the target's N rows."""
 
 _GIVEN = frozenset(("document", "reference", "rejected_by"))
 """Columns that a set-wise filter may need which are neither in the candidates nor scores."""

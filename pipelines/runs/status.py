@@ -15,8 +15,10 @@ from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.lock import lock_holder
 from limbeck.pipelines.runs.lost import lost_files, missing_words, round_numbers
 from limbeck.pipelines.runs.opening import begun
-from limbeck.pipelines.runs.records import read_bounds, read_rows
+from limbeck.pipelines.runs.records import ended_early, read_bounds, read_decision, read_rows
+from limbeck.pipelines.runs.report_model import RoundDecision
 from limbeck.pipelines.runs.separation import unclear, warning
+from limbeck.pipelines.runs.stopping import as_sentence
 
 WAYS_OUT = ("rerun", "a new run", "another --out")
 """Words of a failure that says itself what to do: when to rerun, or that only another run can help."""
@@ -35,11 +37,15 @@ def status(run: Path) -> dict[str, Any]:
     stages = [
         _stage(event) for event in events if event["event"] in ("stage_started", "part_done", "stage_done", "training_started")
     ]
+    numbers = round_numbers(folder) if folder.lock_file.exists() else range(0)
+    decisions = [read_decision(folder, number) for number in numbers]
+    last_decision = next((decision for decision in reversed(decisions) if decision is not None), None)
+    alarms = map(as_sentence, last_decision.warnings if last_decision else ())
     bounds = read_bounds(folder)
     separations = bounds.separation if bounds else []
     tests = self_test.stored(folder.self_test)
     return {
-        "warning": " ".join(filter(None, (self_test.warning(tests), warning(separations)))) or None,
+        "warning": " ".join(filter(None, (self_test.warning(tests), warning(separations), *alarms))) or None,
         "note": " ".join(filter(None, (self_test.note(tests), unclear(separations)))) or None,
         "run": str(run),
         "state": _state(events, holder, missing),
@@ -51,14 +57,17 @@ def status(run: Path) -> dict[str, Any]:
         "seconds_since_last_event": round(time.time() - last["time"], 1) if "time" in last else None,
         "seconds": seconds_by_stage(events),
         "acceptance": next((_facts(event) for event in reversed(events) if event["event"] == "acceptance"), None),
-        "rounds": [_round(folder, number) for number in (round_numbers(folder) if folder.lock_file.exists() else ())],
+        "best_round": last_decision.best if last_decision else None,
+        "ended": ended_early(folder, decisions) if folder.lock_file.exists() else None,
+        "rounds": [_round(folder, number, decision) for number, decision in zip(numbers, decisions, strict=True)],
     }
 
 
 def _state(events: list[dict[str, Any]], holder: dict[str, Any] | None, missing: str | None) -> str:
     if holder:
         return "running" if events else "starting"
-    if any(event["event"] == "run_done" for event in events):
+    ends = [event["event"] for event in events if event["event"] in ("run_done", "extended")]
+    if ends and ends[-1] == "run_done":
         return "incomplete" if missing else "finished"
     return "stopped"
 
@@ -95,7 +104,10 @@ def show(found: dict[str, Any]) -> None:
     for row in found["rounds"]:
         kept = f", kept {row['kept']} of {row['candidates']} candidates" if row["kept"] is not None else ""
         student = ", student trained" if row["student"] else ""
+        student += " (the best on dev)" if row["round"] == found["best_round"] else ""
         print(f"round {row['round']}: {row['parts_done']} of {row['parts']} parts scored{kept}{student}")
+    if found["ended"]:
+        print(found["ended"])
     if found["note"]:
         print(found["note"])
 
@@ -136,7 +148,7 @@ def _stage(event: dict[str, Any]) -> str:
     return str(event.get("stage") or f"round-{event['round']}/student")
 
 
-def _round(folder: RunFolder, number: int) -> dict[str, Any]:
+def _round(folder: RunFolder, number: int, decision: RoundDecision | None) -> dict[str, Any]:
     parts = len(part_names(folder.sources("train")))
     scores = [len(part_names(path)) for path in (folder.round(number) / "scores").glob("*")]
     rows = read_rows(folder, number)
@@ -147,4 +159,5 @@ def _round(folder: RunFolder, number: int) -> dict[str, Any]:
         "kept": rows.kept if rows else None,
         "candidates": rows.candidates if rows else None,
         "student": folder.student(number).exists(),
+        "decision": None if decision is None else decision.model_dump(mode="json"),
     }

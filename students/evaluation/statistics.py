@@ -18,7 +18,7 @@ from limbeck.corpus.text.invention.invented import invented
 from limbeck.corpus.text.invisible import is_blank
 from limbeck.corpus.text.rouge.words import words
 from limbeck.corpus.text.words import plain_words
-from limbeck.students.evaluation.measures import CONTROLS, SCALARS, EvaluationRow, Measure, Model, Split
+from limbeck.students.evaluation.measures import CONTROLS, SCALARS, EvaluationRow, Measure, Model, OutputForm, Split
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,6 +38,7 @@ class Measured:
     bigrams: tuple[Counter[tuple[str, str]], ...]  # by document, over all its outputs
     candidates: int
     passing: int
+    form: OutputForm | None  # None: there are no outputs
 
 
 def evaluate(
@@ -60,6 +61,7 @@ def evaluate(
         documents=len(measured.source_ids),
         candidates=measured.candidates,
         passing=measured.passing,
+        form=measured.form,
         pass_rate_by_filter={name: interval(values) for name, values in measured.pass_means.items()},
         difference_to_round_0_teacher=differences and {name: found for name, found in differences.items() if name in reported},
         **named,
@@ -82,7 +84,7 @@ def measure_batches(batches: Iterable[pa.Table]) -> Measured:
     rows: dict[str, list[Floats]] = {}
     passes: dict[str, list[Floats]] = {}
     bigrams: dict[str, Counter[tuple[str, str]]] = {}
-    passing = 0
+    passing, seen, lengths = 0, Counter[str](), 0
     for outputs in batches:
         ids, texts = outputs["source_id"].to_pylist(), [text or "" for text in outputs["output"].to_pylist()]
         source_ids += ids
@@ -93,6 +95,8 @@ def measure_batches(batches: Iterable[pa.Table]) -> Measured:
             passes.setdefault(name.removeprefix("pass_"), []).append(_numbers(outputs, name))
         for source_id, text in zip(ids, texts, strict=True):
             words = plain_words(text)
+            seen[text.strip()] += 1
+            lengths += len(words)
             bigrams.setdefault(source_id, Counter()).update(zip(words, words[1:], strict=False))
     documents = tuple(sorted(bigrams))
     position = {source_id: index for index, source_id in enumerate(documents)}
@@ -108,6 +112,18 @@ def measure_batches(batches: Iterable[pa.Table]) -> Measured:
         bigrams=tuple(bigrams[source_id] for source_id in documents),
         candidates=len(source_ids),
         passing=passing,
+        form=_form(seen, lengths),
+    )
+
+
+def _form(seen: Counter[str], lengths: int) -> OutputForm | None:
+    """The form of outputs from how often each was seen, and their words in total; None if there are none."""
+    total = seen.total()
+    if not total:
+        return None
+    empty = sum(count for text, count in seen.items() if is_blank(text))
+    return OutputForm(
+        words=lengths / total, distinct=len(seen) / total, commonest=max(seen.values()) / total, empty=empty / total
     )
 
 

@@ -24,6 +24,7 @@ DRIVER_FAULTS = [
     ("rounds/000/training/checkpoints/[^/]*$", "before"),
     ("rounds/000/student$", "before"),
     ("rounds/000/evaluation.json", "before"),
+    ("rounds/000/stop.json", "before"),
     ("rounds/001/candidates/part-00002", "after"),
     ("rounds/001/decisions.parquet", "after"),
     ("rounds/001/student$", "after"),

@@ -145,6 +145,7 @@ def test_every_figure_is_drawn_and_named(paths: ReportPaths) -> None:
     assert [chart.label for chart in drawn] == [
         "Pass rate by model",
         "Candidates kept and rejected, by round",
+        "Dev measures over the rounds",
         "length: compression",
         "heuristics: copied",
         "pmi: faithfulness",

@@ -17,6 +17,7 @@ from limbeck.filters.text.length import LengthConfig
 from limbeck.generators.summaries import SummariesConfig
 from limbeck.pipelines.recipe import Recipe, validate
 from limbeck.pipelines.runs.folder import RunFolder, open_run
+from limbeck.pipelines.runs.lost import finished_rounds
 from limbeck.pipelines.runs.stages import Stages, stages_of
 from limbeck.students.config import SftConfig
 
@@ -222,3 +223,23 @@ def test_user_objects_are_recorded_as_ever(home: Path) -> None:
     assert data["scores"] == {"mine": {"class": f"{where}Mine", "lazy": False}}
     assert data["decisions"]["bounds"] == {"mine": [vars(Mine.bounds[0])]}
     assert data["decisions"]["select"] == {"ours": {"class": f"{where}Ours", "keep": "3", "name": "'ours'"}}
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_number_of_rounds_may_be_raised(home: Path, tmp_path: Path, finished: bool) -> None:
+    """Rounds that were made depend on it as little as on the rules that end a run; an older finished run records what it made."""
+    each = [{"kind": "sft", "epochs": epochs} for epochs in (1, 2, 3)]
+    folder = begun(home, tmp_path, tiny(home, student=each[:2]), finished)
+    edit(folder, lambda lock: lock.update(recipe={"rounds": 2}))
+    more = tiny(home, rounds=3, student=each, stop={"patience": 1})
+    open_run(folder, stages(more), {"recipe": {"rounds": 3}}, "")
+    assert json.loads(folder.lock_file.read_text())["stages"]["evaluation"]["rounds"] == 3
+    assert finished_rounds(folder) == (2 if finished else None)
+    other = tiny(home, rounds=3, student=[each[1], *each[1:]])
+    with pytest.raises(LimbeckError, match=r"stage 'student' differs \(0.epochs: 1 in the folder, 2 in this recipe\)"):
+        open_run(folder, stages(other), {}, "")
+    with pytest.raises(LimbeckError, match=r"stage 'evaluation' differs \(rounds: 3 in the folder, 1 in this recipe\)"):
+        open_run(folder, stages(tiny(home, rounds=1)), {}, "")
+    if finished:  # what it made, once more
+        open_run(folder, stages(tiny(home, student=each[:2])), {"recipe": {"rounds": 2}}, "")
+        assert finished_rounds(folder) == 2

@@ -330,3 +330,12 @@ def test_beaten_by_names_the_control_and_both_figures() -> None:
     assert beaten_by([student, row("teacher", 0.9, 0.9), row("document", 0.9, 0.9, split="dev")]) == []
     assert beaten_by([row("student", None, None), row("document", 0.9, 0.9)]) == []
     assert beaten_by([row("document", 0.9, 0.9)]) == []
+
+
+def test_the_form_of_outputs_is_counted() -> None:
+    texts = ["Beta gamma delta.", " Beta gamma delta.\n", "Epsilon.", "\u200b", None]
+    form = measure(rows(*({"output": text, "sample": index} for index, text in enumerate(texts)))).form
+    assert form is not None
+    assert (form.words, form.distinct, form.commonest, form.empty) == (7 / 5, 4 / 5, 2 / 5, 2 / 5)
+    row = evaluate("student", "dev", measure(rows({"source_id": "a"}, {"source_id": "b"})))
+    assert row.form is not None and row.form.commonest == 1.0 and row.form.distinct == 0.5
