@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from limbeck.cluster.engines.packaged_archives import ARCHIVES, unpack
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.extras import require
 from limbeck.corpus.parts import publishing
@@ -23,7 +24,10 @@ EMBEDDED = {
 }
 """Models shipped in Python packages: name → (module, distribution, GGUF file or model folder)."""
 
-MADE = {"nli-minilm": "limbeck critic train-nli"}
+MADE = {
+    "nli-minilm": "limbeck critic train-nli",
+    "nli-mpnet": "limbeck critic train-nli --encoder embedded:all-mpnet-base-v2",
+}
 """Models that a command creates on this machine: name → command."""
 
 NO_LIMIT_TOKENS = 1 << 30
@@ -189,13 +193,18 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _embedded_names() -> str:
-    return " or ".join(f"embedded:{name}" for name in (*EMBEDDED, *MADE))
+    return " or ".join(f"embedded:{name}" for name in (*EMBEDDED, *ARCHIVES, *MADE))
 
 
 def _embedded(name: str) -> Path:
     if name in MADE:
         if not (folder := made_root() / name).exists():
             raise LimbeckError(f"embedded:{name} has not been created on this machine yet; run: {MADE[name]}")
+        check_folder(folder)
+        return folder
+    if name in ARCHIVES:
+        if not (folder := cache_root() / name).exists():
+            unpack(name, folder)
         check_folder(folder)
         return folder
     if name not in EMBEDDED:

@@ -12,6 +12,7 @@ from limbeck.corpus.text.words import WORD
 from limbeck.filters.nli_model import rules as nli_rules
 from limbeck.filters.nli_model import splices as nli_splices
 from limbeck.filters.nli_model import swaps as nli_swaps
+from limbeck.filters.nli_model.passages import composed, passages_of
 from limbeck.filters.nli_model.rules import Label, NliPair, Rule
 from limbeck.filters.nli_model.words import PLAIN
 
@@ -54,7 +55,9 @@ def make_pairs(documents: Sequence[str], number: int, seed: int) -> list[NliPair
     draw = Random(seed)
     sentences = read_sentences(documents)
     by_kind: dict[tuple[Label, str], list[NliPair]] = defaultdict(list)
-    for pair in dict.fromkeys(_candidates(sentences, draw)):
+    by_rule = list(dict.fromkeys(_candidates(sentences, draw)))
+    passages = passages_of(documents, {sentence.text for sentence in sentences})
+    for pair in dict.fromkeys((*by_rule, *composed(passages, by_rule, draw))):
         by_kind[pair.label, pair.phenomenon].append(pair)
     chosen: list[NliPair] = []
     for label in LABELS:

@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,22 +19,30 @@ from limbeck.filters.nli_model import card as nli_card
 from limbeck.filters.nli_model import evaluation as nli_evaluation
 from limbeck.filters.nli_model.pairs import LABELS, counts, make_pairs
 from limbeck.filters.nli_model.rules import NliPair
+from limbeck.filters.nli_model.schemata import held_out_schemata, trained_schemata, written_pairs
 
 _MAX_TOKENS = 256  # per row; the encoder has positions for 512, but its inputs are short
 _NEW_RATE = 4  # learning-rate factor of the new layers
 _CHECKPOINT_SECONDS = 20.0
 _HELD_OUT = 12  # one of this many documents is held out for the accuracy on generated pairs
+_WIDE = 512  # encoders with wider layers than this are trained at a lower rate, as usual
+_RATES = (2e-4, 5e-5)
+_HELD_OUT_WRITTEN = 1_000
 
 
 @dataclass(frozen=True)
 class NliTraining:
-    """What is trained and for how long; `pairs` is a target, the corpus may yield fewer."""
+    """What is trained and for how long; `pairs` (made from the corpus) is a target, the corpus may yield fewer.
+
+    `written` pairs come from the written schemata. `learning_rate` None: by the width of the encoder.
+    """
 
     encoder: str = "embedded:all-minilm-l6-v2"
     pairs: int = 12_000
+    written: int = 12_000
     epochs: int = 2
     batch: int = 16
-    learning_rate: float = 2e-4
+    learning_rate: float | None = None
     warmup: float = 0.1
     weight_decay: float = 0.01
     max_steps: int | None = None
@@ -98,9 +106,16 @@ def train_nli(documents: Sequence[str], origin: str, training: NliTraining, out:
     several = len(documents) >= 2 * _HELD_OUT
     held_out = documents[::_HELD_OUT] if several else []
     kept = [document for place, document in enumerate(documents) if place % _HELD_OUT or not several]
-    pairs = make_pairs(kept, training.pairs, training.seed)
-    held = _held_out(held_out, pairs, training)
+    made = make_pairs(kept, training.pairs, training.seed)
+    pairs = [*made, *written_pairs(trained_schemata(), training.written, training.seed)]
+    Random(training.seed).shuffle(pairs)
+    held = {
+        "held_out": _held_out(held_out, pairs, training),
+        "held_out_written": written_pairs(held_out_schemata(), _HELD_OUT_WRITTEN, training.seed),
+    }
     model, tokenizer = _load(encoder, training.seed)
+    if training.learning_rate is None:
+        training = replace(training, learning_rate=_RATES[model.config.hidden_size > _WIDE])
     checkpoint = Checkpoint(out.with_name(f".{out.name}.checkpoint.pt"), derive_id(repr(training), repr(pairs)))
     loss, seconds = _fit(model, tokenizer, pairs, training, checkpoint, report)
     figures: dict[str, Any] = {
@@ -138,19 +153,18 @@ def _held_out(documents: Sequence[str], pairs: Sequence[NliPair], training: NliT
     return [pair for pair in made if pair.premise not in known and pair.hypothesis not in known]
 
 
-def _measures(folder: Path, pairs: Sequence[NliPair], held: Sequence[NliPair], seed: int) -> dict[str, Any]:
-    """Evaluate the saved model and the baseline on the test set, and the model on pairs from held-out documents."""
+def _measures(folder: Path, pairs: Sequence[NliPair], held: Mapping[str, Sequence[NliPair]], seed: int) -> dict[str, Any]:
+    """Evaluate the saved model and the baseline on the test set, and the model on the sets of held-out pairs."""
     from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig
 
     judge = ClassifierConfig(model=str(folder), dtype="float32", device="cpu").load().probabilities
-    test = nli_evaluation.test_pairs()
-    found = {
-        "test": nli_evaluation.measure(judge, test).as_json(),
-        "baseline": nli_evaluation.measure(nli_evaluation.bag_of_words(pairs, seed), test).as_json(),
-    }
-    if held:
-        found["held_out"] = nli_evaluation.measure(judge, held).as_json()
-    return found
+    words = nli_evaluation.bag_of_words(pairs, seed)
+    found = {}
+    for name in nli_evaluation.SETS:
+        test = nli_evaluation.test_pairs(name)
+        found[name] = nli_evaluation.measure(judge, test).as_json()
+        found[f"{name}_baseline"] = nli_evaluation.measure(words, test).as_json()
+    return found | {name: nli_evaluation.measure(judge, rows).as_json() for name, rows in held.items() if rows}
 
 
 def _load(encoder: Path, seed: int) -> tuple[Any, Any]:
@@ -208,7 +222,7 @@ def _fit(
     before = done = sum(map(len, batches[:begun]))
     started = saved = time.perf_counter()
     for step, batch in enumerate(batches[begun:], begun + 1):
-        given, labels = _tensors([rows[place] for place in batch], tokenizer.pad_token_id)
+        given, labels = _tensors([rows[place] for place in batch], tokenizer)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             logits = model(**given).logits
         loss = loss_of(logits.float(), labels)
@@ -232,6 +246,7 @@ def _fit(
 
 def _groups(model: Any, training: NliTraining) -> list[dict[str, Any]]:
     """Weight decay applies to matrices only; layers above the encoder are new and have a higher learning rate."""
+    assert training.learning_rate is not None
     groups: dict[tuple[bool, bool], list[Any]] = {}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
@@ -270,12 +285,15 @@ def _batches(rows: Sequence[_Row], training: NliTraining, epoch: int) -> Iterato
     yield from batches
 
 
-def _tensors(rows: Sequence[_Row], padding: int) -> tuple[dict[str, Any], Any]:
+def _tensors(rows: Sequence[_Row], tokenizer: Any) -> tuple[dict[str, Any], Any]:
+    """What the model takes (MPNet and RoBERTa have no types), and the labels."""
     import torch
 
+    padding = tokenizer.pad_token_id
     longest = max(len(row.ids) for row in rows)
     ids = torch.tensor([row.ids + [padding] * (longest - len(row.ids)) for row in rows])
     types = torch.tensor([row.types + [0] * (longest - len(row.types)) for row in rows])
     mask = torch.tensor([[1] * len(row.ids) + [0] * (longest - len(row.ids)) for row in rows])
     labels = torch.tensor([row.label for row in rows])
-    return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}, labels
+    typed = {"token_type_ids": types} if "token_type_ids" in tokenizer.model_input_names else {}
+    return {"input_ids": ids, "attention_mask": mask, **typed}, labels

@@ -1,10 +1,10 @@
 """The commands `limbeck critic ...`: train an NLI model when none can be downloaded, and measure one."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,8 +37,11 @@ def train_nli(
     out: Annotated[Path | None, typer.Option(help="the model folder [default: the location of embedded:nli-minilm]")] = None,
     text_column: Annotated[str, typer.Option(help="the text column of JSON Lines and Parquet")] = "text",
     pairs: Annotated[int, typer.Option(min=100, help="training pairs to make, if the corpus has enough sentences")] = 12_000,
+    written: Annotated[int, typer.Option("--written-pairs", min=0, help="training pairs from the written schemata")] = 12_000,
     epochs: Annotated[int, typer.Option(min=1)] = 2,
-    learning_rate: Annotated[float, typer.Option(min=1e-7, max=1e-2)] = 2e-4,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-7, max=1e-2, help="[default: 2e-4, for encoders wider than 512 5e-5]")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     encoder: Annotated[str, typer.Option(help="a BERT-like encoder: a folder, a Hugging Face id, or this one")] = (
         "embedded:all-minilm-l6-v2"
@@ -48,15 +51,16 @@ def train_nli(
     """Train a small NLI model without a network. It is a sentence encoder, fine-tuned on pairs made by rule from any texts."""
     from limbeck.cluster.engines.models import made_root
     from limbeck.corpus.extras import require
-    from limbeck.filters.nli_model.card import failure, quality_table
+    from limbeck.filters.nli_model.card import failure, held_out_sentence
     from limbeck.filters.nli_model.documents import read_documents
+    from limbeck.filters.nli_model.evaluation import SETS
     from limbeck.filters.nli_model.training import NliTraining, check_out, train_nli
 
     require("limbeck critic train-nli", "local")
     folder = out or made_root() / _MADE
     check_out(folder)
     documents, origin = read_documents([str(path) for path in corpus or ()], text_column)
-    training = NliTraining(encoder=encoder, pairs=pairs, epochs=epochs, learning_rate=learning_rate, seed=seed)
+    training = NliTraining(encoder, pairs, written, epochs, learning_rate=learning_rate, seed=seed)
     with _progress() as report:
         figures = train_nli(documents, origin, training, folder, report)
     if words := failure(figures, folder):
@@ -64,7 +68,9 @@ def train_nli(
     if as_json:
         typer.echo(json.dumps(figures | {"folder": str(folder)}))
         return
-    typer.echo(quality_table(figures["test"], figures["baseline"]))
+    for name in SETS:
+        typer.echo(_shown(name, figures[name], figures[f"{name}_baseline"]))
+    typer.echo(held_out_sentence(figures))
     typer.echo(f"\nwrote the NLI model {folder}; use it in a recipe as classifier: {{model: ...}}. Its README.md describes it")
 
 
@@ -74,14 +80,25 @@ def measure_nli(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Measure any NLI model on the hand-written test set, by label and phenomenon."""
+    """Measure any NLI model on the two hand-written test sets, by label and phenomenon."""
     from limbeck.cluster.engines.scoring_models.classifier import ClassifierConfig
-    from limbeck.filters.nli_model.card import quality_table
-    from limbeck.filters.nli_model.evaluation import measure, test_pairs
+    from limbeck.filters.nli_model.evaluation import SETS, measure, test_pairs
 
-    config = ClassifierConfig.model_validate({"model": model, "dtype": dtype})
-    quality = measure(config.load().probabilities, test_pairs()).as_json()
-    typer.echo(json.dumps(quality | {"model": model}) if as_json else quality_table(quality))
+    judge = ClassifierConfig.model_validate({"model": model, "dtype": dtype}).load().probabilities
+    found = {name: measure(judge, test_pairs(name)).as_json() for name in SETS}
+    if as_json:
+        typer.echo(json.dumps(found | {"model": model}))
+        return
+    for name, quality in found.items():
+        typer.echo(_shown(name, quality))
+
+
+def _shown(name: str, quality: Mapping[str, Any], baseline: Mapping[str, Any] | None = None) -> str:
+    """The table of a test set under its heading."""
+    from limbeck.filters.nli_model.card import quality_table
+
+    heading = {"independent": "pairs written without knowledge of the rules", "test": "pairs on the phenomena of the rules"}[name]
+    return f"{quality['pairs']} {heading}; AUROC of entailment {quality['auroc']:.2f}\n\n{quality_table(quality, baseline)}\n"
 
 
 @contextmanager

