@@ -1,6 +1,6 @@
 """Constraints, measured: how many of three required concepts does a sentence contain, at what log-probability and cost?
 
-    python -m benchmarks.neurologic [--model M] [--beams 8] [--prompts 50] [--tokens 32] [--asks one three] [--json]
+    python -m benchmarks.neurologic [--model M] [--beams 8] [--prompts 50] [--tokens 32] [--asks one] [--prune 50 0] [--json]
 
 Each prompt has three concepts of everyday scenes; a clause is a concept in all its inflections. `three`: the prompt asks for a
 sentence with the three words. `one`: it asks for a sentence about the first, and the other two come from the search
