@@ -220,13 +220,16 @@ class ControlCodeRows(Rows):
         """The score columns that hold the buckets, as `filter.column`."""
         return [f"{self.filter}.{name}_bucket" for name in self.attributes]
 
-    def asked(self, source_id: str) -> dict[Attribute, int | None]:
+    def asked(self, source_id: str) -> Attributes:
         """The buckets requested for a source in evaluation."""
+        return _attributes(self._drawn(source_id))
+
+    def _drawn(self, source_id: str) -> dict[Attribute, int]:
         return {name: derive_seed("rows", name, source_id) % BUCKETS[name] for name in self.attributes}
 
     def ask(self, question: Question) -> Prompt:
         """The document and the requested buckets."""
-        return attribute_prompt(_document(question), _attributes(self.asked(question.source_id)))
+        return attribute_prompt(_document(question), self.asked(question.source_id))
 
     @property
     def prompts(self) -> int:
@@ -247,7 +250,7 @@ class ControlCodeRows(Rows):
 
     def asks(self, question: Question) -> Sequence[tuple[Prompt, Mapping[str, Any]]]:
         """One prompt, or one per bucket of `ask_each`; the facts are the requested buckets."""
-        drawn = self.asked(question.source_id)
+        drawn = self._drawn(question.source_id)
         each = self.ask_each
         codes = [drawn] if each is None else [{**drawn, each: bucket} for bucket in range(BUCKETS[each])]
         return [(attribute_prompt(_document(question), _attributes(code)), {ASKED: code}) for code in codes]
