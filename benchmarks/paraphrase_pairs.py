@@ -5,7 +5,7 @@ at two temperatures. A pair of them is equivalent if each entails the other (pro
 (2024, figure 3), the share of equivalent pairs is higher at T 0.5 than at 1.0, and after five sentences than after one. Intervals
 are of a bootstrap over texts; differences are between cells of the same texts.
 
-    python -m benchmarks.paraphrase_pairs [--contexts 100] [--samples 8] [--json]
+    python -m benchmarks.paraphrase_pairs [--contexts 100] [--samples 5] [--json]
 """
 
 import argparse
@@ -61,8 +61,8 @@ def main() -> None:
     parser.add_argument("--teacher", default="embedded:smollm2-135m-instruct")
     parser.add_argument("--nli", default="embedded:nli-minilm")
     parser.add_argument("--contexts", type=int, default=100, help="texts with at least five sentences")
-    parser.add_argument("--samples", type=int, default=8, help="next sentences per context and temperature")
-    parser.add_argument("--tokens", type=int, default=64, help="of a next sentence, at most; longer ones do not qualify")
+    parser.add_argument("--samples", type=int, default=5, help="next sentences per context and temperature")
+    parser.add_argument("--tokens", type=int, default=48, help="of a next sentence, at most; longer ones do not qualify")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     began = time.monotonic()

@@ -13,10 +13,11 @@ def same_text(a: str, b: str) -> bool:
 
     Texts without any are compared by their symbols; two texts of punctuation alone are the same. O(characters).
     """
-    return _key(a) == _key(b)
+    return key(a) == key(b)
 
 
-def _key(text: str) -> tuple[str, str]:
+def key(text: str) -> tuple[str, str]:
+    """What copies of a text share: its letters, marks and digits, or its symbols if it has none."""
     visible = without_invisible(text)
     words = _folded(visible, _WORDS)
     return words, "" if words else _folded(visible, _SYMBOLS)

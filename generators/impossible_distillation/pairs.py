@@ -5,6 +5,7 @@ no model is asked for a paraphrase. The filters `equivalence` and `diversity` de
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any, Literal, Self
 
@@ -19,6 +20,7 @@ from limbeck.generators.impossible_distillation.texts import (
     PREFIX_TOKENS,
     PROMPT_TOKENS,
     Instruction,
+    LineStep,
     SentenceStep,
     TextsConfig,
     broken_rule,
@@ -68,8 +70,8 @@ class PairsConfig(TextsConfig):
 
     @property
     def sampling(self) -> Sampling:
-        """How evaluation samples answers: like the sentences."""
-        return self.sentence.sampling
+        """How evaluation samples answers: like the sentences, up to a line break."""
+        return replace(self.sentence.sampling, stop=LineStep().stop)
 
     @property
     def for_inputs(self) -> Self:

@@ -19,7 +19,7 @@ from limbeck.generators.impossible_distillation.texts import (
     PREFIX_TOKENS,
     PROMPT_TOKENS,
     Instruction,
-    SentenceStep,
+    LineStep,
     TextsConfig,
     broken_rule,
     rejected,
@@ -42,7 +42,7 @@ class RewriteConfig(TextsConfig):
     )
     style: Literal["chat", "plain"] = Field("chat", description="the format of the prompt; that of the training rows")
     samples: int = Field(10, ge=1, le=MOST_SAMPLES, description="rewritten sentences per source")
-    sentence: SentenceStep = SentenceStep()
+    sentence: LineStep = LineStep()
 
     @property
     def engines(self) -> Mapping[str, EngineConfig]:

@@ -16,7 +16,8 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.prompts import load_template
 from limbeck.corpus.sentences import ends_like_a_sentence, split_sentences
 from limbeck.corpus.source_kinds import RowText
-from limbeck.corpus.text.words import normal
+from limbeck.corpus.text.copies import key
+from limbeck.corpus.text.words import one_line
 from limbeck.generators.contract import TEACHER, Answer, Asked, Draft, Draw, GeneratorConfig, Source
 from limbeck.generators.decoding import Decoding
 from limbeck.generators.prefixes import biomedical_prefix, news_prefix
@@ -33,7 +34,7 @@ REASONS: Mapping[str, str] = {
     "short": f"the sentence has fewer than {LEAST_CHARACTERS} characters",
     "line_break": "the sentence contains a line break",
     "unfinished": "the sentence does not end with a full stop, a question mark or an exclamation mark",
-    "repeated": "the sentence is equal to an earlier one of its context",
+    "repeated": "the sentence is equal to an earlier one of its context, but for case, spacing and punctuation",
     "alone": "no other sentence of its context qualifies",
 }
 """Rule → the reason of the texts and sentences that it rejects."""
@@ -45,7 +46,6 @@ class TextStep(Decoding):
     max_new_tokens: int = Field(150, ge=1, le=MOST_NEW_TOKENS)
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(0.9, gt=0, le=1)
-    stop: tuple[str, ...] = Field(("\n",), strict=False)
 
 
 class SentenceStep(Decoding):
@@ -54,6 +54,12 @@ class SentenceStep(Decoding):
     max_new_tokens: int = Field(100, ge=1, le=MOST_NEW_TOKENS)
     temperature: float = Field(0.7, ge=0, description="the paper's; its released code draws next sentences at 0.5")
     top_p: float = Field(0.9, gt=0, le=1)
+
+
+class LineStep(SentenceStep):
+    """One sentence as the answer to an instruction, which ends at a line break."""
+
+    temperature: float = Field(0.7, ge=0)
     stop: tuple[str, ...] = Field(("\n",), strict=False)
 
 
@@ -135,13 +141,15 @@ def text_of(config: TextsConfig, source: Source, draw: Draw, engine: str = TEACH
 
 
 def complete_sentences(text: str) -> tuple[str, ...]:
-    """The sentences of a text, without a last one that does not end."""
-    found = split_sentences(text)
-    return tuple(found if not found or ends_like_a_sentence(found[-1]) else found[:-1])
+    """The sentences of a text, each on one line, without headings, items of lists and a last one that do not end."""
+    return tuple(one_line(sentence) for sentence in split_sentences(text) if ends_like_a_sentence(sentence))
 
 
 def first_sentence(answer: Answer) -> Answer:
-    """A completion cut after its first sentence, which may be complete although the completion was cut off."""
+    """A completion cut after its first sentence, which may be complete although the completion was cut off.
+
+    Line breaks before it are skipped: after a paragraph that ends with the context, the next sentence begins another one.
+    """
     found = split_sentences(answer)
     if not found:
         return answer
@@ -165,8 +173,3 @@ def broken_rule(sentence: str, earlier: Sequence[str] = ()) -> str | None:
 def rejected(text: str, rule: str, **facts: Any) -> Draft:
     """A draft that a rule rejects."""
     return Draft.rejected(text, REASONS[rule], facts={"rule": rule, **facts})
-
-
-def key(sentence: str) -> str:
-    """Equal for sentences that differ only in case and whitespace."""
-    return " ".join(normal(sentence).casefold().split())

@@ -53,8 +53,9 @@ def facts(row: dict[str, Any]) -> dict[str, Any]:
 def test_every_constant_of_the_paper_is_the_default() -> None:
     rows, engine = run(ParaphraseConfig(), lambda request: TEXT if "text" in request.request_id else f"Line {request.seed}.")
     text, *sentences = engine.requests
-    assert text.sampling == Sampling(150, temperature=1.0, top_p=0.9, stop=("\n",))
-    assert {request.sampling for request in sentences} == {Sampling(100, temperature=0.7, top_p=0.9, stop=("\n",))}
+    assert text.sampling == Sampling(150, temperature=1.0, top_p=0.9)
+    assert {request.sampling for request in sentences} == {Sampling(100, temperature=0.7, top_p=0.9)}
+    assert ParaphraseConfig().sampling == Sampling(100, temperature=0.7, top_p=0.9, stop=("\n",))
     assert len(sentences) == 100 and len({request.seed for request in sentences}) == 100
     assert len(rows) == 100 * 99 == ParaphraseConfig().needs.candidates
     assert ParaphraseConfig().needs.completions == 101 and ParaphraseConfig().needs.texts == 100
@@ -80,6 +81,7 @@ def test_biomedical_texts_and_documents() -> None:
     assert config.reads == {"document"} and ParaphraseConfig().reads == frozenset()
     (row,), engine = run(config, writes("One.", "Two."), document="A first.")
     assert row["error"] == REASONS["few_sentences"] and not engine.requests
+    assert complete_sentences("One.\n\nA heading\n\nTwo\nlines! And") == ("One.", "Two lines!")
 
 
 def test_a_candidate_is_a_pair_of_one_context_with_the_task_s_prompt() -> None:
@@ -101,12 +103,17 @@ def test_a_candidate_is_a_pair_of_one_context_with_the_task_s_prompt() -> None:
 
 
 def test_sentences_that_do_not_qualify_are_rows_with_a_reason() -> None:
-    said = ("A b.", "No end", "A  B.", "x.", "", "C d?")
-    rows, _ = run(ParaphraseConfig(samples=6, direction="once"), writes(*said))
-    assert [(row["input"], row["output"]) for row in rows if not row["error"]] == [("A b.", "C d?")]
+    said = ("A b.", "No end", "A  B!", "x.", "", "C d?", "\n\nE f. And", "Two\nlines.")
+    rows, _ = run(ParaphraseConfig(samples=8, direction="once"), writes(*said))
+    assert [(row["input"], row["output"]) for row in rows if not row["error"]] == [
+        *(("A b.", "C d?"), ("A b.", "E f."), ("C d?", "E f."))
+    ]
     assert [(facts(row)["rejected_text"], facts(row)["rule"], row["error"]) for row in rows if row["error"]] == [
         (text, rule, REASONS[rule])
-        for text, rule in (("No end", "unfinished"), ("A  B.", "repeated"), ("x.", "short"), ("", "short"))
+        for text, rule in (
+            *(("No end", "unfinished"), ("A  B!", "repeated"), ("x.", "short"), ("", "short")),
+            ("Two\nlines.", "line_break"),
+        )
     ]
     rows, _ = run(ParaphraseConfig(samples=2), writes("A b.", "A b."))
     assert [facts(row)["rule"] for row in rows] == ["repeated", "alone"]
