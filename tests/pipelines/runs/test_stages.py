@@ -238,8 +238,8 @@ def test_the_number_of_rounds_may_be_raised(home: Path, tmp_path: Path, finished
     other = tiny(home, rounds=3, student=[each[1], *each[1:]])
     with pytest.raises(LimbeckError, match=r"stage 'student' differs \(0.epochs: 1 in the folder, 2 in this recipe\)"):
         open_run(folder, stages(other), {}, "")
-    with pytest.raises(LimbeckError, match=r"stage 'evaluation' differs \(rounds: 3 in the folder, 1 in this recipe\)"):
-        open_run(folder, stages(tiny(home, rounds=1)), {}, "")
+    with pytest.raises(LimbeckError, match="stage 'student' differs"):  # fewer than were made
+        open_run(folder, stages(tiny(home, rounds=1, student=each[:1])), {}, "")
     if finished:  # what it made, once more
         open_run(folder, stages(tiny(home, student=each[:2])), {"recipe": {"rounds": 2}}, "")
         assert finished_rounds(folder) == 2
