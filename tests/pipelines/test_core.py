@@ -20,6 +20,7 @@ NO_MODEL = [
     {"kind": "heuristics", "max_cut_off": None, "max_repeated": None, "max_copied": None, "max_echo_of_prompt": None},
     {"kind": "length", "min_output_tokens": 1, "max_compression": 500.0},
     {"kind": "repetition", **dict.fromkeys(RepetitionConfig.limit_fields())},
+    {"kind": "invention"},
     {"kind": "language", "languages": ["en"], "min_probability": None},
 ]
 ASKS_WHAT_IS_LOADED = """
@@ -100,6 +101,8 @@ def test_the_core_runs_and_shows_a_run(home: Path, ray_address: str) -> None:
     for show in (["status"], ["inspect"], ["report"], ["filter", "--set", "filters.length.max_compression=1.0"]):
         shown = core(show[0], out, *show[1:], "--json")
         assert shown.returncode == 0 and json.loads(shown.stdout), (show, shown.stderr)
+    rows = json.loads(core("inspect", out, "--sort", "invented", "--json").stdout)
+    assert rows and all(row["invented"] == len(row["absent"]) for row in rows), rows
     exported = core("export", out, "--out", home / "exported")
     assert exported.returncode == 0, exported.stderr
 
