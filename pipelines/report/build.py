@@ -187,7 +187,9 @@ def _codes(rounds: Sequence[RoundReport], row: EvaluationRow, teacher: Evaluatio
     named = [(name, found.code_accuracy.mean) for name, found in shares if found.code_accuracy is not None]
     figures = ", ".join(f"{100 * share:.1f} % by {name}" for name, share in named)
     means = [share for _, share in named]
-    if difference.low > 0:
+    if row.documents <= 1:
+        verdict = "one input cannot show whether this share rises"  # its interval has no width
+    elif difference.low > 0:
         rises = all(later > before for before, later in zip(means, means[1:], strict=False))
         verdict = "this share rises in every round" if rises else "this share rises over the rounds, though not in each of them"
     else:

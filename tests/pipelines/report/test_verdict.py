@@ -87,6 +87,11 @@ def test_the_first_line_says_whether_control_codes_are_followed_more_often(
     line = first_line(rounds, finished=True)
     assert words in line
     assert ("control codes" in line) == (shares is not None)
+    alone = [
+        one.model_copy(update={"evaluation": [row.model_copy(update={"documents": 1}) for row in one.evaluation]})
+        for one in rounds
+    ]
+    assert ("one input cannot show" in first_line(alone, finished=True)) == (shares is not None)
 
 
 @pytest.mark.parametrize(
