@@ -136,7 +136,7 @@ def summary(found: dict[Cell, list[Found]]) -> dict[str, Any]:
             "pairs": sum(one.pairs for one in of),
             "equivalent": sum(len(one.alike) for one in of),
             "share": interval([of], difference=False),
-            "rouge_l": round(float(np.mean([score for one in of for score in one.alike] or [np.nan])), 3),
+            "rouge_l": mean([score for one in of for score in one.alike]),
             "usable": sum(score <= ENTAILED for one in of for score in one.alike),
         }
         for (length, temperature), of in found.items()
@@ -148,6 +148,11 @@ def summary(found: dict[Cell, list[Found]]) -> dict[str, Any]:
         **{f"{long} - {short} sentences, T {t}": interval([found[long, t], found[short, t]]) for t in TEMPERATURES},
     }
     return {"cells": cells, "differences": differences}
+
+
+def mean(scores: Sequence[float]) -> float | None:
+    """The mean, or None if there are no scores."""
+    return round(float(np.mean(scores)), 3) if scores else None
 
 
 def interval(cells: Sequence[Sequence[Found]], *, difference: bool = True) -> list[float]:
@@ -179,7 +184,7 @@ def shown(figures: dict[str, Any]) -> str:
         share, low, high = (f"{value:.1%}" for value in cell["share"])
         lines.append(
             f"| {cell['sentences']} | {cell['temperature']} | {cell['qualifying']} | {cell['pairs']:,} | {cell['equivalent']} "
-            f"| {share} ({low} to {high}) | {cell['rouge_l']} | {cell['usable']} |"
+            f"| {share} ({low} to {high}) | {'' if cell['rouge_l'] is None else cell['rouge_l']} | {cell['usable']} |"
         )
     lines += ["", "| difference of shares | (95 %) |", "|---|---|"]
     for name, values in figures["differences"].items():

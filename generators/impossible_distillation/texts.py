@@ -68,7 +68,7 @@ class TextsConfig(GeneratorConfig):
 
     adds: ClassVar[frozenset[RowText]] = frozenset(("document",))
     invents_inputs: ClassVar[bool] = True
-    measures: ClassVar[tuple[str, ...] | None] = ("pass_rate", "compression", "distinct_2")
+    measures: ClassVar[tuple[str, ...] | None] = ("pass_rate", "distinct_2")
     controls: ClassVar[tuple[str, ...]] = ("mismatched", "document")
     default_rows: ClassVar[str | None] = "chat"
 
