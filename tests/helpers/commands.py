@@ -82,6 +82,11 @@ class _Server:
             timer.start()
             try:
                 code = int(stdout.readline())
+            except BaseException:  # of a test's own time limit: the answer would be read as the next command's
+                os.kill(process, signal.SIGKILL)
+                self._process.kill()
+                _server.cache_clear()
+                raise
             finally:
                 timer.cancel()
             if late.is_set():
