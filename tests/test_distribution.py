@@ -68,7 +68,7 @@ def files_below(folder: Path) -> set[str]:
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution, built from a copy of this tree."""
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("sdist")
-    rooms = () if (ROOT / "src/limbeck/corpus").resolve().parent.name == "limbeck" else PACKAGES  # in an sdist they are in src
+    rooms = PACKAGES if (ROOT / "src/limbeck/corpus").is_symlink() else ()  # in an sdist they are in src
     for name in ("src", *rooms, *BESIDE):
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=NOT_SOURCE)

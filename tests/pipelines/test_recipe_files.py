@@ -28,7 +28,9 @@ def test_a_shipped_recipe_has_a_name_one_line_and_a_toy(recipe: recipe_files.Shi
     whole, toy = recipes.load(recipe.name), recipes.load(recipe.name, [], ["toy"])
     assert whole.name == toy.name == recipe.name and "toy" in recipe.overrides
     assert toy.sources.split.train < 30 and toy.generator.needs.new_tokens < whole.generator.needs.new_tokens
-    assert toy.teacher == whole.teacher and toy.filters == whole.filters
+    assert toy.teacher == whole.teacher
+    kinds = [[(filter_.kind, filter_.name, filter_.models) for filter_ in one.filters] for one in (whole, toy)]
+    assert kinds[0] == kinds[1]  # the same models; bounds may be relaxed where so few rows would not survive them
 
 
 def test_a_file_wins_over_a_shipped_recipe_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

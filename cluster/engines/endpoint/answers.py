@@ -147,7 +147,8 @@ def read_echo(body: bytes, tokens: int, exact: bool) -> Answer:
         told = f"{len(values)} log-probabilities" if isinstance(values, list) else "no log-probabilities"
         raise Malformed(f"{told} for {tokens} tokens", counts)
     found = tuple(_logprob(value) for value in values[:tokens])
-    return Answer(str(choice.get("text") or ""), "length", counts, found)
+    text = choice.get("text")
+    return Answer(_valid(text) if isinstance(text, str) else "", "length", counts, found)
 
 
 def read_counts(said: Any) -> Counts:
@@ -258,4 +259,9 @@ def _shown(value: Any) -> str:
         text = str(value)
     except RecursionError:
         return "a deeply nested value"
-    return " ".join(text[: 10 * LONGEST_WORDS].encode("utf-8", "replace").decode().split())[:LONGEST_WORDS]
+    return " ".join(_valid(text[: 10 * LONGEST_WORDS]).split())[:LONGEST_WORDS]
+
+
+def _valid(text: str) -> str:
+    """The text with a question mark for each lone surrogate."""
+    return text.encode("utf-8", "replace").decode()

@@ -155,6 +155,7 @@ BODIES = some(choices=st.lists(CHOICES, max_size=2), usage=USAGES, error=TEXTS)
 @given(said=BODIES)
 @example(said={"choices": [{"text": "", "logprobs": {"token_logprobs": [-(10**400)]}, "finish_reason": "stop"}]})
 @example(said={"choices": [{"text": "x"}], "usage": {"prompt_tokens": 1e400, "completion_tokens": float("nan")}})
+@example(said={"choices": [{"text": "\ud800", "logprobs": {"token_logprobs": [None, None, None]}}]})
 def test_any_foreign_shape_is_an_answer_or_a_reason(said: Any) -> None:
     """No shape raises anything else: what one answer raises would end the call that all rows share."""
     content = json.dumps(said).encode()
