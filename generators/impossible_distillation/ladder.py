@@ -17,7 +17,7 @@ from limbeck.corpus.config import MOST_SAMPLES, Config
 from limbeck.corpus.salience import STOP_WORDS
 from limbeck.corpus.text.words import WORD
 from limbeck.generators.constrained import ConstraintSection
-from limbeck.generators.contract import Draw, Needs, Question, Script, Source, Task
+from limbeck.generators.contract import Draw, Needs, Prompt, Question, Script, Source, Task
 from limbeck.generators.impossible_distillation.pairs import Order, Pairs, PairsConfig
 from limbeck.generators.impossible_distillation.texts import (
     INPUT_SAMPLES,
@@ -31,6 +31,20 @@ from limbeck.generators.impossible_distillation.texts import (
 )
 
 SEARCH = "search"
+EXAMPLES = (
+    (
+        "The bridge was closed for two weeks because its cables had to be replaced.",
+        "Since new cables were needed, nobody could cross the bridge for two weeks.",
+    ),
+    ("Most of the visitors arrived by train in the morning.", "In the morning, trains brought the majority of the guests."),
+    (
+        "The company said it would hire more nurses next year.",
+        "More nurses will be employed by the firm next year, it announced.",
+    ),
+)
+"""The examples of the few-shot text."""
+
+EXAMPLE_TOKENS = 160  # upper bound
 
 
 class SearchWay(Config):
@@ -60,6 +74,9 @@ class YieldLadderConfig(PairsConfig):
     kind: Literal["yield_ladder"] = "yield_ladder"
     contexts: Literal[1] = Field(1, description="the text before the sentence that the other ways are asked about")
     samples: int = Field(8, ge=2, le=MOST_SAMPLES, description="completions per source and way")
+    style: Literal["few_shot", "chat"] = Field(
+        "few_shot", description="how `plain` and `constraints` ask; chat: as the student is"
+    )
     answer: LineStep = LineStep()
     search: SearchWay | None = Field(SearchWay(), description="the way `constraints`; null: it is left out")
 
@@ -81,9 +98,11 @@ class YieldLadderConfig(PairsConfig):
         pairs = super().needs
         answers = self.samples * (1 if self.search is None else 2)
         longest = max(pairs.new_tokens, self.answer.max_new_tokens)
-        prompt = max(pairs.prompt_tokens, PROMPT_TOKENS + self.text.max_new_tokens)
+        prompt = max(pairs.prompt_tokens, PROMPT_TOKENS + EXAMPLE_TOKENS + self.text.max_new_tokens)
         texts = 1 + self.samples + answers
-        return Needs(pairs.candidates + answers, pairs.completions + answers, longest, prompt, chat=True, texts=texts)
+        return Needs(
+            pairs.candidates + answers, pairs.completions + answers, longest, prompt, chat=self.style == "chat", texts=texts
+        )
 
     @property
     def sampling(self) -> Sampling:
@@ -133,7 +152,7 @@ class Ladder:
         if place is None:
             return [rejected(" ".join(text.sentences) or str(text.answer or ""), "few_sentences")]
         sentence = text.sentences[place]
-        asked = (Message("user", f"{prompt}\n\n{sentence}"),)
+        asked: Prompt = few_shot(sentence) if config.style == "few_shot" else (Message("user", f"{prompt}\n\n{sentence}"),)
         answers = yield draw("plain", asked, config.answer.sampling, n=config.samples)
         facts: dict[str, Any] = {"way": "plain", "temperature": config.answer.temperature}
         drafts = [said(answer, prompt, sentence, facts) for answer in answers]
@@ -143,6 +162,12 @@ class Ladder:
             drafts += [said(one, prompt, sentence, {**facts, "unmet": len(one.completion.unmet)}) for one in found]
         pairs = yield from self._pairs.after(text, place, prompt, draw)
         return [*drafts, *(replace(draft, facts={**draft.facts, "way": "pairs"}) for draft in pairs)]
+
+
+def few_shot(sentence: str) -> str:
+    """A text that a model completes with a sentence in other words."""
+    shown = "".join(f"Sentence: {before}\nIn other words: {after}\n\n" for before, after in EXAMPLES)
+    return f"{shown}Sentence: {sentence}\nIn other words:"
 
 
 def salient_words(sentence: str, most: int) -> list[str]:

@@ -20,7 +20,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import write_json, write_parts
 from limbeck.corpus.schemas import CANDIDATES, DECISIONS, STEPS
 from limbeck.generators.contract import TEACHER
-from limbeck.generators.impossible_distillation.ladder import YieldLadderConfig, phrases, salient_words
+from limbeck.generators.impossible_distillation.ladder import YieldLadderConfig, few_shot, phrases, salient_words
 from limbeck.generators.impossible_distillation.rewrite import AUTHOR, RewriteConfig
 from limbeck.generators.impossible_distillation.texts import REASONS
 from limbeck.generators.runner import Runner
@@ -59,8 +59,11 @@ def of_step(engine: ScriptedEngine, step: str) -> list[Request]:
     return [request for request in engine.requests if request.request_id.split("/")[1] == step]
 
 
-def test_every_way_has_the_same_budget_and_the_same_sentence() -> None:
-    rows, engine = run(YieldLadderConfig(), sources=20)
+@pytest.mark.parametrize("style", ["few_shot", "chat"])
+def test_every_way_has_the_same_budget_and_the_same_sentence(style: Any) -> None:
+    config = YieldLadderConfig(style=style)
+    rows, engine = run(config, sources=20)
+    assert config.needs.chat == (style == "chat")
     assert len(of_step(engine, "text")) == 20
     assert {len(of_step(engine, step)) for step in ("plain", "search", "sentence")} == {8 * 20}
     for number in range(20):
@@ -75,8 +78,9 @@ def test_every_way_has_the_same_budget_and_the_same_sentence() -> None:
             [request for request in of_step(engine, step) if request.request_id.startswith(f"s{number}/")]
             for step in ("plain", "search", "sentence")
         )
-        asked = (Message("user", f"{mine[0]['prompt']}\n\n{sentence}"),)
-        assert {request.prompt for request in (*plain, *search)} == {asked}
+        chat = (Message("user", f"{mine[0]['prompt']}\n\n{sentence}"),)
+        assert {request.prompt for request in (*plain, *search)} == {few_shot(sentence) if style == "few_shot" else chat}
+        assert few_shot(sentence).endswith(f"\n\nSentence: {sentence}\nIn other words:")
         assert {request.prompt for request in following} == {context}
         assert len({row["prompt"] for row in mine}) == 1, "one task"
     assert len({row["input"] for row in rows if facts(row)["way"] == "plain"}) > 2

@@ -99,7 +99,7 @@ def test_the_yield_ladder_needs_an_engine_that_searches(home: Path) -> None:
         sources = {"kind": "draws", "count": 40}
         recipe_ = recipe(home, filters=[{"kind": "heuristics"}], student=None, rounds=1, sources=sources)
         recipe_["generator"] = {"kind": "yield_ladder", **changes}
-        recipe_["teacher"] = {"model": str(home / "model"), **(teacher or {})}
+        recipe_["teacher"] = {"kind": "transformers", "model": str(home / "model"), **(teacher or {})}
         return find_problems(recipes.validate(recipe_, "x"), home / "run")
 
     sentence = "generator.search.constraint: an engine of kind {} does not support constraints; use transformers, or remove it"
