@@ -117,13 +117,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A request for completions: `n` None asks for one and raises StepFailed if it fails, a number asks for a list."""
+    """A request for completions: `n` None asks for one and raises StepFailed if it fails, a number asks for a list.
+
+    `round`: the round whose seeds they have.
+    """
 
     step: str
     prompt: Prompt | UserTurn
     sampling: Sampling
     n: int | None
     engine: str
+    round: int
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,10 @@ Script = Generator[Asked, Any, Sequence[Draft]]
 
 @dataclass(frozen=True)
 class Draw:
-    """Creates the requests of a script. Nothing is computed here: the script yields what these methods return."""
+    """Creates the requests of a script. Nothing is computed here: the script yields what these methods return.
+
+    A copy with another `round` makes the requests of that round, so that a later round can draw the same texts again.
+    """
 
     run_seed: int
     round: int
@@ -155,7 +162,7 @@ class Draw:
 
         With a constraint, the `n` completions are the best texts that its search finds, the best first.
         """
-        return Drawing(step, prompt, sampling, n, engine)
+        return Drawing(step, prompt, sampling, n, engine, self.round)
 
     def logprobs(self, context: str, targets: Sequence[str], *, step: str = "logprobs", engine: str = TEACHER) -> Scoring:
         """Ask for one number per target: log p(target | context) in nats; NaN if the pair does not fit the context."""

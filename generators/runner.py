@@ -103,10 +103,11 @@ class Run:
 
     def seed(self, index: int) -> int:
         """The seed of one completion; the first step has the same seeds in every script."""
-        draw = self.draw
+        draw, asked = self.draw, self.asked
+        assert isinstance(asked, Drawing)
         if sum(self.labels.values()) == 1:
-            return derive_seed(draw.run_seed, draw.round, draw.source_id, index)
-        return derive_seed(draw.run_seed, draw.round, draw.source_id, self.label, index)
+            return derive_seed(draw.run_seed, asked.round, draw.source_id, index)
+        return derive_seed(draw.run_seed, asked.round, draw.source_id, self.label, index)
 
     def requests(self) -> list[Request]:
         """The completion requests of the current step."""

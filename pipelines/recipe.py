@@ -55,6 +55,7 @@ from limbeck.filters.text.toxicity import ToxicityConfig
 from limbeck.generators.alpaca import AlpacaConfig
 from limbeck.generators.contract import GeneratorConfig
 from limbeck.generators.documents_qa.generator import DocumentsQaConfig
+from limbeck.generators.impossible_distillation.ladder import YieldLadderConfig
 from limbeck.generators.impossible_distillation.pairs import ParaphraseConfig, SentenceSummarizationConfig
 from limbeck.generators.impossible_distillation.rewrite import RewriteConfig
 from limbeck.generators.infosumm import InfosummConfig
@@ -80,6 +81,7 @@ GeneratorConfig.add(
     SelfInstructConfig,
     SentenceSummarizationConfig,
     SummariesConfig,
+    YieldLadderConfig,
 )
 FilterConfig.add(
     AnswerConfig,

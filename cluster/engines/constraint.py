@@ -112,12 +112,16 @@ def is_word(character: str) -> bool:
 
 
 def inflections(word: str) -> tuple[str, ...]:
-    """The word and all its English inflections (noun, verb, adjective, adverb), the word itself first.
+    """The word and all English inflections of its base forms (noun, verb, adjective, adverb), the word itself first.
 
-    A word that the dictionary lacks is inflected by rules. Raises MissingExtra if lemminflect is not installed.
+    The base forms of `saw` are `see` and `saw`. A word that the dictionary lacks is inflected by rules. Raises MissingExtra if
+    lemminflect is not installed.
     """
     require("inflecting words", "inflections")
     import lemminflect
 
-    found = lemminflect.getAllInflections(word) or lemminflect.getAllInflectionsOOV(word, "NOUN")
-    return tuple(dict.fromkeys((word, *sorted(form for alternatives in found.values() for form in alternatives))))
+    bases = {word, *(base for found in lemminflect.getAllLemmas(word).values() for base in found)}
+    known = [found for found in map(lemminflect.getAllInflections, sorted(bases)) if found]
+    known = known or [lemminflect.getAllInflectionsOOV(word, "NOUN")]
+    forms_ = {form for found in known for alternatives in found.values() for form in alternatives}
+    return tuple(dict.fromkeys((word, *sorted(forms_))))

@@ -4,7 +4,7 @@ Jung et al., 2024, arXiv 2305.16635 (version 4). Sentences drawn after one conte
 no model is asked for a paraphrase. The filters `equivalence` and `diversity` decide which pairs are kept.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any, Literal, Self
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from limbeck.cluster.engines.protocol import Sampling
 from limbeck.corpus.config import MOST_SAMPLES
-from limbeck.generators.contract import Answer, Draft, Draw, Needs, Question, Script, Source, Task
+from limbeck.generators.contract import Answer, Asked, Draft, Draw, Needs, Question, Script, Source, Task
 from limbeck.generators.impossible_distillation.texts import (
     INPUT_SAMPLES,
     MOST_SENTENCES,
@@ -22,6 +22,7 @@ from limbeck.generators.impossible_distillation.texts import (
     Instruction,
     LineStep,
     SentenceStep,
+    Text,
     TextsConfig,
     broken_rule,
     first_sentence,
@@ -134,11 +135,15 @@ class Pairs:
         chosen = draw.random("contexts").sample(lengths, min(config.contexts, len(lengths)))
         drafts: list[Draft] = []
         for length in sorted(chosen):
-            context = text.beginning(length)
-            answers = yield draw("sentence", context, config.sentence.sampling, n=config.samples)
-            facts = {"context": context, "sentences": length, "temperature": config.sentence.temperature}
-            drafts += self._drafts(answers, prompt, facts, draw.random(f"pairs {length}"))
+            drafts += yield from self.after(text, length, prompt, draw)
         return drafts
+
+    def after(self, text: Text, length: int, prompt: str, draw: Draw) -> Generator[Asked, Any, list[Draft]]:
+        """Draw the next sentences of one context, the first `length` sentences of a text; returns its drafts."""
+        config, context = self._config, text.beginning(length)
+        answers = yield draw("sentence", context, config.sentence.sampling, n=config.samples)
+        facts = {"context": context, "sentences": length, "temperature": config.sentence.temperature}
+        return list(self._drafts(answers, prompt, facts, draw.random(f"pairs {length}")))
 
     def _drafts(self, answers: Sequence[Answer], prompt: str, facts: Mapping[str, Any], random: Random) -> Iterator[Draft]:
         """The pairs of one context, then its sentences that do not qualify."""

@@ -6,6 +6,7 @@ or from documents.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from pydantic import Field
 from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.engines.protocol import Message, Sampling
 from limbeck.corpus.config import MOST_SAMPLES
-from limbeck.generators.contract import Answer, Asked, Draft, Draw, Needs, Prompt, Question, Script, Source, Task
+from limbeck.generators.contract import Asked, Draft, Draw, Needs, Prompt, Question, Script, Source, Task
 from limbeck.generators.impossible_distillation.texts import (
     INPUT_SAMPLES,
     PREFIX_TOKENS,
@@ -21,8 +22,9 @@ from limbeck.generators.impossible_distillation.texts import (
     Instruction,
     LineStep,
     TextsConfig,
-    broken_rule,
+    drawn_sentence,
     rejected,
+    said,
     text_of,
 )
 
@@ -39,6 +41,9 @@ class RewriteConfig(TextsConfig):
     kind: Literal["rewrite"] = "rewrite"
     author: EngineConfig | None = Field(
         None, description="the engine that writes the texts; null: the round-0 teacher; not used with texts: documents"
+    )
+    fresh: bool = Field(
+        True, description="false: the texts and sentences of round 0 again, so that rounds can be compared on the same ones"
     )
     style: Literal["chat", "plain"] = Field("chat", description="the format of the prompt; that of the training rows")
     samples: int = Field(10, ge=1, le=MOST_SAMPLES, description="rewritten sentences per source")
@@ -97,27 +102,19 @@ class Rewrite:
         if isinstance(found, Draft):
             return [found]
         answers = yield draw("rewrite", self._asked(f"{prompt}\n\n{found}"), config.sentence.sampling, n=config.samples)
-        return [_draft(answer, prompt, found, config.sentence.temperature) for answer in answers]
+        facts = {"temperature": config.sentence.temperature}
+        return [said(answer, prompt, found, facts) for answer in answers]
 
     def _sentence(self, source: Source, draw: Draw) -> Generator[Asked, Any, str | Draft]:
         """The sentence of a source, or the rejected draft if its text has none."""
         config = self._config
-        text = yield from text_of(config, source, draw, AUTHOR)
-        first = 0 if config.texts == "documents" else config.min_sentences
-        last = len(text.sentences) if config.texts == "documents" else config.max_sentences + 1
-        usable = [sentence for sentence in text.sentences[first:last] if broken_rule(sentence) is None]
-        if not usable:
+        first = draw if config.fresh else replace(draw, round=0)
+        text = yield from text_of(config, source, first, AUTHOR)
+        places = (0, len(text.sentences)) if config.texts == "documents" else (config.min_sentences, config.max_sentences + 1)
+        place = drawn_sentence(text.sentences, first, *places)
+        if place is None:
             return rejected(" ".join(text.sentences) or str(text.answer or ""), "few_sentences")
-        return draw.random("sentence").choice(usable)
+        return text.sentences[place]
 
     def _asked(self, text: str) -> Prompt:
         return text if self._config.style == "plain" else (Message("user", text),)
-
-
-def _draft(answer: Answer, prompt: str, sentence: str, temperature: float) -> Draft:
-    """A rewritten sentence; one that does not qualify is rejected."""
-    facts = {"temperature": temperature}
-    rule = None if answer.error is not None else broken_rule(answer.strip())
-    if rule is not None:
-        return rejected(answer.strip(), rule, **facts)
-    return Draft.of(answer, prompt, input=sentence, facts=facts)

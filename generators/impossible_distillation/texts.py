@@ -140,6 +140,12 @@ def text_of(config: TextsConfig, source: Source, draw: Draw, engine: str = TEACH
     return Text(complete_sentences(answer), prefix, answer)
 
 
+def drawn_sentence(sentences: Sequence[str], draw: Draw, first: int, last: int) -> int | None:
+    """The position of one sentence from `first` to before `last` that qualifies, drawn by seed; None if none does."""
+    usable = [place for place, sentence in enumerate(sentences[:last]) if place >= first and broken_rule(sentence) is None]
+    return draw.random("sentence").choice(usable) if usable else None
+
+
 def complete_sentences(text: str) -> tuple[str, ...]:
     """The sentences of a text, each on one line, without headings, items of lists and a last one that do not end."""
     return tuple(one_line(sentence) for sentence in split_sentences(text) if ends_like_a_sentence(sentence))
@@ -173,3 +179,11 @@ def broken_rule(sentence: str, earlier: Sequence[str] = ()) -> str | None:
 def rejected(text: str, rule: str, **facts: Any) -> Draft:
     """A draft that a rule rejects."""
     return Draft.rejected(text, REASONS[rule], facts={"rule": rule, **facts})
+
+
+def said(answer: Answer, prompt: str, sentence: str, facts: Mapping[str, Any]) -> Draft:
+    """The draft of a sentence in other words, as a completion gives it; one that does not qualify is rejected."""
+    rule = None if answer.error is not None else broken_rule(answer.strip())
+    if rule is not None:
+        return rejected(answer.strip(), rule, **facts)
+    return Draft.of(answer, prompt, input=sentence, facts=facts)

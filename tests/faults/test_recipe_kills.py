@@ -70,8 +70,18 @@ SMALLER = {
     ],
     "paraphrase": [*PAIRS, "filters.equivalence.min_backward=null"],
     "sentence-summarization": PAIRS,
+    "yield-ladder": [
+        *PAIRS,
+        "filters.equivalence.min_backward=null",
+        "generator.samples=3",
+        "generator.answer.max_new_tokens=24",
+        "generator.search.constraint.beams=3",
+    ],
 }  # fmt: skip
-NLI = {"documents-qa": "nli", "paraphrase": "equivalence", "sentence-summarization": "equivalence"}
+NLI = {
+    **{"documents-qa": "nli", "paraphrase": "equivalence", "sentence-summarization": "equivalence"},
+    "yield-ladder": "equivalence",
+}
 """Recipe → its filter with an NLI model: the real one takes minutes to make, and has tests of its own."""
 
 

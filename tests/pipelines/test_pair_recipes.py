@@ -1,10 +1,11 @@
-"""The recipes paraphrase and sentence-summarization with their toys: two rounds of the embedded models, by the command line."""
+"""The recipes of Impossible Distillation with their toys: two rounds of the embedded models, by the command line."""
 
 import json
 from pathlib import Path
 
 import pytest
 
+from benchmarks.yield_ladder import rounds_of, summary
 from helpers.commands import limbeck
 from limbeck.cluster.engines.models import made_root
 from limbeck.corpus.parts import read_parts, read_table
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.recipes, pytest.mark.slow, pytest.mark.model, pytest.m
 
 @pytest.fixture(scope="module", autouse=True)
 def nli_model() -> None:
-    """The model that both recipes name, made once for this user, like the teacher: some minutes."""
+    """The model that the recipes name, made once for this user, like the teacher: some minutes."""
     if not (made_root() / "nli-minilm").exists():
         done = limbeck("critic", "train-nli", timeout=3000)
         assert done.returncode == 0, done.stderr[-4000:]
@@ -54,3 +55,24 @@ def test_the_toy_runs_to_its_report(name: str, tmp_path: Path, ray_address: str)
         for model in ("teacher", "student-000", "student-001")
     ]
     assert asked[0] == asked[1] == asked[2], "teacher and students are asked the same, by the renderer of the training rows"
+
+
+def test_the_yield_ladder_s_toy_asks_in_four_ways(tmp_path: Path, ray_address: str) -> None:
+    out = tmp_path / "run"
+    done = limbeck("run", "yield-ladder", "--with", "toy", "--out", out, "--no-panel", timeout=1800, RAY_ADDRESS=ray_address)
+    assert done.returncode == 0, done.stderr[-4000:]
+    report, folder = json.loads((out / "report.json").read_text()), RunFolder(out)
+    assert report["finished"] and len(report["rounds"]) == 2
+    rows = read_parts(folder.candidates(0), CANDIDATES).to_pylist()
+    facts = [json.loads(row["facts"]) for row in rows]
+    assert all(row["error"] == REASONS[found["rule"]] for row, found in zip(rows, facts, strict=True) if row["error"])
+    counted = list(rounds_of(folder))
+    ways = {way["way"]: way for way in summary(counted)["ways"]}
+    assert list(ways) == ["plain", "constraints", "pairs", "student"]
+    assert len({way["completions"] for way in ways.values()}) == 1, "one budget"
+    kept = [row["rows"]["kept"] for row in report["rounds"]]
+    assert [sum(way["kept"] for way in ways.values() if way["round"] == number) for number in range(2)] == kept
+    plain, *others = (counted[number].ways[name].inputs for number, name in ((0, "plain"), (0, "constraints"), (1, "student")))
+    for inputs in others:
+        both = plain.keys() & inputs.keys()
+        assert both and all(plain[source] == inputs[source] for source in both), "each is asked about the same sentence"

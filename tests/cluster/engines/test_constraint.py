@@ -59,6 +59,8 @@ def test_inflections() -> None:
     assert inflections("run") == ("run", "ran", "running", "runs")
     assert inflections("knife")[0] == "knife" and "knives" in inflections("knife")
     assert set(inflections("child")) >= {"child", "children"}
+    assert inflections("repaired") == ("repaired", "repair", "repairing", "repairs")
+    assert inflections("children") == ("children", "child") and {"seen", "sawed"} < set(inflections("saw"))
     assert inflections("zorbifrax") == ("zorbifrax", "zorbifraxes")
     constraint = Constraint.of([inflections("run")])
     assert constraint.unmet("He was running.") == () and constraint.unmet("A runner.") == (0,)

@@ -94,6 +94,21 @@ def test_a_constraint_needs_an_engine_that_searches(home: Path, monkeypatch: pyt
         assert sentence.format(kind) in find_problems(made(home, {"kind": "summaries"}, {"kind": kind}), home / "run")
 
 
+def test_the_yield_ladder_needs_an_engine_that_searches(home: Path) -> None:
+    def found(teacher: dict[str, Any] | None, **changes: Any) -> list[str]:
+        sources = {"kind": "draws", "count": 40}
+        recipe_ = recipe(home, filters=[{"kind": "heuristics"}], student=None, rounds=1, sources=sources)
+        recipe_["generator"] = {"kind": "yield_ladder", **changes}
+        recipe_["teacher"] = {"kind": "transformers", "model": str(home / "model"), **(teacher or {})}
+        return find_problems(recipes.validate(recipe_, "x"), home / "run")
+
+    sentence = "generator.search.constraint: an engine of kind {} does not support constraints; use transformers, or remove it"
+    for kind in ("vllm", "endpoint"):
+        assert sentence.format(kind) in found({"kind": kind})
+        assert sentence.format(kind) not in found({"kind": kind}, search=None), "the other ways need no search"
+    assert not any("search" in problem for problem in found(None))
+
+
 def test_pmi_decoding_needs_an_engine_that_has_it(home: Path) -> None:
     generator = {"kind": "summaries", "contrast": {"weight": 0.0625}}
     assert find_problems(made(home, generator), home / "run") == []
