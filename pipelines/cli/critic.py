@@ -36,11 +36,11 @@ def train_nli(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="the model folder [default: the location of embedded:nli-minilm]")] = None,
     text_column: Annotated[str, typer.Option(help="the text column of JSON Lines and Parquet")] = "text",
-    pairs: Annotated[int, typer.Option(min=100, help="training pairs to make, if the corpus has enough sentences")] = 12_000,
+    pairs: Annotated[int, typer.Option(min=100, help="training pairs to make, if the corpus has enough sentences")] = 8_000,
     written: Annotated[int, typer.Option("--written-pairs", min=0, help="training pairs from the written schemata")] = 12_000,
     epochs: Annotated[int, typer.Option(min=1)] = 2,
     learning_rate: Annotated[
-        float | None, typer.Option(min=1e-7, max=1e-2, help="[default: 2e-4, for encoders wider than 512 5e-5]")
+        float | None, typer.Option(min=1e-7, max=1e-2, help="[default: 1e-4, for encoders wider than 512 5e-5]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     encoder: Annotated[str, typer.Option(help="a BERT-like encoder: a folder, a Hugging Face id, or this one")] = (

@@ -101,7 +101,7 @@ def test_the_saved_model_is_a_classifier_and_the_same_seed_gives_the_same_one(en
 
 
 def test_it_learns(encoder: Path, tmp_path: Path) -> None:
-    figures, steps = train(encoder, tmp_path / "model", written=0, learning_rate=1e-3, epochs=12)
+    figures, steps = train(encoder, tmp_path / "model", written=0, learning_rate=1e-3, epochs=20)
     assert steps[-1].loss < 0.9 * steps[0].loss
     assert figures["final_loss"] == pytest.approx(steps[-1].loss, abs=1e-3)
 
