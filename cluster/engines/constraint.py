@@ -66,8 +66,7 @@ class Constraint:
         """Why no search can run with it, in one sentence, or None."""
         if self.beams < 1 or not 0 <= self.place < self.beams:
             return f"a constraint with {self.beams} beams has no hypothesis at place {self.place}; places count from 0"
-        low = {"prune": self.prune, "early_stop": self.early_stop}
-        low |= {name: value + 1 for name, value in (("no_repeat_ngram", self.no_repeat_ngram),)}
+        low = {"prune": self.prune, "early_stop": self.early_stop, "no_repeat_ngram": self.no_repeat_ngram + 1}
         if bad := [name for name, value in low.items() if value is not None and value < 1]:
             return f"{bad[0]} of a constraint is too small: {getattr(self, bad[0])}"
         positive = {"tolerance": self.tolerance, "progress": self.progress, "length_penalty": self.length_penalty}

@@ -24,10 +24,7 @@ EMBEDDED = {
 }
 """Models shipped in Python packages: name → (module, distribution, GGUF file or model folder)."""
 
-MADE = {
-    "nli-minilm": "limbeck critic train-nli",
-    "nli-mpnet": "limbeck critic train-nli --encoder embedded:all-mpnet-base-v2",
-}
+MADE = {"nli-minilm": "limbeck critic train-nli"}
 """Models that a command creates on this machine: name → command."""
 
 NO_LIMIT_TOKENS = 1 << 30

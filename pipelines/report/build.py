@@ -159,11 +159,13 @@ def _differences(row: EvaluationRow, teacher: EvaluationRow | None, inputs: str,
 def _worsened(row: EvaluationRow, rejects_inventions: bool) -> list[str]:
     """One sentence per independent measure that is significantly worse than the round-0 teacher's."""
     differences = row.difference_to_round_0_teacher or {}
+    if differences.get("pass_rate") is None:
+        return []
     sentences = []
-    if differences.get("pass_rate") is not None and (recall := differences.get("salient_recall")) and recall.high < 0:
+    if (recall := differences.get("salient_recall")) and recall.high < 0:
         shown = f"{recall.mean:+z.3f}, 95 % interval {recall.low:+z.3f} to {recall.high:+z.3f}"
         sentences.append(f"However, salient recall, which is not used for filtering, decreased ({shown}).")
-    if differences.get("pass_rate") is not None and (more := differences.get("invention")) and more.low > 0:
+    if (more := differences.get("invention")) and more.low > 0:
         shown = f"{100 * more.mean:+z.1f} points, 95 % interval {100 * more.low:+z.1f} to {100 * more.high:+z.1f}"
         apart = "" if rejects_inventions else ", which is not used for filtering,"
         sentences.append(
