@@ -47,8 +47,8 @@ def _of_one(folder: RunFolder) -> Iterator[Origin]:
         number = stated if isinstance(stated, int) else _round_of_sources(folder)
         selection = sources.get("selection")
         yield Origin(gives="sources", run=str(sources.get("run")), round=number, selection=selection, of=folder.path.name)
-    for run in _mixed(folder, recipe.get("mix")):
-        yield Origin(gives="mixture", run=run.run, round=run.round, selection=run.selection, of=folder.path.name)
+    for mixed in _mixed(folder, recipe.get("mix")):
+        yield Origin(gives="mixture", run=mixed.run, round=mixed.round, selection=mixed.selection, of=folder.path.name)
     model = teacher.get("model") if isinstance(teacher, dict) else None
     student = _student(model) if isinstance(model, str) else None
     if student is not None:

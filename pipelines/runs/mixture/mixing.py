@@ -1,7 +1,7 @@
 """Mix components into one dataset: read each once to count its rows, choose by seed, read again and write what was chosen.
 
-What is chosen depends on the seed, the component's name and each row's content, not on the order of rows or files. Memory holds two
-numbers per row; texts are streamed.
+What is chosen depends on the seed, the component's name and each row's content, not on the order of rows or files. Memory holds
+two numbers per row; texts are streamed.
 """
 
 import hashlib
