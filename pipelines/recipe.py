@@ -35,6 +35,7 @@ from limbeck.filters.models.nli import NliConfig
 from limbeck.filters.models.pmi import PmiConfig
 from limbeck.filters.models.question_pmi import QuestionPmiConfig
 from limbeck.filters.ngram.ngrams import NgramsConfig
+from limbeck.filters.sets.cap import CapConfig
 from limbeck.filters.sets.distinct import BestConfig
 from limbeck.filters.sets.diversity import DiversityConfig
 from limbeck.filters.sets.duplicates import DuplicatesConfig
@@ -62,6 +63,7 @@ from limbeck.generators.infosumm import InfosummConfig
 from limbeck.generators.magpie import MagpieConfig
 from limbeck.generators.self_instruct.generator import SelfInstructConfig
 from limbeck.generators.summaries import SummariesConfig
+from limbeck.generators.templates.generator import TemplatesConfig
 from limbeck.pipelines import recipe_files
 from limbeck.pipelines.kinds import add_installed_kinds
 from limbeck.pipelines.runs.mixture.config import MixConfig
@@ -82,6 +84,7 @@ GeneratorConfig.add(
     SelfInstructConfig,
     SentenceSummarizationConfig,
     SummariesConfig,
+    TemplatesConfig,
     YieldLadderConfig,
 )
 FilterConfig.add(
@@ -108,7 +111,9 @@ FilterConfig.add(
     RepetitionConfig,
     ToxicityConfig,
 )
-SetFilterConfig.add(BestConfig, DiversityConfig, DuplicatesConfig, NoveltyConfig, PassRateConfig, SpreadConfig, VoteConfig)
+SetFilterConfig.add(
+    BestConfig, CapConfig, DiversityConfig, DuplicatesConfig, NoveltyConfig, PassRateConfig, SpreadConfig, VoteConfig
+)
 StudentConfig.add(SftConfig)
 add_installed_kinds()
 
