@@ -146,7 +146,9 @@ def _of_dataset(root: Path, folder: Path, columns: Sequence[str]) -> Iterator[Mi
     with pq.ParquetFile(folder / DATA) as file:
         for batch in file.iter_batches(ROWS_PER_GROUP, columns=["candidate_id", *columns]):
             for row in batch.to_pylist():
-                yield MixedRow(f"{where}:{row.pop('candidate_id')}", row)
+                origin = f"{where}:{row.pop('candidate_id')}"
+                missing = next((column for column, value in row.items() if value is None), None)
+                yield MixedRow(origin, row) if missing is None else MixedRow(origin, {}, f"no {missing!r}")
 
 
 def _existing(component: RowsComponent, wanted: Wanted) -> Iterator[MixedRow]:
@@ -221,9 +223,13 @@ def _as_they_are(table: Table, wanted: Wanted) -> Iterator[MixedRow]:
 
 
 def _misfit(table: Table, values: dict[str, Any], wanted: Wanted) -> str | None:
-    """Why prompt or completion is neither text nor turns; raises LimbeckError if they are the other of the two."""
-    for column in (column for column in wanted.columns if column in PAIR):
+    """Why a column cannot be trained on; raises LimbeckError if prompts are text where turns are wanted, or the reverse."""
+    for column in wanted.columns:
         value = values[column]
+        if column not in PAIR:
+            if isinstance(value, str | bool | int | float) or _are_turns(value):
+                continue
+            return f"{column} is neither text, a number nor a list of turns"
         if not isinstance(value, str) and not _are_turns(value):
             return f"{column} is neither text nor a list of turns"
         if isinstance(value, str) == wanted.renderer.chat:
