@@ -38,11 +38,11 @@ _NUMBER = Reader("last_number", "number")
 
 @dataclass(frozen=True)
 class Asked:
-    """One held-out question: what is known of it, and whether a model's answer is right."""
+    """One held-out question: what is known of it, and the share of a model's answers that are right."""
 
     facts: Mapping[str, Any]
-    exact: bool
-    stated: bool
+    exact: float
+    stated: float
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def answers_of(folder: RunFolder, split: str = "test") -> dict[str, dict[str, Asked]]:
-    """Model → question → its answer; raises LimbeckError if the run has no held-out templates."""
+    """Model → question → its answers; raises LimbeckError if the run has no held-out templates."""
     inputs = folder.evaluation(split, "inputs") / "candidates"
     drawn = read_parts(inputs, CANDIDATES).to_pylist()
     known = {row["source_id"]: (json.loads(row["facts"] or "{}"), row["reference"]) for row in drawn if row["error"] is None}
@@ -73,12 +73,17 @@ def answers_of(folder: RunFolder, split: str = "test") -> dict[str, dict[str, As
             continue
         correct = {row["candidate_id"]: row["correct"] for row in read_parts(home / "scores" / "answer").to_pylist()}
         rows = read_parts(home / "candidates", CANDIDATES).to_pylist()
-        found[model] = {row["source_id"]: _asked(row, *known[row["source_id"]], correct) for row in rows}
+        of_questions: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            of_questions.setdefault(row["source_id"], []).append(row)
+        found[model] = {asked: _asked(answers, *known[asked], correct) for asked, answers in of_questions.items()}
     return found
 
 
-def _asked(row: Mapping[str, Any], facts: Mapping[str, Any], reference: str, correct: Mapping[str, float]) -> Asked:
-    return Asked(facts, correct[row["candidate_id"]] == 1, states(row["output"], reference, facts.get("choices")))
+def _asked(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], reference: str, correct: Mapping[str, float]) -> Asked:
+    exact = [correct[row["candidate_id"]] == 1 for row in rows]
+    stated = [states(row["output"], reference, facts.get("choices")) for row in rows]
+    return Asked(facts, sum(exact) / len(rows), sum(stated) / len(rows))
 
 
 def states(output: str, reference: str, choices: Sequence[str] | None) -> bool:
