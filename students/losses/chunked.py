@@ -6,6 +6,7 @@ multiplies them. Logits are computed in the dtype of the hidden states, as the m
 of head gradients are float32 (float64 for float64 inputs). Inputs must be finite: NaN or infinity makes the loss NaN or infinite.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -214,7 +215,7 @@ class _Cached:
         never = p == 0
         if self._alpha:
             mixed = torch.lerp(q, p, self._alpha).clamp_(min=torch.finfo(q.dtype).tiny).log_()
-            shares = p * torch.exp(buckets + torch.log1p(torch.tensor(-self._alpha)).to(q) - mixed)  # -q f
+            shares = p * torch.exp(buckets + math.log1p(-self._alpha) - mixed)  # -q f
         else:
             mixed, shares = buckets, p
         value = (p * (p_log - mixed)).masked_fill(never, 0).sum(1)

@@ -95,7 +95,8 @@ def _total_variation(student: Tensor, teacher: Tensor, buffers: Buffers, how: Di
     signs = torch.sub(q, p, out=q_log)
     value = torch.abs(signs, out=p_log).sum(-1) / 2
     signs.sign_()
-    q.mul_(signs.sub_(dot(q, signs)[:, None])).mul_(0.5)
+    mean = dot(q, signs) + 0 * value  # the sign of NaN is 0, but its gradient is NaN
+    q.mul_(signs.sub_(mean[:, None])).mul_(0.5)
     return value
 
 
@@ -109,7 +110,8 @@ def _uld(student: Tensor, teacher: Tensor, buffers: Buffers, how: Divergence) ->
     signs[:, :shared].sub_(p_sorted[:, :shared])
     value = torch.abs(signs, out=q_log).sum(-1) + p_sorted[:, shared:].sum(-1)
     slope = q_log.scatter_(-1, places, signs.sign_())
-    q.mul_(slope.sub_(dot(q, slope)[:, None]))
+    mean = dot(q, slope) + 0 * value  # as above
+    q.mul_(slope.sub_(mean[:, None]))
     return value
 
 
