@@ -1,13 +1,14 @@
 """Memory and time of one distillation step, JSD(0.5): plain full logits, TRL's chunked function, and ours, in one run.
 
-    python -m benchmarks.kd_memory [--positions 4096] [--chunks 16 32 64 128] [--plain-positions 1024] [--json]
+    python -m benchmarks.kd_memory [--positions 4096] [--chunks 16 32 64 128] [--others-positions 1024] [--json]
 
 Every measurement is a process of its own, with MALLOC_MMAP_THRESHOLD_=1048576, since glibc keeps freed memory otherwise. It
 computes loss and gradients of random hidden states (width 576) and a trained head of 49,152 words in float32. It prints the peak
 bytes of living tensors (of what every operation returns; temporaries inside an operation are not seen) and the peak resident
-memory, both above what was there before the step and without the gradient of the hidden states. Seconds are the fastest of
-`--repeats` rounds of the ways in turn, measured apart from the count. Plain full logits need about 10 GB for 4,096 positions: by
-default they are measured at fewer, and scaled linearly, but for the gradient of the head.
+memory, both above what was there before the step and without the gradient of the hidden states. Seconds, of the clock and of the
+processor, are the fewest of `--repeats` rounds of the ways in turn, measured apart from the count. The other ways need 1.6 MB per
+position: by default they are measured at fewer positions, and scaled linearly, but for the gradient of the head. (TRL's buffers
+grow up to 4,096 positions.)
 """
 
 import argparse
@@ -26,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from limbeck.students.losses.chunked import Head, distillation_loss
 from limbeck.students.losses.divergences import Divergence
 
+TIMES = ("seconds", "processor_seconds")
 WIDTH, VOCABULARY = 576, 49_152
 HIDDEN_BYTES = 4 * WIDTH  # of the gradient of one position
 HEAD_BYTES = 4 * WIDTH * VOCABULARY  # of the gradient of the head, which does not grow with the positions
@@ -104,7 +106,7 @@ def step(way: str, positions: int, chunk: int, what: str) -> dict[str, Any]:
     before = _resident("VmRSS")
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # begin a new peak
-    living, started = Living(), time.perf_counter()
+    living, started, worked = Living(), time.perf_counter(), time.process_time()
     living.ignore([hidden, weight, teacher, teacher_weight])
     if what == "tensors":
         with living:
@@ -113,9 +115,9 @@ def step(way: str, positions: int, chunk: int, what: str) -> dict[str, Any]:
     else:
         loss = WAYS[way](hidden, weight, teacher, teacher_weight, chunk)
         loss.backward()
-    seconds, gradients = time.perf_counter() - started, positions * HIDDEN_BYTES
+    seconds, processor, gradients = time.perf_counter() - started, time.process_time() - worked, positions * HIDDEN_BYTES
     peak = living.peak if what == "tensors" else _resident("VmHWM") - before
-    return {"loss": loss.item() / positions, "seconds": seconds, "bytes": peak - gradients}
+    return {"loss": loss.item() / positions, "seconds": seconds, "processor_seconds": processor, "bytes": peak - gradients}
 
 
 def _resident(key: str) -> int:
@@ -144,14 +146,14 @@ def row(way: str, positions: int, at: int, chunk: int) -> dict[str, Any]:
         "loss": tensors["loss"],
         "tensor_mb": ((tensors["bytes"] - HEAD_BYTES) * factor + HEAD_BYTES) / 1e6,
         "resident_mb": ((resident["bytes"] - HEAD_BYTES) * factor + HEAD_BYTES) / 1e6,
-        "seconds": resident["seconds"] * factor,
+        **{key: resident[key] * factor for key in TIMES},
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--positions", type=int, default=8 * 512)
-    parser.add_argument("--plain-positions", type=int, default=1024)
+    parser.add_argument("--others-positions", type=int, default=1024)
     parser.add_argument("--chunks", type=int, nargs="+", default=[64])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--json", action="store_true")
@@ -162,15 +164,16 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(step(arguments.one, positions, arguments.chunks[0], arguments.what)))
         return
-    jobs = [("plain", min(positions, arguments.plain_positions), 0), ("trl", positions, 0)]
+    jobs = [("plain", min(positions, arguments.others_positions), 0), ("trl", min(positions, arguments.others_positions), 0)]
     jobs += [("ours", positions, chunk) for chunk in arguments.chunks]
     rows = [row(way, positions, at, chunk) for way, at, chunk in jobs]
     for _ in range(arguments.repeats - 1):
         for found, (way, at, chunk) in zip(rows, jobs, strict=True):
-            found["seconds"] = min(found["seconds"], measured(way, at, chunk, "resident")["seconds"] * positions / at)
+            again = measured(way, at, chunk, "resident")
+            found.update({key: min(found[key], again[key] * positions / at) for key in TIMES})
     for found in rows[2:]:
         for other, name in zip(rows[:2], ("plain", "trl"), strict=True):
-            for figure in ("tensor_mb", "resident_mb", "seconds"):
+            for figure in ("tensor_mb", "resident_mb", *TIMES):
                 found[f"{name}_{figure}_ratio"] = other[figure] / found[figure]
     doubled = row("ours", 2 * positions, 2 * positions, arguments.chunks[0])
     for figure in ("tensor_mb", "resident_mb"):
