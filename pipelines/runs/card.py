@@ -136,22 +136,17 @@ def _preferences(found: Preferences | None) -> list[str]:
     """Margins and lengths of pairs, and a sentence if lengths tell the sides apart."""
     if found is None:
         return []
-    figures = [
-        ("margin", found.margins),
-        *((f"{unit} of the {side} answer", getattr(getattr(found, unit), side)) for unit in UNITS for side in SIDES),
-    ]
-    header = ["", "mean", *(f"{int(name[1:])} %" if name.startswith("q") else name for name in QUANTILE_NAMES)]
-    rows = [[name, *(_limit(value) for value in (quantiles.mean, *_values(quantiles)))] for name, quantiles in figures]
+    figures = {
+        "margin": found.margins,
+        "words of the chosen answer": found.words.chosen,
+        "words of the rejected answer": found.words.rejected,
+        "tokens of the chosen answer": found.tokens.chosen,
+        "tokens of the rejected answer": found.tokens.rejected,
+    }
+    header = ["", *(f"{int(name[1:])} %" if name.startswith("q") else name for name in Quantiles.model_fields)]
+    rows = [[name, *map(_limit, quantiles.model_dump().values())] for name, quantiles in figures.items()]
     warned = preference_pairs.warning(found)
     return ["## Preference pairs", preference_pairs.summary(found), *([warned] if warned else []), _table(header, rows)]
-
-
-UNITS, SIDES = ("words", "tokens"), ("chosen", "rejected")
-QUANTILE_NAMES = tuple(name for name in Quantiles.model_fields if name != "mean")
-
-
-def _values(quantiles: Quantiles) -> list[float]:
-    return [getattr(quantiles, name) for name in QUANTILE_NAMES]
 
 
 def _bounds(bounds: Bounds | None) -> list[str]:

@@ -22,7 +22,7 @@ def test_the_toy_runs_to_its_report(tmp_path: Path, ray_address: str) -> None:
     report, folder = json.loads((out / "report.json").read_text()), RunFolder(out)
     (found,) = report["rounds"]
     assert report["finished"] and found["task"]["generator"] == "preferences"
-    assert found["rows"]["kept"] + sum(found["rows"]["rejected_by"].values()) == found["rows"]["candidates"] == 12 * 4
+    assert found["rows"]["kept"] + sum(found["rows"]["rejected_by"].values()) == found["rows"]["candidates"] == 8 * 3
     outputs = {row["candidate_id"]: row["output"] for row in read_parts(folder.candidates(0), CANDIDATES).to_pylist()}
     rows = read_table(folder.dataset(0) / DATA).to_pylist()
     assert len(rows) == found["preferences"]["pairs"] > 0 and len({row["source_id"] for row in rows}) == len(rows)
