@@ -6,17 +6,19 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from helpers.commands import limbeck
 from helpers.tiny_run import recipe, write_recipe
 from helpers.tiny_students import make_model
-from limbeck.corpus.parts import read_parts, read_table
+from limbeck.corpus.parts import read_parts, read_table, write_table
 from limbeck.corpus.schemas import CANDIDATES
 from limbeck.pipelines import recipe as recipes
 from limbeck.pipelines.driver.check import find_problems
 from limbeck.pipelines.runs.card import DATA
 from limbeck.pipelines.runs.folder import RunFolder
+from limbeck.pipelines.runs.rows import ChatRows
 
 ROWS = {"kind": "preferences", "by": "pmi.pmi", "pairs": "all", "chosen": "passed"}
 
@@ -186,6 +188,15 @@ def test_two_engines_answer_under_principles(ray_address: str, tmp_path: Path) -
     pairs = read_table(folder.dataset(0) / DATA).to_pylist()
     assert pairs and all(json.loads(pair["chosen_facts"]) == facts[pair["chosen_id"]] for pair in pairs)
     assert all([turn["role"] for turn in pair["prompt"]] == ["user"] for pair in pairs), "rows do not show the principle"
+
+
+def test_labelled_answers_do_not_come_into_a_mixture(tmp_path: Path) -> None:
+    from limbeck.pipelines.runs.mixture.components import Wanted, _check_columns
+
+    turns = [{"role": "user", "content": "x"}]
+    write_table(tmp_path / "data.parquet", pa.table({"prompt": [turns], "completion": [turns], "label": [False]}))
+    with pytest.raises(recipes.LimbeckError, match="holds labelled answers, rejected ones too"):
+        _check_columns(tmp_path / "data.parquet", Wanted(ChatRows()))
 
 
 def test_a_target_of_pairs_is_refused(tmp_path: Path) -> None:
