@@ -61,13 +61,14 @@ from limbeck.generators.impossible_distillation.pairs import ParaphraseConfig, S
 from limbeck.generators.impossible_distillation.rewrite import RewriteConfig
 from limbeck.generators.infosumm import InfosummConfig
 from limbeck.generators.magpie import MagpieConfig
+from limbeck.generators.preferences import PreferencesConfig
 from limbeck.generators.self_instruct.generator import SelfInstructConfig
 from limbeck.generators.summaries import SummariesConfig
 from limbeck.generators.templates.generator import TemplatesConfig
 from limbeck.pipelines import recipe_files
 from limbeck.pipelines.kinds import add_installed_kinds
 from limbeck.pipelines.runs.mixture.config import MixConfig
-from limbeck.pipelines.runs.rows import RowsConfig, default_rows
+from limbeck.pipelines.runs.rows import PreferenceRows, RecipeRows, RowsConfig, default_rows
 from limbeck.pipelines.runs.stopping import StopConfig
 from limbeck.pipelines.wording import sentences
 from limbeck.students.contract import StudentConfig
@@ -80,6 +81,7 @@ GeneratorConfig.add(
     InfosummConfig,
     MagpieConfig,
     ParaphraseConfig,
+    PreferencesConfig,
     RewriteConfig,
     SelfInstructConfig,
     SentenceSummarizationConfig,
@@ -180,7 +182,7 @@ class Recipe(Config):
     task: GeneratorConfig | None = Field(
         None, description="the generator whose prompts evaluation uses; null: `later`, if given, else `generator`"
     )
-    rows: RowsConfig | None = Field(
+    rows: RecipeRows | None = Field(
         None,
         description="format of training rows and evaluation prompts; null: the generator's, else chat or plain, as it prompts",
     )
@@ -237,8 +239,19 @@ class Recipe(Config):
 
     @property
     def renderer(self) -> RowsConfig:
-        """The format of training rows and evaluation prompts."""
-        return self.rows or default_rows(self.asked.needs.chat, self.asked.default_rows)
+        """The format of training rows and evaluation prompts; of preferences, that of their prompts and answers."""
+        own = self.rows.render if isinstance(self.rows, PreferenceRows) else self.rows
+        return own or default_rows(self.asked.needs.chat, self.asked.default_rows)
+
+    @property
+    def preferences(self) -> PreferenceRows | None:
+        """How candidates are paired, if rows are preferences."""
+        return self.rows if isinstance(self.rows, PreferenceRows) else None
+
+    @property
+    def recorded_rows(self) -> RecipeRows:
+        """`rows` with the formats that it leaves to the generator, as a run records it."""
+        return self.renderer if self.preferences is None else self.preferences.model_copy(update={"render": self.renderer})
 
     @property
     def measures(self) -> tuple[str, ...] | None:
@@ -277,6 +290,11 @@ class Recipe(Config):
             raise ValueError(
                 f"generator {talking[0]} makes whole conversations, of which rows.kind {self.renderer.kind} would keep the last "
                 "question and answer alone; set rows: {kind: conversation}"
+            )
+        if self.preferences is not None and self.target is not None:
+            raise ValueError(
+                "target counts kept candidates, but rows.kind preferences writes pairs of them; remove target, or remove "
+                "rows and export the pairs of the finished run (limbeck export --format preferences)"
             )
         if self.target is None and self.budget != BudgetConfig():
             raise ValueError("budget needs a target: without one every source is used once; set target or remove budget")

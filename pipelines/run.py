@@ -239,7 +239,7 @@ def _open(
         "threads_per_worker": recipe.cluster.threads(),
         "cpu_dtype": cpu,
         "models": {recipe.teacher.model: model_fingerprint(teacher_folder)},
-        "recipe": {**recorded, "rows": recipe.renderer.model_dump(mode="json")},
+        "recipe": {**recorded, "rows": recipe.recorded_rows.model_dump(mode="json")},
     }
     text = text if text is not None else yaml.safe_dump(recorded, sort_keys=False)
     open_run(folder, stages, facts, text)

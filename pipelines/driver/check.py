@@ -30,6 +30,7 @@ from limbeck.pipelines.runs.dataset import COLUMNS
 from limbeck.pipelines.runs.events import read_events
 from limbeck.pipelines.runs.folder import RunFolder, recorded_cpu_dtype, refuse_other_run
 from limbeck.pipelines.runs.lock import being_run, lock_holder
+from limbeck.pipelines.runs.preferences import no_score
 from limbeck.pipelines.runs.rows import ControlCodeRows
 from limbeck.pipelines.runs.stages import stages_of
 from limbeck.students.evaluation.measures import HEADINGS
@@ -296,7 +297,16 @@ def _student_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]
     for section, student in recipe.student_sections.items():
         if "teacher.model" in models:
             problems += student.problems(section, models["teacher.model"].folder, recipe.renderer.chat)
-        missing = [column for column in student.columns if column not in COLUMNS and column not in _score_columns(recipe)]
+        rows = recipe.preferences
+        if rows is not None and not {*rows.columns} & {*student.columns} - {"prompt", "completion"}:
+            problems.append(
+                f"{section} trains on {' and '.join(student.columns)}, but rows.kind preferences writes "
+                f"{', '.join(rows.columns)}; remove the student, or remove rows and export the pairs of the finished run "
+                "(limbeck export --format preferences)"
+            )
+            continue
+        known = {*(COLUMNS if rows is None else rows.columns), *_score_columns(recipe)}
+        missing = [column for column in student.columns if column not in known]
         if missing:
             problems.append(f"{section} trains on the column {missing[0]!r}, which is not in the dataset; choose another student")
     return problems
@@ -318,12 +328,34 @@ def _score_problems(recipe: Recipe) -> list[str]:
                 hint = nearest(column, known)
                 near = f"; did you mean {hint!r}?" if hint else ""
                 problems.append(f"select {filter_.name}: no filter scores {column!r}, which {key} requires{near}")
+    problems += _preference_problems(recipe, known, unknown)
     if isinstance(recipe.renderer, ControlCodeRows):
         missing = [column for column in recipe.renderer.columns if column not in known]
         if missing:
             problems.append(
                 f"rows: no filter scores {missing[0]!r}, which control_codes requires; add {{kind: attributes}} to filters"
             )
+    return problems
+
+
+def _preference_problems(recipe: Recipe, known: set[str], unknown: tuple[str, ...]) -> list[str]:
+    """Pairs need a score, from a tested judge, and two answers to a prompt. `unknown`: prefixes of undeclared columns."""
+    rows = recipe.preferences
+    if rows is None:
+        return []
+    problems = []
+    if not rows.by.startswith(unknown) and (problem := no_score(rows, sorted(known))) is not None:
+        problems.append(problem)
+    judge = next((filter_ for filter_ in recipe.filters if filter_.name == rows.filter), None)
+    probing = None if judge is None else judge.probing
+    if rows.judge == "tested" and probing is not None and not probing.pairs:
+        problems.append(
+            f"rows.by is {rows.by}, but filters.{rows.filter} is not tested ({probing.off}); test it, compare by another "
+            "score, or set rows.judge: any"
+        )
+    drawn = min(config.needs.candidates for config in (recipe.generator, recipe.later or recipe.generator))
+    if drawn < 2:
+        problems.append("rows: a pair needs two answers to one prompt, but the generator draws 1 per source; draw more")
     return problems
 
 

@@ -12,17 +12,19 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import count_rows, part_names, publishing, read_object, write_json, write_table
 from limbeck.corpus.seeds import derive_seed
 from limbeck.pipelines.driver.context import Context
+from limbeck.pipelines.runs import preference_pairs
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
-from limbeck.pipelines.runs.card import write_dataset
-from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
+from limbeck.pipelines.runs.dataset import dataset_facts
 from limbeck.pipelines.runs.funnel import funnel
 from limbeck.pipelines.runs.mixture.components import Wanted, opened
 from limbeck.pipelines.runs.mixture.mixing import planned, write_mixture
 from limbeck.pipelines.runs.mixture.reading import read_mixture, refuse_changed
+from limbeck.pipelines.runs.preferences import publish_dataset, refuse_untested
 from limbeck.pipelines.runs.records import read_calibration
 from limbeck.pipelines.runs.report_model import Rows
 from limbeck.pipelines.runs.scored import Scored, connect_parts
 from limbeck.pipelines.runs.select import Accepted, Numbers, ScoreTable, accepted, write_decisions
+from limbeck.pipelines.runs.self_test import stored
 from limbeck.pipelines.runs.separation import Separation, separations, unclear, warning
 from limbeck.pipelines.runs.training import progress_file
 from limbeck.students.contract import StudentConfig
@@ -45,6 +47,8 @@ def select(context: Context, number: int) -> None:
         context.finish(path, stage, number, rows=count_rows(path))
     with connect_parts(folder.candidates(number), scores, folder.sources("train")) as scored:
         if not folder.decisions(number).exists():
+            if (pairs := context.recipe.preferences) is not None:  # before the first decision, `rows` may still be changed
+                refuse_untested(pairs, context.recipe, stored(folder.self_test))
             _decide(context, number, scored)
         rows = funnel(
             folder.decisions(number), [*context.filter_names, *(filter_.name for filter_ in context.set_filters_of(number))]
@@ -70,7 +74,7 @@ def _decide(context: Context, number: int, scored: Scored) -> None:
 
 
 def _write_dataset(context: Context, number: int, scored: Scored, rows: Rows) -> None:
-    """Write the dataset; raises LimbeckError if no candidate was kept."""
+    """Write the dataset; raises LimbeckError if no candidate was kept, or no two of them are a pair."""
     folder = context.folder
     if not rows.kept:
         most = max(rows.rejected_by, key=lambda name: rows.rejected_by[name], default="nothing")
@@ -80,7 +84,13 @@ def _write_dataset(context: Context, number: int, scored: Scored, rows: Rows) ->
             "prompt, in a new run"
         )
     facts = dataset_facts(folder, context.recipe, number, rows, read_calibration(folder))
-    write_dataset(folder.dataset(number), dataset_rows(scored, context.recipe, folder.decisions(number)), facts)
+    if folder.dataset(number).exists():
+        return
+    found = publish_dataset(folder.dataset(number), scored, context.recipe, folder.decisions(number), facts).preferences
+    if found is not None:
+        context.events.emit("note", words=preference_pairs.summary(found))
+        if (words := preference_pairs.warning(found)) is not None:
+            context.events.emit("warning", words=words)
 
 
 def judged(context: Context, number: int, parts: Sequence[str]) -> Accepted:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from limbeck.filters.corruptions import CORRUPTIONS
 from limbeck.pipelines.report import figures
-from limbeck.pipelines.runs import self_test
+from limbeck.pipelines.runs import preference_pairs, self_test
 from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.inspect import candidates, score_owners, scored_round
 from limbeck.pipelines.runs.report_model import Limits, Report
@@ -47,6 +47,8 @@ def render(folder: RunFolder, report: Report) -> str:
         figures=_figures(report),
         curves=_curves(folder, report),
         followed=followed(report),
+        pair_summary=preference_pairs.summary,
+        pair_warning=preference_pairs.warning,
         headings=HEADINGS,
         tests={one.filter: one for one in report.self_tests},
         beside={one.filter: self_test.beside(one) for one in report.self_tests},

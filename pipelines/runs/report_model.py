@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from limbeck.corpus.config import Config
 from limbeck.pipelines.runs.mixture.facts import MixedComponent
+from limbeck.pipelines.runs.preference_pairs import Preferences
 from limbeck.pipelines.runs.self_test import SelfTest
 from limbeck.pipelines.runs.separation import Separation
 from limbeck.students.evaluation.measures import EvaluationRow
@@ -73,6 +74,7 @@ class RoundReport(Config):
     student: ModelIdentity | None = None
     generator: str | None = Field(None, description="the kind that made its candidates; null: not recorded")
     decision: RoundDecision | None = Field(None, description="null: not made yet, or by a version without it")
+    preferences: Preferences | None = Field(None, description="the pairs of its dataset; null: its rows are not preferences")
 
 
 class Best(Config):

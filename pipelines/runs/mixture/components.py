@@ -121,6 +121,10 @@ def _check_columns(file: Path, wanted: Wanted) -> None:
     """Raise LimbeckError if a dataset lacks columns, or has conversations for text rows or the reverse."""
     check_whole(file)
     schema = pq.read_schema(file)
+    if "label" in schema.names and "label" not in wanted.columns:
+        raise LimbeckError(
+            f"{file} holds labelled answers, rejected ones too, which are not to be trained on; choose another dataset"
+        )
     for column in wanted.columns:
         if column not in schema.names:
             raise LimbeckError(
