@@ -1,9 +1,9 @@
 """A smaller vocabulary for a BPE tokenizer: which tokens are kept, and its files with the others removed. Imports no torch.
 
-BPE builds a token step by step, so a kept token keeps every token that it is built from, and every merge whose two parts and whose
-result are kept. Merges keep their order, so a text whose tokens are all kept is encoded as before, with other numbers. The
-characters or bytes from which all tokens are built are always kept, so any other text is encoded by shorter tokens, and decodes to
-the same bytes as before.
+BPE builds a token step by step, so a kept token keeps every token that it is built from, and every merge whose two parts and
+whose result are kept. Merges keep their order, so a text whose tokens are all kept is encoded as before, with other numbers. The
+characters or bytes from which all tokens are built are always kept, so any other text is encoded by shorter tokens, and
+decodes to the same bytes as before.
 """
 
 import json
@@ -35,7 +35,8 @@ def read_trimmable(folder: Path) -> dict[str, Any]:
     kind = model.get("type") or ("BPE" if "merges" in model else "unknown")
     if kind != "BPE":
         raise LimbeckError(
-            f"the tokenizer of {folder} is of type {kind}, but only the vocabulary of a BPE tokenizer can be trimmed; remove vocabulary"
+            f"the tokenizer of {folder} is of type {kind}, but only the vocabulary of a BPE tokenizer can be trimmed; "
+            "remove vocabulary"
         )
     for key in ("continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
@@ -46,8 +47,8 @@ def read_trimmable(folder: Path) -> dict[str, Any]:
     refused = [name for name in _REFUSED_IDS if _optional(folder / "generation_config.json").get(name)]
     if refused:
         raise LimbeckError(
-            f"generation_config.json of {folder} has {refused[0]}, whose token ids a trimmed vocabulary would change; remove that key, "
-            "or remove vocabulary"
+            f"generation_config.json of {folder} has {refused[0]}, whose token ids a trimmed vocabulary would change; "
+            "remove that key, or remove vocabulary"
         )
     return content
 
@@ -64,8 +65,8 @@ def kept_tokens(content: Mapping[str, Any], counts: Counts, keep: int | float | 
     kept = bpe.closed({*bpe.atoms, *(token for token in always if token in bpe.texts), *_added(content)})
     if isinstance(keep, int) and len(kept) > keep:
         raise LimbeckError(
-            f"vocabulary.keep is {keep}, but {len(kept)} tokens are always kept (special ones, bytes, and those of the chat template); "
-            "raise it"
+            f"vocabulary.keep is {keep}, but {len(kept)} tokens are always kept (special ones, bytes, and those of the "
+            "chat template); raise it"
         )
     needed = keep * counts.sum() if isinstance(keep, float) else counts.sum()
     covered = sum(int(counts[token]) for token in kept if token < len(counts))
@@ -97,7 +98,9 @@ class _Bpe:
     def _find_atoms(self, content: Mapping[str, Any]) -> set[int]:
         """The tokens without which some text could not be encoded."""
         unknown = {self.vocabulary[text] for text in [content["model"].get("unk_token")] if text in self.vocabulary}
-        if self._byte_fallback:  # other characters are encoded as bytes, except those that stand for something else, such as a space
+        if (
+            self._byte_fallback
+        ):  # other characters are encoded as bytes, except those that stand for something else, such as a space
             marks = _characters([content.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")])
             return unknown | {self.vocabulary[text] for text in (*_BYTES, *marks) if text in self.vocabulary}
         merged = {"".join(pair) for pair in self._ranks}
@@ -140,7 +143,12 @@ def trimmed_content(content: Mapping[str, Any], kept: Sequence[int]) -> dict[str
         merge for merge in model["merges"] for pair in [_pair(merge)] if all(text in known for text in (*pair, "".join(pair)))
     ]
     added = [{**token, "id": new_ids[token["id"]]} for token in content.get("added_tokens") or ()]
-    trimmed = {**content, "model": model, "added_tokens": added, "post_processor": _processor(content.get("post_processor"), new_ids)}
+    trimmed = {
+        **content,
+        "model": model,
+        "added_tokens": added,
+        "post_processor": _processor(content.get("post_processor"), new_ids),
+    }
     if content.get("padding"):
         trimmed["padding"] = {**content["padding"], "pad_id": new_ids[content["padding"]["pad_id"]]}
     return trimmed
@@ -173,7 +181,9 @@ def write_text_files(source: Path, folder: Path, content: Mapping[str, Any], kep
     _write(folder / "tokenizer.json", trimmed_content(content, kept))
     settings = _optional(source / "tokenizer_config.json")
     if isinstance(decoders := settings.get("added_tokens_decoder"), dict):
-        settings["added_tokens_decoder"] = {str(new_ids[int(old)]): token for old, token in decoders.items() if int(old) in new_ids}
+        settings["added_tokens_decoder"] = {
+            str(new_ids[int(old)]): token for old, token in decoders.items() if int(old) in new_ids
+        }
     added = {text: new_ids[old] for text, old in _optional(source / "added_tokens.json").items() if old in new_ids}
     generation = renumbered(_optional(source / "generation_config.json"), new_ids)
     for name in _DROPPED_IDS:

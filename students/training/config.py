@@ -109,7 +109,7 @@ class TrainingConfig(StudentConfig):
         return Trainer(workers, 1.0, 1, PROCESS_BYTES + weights * 4 + (state if offloaded else 0), on_gpu)
 
     def problems(self, key: str, teacher: Path, chat: bool) -> list[str]:
-        """A base of another family does not read the teacher's conversations, or has no end token to learn."""
+        """A base of another family does not read the teacher's conversations, or has no end token; or the base cannot be made."""
         for name, model in self.models.items():
             try:
                 base = resolve(model)
@@ -119,7 +119,16 @@ class TrainingConfig(StudentConfig):
                 compare(teacher, base, conversational=chat)
             except LimbeckError as error:
                 return [f"{key}.{name}: {error}"]
-        return []
+        return self.base.problems(f"{key}.base", teacher)
+
+    def layers_from(self, teachers: int) -> int:
+        """Delegates to `base`."""
+        return self.base.layers_from(teachers)
+
+    @property
+    def needs_documents(self) -> bool:
+        """Delegates to `base`."""
+        return self.base.needs_documents
 
     def trainer_class(self) -> "type[CompletionTrainer]":
         """The class that trains on a worker; imported when called, because it needs torch."""

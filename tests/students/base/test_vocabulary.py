@@ -11,7 +11,14 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from helpers.tiny_students import sentence
 from limbeck.corpus.errors import LimbeckError
-from limbeck.students.base.vocabulary import kept_tokens, read_trimmable, renumbered, special_ids, trimmed_content, write_text_files
+from limbeck.students.base.vocabulary import (
+    kept_tokens,
+    read_trimmable,
+    renumbered,
+    special_ids,
+    trimmed_content,
+    write_text_files,
+)
 
 TEXTS = [
     *(sentence(seed, 12) for seed in range(20)),
@@ -20,7 +27,7 @@ TEXTS = [
     "蒸馏器里的水慢慢沸腾，直到早晨",
     "🙂🙂 👩‍👩‍👧‍👦 🇫🇷 done\r\n\tindented",
 ]
-SCRIPTS = ["a", "Z", " ", "\n", "é", "ß", "ж", "Ω", "ا", "ש", "ก", "あ", "語", "한", "🙂", "👩‍👩‍👧‍👦", "🇫🇷", "\u200d", "𝔘", "the", " still", "<|end|>"]  # fmt: skip
+SCRIPTS = [*"aZ \néßжΩاשกあ語한🙂", "👩‍👩‍👧‍👦", "🇫🇷", "\u200d", "𝔘", "the", " still", "<|end|>"]
 texts = st.lists(st.one_of(st.sampled_from(SCRIPTS), st.text(max_size=6)), max_size=12).map("".join)
 
 
@@ -139,7 +146,10 @@ def test_every_id_in_the_text_files_is_renumbered(tmp_path: Path) -> None:
         tmp_path / "source",
         config={"eos_token_id": [2, late], "text_config": {"pad_token_id": 0, "bos_token_id": None}, "unk_token_id": 9_999},
         generation_config={"eos_token_id": late, "pad_token_id": 0, "suppress_tokens": [1, 400]},
-        tokenizer_config={"eos_token": "<|late|>", "added_tokens_decoder": {"0": {"content": "<|pad|>"}, str(late): {"content": "<|late|>"}}},
+        tokenizer_config={
+            "eos_token": "<|late|>",
+            "added_tokens_decoder": {"0": {"content": "<|pad|>"}, str(late): {"content": "<|late|>"}},
+        },
         added_tokens={"<|late|>": late},
         vocab={"left": "out"},
     )
@@ -152,7 +162,10 @@ def test_every_id_in_the_text_files_is_renumbered(tmp_path: Path) -> None:
     assert new < late and Backend.from_file(str(out / "tokenizer.json")).encode("the").ids[-1] == new  # the post-processor's
     written = {path.name: json.loads(path.read_text()) for path in out.glob("*.json")}
     assert written["generation_config.json"] == {"eos_token_id": new, "pad_token_id": 0, "suppress_tokens": [1]}
-    assert written["tokenizer_config.json"]["added_tokens_decoder"] == {"0": {"content": "<|pad|>"}, str(new): {"content": "<|late|>"}}
+    assert written["tokenizer_config.json"]["added_tokens_decoder"] == {
+        "0": {"content": "<|pad|>"},
+        str(new): {"content": "<|late|>"},
+    }
     assert written["added_tokens.json"] == {"<|late|>": new} and "vocab.json" not in written
     assert (out / "chat_template.jinja").read_text() == "{{ messages }}"
     config = renumbered(json.loads((source / "config.json").read_text()), {old: place for place, old in enumerate(kept)})
