@@ -57,6 +57,11 @@ class StudentConfig(Kind):
         return teachers
 
     @property
+    def text_tokens(self) -> int:
+        """Tokens of text that it is trained on beside the dataset, at most, for the estimate."""
+        return 0
+
+    @property
     def needs_documents(self) -> bool:
         """Whether it reads the documents of the run's sources."""
         return False

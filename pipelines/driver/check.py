@@ -162,6 +162,7 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     scored += probes * (length + 3 * new)
     rows = recipe.calibration.pass_rate * split["train"] * each
     trained = sum(student.passes for student in recipe.students) * rows * (length + needs.prompt_tokens / 2 + new)
+    trained += sum(student.text_tokens for student in recipe.students)
     tokens = {"complete": drawn * new, "logprobs": scored, "train": trained}
     found: dict[str, Any] = {"completions": drawn, "tokens": {name: round(count) for name, count in tokens.items()}}
     if recipe.target is not None:

@@ -28,6 +28,14 @@ class HealingConfig(Config):
     learning_rate: float = Field(3e-4, gt=0)
     batch_size: int = Field(8, ge=1, description="sequences per step")
     sequence_tokens: int = Field(256, ge=2)
+    measure_tokens: int | None = Field(
+        None, ge=1, description="measure the held-out loss after each of this many tokens; null: a tenth of the budget"
+    )
+    min_gain: float | None = Field(
+        None,
+        gt=0,
+        description="stop if the held-out loss (nats per token) falls by less than this between two measurements; null: never",
+    )
 
     @field_validator("text")
     @classmethod

@@ -9,10 +9,10 @@ from limbeck.cluster.training import Placement, fit
 from limbeck.corpus.parts import read_object, write_json
 from limbeck.corpus.tokenizer import Tokenizer
 from limbeck.students.base.config import BaseConfig, HealingConfig
+from limbeck.students.base.healing import training_of
 from limbeck.students.base.making import REPORT_FILE, Making, make, per_byte
 from limbeck.students.base.text import write_sample, write_text
 from limbeck.students.contract import METRICS_FILE
-from limbeck.students.sft import SftConfig
 from limbeck.students.training import loop
 from limbeck.students.training.settings import PROGRESS_FILE, Settings
 
@@ -30,8 +30,9 @@ def prepare(
 
     `source` is the model that it is made from, `dataset` the Parquet files of rows to train on later, `documents` the folder of
     the run's train sources. The report is that of `making.make`; with healing also nats_per_token_healed, nats_per_byte_healed,
-    and healing: the metrics of the training on text, with the documents and tokens of the text. Steps that are done are not
-    repeated. Raises LimbeckError if there are too few layers or documents, or the vocabulary cannot be trimmed.
+    and healing: the metrics of the training on text, with the documents and tokens of the text, the curve of the loss on the
+    sample, and why it stopped early. Steps that are done are not repeated. Raises LimbeckError if there are too few layers or
+    documents, or the vocabulary cannot be trimmed.
     """
     sample, again, made = training / "sample.parquet", training / "sample-trimmed.parquet", training / "made"
     if not sample.exists():
@@ -47,7 +48,7 @@ def prepare(
     if not healed.exists():
         extra = _text(config.healing, made, documents, measured, seed, text)
         settings = Settings(
-            config=_training(config.healing),
+            config=training_of(config.healing, extra["tokens"]),
             files=(text,),
             teacher=source,
             base=made,
@@ -74,15 +75,6 @@ def _text(config: HealingConfig, made: Path, documents: Path | None, sample: Pat
         facts = write_text(config, Tokenizer.load(made), _end_token(made), documents, sample, seed, file)
         write_json(counts, facts, replace=True)
     return read_object(counts)
-
-
-def _training(healing: HealingConfig) -> SftConfig:
-    return SftConfig(
-        learning_rate=healing.learning_rate,
-        batch_size=healing.batch_size,
-        micro_batch_size=max(size for size in (1, 2, 4) if healing.batch_size % size == 0),
-        max_sequence_tokens=healing.sequence_tokens,
-    )
 
 
 def _end_token(model: Path) -> list[int]:

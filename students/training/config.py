@@ -126,6 +126,11 @@ class TrainingConfig(StudentConfig):
         return self.base.layers_from(teachers)
 
     @property
+    def text_tokens(self) -> int:
+        """The budget of healing."""
+        return self.base.healing.tokens if self.base.healing is not None else 0
+
+    @property
     def needs_documents(self) -> bool:
         """Delegates to `base`."""
         return self.base.needs_documents

@@ -63,6 +63,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         "train_seconds": trainer.train_seconds,
         "save_seconds": trainer.save_seconds,
         "warnings": warnings,
+        **trainer.own_metrics(),
     }
     if settings.sample is not None:
         metrics["nats_per_token"] = nats_per_token(

@@ -56,6 +56,10 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         """The loss of a micro-batch, summed over its labels. Other methods override it."""
         return completion_loss(model, inputs)[0]
 
+    def own_metrics(self) -> dict[str, Any]:
+        """Metrics that only this method has, for training.json. Other methods override it."""
+        return {}
+
     def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
         """One micro-batch forward and backward, timed."""
         started = time.perf_counter()
