@@ -254,8 +254,10 @@ def restore_vocabulary(
 ) -> None:
     """Give a student with a trimmed vocabulary the full one back: removed tokens get the rows of the original model."""
     from limbeck.cluster.engines.models import resolve
+    from limbeck.corpus.extras import require
     from limbeck.students.base.trimming import restore_vocabulary as restore
 
+    require("restore-vocabulary", "local")
     if out.exists():
         raise LimbeckError(f"{out} exists; choose another --out")
     restore(resolve(str(model)), resolve(original), out)

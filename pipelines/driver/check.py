@@ -303,9 +303,11 @@ def _student_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]
 
 def _layer_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
     """A student cannot keep more layers than its teacher has, which from round 1 on may be a student."""
-    if "teacher.model" not in models or not models.keys() >= {key for key in named_models(recipe) if key.startswith("student")}:
-        return []
-    problems, layers = dict[str, None](), shape_of(recipe.teacher.model).layers
+    ours = recipe.teacher.model
+    named = {"teacher.model", *(key for key in named_models(recipe) if key.startswith("student"))}
+    if not models.keys() >= named or all(student.base_model(ours) != ours for student in recipe.students):
+        return []  # missing models are reported elsewhere; and no student has layers of a teacher on a server
+    problems, layers = dict[str, None](), shape_of(ours).layers
     for number, student in enumerate(recipe.students):
         try:
             left = student.layers_from(layers)

@@ -13,6 +13,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.kinds import Kind
 from limbeck.corpus.parts import read_object
 from limbeck.corpus.source_kinds import DrawSources, SourcesConfig
+from limbeck.corpus.sources import refuse_unreadable
 from limbeck.students.base.families import Sizes, family_problem, scaled
 from limbeck.students.base.vocabulary import read_trimmable
 
@@ -117,13 +118,19 @@ class BaseConfig(Kind):
 
     def problems(self, key: str, teacher: Path) -> list[str]:
         """Reasons why it cannot be made from this teacher, one sentence each; `key` is its section of the recipe."""
-        if self.vocabulary is None:
-            return []
-        try:
-            read_trimmable(resolve(self.model_from(str(teacher))))
-        except LimbeckError as error:
-            return [f"{key}.vocabulary: {error}"]
-        return []
+        found = []
+        if self.vocabulary is not None:
+            try:
+                read_trimmable(resolve(self.model_from(str(teacher))))
+            except LimbeckError as error:
+                found.append(f"{key}.vocabulary: {error}")
+        text = self.healing.text if self.healing is not None else None
+        if text is not None and not isinstance(text, DrawSources):
+            try:
+                refuse_unreadable(text)
+            except LimbeckError as error:
+                found.append(f"{key}.healing.text: {error}")
+        return found
 
 
 class TeacherBase(BaseConfig):

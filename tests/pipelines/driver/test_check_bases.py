@@ -8,7 +8,7 @@ import pytest
 
 from helpers.tiny_run import recipe
 from limbeck.pipelines import recipe as recipes
-from limbeck.pipelines.driver.check import find_problems
+from limbeck.pipelines.driver.check import estimate, find_problems
 
 DRAWS = {"kind": "draws", "count": 40}
 MAGPIE = {"kind": "magpie", "instruction": {"max_new_tokens": 20}, "response": {"max_new_tokens": 20}}
@@ -61,6 +61,12 @@ def test_bases_need_documents_or_a_text(home: Path) -> None:
     assert problems(home, {"kind": "teacher"}, **given) == []
 
 
+def test_a_text_that_is_not_there_is_refused(home: Path) -> None:
+    base = {"kind": "teacher", "healing": {"text": {"kind": "text", "path": str(home / "none")}}}
+    (problem,) = problems(home, base)
+    assert problem.startswith("student.base.healing.text: ") and str(home / "none") in problem
+
+
 def test_a_vocabulary_that_cannot_be_trimmed_is_refused(home: Path) -> None:
     assert problems(home, {"kind": "teacher", "vocabulary": {"keep": 0.9}}) == []
     file = home / "model" / "tokenizer.json"
@@ -73,3 +79,13 @@ def test_a_vocabulary_that_cannot_be_trimmed_is_refused(home: Path) -> None:
         assert problem.startswith("student.base.vocabulary: the tokenizer of") and "end_of_word_suffix" in problem
     finally:
         file.write_text(before)
+
+
+def test_the_estimate_counts_the_text(home: Path) -> None:
+    documents = {"used": 12, "train": 12, "dev": 4, "test": 6, "document_tokens": 400}
+
+    def tokens(**base: Any) -> int:
+        given = recipes.validate(recipe(home, student={"kind": "sft", "base": base}, rounds=2), "x")
+        return int(estimate(given, documents, 1000)["tokens"]["train"])
+
+    assert tokens(kind="layers", layers=1) - tokens(kind="teacher") == 2 * 200_000
