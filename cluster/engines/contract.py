@@ -80,6 +80,11 @@ class EngineConfig(Kind):
         return Model(key, self.model, self.identity, self.kind, memory="none")
 
     @property
+    def most_top_logprobs(self) -> int:
+        """The largest k of its `top_logprobs` (`protocol.DistributionEngine`); 0: it has no distributions to give."""
+        return 0
+
+    @property
     def identity(self) -> str:
         """Engines of one identity are loaded once."""
         return f"{type(self).__name__} {self.model_dump_json()}"

@@ -34,6 +34,11 @@ class TransformersConfig(EngineConfig):
     context_tokens: int | None = Field(default=None, ge=2)
     trust_remote_code: bool = False
 
+    @property
+    def most_top_logprobs(self) -> int:
+        """The whole vocabulary."""
+        return shape_of(self.model).vocabulary
+
     def user_turn_problem(self, turn: UserTurn) -> str | None:
         """Why the model's chat template cannot be cut before this turn, or None."""
         from limbeck.cluster.engines.chat import user_turn_problem
