@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic_core import to_jsonable_python
 
 NAME = r"[a-z0-9][a-z0-9_-]*"
 """A name that becomes a path: of a filter, a selection, a kind."""
@@ -79,6 +80,35 @@ def _drop_operational(data: Any, value: Any) -> None:
     elif isinstance(value, tuple | list) and isinstance(data, list):
         for inner, entry in zip(data, value, strict=False):
             _drop_operational(inner, entry)
+
+
+def fill_defaults(there: dict[str, Any], here: Mapping[str, Any], section: Config) -> None:
+    """Make a section's recorded data `there` comparable with its data `here`, as this version writes them.
+
+    Operational keys are dropped, which older versions recorded; newer keys get their defaults.
+    """
+    for key in type(section).operational_keys():
+        there.pop(key, None)
+    for key, field in type(section).model_fields.items():
+        if key not in here:
+            continue
+        if key not in there:
+            if not field.is_required():
+                there[key] = to_jsonable_python(field.get_default(call_default_factory=True, validated_data={}))
+            continue
+        _fill_inside(there[key], here[key], getattr(section, key))
+
+
+def _fill_inside(there: Any, here: Any, value: Any) -> None:
+    """Apply `fill_defaults` to the sections in a value: itself, or those in a list or a mapping."""
+    if isinstance(value, Config) and isinstance(there, dict):
+        fill_defaults(there, here, value)
+    elif isinstance(value, Mapping) and isinstance(there, dict):
+        for key in there.keys() & here.keys() & value.keys():
+            _fill_inside(there[key], here[key], value[key])
+    elif isinstance(value, tuple | list) and isinstance(there, list) and len(value) == len(there):
+        for old, new, inner in zip(there, here, value, strict=True):
+            _fill_inside(old, new, inner)
 
 
 def nearest(word: str, known: Any) -> str | None:

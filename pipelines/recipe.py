@@ -67,9 +67,9 @@ from limbeck.pipelines.kinds import add_installed_kinds
 from limbeck.pipelines.runs.rows import RowsConfig, default_rows
 from limbeck.pipelines.runs.stopping import StopConfig
 from limbeck.pipelines.wording import sentences
-from limbeck.students.config import SftConfig
 from limbeck.students.contract import StudentConfig
 from limbeck.students.evaluation.measures import CONTROLS, HEADINGS, SCALARS
+from limbeck.students.sft import SftConfig
 
 GeneratorConfig.add(
     AlpacaConfig,

@@ -55,7 +55,7 @@ BUILT_BY_CONFIGS = {
     },
     "limbeck.cluster.engines.local.config": {"limbeck.cluster.engines.local.engine"},
     "limbeck.cluster.engines.vllm.config": {"limbeck.cluster.engines.vllm.engine"},
-    "limbeck.students.config": {"limbeck.students.sft"},
+    "limbeck.students.training.config": {"limbeck.students.training.driver", "limbeck.students.training.trainer"},
 }
 
 
@@ -164,7 +164,7 @@ def test_files_and_objects_that_a_page_names_exist(page: Path) -> None:
         "limbeck.pipelines.run",
         "limbeck.cluster.workers.pool",
         "limbeck.corpus.sources",
-        "limbeck.students.config",
+        "limbeck.students.sft",
     ],
 )
 def test_the_driver_s_modules_load_no_torch(module: str) -> None:
@@ -241,10 +241,10 @@ def test_a_critic_without_an_engine_gets_the_round_0_teacher() -> None:
 
 
 def test_pipelines_ask_no_kind_what_it_has() -> None:
-    """Kinds are used through their contracts. Exceptions: usage errors of typer's click, and a config's fields."""
+    """Kinds are used through their contracts. Exception: usage errors of typer's click."""
     files = sorted((PACKAGE / "pipelines").resolve().rglob("*.py"))
     asking = [path.name for path in files for line in path.read_text().splitlines() if re.search("hasattr|getattr", line)]
-    assert asking == ["main.py", "stages.py"]
+    assert asking == ["main.py"]
 
 
 @pytest.mark.parametrize("room", ["pipelines", "generators", "filters", "students", "cluster/placement", "cluster/workers"])

@@ -6,10 +6,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_jsonable_python
-
 from limbeck.cluster.engines.models import fingerprint as model_fingerprint
-from limbeck.corpus.config import Config
+from limbeck.corpus.config import Config, fill_defaults
 from limbeck.corpus.kinds import kinds_in
 from limbeck.filters.config import FilterConfig, SetFilterConfig
 from limbeck.filters.contract import Bound
@@ -38,7 +36,7 @@ class Stages:
         for where, section in self.sections.items():
             there, here = _at(filled, where), _at(self.data, where)
             if isinstance(there, dict) and isinstance(here, Mapping):
-                _fill(there, here, section)
+                fill_defaults(there, here, section)
         for bounds in (_at(filled, ("decisions", "bounds")) or {}).values():
             bounds[:] = [{**_BOUND_DEFAULTS, **bound} for bound in bounds]
         return filled
@@ -119,29 +117,3 @@ def _at(data: Any, where: Where) -> Any:
     for key in where:
         data = data.get(key) if isinstance(data, Mapping) else None
     return data
-
-
-def _fill(there: dict[str, Any], here: Mapping[str, Any], section: Config) -> None:
-    """Drop operational keys from `there`, and add the section's defaults for keys that are missing there and present `here`."""
-    for key in type(section).operational_keys():  # older versions recorded them
-        there.pop(key, None)
-    for key, field in type(section).model_fields.items():
-        if key not in here:
-            continue
-        if key not in there:
-            if not field.is_required():
-                there[key] = to_jsonable_python(field.get_default(call_default_factory=True, validated_data={}))
-            continue
-        _fill_inside(there[key], here[key], getattr(section, key))
-
-
-def _fill_inside(there: Any, here: Any, value: Any) -> None:
-    """Apply `_fill` to the sections in a value: itself, or those in a list or a mapping."""
-    if isinstance(value, Config) and isinstance(there, dict):
-        _fill(there, here, value)
-    elif isinstance(value, Mapping) and isinstance(there, dict):
-        for key in there.keys() & here.keys() & value.keys():
-            _fill_inside(there[key], here[key], value[key])
-    elif isinstance(value, tuple | list) and isinstance(there, list) and len(value) == len(there):
-        for old, new, inner in zip(there, here, value, strict=True):
-            _fill_inside(old, new, inner)

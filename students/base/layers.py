@@ -17,10 +17,12 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import publishing, read_object, read_parts, write_json, write_table
 from limbeck.corpus.schemas import SOURCES
 from limbeck.corpus.tokenizer import Tokenizer
-from limbeck.students.config import HealingConfig, LayersBase, SftConfig
+from limbeck.students.base.config import HealingConfig, LayersBase
 from limbeck.students.contract import METRICS_FILE
+from limbeck.students.sft import SftConfig
 from limbeck.students.training import loop
 from limbeck.students.training.sample_loss import batches, nats_per_token, read_sample, summed_loss
+from limbeck.students.training.settings import PROGRESS_FILE, Settings
 
 REPORT_FILE = "layers.json"
 
@@ -56,14 +58,14 @@ def prepare(
         return cut, report
     healed = training / "healed"
     if not healed.exists():
-        settings = loop.Settings(
+        settings = Settings(
             config=_healing(config.healing),
             files=(text,),
             teacher=teacher,
             base=cut,
             out=healed,
             training=training / "healing",
-            progress=training / loop.PROGRESS_FILE,
+            progress=training / PROGRESS_FILE,
             seed=seed,
             use_gpu=placement.use_gpu,
             sample=sample,
@@ -82,7 +84,7 @@ def choose(config: dict[str, Any]) -> dict[str, Any]:
     model = model.to("cuda" if choice.use_gpu else "cpu").eval()
     sample = read_sample(choice.sample)
     whole = nats_per_token(model, sample)
-    dropped = drop_layers(model, sample, choice.config.layers, choice.sample.parent / loop.PROGRESS_FILE)
+    dropped = drop_layers(model, sample, choice.config.layers, choice.sample.parent / PROGRESS_FILE)
     report = {
         "kept": [layer for layer in range(len(dropped) + choice.config.layers) if layer not in dropped],
         "dropped": dropped,

@@ -4,19 +4,19 @@ import json
 import os
 import shutil
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from limbeck.cluster.engines.precision import bf16_on
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import publishing, read_object, read_table, write_json
+from limbeck.corpus.parts import publishing, read_object, write_json
 from limbeck.students.base.compatibility import compare, end_tokens
-from limbeck.students.config import SftConfig
 from limbeck.students.contract import METRICS_FILE
+from limbeck.students.training.config import TrainingConfig
+from limbeck.students.training.rows import Row, conversational, read_rows, rendered
 from limbeck.students.training.sample_loss import nats_per_token, read_sample
+from limbeck.students.training.settings import Settings
 
-PROGRESS_FILE = "progress.json"
 _TEXT_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab.*", "merges.txt", "*.model"),
     "generation_config.json",
@@ -24,26 +24,9 @@ _TEXT_FILES = (
 _SAMPLED_WEIGHTS = 65_536  # per tensor, to estimate how many moved without a second copy of the model
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a training worker; sent by pickle."""
-
-    config: SftConfig
-    files: tuple[Path, ...]  # Parquet files of rows: prompt and completion, or input_ids
-    teacher: Path
-    base: Path
-    out: Path
-    training: Path
-    seed: int
-    use_gpu: bool
-    extra: dict[str, Any] = field(default_factory=dict)  # added to the metrics
-    progress: Path | None = None  # folder for the progress file; None: `training`
-    sample: Path | None = None  # Parquet file of input_ids for the reported loss of the trained model
-
-
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """Train with `config["settings"]`, publish the student's folder, and return the metrics."""
-    settings: Settings = config["settings"]
+    settings: Settings[TrainingConfig] = config["settings"]
     os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", WANDB_DISABLED="true")
     started = time.perf_counter()
     from transformers import AutoTokenizer
@@ -53,11 +36,12 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     if settings.config.deepspeed:
         from limbeck.students.training.extensions import build_safely
 
-        build_safely(_progress(settings) if os.environ.get("RANK", "0") == "0" else None)
+        build_safely(settings.progress_file if os.environ.get("RANK", "0") == "0" else None)
     imported = time.perf_counter()
-    rows = _read_rows(settings.files)
-    warnings = compare(settings.teacher, settings.base, conversational=isinstance(rows[0].get("prompt"), list))
+    table = read_rows(settings.files)
+    warnings = compare(settings.teacher, settings.base, conversational=conversational(table))
     tokenizer = AutoTokenizer.from_pretrained(settings.base, local_files_only=True)
+    rows = rendered(table, tokenizer, end_tokens(settings.base))
     trainer, left_out = _build(settings, rows, tokenizer)
     checkpoints = settings.training / "checkpoints"
     if trainer.args.should_save:
@@ -91,71 +75,41 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     return _publish(trainer, settings, before, metrics)
 
 
-def _progress(settings: Settings) -> Path:
-    return settings.progress or settings.training / PROGRESS_FILE
-
-
-def _read_rows(files: tuple[Path, ...]) -> Any:
-    import pyarrow as pa
-    from datasets import Dataset, disable_progress_bars
-
-    disable_progress_bars()
-    tables = [read_table(file) for file in files]
-    wanted = [name for name in ("input_ids", "prompt", "completion") if name in tables[0].column_names]
-    return Dataset(pa.concat_tables([table.select(wanted) for table in tables]).replace_schema_metadata(None))
-
-
-def _build(settings: Settings, rows: Any, tokenizer: Any) -> tuple[Any, int]:
+def _build(settings: Settings[TrainingConfig], rows: list[Row], tokenizer: Any) -> tuple[Any, int]:
     """The trainer with its model and ordered data, and the number of rows that were too long."""
     import torch
+    from datasets import Dataset
     from transformers import AutoModelForCausalLM
 
-    from limbeck.students.training.trainer import CompletionTrainer, StepEnd
+    from limbeck.students.training.trainer import StepEnd
 
     config = settings.config
-    # before the arguments: they enable ZeRO 3, under which a model would be loaded in shards for a group that does not exist yet
-    model = AutoModelForCausalLM.from_pretrained(settings.base, dtype=torch.float32, use_safetensors=True, local_files_only=True)
-    model.config.use_cache = False
-    trainer = CompletionTrainer(
-        model,
-        _arguments(settings),
-        train_dataset=rows,
-        processing_class=tokenizer,
-        peft_config=_adapters(config),
-        checkpoints=settings.training / "checkpoints",
-        keep_checkpoints=config.keep_checkpoints,
-    )
-    if "completion" in rows.column_names:
-        trainer.train_dataset = trainer.train_dataset.map(cut_at_end, fn_kwargs={"ends": end_tokens(settings.base)})
-    trainer.add_callback(StepEnd(trainer, config.checkpoint_steps, _progress(settings)))
-    lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
+    lengths = [len(row.ids) for row in rows]
     order = training_order(lengths, config, settings.seed)
     if not order:
         raise LimbeckError(
             f"every row of the dataset is longer than max_sequence_tokens ({config.max_sequence_tokens}; the shortest has "
             f"{min(lengths)}); raise it or draw shorter candidates"
         )
+    # before the arguments: they enable ZeRO 3, under which a model would be loaded in shards for a group that does not exist yet
+    model = AutoModelForCausalLM.from_pretrained(settings.base, dtype=torch.float32, use_safetensors=True, local_files_only=True)
+    model.config.use_cache = False
+    trainer = config.trainer_class()(
+        model,
+        _arguments(settings),
+        train_dataset=Dataset.from_dict({"input_ids": [row.ids for row in rows], "labels": [row.labels for row in rows]}),
+        processing_class=tokenizer,
+        peft_config=_adapters(config),
+        settings=settings,
+    )
     trainer.train_dataset = trainer.train_dataset.select(order)
+    trainer.add_callback(StepEnd(trainer))
     steps = -(-len(order) // config.batch_size)
     trainer.args.warmup_steps = round(config.warmup_fraction * steps)
     return trainer, sum(length > config.max_sequence_tokens for length in lengths)
 
 
-def cut_at_end(row: dict[str, Any], ends: frozenset[int]) -> dict[str, Any]:
-    """A tokenised row up to the first end token of its completion, at which generation stops.
-
-    Chat templates write more after it, such as a newline, which a model never generates. Raises LimbeckError if there is none.
-    """
-    stop = next((place for place, label in enumerate(row["labels"]) if label in ends), None)
-    if stop is None:
-        raise LimbeckError(
-            "a completion of the dataset has no end token, so the student could not learn to stop; end the assistant's turn "
-            "with it in the base's chat template"
-        )
-    return {**row, "input_ids": row["input_ids"][: stop + 1], "labels": row["labels"][: stop + 1]}
-
-
-def training_order(lengths: list[int], config: SftConfig, seed: int) -> list[int]:
+def training_order(lengths: list[int], config: TrainingConfig, seed: int) -> list[int]:
     """The rows in training order, all epochs in one list; rows that are too long are skipped.
 
     Each batch is a random draw, and rows are sorted by length only within it: micro-batches then need little padding, and the
@@ -170,7 +124,7 @@ def training_order(lengths: list[int], config: SftConfig, seed: int) -> list[int
     return [row for batch in batches for row in sorted(batch, key=lambda row: (-lengths[row], row))]
 
 
-def _arguments(settings: Settings) -> Any:
+def _arguments(settings: Settings[TrainingConfig]) -> Any:
     from trl import SFTConfig as TrainerArguments
 
     config = settings.config
@@ -193,7 +147,6 @@ def _arguments(settings: Settings) -> Any:
         deepspeed=_deepspeed(config, accumulation, bf16=bf16_on(config.precision, settings.use_gpu)),
         gradient_checkpointing=False,
         max_length=None,  # rows that are too long are skipped, never truncated: a truncated row has no end token
-        completion_only_loss=None,  # if there is a completion
         logging_steps=1,
         save_strategy="no",  # StepEnd requests checkpoints
         seed=settings.seed % 2**32,
@@ -204,7 +157,7 @@ def _arguments(settings: Settings) -> Any:
     )
 
 
-def _deepspeed(config: SftConfig, accumulation: int, *, bf16: bool) -> dict[str, Any] | None:
+def _deepspeed(config: TrainingConfig, accumulation: int, *, bf16: bool) -> dict[str, Any] | None:
     """The user's DeepSpeed configuration with the keys that must match our other settings."""
     if config.deepspeed is None:
         return None
@@ -222,7 +175,7 @@ def _deepspeed(config: SftConfig, accumulation: int, *, bf16: bool) -> dict[str,
     return {**merged, "zero_optimization": zero}
 
 
-def _adapters(config: SftConfig) -> Any:
+def _adapters(config: TrainingConfig) -> Any:
     if config.lora is None:
         return None
     from peft import LoraConfig
@@ -262,7 +215,7 @@ def _over_workers(trainer: Any, value: int) -> int:
     return int(trainer.accelerator.gather(torch.tensor([value], device=trainer.accelerator.device)).sum())
 
 
-def _publish(trainer: Any, settings: Settings, before: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+def _publish(trainer: Any, settings: Settings[TrainingConfig], before: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
     """Save the model in the base's dtype with the base's tokenizer files; on rank 0, while all ranks wait."""
     from limbeck.students.training.trainer import disk_errors
 

@@ -17,6 +17,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.files import flush_contents
 from limbeck.corpus.parts import write_json
+from limbeck.students.training.config import TrainingConfig
+from limbeck.students.training.settings import Settings
 
 CHECKPOINT = "checkpoint-"
 WRITING = ".writing-"
@@ -27,10 +29,10 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the labels of the whole accumulated batch
 
-    def __init__(self, *arguments: Any, checkpoints: Path, keep_checkpoints: int, **named: Any) -> None:
+    def __init__(self, *arguments: Any, settings: Settings[TrainingConfig], **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.model_accepts_loss_kwargs = True  # makes the Trainer count the labels of the whole accumulated batch
-        self.checkpoints, self.keep_checkpoints = checkpoints, keep_checkpoints
+        self.settings, self.checkpoints = settings, settings.training / "checkpoints"
         self.train_seconds = self.save_seconds = self.backward_ended = 0.0
         self.forwarded_tokens = 0
 
@@ -44,11 +46,15 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         """Return a micro-batch's summed loss over the number of labels in the whole optimiser step, over all workers."""
         labels = inputs["labels"]
         self.forwarded_tokens += int(inputs["attention_mask"].sum())
-        loss, outputs = completion_loss(model, inputs)
+        loss = self.summed_loss(model, inputs)
         loss = loss / (num_items_in_batch if num_items_in_batch is not None else (labels[:, 1:] != -100).sum().clamp(min=1))
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over the workers, whose labels are summed
-        return (loss, outputs) if return_outputs else loss
+        return (loss, {}) if return_outputs else loss
+
+    def summed_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """The loss of a micro-batch, summed over its labels. Other methods override it."""
+        return completion_loss(model, inputs)[0]
 
     def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
         """One micro-batch forward and backward, timed."""
@@ -84,7 +90,9 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                publish_checkpoint(writing / f"{CHECKPOINT}{self.state.global_step}", self.checkpoints, self.keep_checkpoints)
+                publish_checkpoint(
+                    writing / f"{CHECKPOINT}{self.state.global_step}", self.checkpoints, self.settings.config.keep_checkpoints
+                )
         self.accelerator.wait_for_everyone()
         self.save_seconds += time.perf_counter() - started
 
@@ -95,8 +103,9 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
 class StepEnd(TrainerCallback):  # type: ignore[misc]
     """Counts the optimiser's seconds, requests checkpoints, and writes the progress for the driver."""
 
-    def __init__(self, trainer: CompletionTrainer, checkpoint_steps: int, progress: Path) -> None:
-        self.trainer, self.checkpoint_steps, self.progress = trainer, checkpoint_steps, progress
+    def __init__(self, trainer: CompletionTrainer) -> None:
+        self.trainer, self.checkpoint_steps = trainer, trainer.settings.config.checkpoint_steps
+        self.progress = trainer.settings.progress_file
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count the time since the last backward pass: clipping and the update."""

@@ -107,8 +107,8 @@ def test_a_killed_controller_is_started_again(tmp_path: Path, ray_here: None) ->
 def test_two_workers_train_one_student(tmp_path: Path, ray_here: None, deepspeed: dict[str, Any] | None) -> None:
     from safetensors.torch import load_file
 
-    from limbeck.students.config import SftConfig
-    from limbeck.students.sft import train
+    from limbeck.students.sft import SftConfig
+    from limbeck.students.training.driver import train
 
     teacher, dataset = make_model(tmp_path / "teacher", dtype="bfloat16"), make_dataset(tmp_path / "dataset")
     changes: dict[str, Any] = {
@@ -148,9 +148,9 @@ def _die_after_the_first_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_a_killed_deepspeed_training_goes_on(tmp_path: Path, ray_here: None, monkeypatch: pytest.MonkeyPatch, stage: int) -> None:
-    from limbeck.students.config import SftConfig
-    from limbeck.students.sft import train
+    from limbeck.students.sft import SftConfig
     from limbeck.students.training import loop
+    from limbeck.students.training.driver import train
 
     teacher, dataset = make_model(tmp_path / "teacher", dtype="bfloat16"), make_dataset(tmp_path / "dataset")
     config = SftConfig(

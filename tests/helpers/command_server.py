@@ -29,7 +29,7 @@ DRIVER = (
     "limbeck.infinigram.index",
     "limbeck.cluster.training",
     "limbeck.cluster.workers.pool",
-    "limbeck.students.sft",
+    "limbeck.students.training.driver",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.auto.modeling_auto",
     "ray.data",

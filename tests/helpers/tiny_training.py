@@ -4,32 +4,35 @@ from pathlib import Path
 from typing import Any
 
 from helpers.tiny_students import make_dataset, make_model
-from limbeck.students import sft
-from limbeck.students.config import SftConfig
-from limbeck.students.training import loop
+from limbeck.students.base.compatibility import end_tokens
+from limbeck.students.sft import SftConfig
+from limbeck.students.training import driver, loop
+from limbeck.students.training.config import TrainingConfig
+from limbeck.students.training.rows import read_rows, rendered
+from limbeck.students.training.settings import Settings
 
 
 def train_config(**changes: Any) -> SftConfig:
     return SftConfig(**{"batch_size": 4, "micro_batch_size": 2, "learning_rate": 1e-3, "checkpoint_steps": 2, **changes})
 
 
-def train_settings(root: Path, config: SftConfig, **model: Any) -> loop.Settings:
+def train_settings(root: Path, config: TrainingConfig, **model: Any) -> Settings[TrainingConfig]:
     """A model and a dataset in `root`, made if missing."""
     if not (root / "model").exists():
         make_model(root / "model", **model)
         make_dataset(root / "dataset")
-    files = tuple(sft.dataset_files(root / "dataset"))
-    return loop.Settings(
+    files = tuple(driver.dataset_files(root / "dataset"))
+    return Settings(
         config, files, root / "model", root / "model", root / "round" / "student", root / "round" / "training", 3, False
     )
 
 
-def train_here(given: loop.Settings) -> dict[str, Any]:
+def train_here(given: Settings[TrainingConfig]) -> dict[str, Any]:
     return loop.run({"settings": given})
 
 
-def build_trainer(given: loop.Settings) -> Any:
+def build_trainer(given: Settings[TrainingConfig]) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(given.base)
-    return loop._build(given, loop._read_rows(given.files), tokenizer)[0]
+    return loop._build(given, rendered(read_rows(given.files), tokenizer, end_tokens(given.base)), tokenizer)[0]

@@ -22,7 +22,7 @@ from helpers.run_tables import changed_columns, distant_scores, run_columns, run
 from helpers.tiny_run import recipe
 from helpers.tiny_students import make_model
 from limbeck.cluster.engines.config import EndpointConfig, TransformersConfig
-from limbeck.students.config import SftConfig
+from limbeck.students.sft import SftConfig
 
 RECORDED = Path(__file__).with_name("earlier_run.json")
 OPERATIONAL = frozenset[str]().union(*(kind.operational_keys() for kind in (TransformersConfig, EndpointConfig, SftConfig)))

@@ -86,8 +86,8 @@ def test_the_lock_of_a_dead_process_is_broken_and_that_of_a_living_one_is_not(tm
 @pytest.mark.timeout(1800)
 def test_a_training_after_one_that_was_killed_while_deepspeed_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With DeepSpeed's own build for this machine."""
-    from limbeck.students.config import SftConfig
-    from limbeck.students.sft import train
+    from limbeck.students.sft import SftConfig
+    from limbeck.students.training.driver import train
 
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
     teacher, dataset = make_model(tmp_path / "teacher", dtype="bfloat16"), make_dataset(tmp_path / "dataset")

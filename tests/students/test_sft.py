@@ -12,9 +12,11 @@ from helpers.paths import child_environment
 from helpers.tiny_students import make_dataset, make_model
 from helpers.tiny_training import build_trainer, train_config, train_here, train_settings
 from limbeck.corpus.errors import LimbeckError
-from limbeck.students import sft
-from limbeck.students.config import LoraConfig, SftConfig
-from limbeck.students.training import loop
+from limbeck.students.sft import SftConfig
+from limbeck.students.training import driver, loop
+from limbeck.students.training.config import LoraConfig
+from limbeck.students.training.rows import read_rows
+from limbeck.students.training.settings import Settings
 
 
 @pytest.mark.parametrize("conversational", [True, False])
@@ -26,7 +28,7 @@ def test_only_the_completion_and_its_end_token_are_learned(tmp_path: Path, conve
     trainer = build_trainer(train_settings(tmp_path, train_config()))
     backend = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
     end = backend.token_to_id("<|end|>")
-    rows = loop._read_rows(tuple(sft.dataset_files(tmp_path / "dataset")))
+    rows = read_rows(driver.dataset_files(tmp_path / "dataset")).to_pylist()
     wanted = Counter(row["completion"][0]["content"] if conversational else row["completion"] for row in rows)
     learned: Counter[str] = Counter()
     for row in trainer.train_dataset:
@@ -64,13 +66,6 @@ def test_loss_equals_the_plain_loss(tmp_path: Path, precision: str) -> None:
         torch.testing.assert_close(loss, plain_loss, rtol=tolerance, atol=tolerance)
         for gradient, expected in zip(torch.autograd.grad(loss, list(model.parameters())), plain_gradients, strict=True):
             assert float((gradient - expected).norm() / expected.norm().clamp(min=1e-6)) < tolerance * 10
-
-
-def test_an_end_token_inside_a_completion_is_where_generation_stops() -> None:
-    row = {"input_ids": [5, 2, 6, 2, 7, 3, 9], "labels": [-100, -100, 6, 2, 7, 3, 9]}
-    assert loop.cut_at_end(row, frozenset({2, 3})) == {"input_ids": [5, 2, 6, 2], "labels": [-100, -100, 6, 2]}
-    with pytest.raises(LimbeckError, match="has no end token"):
-        loop.cut_at_end(row, frozenset({4}))
 
 
 @pytest.mark.parametrize("method", ["prompt", "prefix"])
@@ -220,9 +215,9 @@ def test_a_dataset_that_cannot_be_learned_is_refused(tmp_path: Path, columns: di
     (tmp_path / "dataset").mkdir()
     pq.write_table(pa.table(columns), tmp_path / "dataset" / "train.parquet")
     with pytest.raises(LimbeckError, match=message):
-        sft.train(train_config(), tmp_path / "dataset", tmp_path, tmp_path / "student", 3)
+        driver.train(train_config(), tmp_path / "dataset", tmp_path, tmp_path / "student", 3)
     with pytest.raises(LimbeckError, match="no Parquet file"):
-        sft.train(train_config(), tmp_path / "nothing", tmp_path, tmp_path / "student", 3)
+        driver.train(train_config(), tmp_path / "nothing", tmp_path, tmp_path / "student", 3)
 
 
 def test_batches_must_divide() -> None:
@@ -232,9 +227,7 @@ def test_batches_must_divide() -> None:
 
 def test_configuring_a_student_imports_no_heavy_library() -> None:
     heavy = ("torch", "transformers", "trl", "ray")
-    code = (
-        f"import limbeck.students.sft, limbeck.students.base.compatibility, sys; print([m for m in {heavy} if m in sys.modules])"
-    )
+    code = f"import limbeck.students.training.driver, sys; print([m for m in {heavy} if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=child_environment())
     assert answer.stdout.strip() == "[]", answer.stderr
 
@@ -245,9 +238,9 @@ def test_the_real_teacher_learns(tmp_path: Path) -> None:
 
     teacher = resolve("embedded:smollm2-135m-instruct")
     make_dataset(tmp_path / "dataset", rows=12)
-    files = tuple(sft.dataset_files(tmp_path / "dataset"))
+    files = tuple(driver.dataset_files(tmp_path / "dataset"))
     config = SftConfig(batch_size=4, micro_batch_size=4, learning_rate=2e-5, epochs=2)
-    given = loop.Settings(config, files, teacher, teacher, tmp_path / "student", tmp_path / "training", 3, False)
+    given = Settings(config, files, teacher, teacher, tmp_path / "student", tmp_path / "training", 3, False)
     metrics = train_here(given)
     assert metrics["steps"] == 6
     assert metrics["weights_moved_fraction"] > 0.5

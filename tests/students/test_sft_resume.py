@@ -12,8 +12,8 @@ import pytest
 from helpers.tiny_students import make_dataset, make_model
 from helpers.tiny_training import train_config, train_here, train_settings
 from limbeck.corpus.errors import LimbeckError
-from limbeck.students import sft
-from limbeck.students.config import LoraConfig
+from limbeck.students.training import driver
+from limbeck.students.training.config import LoraConfig
 
 _KILLED = """
 import os, signal, sys, pickle
@@ -96,7 +96,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(work: Any, config: dict[str, Any], workers: int, placement: Any, storage: Path) -> Any:
         return work(config)
 
-    monkeypatch.setattr(sft, "fit", fit)
+    monkeypatch.setattr(driver, "fit", fit)
 
 
 def test_train_publishes_once_and_leaves_no_checkpoints(
@@ -105,21 +105,39 @@ def test_train_publishes_once_and_leaves_no_checkpoints(
     make_model(tmp_path / "model")
     make_dataset(tmp_path / "dataset")
     out = tmp_path / "round" / "student"
-    metrics = sft.train(train_config(), tmp_path / "dataset", tmp_path / "model", out, 3)
+    metrics = driver.train(train_config(), tmp_path / "dataset", tmp_path / "model", out, 3)
     assert [path.name for path in out.parent.iterdir()] == ["student"]
-    monkeypatch.setattr(sft, "fit", None)  # a second call trains nothing
-    again = sft.train(train_config(), tmp_path / "dataset", tmp_path / "model", out, 3)
+    monkeypatch.setattr(driver, "fit", None)  # a second call trains nothing
+    again = driver.train(train_config(), tmp_path / "dataset", tmp_path / "model", out, 3)
     assert again == json.loads((out / "training.json").read_text()) and again["loss_curve"] == metrics["loss_curve"]
 
 
 def test_checkpoints_of_another_plan_are_never_resumed(tmp_path: Path, in_process: None) -> None:
     make_model(tmp_path / "model")
     make_dataset(tmp_path / "dataset")
-    files = sft.dataset_files(tmp_path / "dataset")
+    files = driver.dataset_files(tmp_path / "dataset")
     training = tmp_path / "round" / "training"
-    sft._start_afresh_unless_same(training, train_config(), files, tmp_path / "model", 3)
+    driver._start_afresh_unless_same(training, train_config(), files, tmp_path / "model", 3)
     (training / "checkpoints" / "checkpoint-2").mkdir(parents=True)
-    sft._start_afresh_unless_same(training, train_config(), files, tmp_path / "model", 3)
+    driver._start_afresh_unless_same(training, train_config(), files, tmp_path / "model", 3)
     assert (training / "checkpoints" / "checkpoint-2").exists()
-    sft._start_afresh_unless_same(training, train_config(), files, tmp_path / "model", 4)
+    driver._start_afresh_unless_same(training, train_config(), files, tmp_path / "model", 4)
+    assert not (training / "checkpoints").exists()
+
+
+def test_an_interrupted_training_of_an_older_version_is_resumed(tmp_path: Path) -> None:
+    """It recorded operational keys, and none of those that were added since."""
+    make_model(tmp_path / "model")
+    make_dataset(tmp_path / "dataset")
+    files, training = driver.dataset_files(tmp_path / "dataset"), tmp_path / "training"
+    driver._start_afresh_unless_same(training, train_config(), files, tmp_path / "model", 3)
+    (training / "checkpoints").mkdir()
+    plan = json.loads((training / "plan.json").read_text())
+    plan["config"] = {"checkpoint_steps": 2, **plan["config"]}
+    del plan["config"]["scheduler"]  # as if it were new
+    (training / "plan.json").write_text(json.dumps(plan))
+    driver._start_afresh_unless_same(training, train_config(), files, tmp_path / "model", 3)
+    assert (training / "checkpoints").exists()
+    (training / "plan.json").write_text(json.dumps(plan))
+    driver._start_afresh_unless_same(training, train_config(scheduler="linear"), files, tmp_path / "model", 3)
     assert not (training / "checkpoints").exists()

@@ -19,7 +19,7 @@ from limbeck.pipelines.recipe import Recipe, validate
 from limbeck.pipelines.runs.folder import RunFolder, open_run
 from limbeck.pipelines.runs.lost import finished_rounds
 from limbeck.pipelines.runs.stages import Stages, stages_of
-from limbeck.students.config import SftConfig
+from limbeck.students.sft import SftConfig
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Configs of students and of their base models. Imports neither torch nor any trainer."""
+"""The settings that every student trained by the training loop has. Imports neither torch nor any trainer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,16 +13,15 @@ from limbeck.cluster.placement.demand import Trainer
 from limbeck.cluster.placement.memory import PROCESS_BYTES
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.kinds import Kind
 from limbeck.students.base.compatibility import compare
+from limbeck.students.base.config import BaseConfig, TeacherBase
 from limbeck.students.contract import StudentConfig
 
 if TYPE_CHECKING:
     from limbeck.cluster.training import Placement
+    from limbeck.students.training.trainer import CompletionTrainer
 
 LORA_STATE_BYTES = 6  # of a frozen weight, adapters and all
-
-
 MOST_EPOCHS = 10_000
 
 
@@ -40,81 +39,12 @@ class LoraConfig(Config):
     )
 
 
-class BaseConfig(Kind):
-    """The base of what a student can start from."""
-
-    family: ClassVar[str] = "student base"
-
-    @property
-    def models(self) -> Mapping[str, str]:
-        """The model that it names, if any: key → Hugging Face id, folder or embedded name."""
-        return {}
-
-    def model_from(self, teacher: str) -> str:
-        """The model that training starts from."""
-        return teacher
-
-    def weights_share(self, teacher: str) -> float:
-        """The share of that model's weights that is kept."""
-        return 1.0
-
-
-class TeacherBase(BaseConfig):
-    """Start from the round's teacher."""
-
-    kind: Literal["teacher"] = "teacher"
-
-
-class ModelBase(BaseConfig):
-    """Start from another model."""
-
-    kind: Literal["model"] = "model"
-    model: str = Field(description="a folder, a Hugging Face id, or embedded:NAME")
-
-    @property
-    def models(self) -> Mapping[str, str]:
-        """The model."""
-        return {"model": self.model}
-
-    def model_from(self, teacher: str) -> str:
-        """The model."""
-        return self.model
-
-
-class HealingConfig(Config):
-    """How a model that lost layers is trained on raw text before it is a student."""
-
-    tokens: int = Field(200_000, ge=1, description="token budget for one pass over the train documents")
-    learning_rate: float = Field(3e-4, gt=0)
-    batch_size: int = Field(8, ge=1, description="sequences per step")
-    sequence_tokens: int = Field(256, ge=2)
-
-
-class LayersBase(BaseConfig):
-    """Start from the teacher's own most important layers, healed on the run's train documents."""
-
-    kind: Literal["layers"] = "layers"
-    layers: int = Field(ge=1, description="how many of the teacher's layers to keep")
-    sample: int = Field(16, ge=1, description="documents on which importance and perplexity are measured; kept out of healing")
-    sample_tokens: int = Field(128, ge=8, description="tokens read per document")
-    healing: HealingConfig | None = Field(default_factory=HealingConfig, description="null: no healing")
-
-    def weights_share(self, teacher: str) -> float:
-        """The layers kept; embeddings are counted as if they shrank too."""
-        return min(1.0, self.layers / max(1, shape_of(teacher).layers))
-
-
-BaseConfig.add(TeacherBase, ModelBase, LayersBase)
-
-
-class SftConfig(StudentConfig):
-    """Supervised fine-tuning on the kept candidates, with the loss on the completion alone."""
+class TrainingConfig(StudentConfig):
+    """The base of students that the training loop trains by gradient descent on prompts and completions."""
 
     extra: ClassVar[str | None] = "train"
-    semantics: ClassVar[int] = 2
     operational: ClassVar[frozenset[str]] = frozenset({"checkpoint_steps", "keep_checkpoints"})
 
-    kind: Literal["sft"] = "sft"
     base: BaseConfig = Field(default_factory=TeacherBase)
     epochs: int = Field(1, ge=1, le=MOST_EPOCHS)
     learning_rate: float = Field(2e-5, gt=0)
@@ -137,7 +67,7 @@ class SftConfig(StudentConfig):
     keep_checkpoints: int = Field(1, ge=1)
 
     @model_validator(mode="after")
-    def _batches_divide(self) -> "SftConfig":
+    def _batches_divide(self) -> "TrainingConfig":
         rows = self.micro_batch_size * self.workers
         if self.batch_size % rows:
             raise ValueError(
@@ -191,6 +121,12 @@ class SftConfig(StudentConfig):
                 return [f"{key}.{name}: {error}"]
         return []
 
+    def trainer_class(self) -> "type[CompletionTrainer]":
+        """The class that trains on a worker; imported when called, because it needs torch."""
+        from limbeck.students.training.trainer import CompletionTrainer
+
+        return CompletionTrainer
+
     def warm_up(self) -> None:
         """Import Ray Train, and torch with it."""
         from limbeck.cluster.training import warm_up
@@ -206,7 +142,7 @@ class SftConfig(StudentConfig):
         documents: Path | None = None,
         placement: "Placement | None" = None,
     ) -> dict[str, Any]:
-        """See `limbeck.students.sft.train`."""
-        from limbeck.students.sft import train
+        """See `limbeck.students.training.driver.train`."""
+        from limbeck.students.training.driver import train
 
         return train(self, dataset, teacher, out, seed, documents, placement)
