@@ -34,8 +34,7 @@ class AutoConfig(EngineConfig):
             return VllmConfig(**settings, tensor_parallel_size=max(1, int(gpus_per_worker)))
         return TransformersConfig(**settings)
 
-    @property
-    def most_top_logprobs(self) -> int:
+    def top_logprobs_problem(self, k: int) -> str | None:
         """Never asked: `auto` is decided when the recipe is resolved."""
         raise AssertionError("`auto` is decided when the recipe is resolved")
 

@@ -79,10 +79,12 @@ class EngineConfig(Kind):
         """Memory that a worker needs for it; the default is that of an engine without weights."""
         return Model(key, self.model, self.identity, self.kind, memory="none")
 
-    @property
-    def most_top_logprobs(self) -> int:
-        """The largest k of its `top_logprobs` (`protocol.DistributionEngine`); 0: it has no distributions to give."""
-        return 0
+    def top_logprobs_problem(self, k: int) -> str | None:
+        """Why it cannot give the `k` most likely tokens (`protocol.DistributionEngine`), or None.
+
+        Only asked if its model was found.
+        """
+        return f"an engine of kind {self.kind} does not give the teacher's log-probabilities; use transformers or vllm"
 
     @property
     def identity(self) -> str:

@@ -195,7 +195,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class DistributionEngine(Protocol):
-    """An engine that also gives distributions; its config says up to which k (`EngineConfig.most_top_logprobs`)."""
+    """An engine that also gives distributions; its config says whether it can (`EngineConfig.top_logprobs_problem`)."""
 
     def top_logprobs(self, rows: Sequence[TokenRow], k: int) -> list[TopLogprobs | None]:
         """Return the k most likely tokens before each token from a row's `first` on, given the tokens before it.

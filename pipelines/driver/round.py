@@ -11,6 +11,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import count_rows, part_names, publishing, read_object, write_json, write_table
 from limbeck.corpus.seeds import derive_seed
 from limbeck.pipelines.driver.context import Context
+from limbeck.pipelines.driver.teacher_logprobs import draw_teacher_logprobs
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.card import write_dataset
 from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
@@ -24,6 +25,7 @@ from limbeck.students.contract import StudentConfig
 
 if TYPE_CHECKING:
     from limbeck.cluster.training import Placement
+    from limbeck.cluster.workers.pool import WorkerPool
 
 
 def select(context: Context, number: int) -> None:
@@ -111,11 +113,12 @@ def separations_of(context: Context, found: dict[str, Any], parts: Sequence[str]
     return separations(folder.candidates(0), scores, context.filters, dict(freeze(context.filter_bounds, found)), parts)
 
 
-def train_student(context: Context, number: int, student: StudentConfig, placement: "Placement") -> None:
-    """Train the round's student on its dataset, unless it is already published."""
+def train_student(context: Context, pool: "WorkerPool", number: int, student: StudentConfig, placement: "Placement") -> None:
+    """Train the round's student on its dataset, unless it is already published; first draw what it needs of its teacher."""
     folder, recipe = context.folder, context.recipe
     if folder.student(number).exists():
         return
+    cached = draw_teacher_logprobs(context, pool, number, student)
     started = time.monotonic()
     rows, progress = (
         read_object(folder.rows(number)).get("kept"),
@@ -129,6 +132,7 @@ def train_student(context: Context, number: int, student: StudentConfig, placeme
         seed=derive_seed(recipe.seed, number, "student") % 2**31,
         documents=folder.sources("train"),
         placement=placement,
+        **({} if cached is None else {"teacher_logprobs": cached}),
     )
     facts = {name: metrics[name] for name in ("steps", "loss_first", "loss_last") if name in metrics}
     context.events.emit("trained", round=number, **facts)

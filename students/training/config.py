@@ -19,6 +19,7 @@ from limbeck.students.contract import StudentConfig
 
 if TYPE_CHECKING:
     from limbeck.cluster.training import Placement
+    from limbeck.students.training.rows import Row
     from limbeck.students.training.trainer import CompletionTrainer
 
 LORA_STATE_BYTES = 6  # of a frozen weight, adapters and all
@@ -121,6 +122,10 @@ class TrainingConfig(StudentConfig):
                 return [f"{key}.{name}: {error}"]
         return []
 
+    def usable(self, rows: "list[Row]", teacher_logprobs: Path | None) -> "list[Row]":
+        """The rows that can be trained on; others are left out and counted."""
+        return rows
+
     def trainer_class(self) -> "type[CompletionTrainer]":
         """The class that trains on a worker; imported when called, because it needs torch."""
         from limbeck.students.training.trainer import CompletionTrainer
@@ -141,8 +146,9 @@ class TrainingConfig(StudentConfig):
         seed: int,
         documents: Path | None = None,
         placement: "Placement | None" = None,
+        teacher_logprobs: Path | None = None,
     ) -> dict[str, Any]:
         """See `limbeck.students.training.driver.train`."""
         from limbeck.students.training.driver import train
 
-        return train(self, dataset, teacher, out, seed, documents, placement)
+        return train(self, dataset, teacher, out, seed, documents, placement, teacher_logprobs)

@@ -27,6 +27,7 @@ def train(
     seed: int,
     documents: Path | None = None,
     placement: Placement | None = None,
+    teacher_logprobs: Path | None = None,
 ) -> dict[str, Any]:
     """Train a student on `dataset`, publish its model folder at `out`, and return the metrics stored there as training.json.
 
@@ -50,7 +51,9 @@ def train(
     extra: dict[str, Any] = {}
     if isinstance(config.base, LayersBase):
         base, extra["base"] = layers.prepare(config.base, teacher, documents, training, seed, placement)
-    settings = Settings(config, tuple(rows), teacher, base, out, training, seed, placement.use_gpu, extra)
+    settings = Settings(
+        config, tuple(rows), teacher, base, out, training, seed, placement.use_gpu, extra, teacher_logprobs=teacher_logprobs
+    )
     result = fit(loop.run, {"settings": settings}, config.workers, placement, training)
     shutil.rmtree(training, ignore_errors=True)
     return result

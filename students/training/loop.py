@@ -41,7 +41,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     table = read_rows(settings.files)
     warnings = compare(settings.teacher, settings.base, conversational=conversational(table))
     tokenizer = AutoTokenizer.from_pretrained(settings.base, local_files_only=True)
-    rows = rendered(table, tokenizer, end_tokens(settings.base))
+    every = rendered(table, tokenizer, end_tokens(settings.base))
+    rows = settings.config.usable(every, settings.teacher_logprobs)
+    if len(rows) < len(every):
+        warnings.append(f"{len(every) - len(rows)} rows are not trained on, since the teacher gave no distributions of them")
     trainer, left_out = _build(settings, rows, tokenizer)
     checkpoints = settings.training / "checkpoints"
     if trainer.args.should_save:

@@ -9,7 +9,7 @@ from pydantic import Field
 from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.models import fingerprint
 from limbeck.cluster.engines.protocol import Engine, UserTurn
-from limbeck.cluster.engines.shape import DTYPE_BYTES, shape_of
+from limbeck.cluster.engines.shape import DTYPE_BYTES, beyond_vocabulary, shape_of
 from limbeck.cluster.placement.demand import Model
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.extras import require
@@ -93,10 +93,11 @@ class VllmConfig(EngineConfig):
             return [f"{key}.lora: {error}"]
         return []
 
-    @property
-    def most_top_logprobs(self) -> int:
-        """What vLLM was started for, at most the vocabulary."""
-        return min(self.max_logprobs, shape_of(self.model).vocabulary)
+    def top_logprobs_problem(self, k: int) -> str | None:
+        """More than vLLM is started for, or than the vocabulary."""
+        if k > self.max_logprobs:
+            return f"top_k is {k}, but max_logprobs of the teacher's engine is {self.max_logprobs}; raise it, or lower top_k"
+        return beyond_vocabulary(self.model, k)
 
     def user_turn_problem(self, turn: UserTurn) -> str | None:
         """Why the model's chat template cannot be cut before this turn, or None."""

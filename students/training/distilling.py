@@ -1,0 +1,192 @@
+"""The trainer of distillation: the loss at every label is the divergence from the teacher's distribution there."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from limbeck.cluster.engines.devices import loaded_as
+from limbeck.cluster.engines.precision import bf16_on
+from limbeck.students.base.compatibility import end_tokens
+from limbeck.students.distil import DistilConfig
+from limbeck.students.losses.chunked import Head, cached_loss, distillation_loss, label_loss, paired_positions
+from limbeck.students.losses.divergences import ULD, Divergence
+from limbeck.students.training.heads import Asked, head_of, hidden_states, learn_through
+from limbeck.students.training.rows import Row, read_rows, rendered
+from limbeck.students.training.settings import Settings
+from limbeck.students.training.teacher_cache import TeacherCache, first_label, row_key
+from limbeck.students.training.trainer import CompletionTrainer
+
+Loss = Callable[[Tensor, Head], Tensor]
+
+
+class Teacher(Protocol):
+    """What knows the teacher's distributions at the labels of a micro-batch."""
+
+    def loss(self, inputs: dict[str, Any], wanted: Tensor, labels: Tensor) -> Loss:
+        """The summed loss of the student's hidden states at the `wanted` positions, whose next tokens are `labels`."""
+        ...
+
+
+class DistillationTrainer(CompletionTrainer):
+    """Trains on the teacher's distributions; batches, checkpoints and normalisation are those of every student."""
+
+    def __init__(self, *arguments: Any, settings: Settings[DistilConfig], **named: Any) -> None:
+        super().__init__(*arguments, settings=settings, **named)
+        learn_through(self.model)
+        self.teacher = teacher_of(settings, self.processing_class, self.args.device)
+
+    def summed_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """The divergence from the teacher, and the labels' own loss by its weight, summed over a micro-batch's labels."""
+        following = inputs["labels"][:, 1:]  # [batch, tokens - 1]: the label that position t predicts
+        wanted = torch.nn.functional.pad(following != -100, (0, 1))  # [batch, tokens]
+        loss = self.teacher.loss(inputs, wanted, following[following != -100])
+        summed: Tensor = model(input_ids=inputs["input_ids"], use_cache=False, asked=Asked(wanted, loss))
+        return summed
+
+
+def teacher_of(settings: Settings[DistilConfig], tokenizer: Any, device: torch.device) -> Teacher:
+    """The teacher as the config wants it; raises LimbeckError if it cannot be loaded or used."""
+    config = settings.config
+    chosen = config.loss
+    how = Divergence(chosen.kind, chosen.beta or 0.5, chosen.alpha or 0.1, chosen.temperature)
+    if config.cached_teacher is not None:
+        assert settings.teacher_logprobs is not None, "drawn before the training"
+        return CachedTeacher(TeacherCache(settings.teacher_logprobs), how, config.cross_entropy)
+    model = load_teacher(settings.teacher, bf16_on(config.precision, settings.use_gpu), device)
+    if chosen.kind != ULD:
+        return LiveTeacher(model, how, config.cross_entropy)
+    return ForeignTeacher(model, paired_rows(settings, tokenizer), how, config.cross_entropy)
+
+
+def load_teacher(folder: Path, bf16: bool, device: torch.device) -> Any:
+    """A teacher's whole model in every process, for inference alone: ZeRO 3 divides the student's weights, not these."""
+    from transformers import AutoModelForCausalLM
+    from transformers.integrations import deepspeed
+
+    reference = getattr(deepspeed, "_hf_deepspeed_config_weak_ref", None)
+    announced = reference() if reference is not None else None
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        with loaded_as(folder, "a causal language model"):
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.bfloat16 if bf16 else torch.float32, use_safetensors=True, local_files_only=True
+            )
+    finally:
+        if announced is not None:
+            deepspeed.set_hf_deepspeed_config(announced)
+    return model.to(device).eval().requires_grad_(False)
+
+
+class LiveTeacher:
+    """A teacher in memory that reads the student's token ids."""
+
+    def __init__(self, model: Any, how: Divergence, cross_entropy: float) -> None:
+        self.model, self.head, self.how, self.cross_entropy = model, head_of(model), how, cross_entropy
+
+    def loss(self, inputs: dict[str, Any], wanted: Tensor, labels: Tensor) -> Loss:
+        """See `Teacher`."""
+        with torch.no_grad():
+            theirs = hidden_states(self.model, input_ids=inputs["input_ids"])[wanted]
+        weight = self.cross_entropy
+        return lambda hidden, head: distillation_loss(
+            hidden, head, theirs, self.head, self.how, labels=labels if weight else None, cross_entropy=weight
+        )
+
+
+class CachedTeacher:
+    """A teacher's most likely tokens, drawn before the training."""
+
+    def __init__(self, cache: TeacherCache, how: Divergence, cross_entropy: float) -> None:
+        self.cache, self.how, self.cross_entropy = cache, how, cross_entropy
+
+    def loss(self, inputs: dict[str, Any], wanted: Tensor, labels: Tensor) -> Loss:
+        """See `Teacher`."""
+        found = [self.cache.of(row.ids, first_label(row)) for row in rows_of(inputs)]
+        device, weight = wanted.device, self.cross_entropy
+        ids, logprobs, tail = (
+            torch.from_numpy(np.concatenate([np.zeros((0, *shape), dtype), *parts])).to(device)
+            for shape, dtype, parts in (
+                ((self.cache.top_k,), np.int64, [one.ids.astype(np.int64) for one in found]),
+                ((self.cache.top_k,), np.float32, [one.logprobs for one in found]),
+                ((), np.float32, [one.tail for one in found]),
+            )
+        )
+
+        def loss(hidden: Tensor, head: Head) -> Tensor:
+            known = within(ids, logprobs, len(head.weight))
+            return cached_loss(hidden, head, *known, tail, self.how, labels=labels if weight else None, cross_entropy=weight)
+
+        return loss
+
+
+def within(ids: Tensor, logprobs: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """The cached tokens with those beyond the student's rows, such as padding of the teacher's head, given no mass.
+
+    Each is replaced by a token that is not among the others of its position: `cached_loss` normalises what is left.
+    """
+    beyond = ids >= rows
+    if not bool(beyond.any()):
+        return ids, logprobs
+    ids = ids.clone()
+    for place in beyond.any(-1).nonzero()[:, 0].tolist():
+        taken, free = set(ids[place][~beyond[place]].tolist()), 0
+        for slot in beyond[place].nonzero()[:, 0].tolist():
+            while free in taken:
+                free += 1
+            ids[place, slot] = free
+            taken.add(free)
+    return ids, logprobs.masked_fill(beyond, -torch.inf)
+
+
+class ForeignTeacher:
+    """A teacher in memory that reads the same text with its own tokenizer; distributions are compared by rank (ULD)."""
+
+    def __init__(self, model: Any, rows: dict[bytes, Row], how: Divergence, cross_entropy: float) -> None:
+        """`rows`: the teacher's tokens of each of the student's rows, by the student's."""
+        self.model, self.head, self.rows, self.how, self.cross_entropy = model, head_of(model), rows, how, cross_entropy
+
+    def loss(self, inputs: dict[str, Any], wanted: Tensor, labels: Tensor) -> Loss:
+        """See `Teacher`; the labels of a completion are paired with the teacher's, up to the shorter of both."""
+        ours = list(rows_of(inputs))
+        theirs = [self.rows[_key(row)] for row in ours]
+        ids = torch.nn.utils.rnn.pad_sequence(
+            [torch.from_numpy(row.ids.astype(np.int64)) for row in theirs], batch_first=True
+        ).to(wanted.device)
+        with torch.no_grad():
+            states = hidden_states(self.model, input_ids=ids)
+        hidden_theirs = torch.cat([states[place, first_label(row) - 1 : len(row.ids) - 1] for place, row in enumerate(theirs)])
+        lengths = ([len(row.ids) - first_label(row) for row in rows] for rows in (ours, theirs))
+        mine, other = (places.to(wanted.device) for places in paired_positions(*lengths))
+        weight = self.cross_entropy
+
+        def loss(hidden: Tensor, head: Head) -> Tensor:
+            summed = distillation_loss(hidden[mine], head, hidden_theirs[other], self.head, self.how)
+            return summed + weight * label_loss(hidden, head, labels) if weight else summed
+
+        return loss
+
+
+def paired_rows(settings: Settings[DistilConfig], tokenizer: Any) -> dict[bytes, Row]:
+    """The dataset's rows as the teacher reads them, by the key of the student's."""
+    from transformers import AutoTokenizer
+
+    table = read_rows(settings.files)
+    ours = rendered(table, tokenizer, end_tokens(settings.base))
+    theirs = rendered(table, AutoTokenizer.from_pretrained(settings.teacher, local_files_only=True), end_tokens(settings.teacher))
+    return {_key(mine): other for mine, other in zip(ours, theirs, strict=True)}
+
+
+def _key(row: Row) -> bytes:
+    return row_key("", row.ids, first_label(row))
+
+
+def rows_of(inputs: dict[str, Any]) -> Iterator[Row]:
+    """The rows of a micro-batch, without padding: each ends with its last label."""
+    for ids, labels in zip(inputs["input_ids"].cpu().numpy(), inputs["labels"].cpu().numpy(), strict=True):
+        places = np.flatnonzero(labels != -100)
+        if len(places):
+            yield Row(ids[: places[-1] + 1].astype(np.int32), int(places[0]))

@@ -1,0 +1,90 @@
+"""Distillation on models of a few thousand weights: live, cached, with other vocabularies, and what each equals."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.tiny_students import make_dataset, make_model
+from limbeck.cluster.engines.config import TransformersConfig
+from limbeck.cluster.engines.model_cache import Engines
+from limbeck.corpus.parts import mark_done
+from limbeck.pipelines.driver.logprobs_job import LogprobsJob
+from limbeck.students.distil import DistilConfig
+from limbeck.students.training import loop, teacher_cache
+from limbeck.students.training.driver import dataset_files
+from limbeck.students.training.settings import Settings
+
+VOCABULARY = 400
+
+
+def config(**changes: Any) -> DistilConfig:
+    plain = {"batch_size": 4, "micro_batch_size": 2, "learning_rate": 3e-3, "checkpoint_steps": 100, "precision": "float32"}
+    return DistilConfig.model_validate({**plain, **changes})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("distil")
+    make_model(root / "teacher", initializer_range=0.2)
+    make_model(root / "student", layers=1, hidden_size=16, num_attention_heads=2)
+    make_dataset(root / "dataset")
+    return root
+
+
+def settings_of(home: Path, out: Path, given: DistilConfig, **changes: Any) -> Settings[DistilConfig]:
+    files = tuple(dataset_files(home / "dataset"))
+    made = Settings(given, files, home / "teacher", home / "student", out / "student", out / "training", 3, False)
+    return replace(made, **changes)
+
+
+def train(home: Path, out: Path, given: DistilConfig, **changes: Any) -> dict[str, Any]:
+    return loop.run({"settings": settings_of(home, out, given, **changes)})
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(out / "student" / "model.safetensors")
+
+
+def cache(home: Path, out: Path, given: DistilConfig, teacher: Path | None = None) -> Path:
+    """What the run would draw before the training."""
+    wanted = given.cached_teacher
+    assert wanted is not None
+    engine = TransformersConfig(model=str(teacher or home / "teacher"), dtype="float32")
+    files = tuple(dataset_files(home / "dataset"))
+    columns = teacher_cache.schema(wanted, VOCABULARY)
+    job = LogprobsJob("teacher_logprobs", files, 24, 10, home / "student", out, engine, "me", wanted, columns)
+    engines = Engines()
+    for part in job.parts:
+        job.publish(part, job.compute(part, 0, job.rows(part), engines))
+    mark_done(out, "x", teacher="me", top_k=wanted.top_k)
+    return out
+
+
+def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.mark.parametrize("loss", ["forward_kl", "skew_kl"])
+def test_a_cache_of_the_whole_vocabulary_equals_a_live_teacher(home: Path, tmp_path: Path, loss: str) -> None:
+    live = config(loss={"kind": loss}, cross_entropy=0.3)
+    cached = config(
+        loss={"kind": loss}, cross_entropy=0.3, teacher={"kind": "cached", "top_k": VOCABULARY, "dtype": "float32"}
+    )
+    drawn = cache(home, tmp_path / "drawn", cached)
+    found = train(home, tmp_path / "live", live)
+    other = train(home, tmp_path / "cached", cached, teacher_logprobs=drawn)
+    assert furthest(weights(tmp_path / "live"), weights(tmp_path / "cached")) < 1e-5
+    assert other["loss_curve"] == pytest.approx(found["loss_curve"], abs=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["forward_kl", "reverse_kl", "jsd", "total_variation", "uld"])
+def test_every_loss_falls(home: Path, tmp_path: Path, loss: str) -> None:
+    found = train(home, tmp_path, config(loss={"kind": loss}, epochs=6))
+    curve = found["loss_curve"]
+    assert sum(curve[-6:]) < 0.95 * sum(curve[:6])
