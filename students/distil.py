@@ -12,6 +12,7 @@ from limbeck.cluster.placement.demand import Trainer
 from limbeck.corpus.config import MOST_NEW_TOKENS, MOST_ROWS, Config
 from limbeck.corpus.errors import LimbeckError
 from limbeck.students.base.compatibility import shared_vocabulary_problem
+from limbeck.students.base.config import TeacherBase
 from limbeck.students.contract import CachedTeacher
 from limbeck.students.training.config import TrainingConfig
 
@@ -84,6 +85,11 @@ class DistilConfig(TrainingConfig):
     @model_validator(mode="after")
     def _combines(self) -> Self:
         cached, kind = self.teacher.kind == "cached", self.loss.kind
+        if isinstance(self.base, TeacherBase) and not self.cross_entropy:
+            raise ValueError(
+                "a student that starts from its teacher has the teacher's distributions already, so it would learn nothing; set "
+                "base: {kind: layers, layers: N} or {kind: model, model: NAME}, or cross_entropy above 0"
+            )
         if cached and kind not in CACHED_LOSSES:
             raise ValueError(
                 f"a cached teacher has only its most likely tokens, on which {kind} is not stable; use loss.kind forward_kl or "

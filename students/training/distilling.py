@@ -14,7 +14,8 @@ from limbeck.students.base.compatibility import end_tokens
 from limbeck.students.distil import DistilConfig
 from limbeck.students.losses.chunked import Head, cached_loss, distillation_loss, label_loss, paired_positions
 from limbeck.students.losses.divergences import ULD, Divergence
-from limbeck.students.training.heads import Asked, head_of, hidden_states, learn_through
+from limbeck.students.training.heads import Asked, head_of, hidden_states, learn_through, student_of
+from limbeck.students.training.on_policy import LiveSampler, OnPolicy
 from limbeck.students.training.rows import Row, read_rows, rendered
 from limbeck.students.training.settings import Settings
 from limbeck.students.training.teacher_cache import TeacherCache, first_label, row_key
@@ -36,7 +37,12 @@ class DistillationTrainer(CompletionTrainer):
 
     def __init__(self, *arguments: Any, settings: Settings[DistilConfig], **named: Any) -> None:
         super().__init__(*arguments, settings=settings, **named)
-        learn_through(self.model)
+        config, student = settings.config, student_of(self.model)
+        self.on_policy: OnPolicy | None = None
+        if config.on_policy is not None:  # the sampler keeps the forward pass that the student has now
+            sampler = LiveSampler(student, settings.base, self.processing_class)
+            self.on_policy = OnPolicy(config.on_policy, sampler, settings.seed, self.args.process_index)
+        learn_through(student)
         self.teacher = teacher_of(settings, self.processing_class, self.args.device)
 
     def summed_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
@@ -46,6 +52,41 @@ class DistillationTrainer(CompletionTrainer):
         loss = self.teacher.loss(inputs, wanted, following[following != -100])
         summed: Tensor = model(input_ids=inputs["input_ids"], use_cache=False, asked=Asked(wanted, loss))
         return summed
+
+    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
+        """The micro-batches of an optimiser step, with samples of the student if it is their turn, and the number of labels."""
+        batches, labels = super().get_batch_samples(*arguments)
+        if self.on_policy is None or not batches:
+            return batches, labels
+        given = [row for batch in batches for row in rows_of(batch)]
+        rows = self.on_policy.rows(given, self.state.global_step, self.state.max_steps)
+        if any(row is not old for row, old in zip(rows, given, strict=True)):
+            batches = self._batches(rows, [len(batch["input_ids"]) for batch in batches])
+        # counted again by every worker, of which some may train on samples and others not
+        return batches, self._get_num_items_in_batch(batches, self.args.device)
+
+    def _batches(self, rows: list[Row], sizes: list[int]) -> list[dict[str, Any]]:
+        """Micro-batches of given sizes, of rows of similar length."""
+        found, ordered = [], iter(sorted(rows, key=lambda row: -len(row.ids)))
+        for size in sizes:
+            some = [next(ordered) for _ in range(size)]
+            found.append(self.data_collator([{"input_ids": row.ids.tolist(), "labels": row.labels} for row in some]))
+        return found
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """With the state of the random generators, keep the samples that may be used again."""
+        super()._save_rng_state(output_dir)
+        if self.on_policy is not None:
+            self.on_policy.replay.save(self._replay_file(output_dir))
+
+    def train(self, resume_from_checkpoint: Any = None, **named: Any) -> Any:
+        """Train, from the samples of a checkpoint if one is given."""
+        if self.on_policy is not None and resume_from_checkpoint:
+            self.on_policy.replay.load(self._replay_file(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **named)
+
+    def _replay_file(self, checkpoint: str) -> Path:
+        return Path(checkpoint) / f"replay-{self.args.process_index}.json"
 
 
 def teacher_of(settings: Settings[DistilConfig], tokenizer: Any, device: torch.device) -> Teacher:

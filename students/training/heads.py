@@ -62,13 +62,17 @@ def hidden_states(model: Any, **inputs: Any) -> Tensor:
     return found
 
 
-def learn_through(model: Any) -> None:
+def student_of(model: Any) -> Any:
+    """The model inside an adapter, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def learn_through(inner: Any) -> None:
     """Make a student's forward pass take `asked` and return its loss; without `asked` it is as before.
 
     The loss is computed inside the output layer's forward pass: so wrappers that gather a divided weight when its layer runs
     (ZeRO 3), or that wait for a gradient of every weight (distributed data parallel), see an ordinary layer.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of an adapter
     layer, head = inner.get_output_embeddings(), head_of(inner)
     plain, of_layer = inner.forward, layer.forward
 

@@ -21,7 +21,15 @@ VOCABULARY = 400
 
 
 def config(**changes: Any) -> DistilConfig:
-    plain = {"batch_size": 4, "micro_batch_size": 2, "learning_rate": 3e-3, "checkpoint_steps": 100, "precision": "float32"}
+    base = {"kind": "model", "model": "student"}  # the settings name its folder
+    plain = {
+        "base": base,
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "learning_rate": 3e-3,
+        "checkpoint_steps": 100,
+        "precision": "float32",
+    }
     return DistilConfig.model_validate({**plain, **changes})
 
 
@@ -73,9 +81,7 @@ def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 @pytest.mark.parametrize("loss", ["forward_kl", "skew_kl"])
 def test_a_cache_of_the_whole_vocabulary_equals_a_live_teacher(home: Path, tmp_path: Path, loss: str) -> None:
     live = config(loss={"kind": loss}, cross_entropy=0.3)
-    cached = config(
-        loss={"kind": loss}, cross_entropy=0.3, teacher={"kind": "cached", "top_k": VOCABULARY, "dtype": "float32"}
-    )
+    cached = config(loss={"kind": loss}, cross_entropy=0.3, teacher={"kind": "cached", "top_k": VOCABULARY, "dtype": "float32"})
     drawn = cache(home, tmp_path / "drawn", cached)
     found = train(home, tmp_path / "live", live)
     other = train(home, tmp_path / "cached", cached, teacher_logprobs=drawn)
@@ -88,3 +94,47 @@ def test_every_loss_falls(home: Path, tmp_path: Path, loss: str) -> None:
     found = train(home, tmp_path, config(loss={"kind": loss}, epochs=6))
     curve = found["loss_curve"]
     assert sum(curve[-6:]) < 0.95 * sum(curve[:6])
+
+
+ON_POLICY = {"temperature": 1.0, "max_new_tokens": 6}
+
+
+def test_without_a_share_of_samples_it_is_offline_bit_for_bit(home: Path, tmp_path: Path) -> None:
+    offline = train(home, tmp_path / "offline", config())
+    none = train(home, tmp_path / "none", config(on_policy={**ON_POLICY, "share": 0.0}))
+    assert none["loss_curve"] == offline["loss_curve"]
+    assert furthest(weights(tmp_path / "none"), weights(tmp_path / "offline")) == 0
+    half = train(home, tmp_path / "half", config(on_policy={**ON_POLICY, "share": 0.5}))
+    assert half["loss_curve"] != offline["loss_curve"]
+
+
+@pytest.mark.parametrize("replay", [0, 6])
+def test_a_training_on_samples_resumes_in_the_same_bits(home: Path, tmp_path: Path, replay: int) -> None:
+    given = config(on_policy={**ON_POLICY, "share": 0.8, "replay": replay}, epochs=2, checkpoint_steps=5)
+    train(home, tmp_path / "whole", given)
+    killed = settings_of(home, tmp_path / "killed", given)
+    with pytest.raises(Killed):
+        _killed_after(7, killed)
+    resumed = loop.run({"settings": killed})
+    assert resumed["resumed_from_step"] == 5
+    assert furthest(weights(tmp_path / "killed"), weights(tmp_path / "whole")) == 0
+
+
+class Killed(Exception):
+    pass
+
+
+def _killed_after(steps: int, settings: Settings[DistilConfig]) -> None:
+    """A training that ends without warning."""
+    from limbeck.students.training.distilling import DistillationTrainer
+
+    original = DistillationTrainer.get_batch_samples
+
+    def get_batch_samples(self: DistillationTrainer, *arguments: Any) -> Any:
+        if self.state.global_step == steps:
+            raise Killed
+        return original(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DistillationTrainer, "get_batch_samples", get_batch_samples)
+        loop.run({"settings": settings})

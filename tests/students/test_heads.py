@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from limbeck.corpus.errors import LimbeckError
-from limbeck.students.training.heads import Asked, head_of, hidden_states, learn_through, logits
+from limbeck.students.training.heads import Asked, head_of, hidden_states, learn_through, logits, student_of
 
 SIZES: dict[str, Any] = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -93,4 +93,4 @@ def test_an_adapted_output_layer_is_refused() -> None:
 
     model = get_peft_model(made("llama"), LoraConfig(target_modules=["q_proj", "lm_head"]))
     with pytest.raises(LimbeckError, match="needs a linear layer"):
-        learn_through(model)
+        learn_through(student_of(model))

@@ -1,0 +1,152 @@
+"""Samples of the student in place of the completions of some optimiser steps, and a buffer of samples that are used again."""
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+import numpy as np
+
+from limbeck.cluster.engines.chat import end_tokens
+from limbeck.cluster.engines.local import attention, generation, plain
+from limbeck.cluster.engines.local.config import TransformersConfig
+from limbeck.cluster.engines.local.loading import Loaded, takes_packing
+from limbeck.cluster.engines.local.samples import Sample, refuse
+from limbeck.cluster.engines.models import describe
+from limbeck.cluster.engines.protocol import Request, Sampling, Usage
+from limbeck.cluster.engines.rendering import Rendered
+from limbeck.corpus.parts import read_object, write_json
+from limbeck.corpus.seeds import derive_seed
+from limbeck.students.distil import OnPolicyConfig
+from limbeck.students.training.rows import Row
+from limbeck.students.training.teacher_cache import first_label
+
+Source = Literal["dataset", "fresh", "replay"]
+
+
+class LiveSampler:
+    """The engine of kind transformers over the weights of a training, as they are at the moment, in float32."""
+
+    def __init__(self, model: Any, folder: Path, tokenizer: Any) -> None:
+        """`model` is a student before any wrapper; `folder` its base, for the context length."""
+        self._model, self._forward, self._config = model, model.forward, TransformersConfig(model=str(folder))
+        self.usage = Usage()
+        self._attention = ""  # none of its own while it is tried
+        with self._generating():
+            packed = takes_packing(model)
+        self._attention = attention.NAME if packed else ""
+        ends = end_tokens(tokenizer, model.config, model.generation_config)
+        self.loaded = Loaded(folder, model, tokenizer, describe(folder).context_tokens, ends, packed)
+
+    def complete(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, seeds: Sequence[int]) -> list[Sample]:
+        """One finished sample of each prompt, in order; `finish_reason` is "error" if the prompt leaves no room."""
+        samples = [
+            Sample(Request(str(place), "", sampling, seed), Rendered(prompt))
+            for place, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        ]
+        for sample in samples:
+            refuse(sample, self.loaded.context_tokens)
+        ready = [sample for sample in samples if sample.finish_reason is None]
+        with self._generating():
+            if self.loaded.packed:
+                ended = generation.decode(self.loaded, ready, self._config, self.usage)
+            else:
+                ended = plain.decode(self.loaded, ready, self._config.batch_sequences, self.usage)
+            for _ in ended:
+                pass
+        return samples
+
+    @contextlib.contextmanager
+    def _generating(self) -> Iterator[None]:
+        """The model as the engine needs it: its own forward pass, without dropout, with the engine's attention."""
+        model = self._model
+        before = model.forward, model.training, model.config._attn_implementation
+        model.forward = self._forward
+        model.eval()
+        if self._attention:
+            model.set_attn_implementation(self._attention)
+        try:
+            yield
+        finally:
+            model.forward = before[0]
+            model.train(before[1])
+            model.set_attn_implementation(before[2])
+
+
+@dataclass
+class Replay:
+    """The last samples, up to `most`."""
+
+    most: int
+    rows: deque[Row] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start empty."""
+        self.rows = deque(maxlen=self.most)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next sample replaces the oldest."""
+        return len(self.rows) == self.most
+
+    def draw(self, number: int, random: Random) -> list[Row]:
+        """Different rows, or as many as there are."""
+        held = list(self.rows)
+        return random.sample(held, min(number, len(held)))
+
+    def save(self, file: Path) -> None:
+        """Write the rows, for a training that resumes."""
+        write_json(file, {"rows": [{"ids": row.ids.tolist(), "prompt_length": row.prompt_length} for row in self.rows]})
+
+    def load(self, file: Path) -> None:
+        """Read the rows of `save`."""
+        held = read_object(file)["rows"]
+        self.rows = deque((Row(np.asarray(row["ids"], np.int32), row["prompt_length"]) for row in held), maxlen=self.most)
+
+
+class OnPolicy:
+    """Decides what each step trains on, and draws samples; every choice depends on seed, worker and step alone."""
+
+    def __init__(self, config: OnPolicyConfig, sampler: LiveSampler, seed: int, worker: int) -> None:
+        self.config, self.sampler, self.seed, self.worker = config, sampler, seed, worker
+        self.replay = Replay(config.replay)
+        self.counts: dict[Source, int] = {"dataset": 0, "fresh": 0, "replay": 0}
+
+    def source(self, step: int, steps: int) -> Source:
+        """Where a step's completions come from. With a buffer, fresh samples become rarer once it is full (DistiLLM)."""
+        drawn = Random(derive_seed(self.seed, "on-policy", step)).random()
+        share, replay = self.config.share, self.replay
+        fresh = share * (1 - step / steps) if replay.most and replay.full else share
+        return "fresh" if drawn < fresh else "replay" if drawn < share else "dataset"
+
+    def rows(self, given: Sequence[Row], step: int, steps: int) -> list[Row]:
+        """The rows of a step on this worker: the given ones, samples after their prompts, or earlier samples."""
+        chosen = self.source(step, steps)
+        self.counts[chosen] += 1
+        if chosen == "dataset" or not given:
+            return list(given)
+        if chosen == "fresh":
+            fresh = self._sampled(given, step)
+            self.replay.rows.extend(fresh)
+            return fresh
+        random = Random(derive_seed(self.seed, "replay", step, self.worker))
+        again = self.replay.draw(len(given), random)
+        return [*again, *given[len(again) :]]
+
+    def _sampled(self, given: Sequence[Row], step: int) -> list[Row]:
+        sampling = Sampling(self.config.max_new_tokens, self.config.temperature)
+        prompts = [tuple(row.ids[: first_label(row)].tolist()) for row in given]
+        seeds = [derive_seed(self.seed, "sample", step, self.worker, place) for place in range(len(given))]
+        samples = self.sampler.complete(prompts, sampling, seeds)
+        return [_as_row(row, sample) for row, sample in zip(given, samples, strict=True)]
+
+
+def _as_row(given: Row, sample: Sample) -> Row:
+    """A sample after the prompt of a row, which it replaces; a finished one ends with the row's own end token."""
+    if sample.finish_reason == "error":
+        return given
+    end = given.ids[-1:].tolist() if sample.finish_reason == "stop" else []
+    return Row(np.asarray([*sample.prompt, *sample.tokens, *end], np.int32), first_label(given))
