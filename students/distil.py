@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LossKind = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "reverse_skew_kl", "total_variation", "uld"]
 CACHED_LOSSES: tuple[LossKind, ...] = ("forward_kl", "skew_kl")
+SAMPLING_CACHE_BYTES = 1 << 30  # at most, for keys and values of the student's own samples
 _OWN_KEY = {"beta": ("jsd",), "alpha": ("skew_kl", "reverse_skew_kl")}
 
 
@@ -124,15 +125,17 @@ class DistilConfig(TrainingConfig):
 
     @property
     def passes(self) -> float:
-        """Epochs; a live teacher's forward pass is counted as a third of a training pass."""
-        return self.epochs * (4 / 3 if self.teacher.kind == "live" else 1.0)
+        """Epochs, and the teacher's forward passes, each of which is counted as a third of a training pass."""
+        return self.epochs + (self.epochs if self.teacher.kind == "live" else 1) / 3
 
     def trainer(self, teacher: str, gpus: bool) -> Trainer:
-        """The student's training, and beside it the whole teacher in every process if it is live."""
-        alone = super().trainer(teacher, gpus)
-        if self.teacher.kind != "live":
-            return alone
-        beside = shape_of(teacher).parameters * (4 if self.precision == "float32" else 2)
+        """The student's training, and beside it the whole teacher in every process if it is live, and the cache of samples."""
+        alone, beside = super().trainer(teacher, gpus), 0
+        if self.teacher.kind == "live":
+            beside += shape_of(teacher).parameters * (4 if self.precision == "float32" else 2)
+        if self.on_policy is not None:
+            tokens = self.batch_size // self.workers * (self.max_sequence_tokens + self.on_policy.max_new_tokens)
+            beside += min(SAMPLING_CACHE_BYTES, tokens * shape_of(self.base_model(teacher)).cached * 4)
         if gpus:
             return Trainer(alone.workers, alone.cpus, alone.gpus, alone.memory_bytes, alone.gpu_memory_bytes + beside)
         return Trainer(alone.workers, alone.cpus, alone.gpus, alone.memory_bytes + beside, 0)
@@ -167,7 +170,13 @@ class DistilConfig(TrainingConfig):
 
         assert teacher_logprobs is not None, "drawn before the training"
         cache = TeacherCache(teacher_logprobs)
-        return [row for row in rows if len(row.ids) > self.max_sequence_tokens or cache.has(row)]
+        found = [row for row in rows if len(row.ids) > self.max_sequence_tokens or cache.has(row)]
+        if not found:
+            raise LimbeckError(
+                f"{teacher_logprobs} has log-probabilities of none of the {len(rows)} rows; its column `error` says why, and "
+                "`limbeck run` draws it again once it is deleted"
+            )
+        return found
 
     def trainer_class(self) -> "type[DistillationTrainer]":
         """The class that trains on a worker."""

@@ -20,7 +20,7 @@ from limbeck.cluster.engines.protocol import Request, Sampling, Usage
 from limbeck.cluster.engines.rendering import Rendered
 from limbeck.corpus.parts import read_object, write_json
 from limbeck.corpus.seeds import derive_seed
-from limbeck.students.distil import OnPolicyConfig
+from limbeck.students.distil import SAMPLING_CACHE_BYTES, OnPolicyConfig
 from limbeck.students.training.rows import Row
 from limbeck.students.training.teacher_cache import first_label
 
@@ -32,7 +32,8 @@ class LiveSampler:
 
     def __init__(self, model: Any, folder: Path, tokenizer: Any) -> None:
         """`model` is a student before any wrapper; `folder` its base, for the context length."""
-        self._model, self._forward, self._config = model, model.forward, TransformersConfig(model=str(folder))
+        self._model, self._forward = model, model.forward
+        self._config = TransformersConfig(model=str(folder), cache_bytes=SAMPLING_CACHE_BYTES)
         self.usage = Usage()
         self._attention = ""  # none of its own while it is tried
         with self._generating():

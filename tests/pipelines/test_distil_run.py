@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from helpers.commands import limbeck
 from helpers.outcomes import parts_done
 from helpers.tiny_run import write_recipe
-from limbeck.corpus.parts import done, read_parts
+from limbeck.corpus.parts import done, part_names
 from limbeck.pipelines.runs.events import read_events
 from limbeck.pipelines.runs.folder import RunFolder
+from limbeck.students.base.compatibility import end_tokens
+from limbeck.students.training.driver import dataset_files
+from limbeck.students.training.rows import read_rows, rendered
+from limbeck.students.training.teacher_cache import TeacherCache
 
 SMALLER = {"kind": "layers", "layers": 1, "sample": 2, "sample_tokens": 16, "healing": None}
 DISTIL = {"kind": "distil", "base": SMALLER, "epochs": 2, "batch_size": 4, "learning_rate": 3e-3, "checkpoint_steps": 1}
@@ -39,27 +44,26 @@ def test_a_live_teacher(tmp_path: Path, ray_address: str) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_cached_teacher_survives_kills_and_is_drawn_once(tmp_path: Path) -> None:
-    recipe, faults = write_recipe(tmp_path, **SMALL, student=CACHED), tmp_path / "faults.json"
+    recipe, faults, run = write_recipe(tmp_path, **SMALL, student=CACHED), tmp_path / "faults.json", tmp_path / "run"
     strikes = [("part-00001", "before", "self"), ("part-00002", "after", "driver")]
     plan = [{"rename": f"teacher_logprobs/[^/]+/{part}", "when": when, "victim": victim} for part, when, victim in strikes]
     faults.write_text(json.dumps(plan))
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    ended = limbeck("run", recipe, "--out", whole)
-    assert ended.returncode == 0, ended.stderr
-    assert limbeck("run", recipe, "--out", killed, faults=faults).returncode == -9
-    ended = limbeck("run", recipe, "--out", killed, faults=faults)
+    assert limbeck("run", recipe, "--out", run, faults=faults).returncode == -9
+    ended = limbeck("run", recipe, "--out", run, faults=faults)
     assert ended.returncode == 0, ended.stderr
     assert all(Path(f"{faults}.{index}").exists() for index in range(len(strikes)))
-    (drawn,), (again,) = (list(RunFolder(run).teacher_logprobs(0).iterdir()) for run in (whole, killed))
-    assert drawn.name == again.name and read_parts(drawn).equals(read_parts(again))
-    facts = done(drawn)
-    assert facts is not None and facts["failed"] == 0 and facts["rows"] == training(whole)["rows"]
-    weights = (RunFolder(run).student(0) / "model.safetensors" for run in (whole, killed))
-    assert next(weights).read_bytes() == next(weights).read_bytes()
-    of_stage = {part: count for (stage, part), count in parts_done(killed).items() if stage.endswith("teacher_logprobs")}
-    assert of_stage["part-00000"] == of_stage["part-00001"] == 1
-    words = [event["words"] for event in read_events(killed / "events.jsonl") if event["event"] == "note"]
+    (drawn,) = RunFolder(run).teacher_logprobs(0).iterdir()
+    cache, model = TeacherCache(drawn), tmp_path / "model"
+    table = read_rows(dataset_files(RunFolder(run).dataset(0)))
+    rows = rendered(table, AutoTokenizer.from_pretrained(model), end_tokens(model))
+    facts, found = done(drawn), training(run)
+    assert facts is not None and facts["failed"] == 0 and facts["rows"] == found["rows"] == len(rows)
+    assert all(cache.of(row.ids, row.prompt_length).ids.shape == (len(row.ids) - row.prompt_length, 8) for row in rows)
+    of_stage = {part: count for (stage, part), count in parts_done(run).items() if stage.endswith("teacher_logprobs")}
+    assert of_stage["part-00000"] == of_stage["part-00001"] == 1 and len(of_stage) >= len(part_names(drawn)) - 1
+    words = [event["words"] for event in read_events(run / "events.jsonl") if event["event"] == "note"]
     assert any("8 most likely tokens" in line and "bytes per label" in line for line in words)
+    assert any("teacher_logprobs part-00001: its worker died and was restarted once" in line for line in words)
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
