@@ -14,10 +14,8 @@ from limbeck.students.training.driver import train
 
 @pytest.fixture(scope="module")
 def ray_here(ray_address: str) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_ADDRESS", ray_address)
-        with connected(ClusterConfig()):
-            yield
+    with connected(ClusterConfig(address=ray_address)):
+        yield
 
 
 @pytest.mark.timeout(600)
