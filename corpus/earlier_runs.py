@@ -66,7 +66,7 @@ def dataset_folder(run: str | Path, number: int | Literal["last", "best"], selec
     """
     folder = Path(run).expanduser().resolve()
     if not folder.is_dir():
-        raise LimbeckError(f"no such run folder: {run}; correct sources.run (paths are relative to the folder you run in)")
+        raise LimbeckError(f"no such run folder: {run}; correct the path (paths are relative to the folder you run in)")
     if not (folder / "lock.json").exists():
         if (folder / "run.lock").exists():
             raise LimbeckError(f"the run {run} has no dataset yet: it is starting, or was stopped before it began")

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from limbeck.corpus.earlier_runs import read_run
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.local_labels import read_local_labels
 from limbeck.corpus.near_duplicates.groups import Places
 from limbeck.corpus.near_duplicates.shingles import Hashes
 from limbeck.corpus.packages import read_packages
@@ -35,6 +36,7 @@ from limbeck.corpus.source_kinds import (
     HuggingFaceSources,
     JsonlSources,
     LabelledSources,
+    LocalLabelSources,
     PackagesSources,
     ParquetSources,
     RunSources,
@@ -350,6 +352,8 @@ def _read(config: TextualSources) -> Iterator[RawRow]:
             return read_seeds(config.tables())
         case LabelledSources():
             return read_labelled(config.tables(), config.document_column, config.reference_column)
+        case LocalLabelSources():
+            return read_local_labels(config.tables, config.wordnet)
         case ConversationSources():
             return read_conversations(config.tables(), config.column)
         case RunSources():

@@ -35,6 +35,7 @@ from limbeck.filters.models.nli import NliConfig
 from limbeck.filters.models.pmi import PmiConfig
 from limbeck.filters.models.question_pmi import QuestionPmiConfig
 from limbeck.filters.ngram.ngrams import NgramsConfig
+from limbeck.filters.sets.cap import CapConfig
 from limbeck.filters.sets.distinct import BestConfig
 from limbeck.filters.sets.diversity import DiversityConfig
 from limbeck.filters.sets.duplicates import DuplicatesConfig
@@ -62,8 +63,10 @@ from limbeck.generators.infosumm import InfosummConfig
 from limbeck.generators.magpie import MagpieConfig
 from limbeck.generators.self_instruct.generator import SelfInstructConfig
 from limbeck.generators.summaries import SummariesConfig
+from limbeck.generators.templates.generator import TemplatesConfig
 from limbeck.pipelines import recipe_files
 from limbeck.pipelines.kinds import add_installed_kinds
+from limbeck.pipelines.runs.mixture.config import MixConfig
 from limbeck.pipelines.runs.rows import RowsConfig, default_rows
 from limbeck.pipelines.runs.stopping import StopConfig
 from limbeck.pipelines.wording import sentences
@@ -82,6 +85,7 @@ GeneratorConfig.add(
     SelfInstructConfig,
     SentenceSummarizationConfig,
     SummariesConfig,
+    TemplatesConfig,
     YieldLadderConfig,
 )
 FilterConfig.add(
@@ -108,7 +112,9 @@ FilterConfig.add(
     RepetitionConfig,
     ToxicityConfig,
 )
-SetFilterConfig.add(BestConfig, DiversityConfig, DuplicatesConfig, NoveltyConfig, PassRateConfig, SpreadConfig, VoteConfig)
+SetFilterConfig.add(
+    BestConfig, CapConfig, DiversityConfig, DuplicatesConfig, NoveltyConfig, PassRateConfig, SpreadConfig, VoteConfig
+)
 StudentConfig.add(DistilConfig, SftConfig)
 add_installed_kinds()
 
@@ -187,6 +193,9 @@ class Recipe(Config):
     )
     budget: BudgetConfig = BudgetConfig()
     student: Students | None = Field(None, description="one section for all rounds, or a list with one per round")
+    mix: MixConfig | None = Field(
+        None, description="datasets that students are trained on together with that of their round; null: that one alone"
+    )
     next_teacher: Literal["student", "teacher"] = "student"
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -246,6 +255,7 @@ class Recipe(Config):
             raise ValueError(f"two filters are named {double[0]!r}; rename one of them")
         self._generators_fit()
         self._students_fit()
+        self._mix_fits()
         self._stop_fits()
         return self
 
@@ -303,6 +313,26 @@ class Recipe(Config):
             raise ValueError(
                 "rounds > 1 needs a student to be the next teacher; add a student section or set next_teacher: teacher"
             )
+
+    def _mix_fits(self) -> None:
+        """A mixture is for students, and takes rows of rounds that come before the last one."""
+        if self.mix is None:
+            return
+        if self.student is None:
+            raise ValueError(
+                "mix is what students are trained on, but the recipe trains none; add a student, or use the command `limbeck mix`"
+            )
+        for component in self.mix.components:
+            if component.kind != "earlier":
+                continue
+            if self.rounds == 1:
+                raise ValueError(f"component {component.name!r} of mix has rows of earlier rounds, but rounds is 1; remove it")
+            late = [number for number in component.rounds or () if number >= self.rounds - 1]
+            if late:
+                raise ValueError(
+                    f"component {component.name!r} of mix names round {late[0]}, but the last student's is round "
+                    f"{self.rounds - 1}; name rounds before it"
+                )
 
     def resolved(self, cpu: Concrete | None = None) -> "Recipe":
         """The recipe with `auto` engines and number types chosen; where a generator or filter has none, the round-0 teacher's.

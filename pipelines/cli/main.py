@@ -245,6 +245,26 @@ def export(
     _print_json({"written": written, "format": format}) if as_json else typer.echo(f"wrote {written}")
 
 
+@app.command()
+def mix(
+    mixture: Annotated[Path, typer.Argument(help="a YAML file that names datasets and their weights", show_default=False)],
+    out: Annotated[Path, typer.Option(help="the dataset folder to write", show_default=False)],
+    overrides: Overrides = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Mix datasets of runs and existing data into a new dataset with its card."""
+    from limbeck.pipelines.runs.mixture.file import load
+    from limbeck.pipelines.runs.mixture.file import mix as write
+
+    facts = write(load(mixture, overrides), out)
+    if as_json:
+        _print_json({"written": str(out), **facts.model_dump(mode="json")})
+        return
+    for one in facts.components:
+        typer.echo(f"{one.name}: {one.rows} rows ({one.share:.1%} asked), from {one.usable} usable ones of {one.given}")
+    typer.echo(f"wrote {out} ({facts.rows} rows)")
+
+
 @app.command("recipes")
 def shipped_recipes(
     copy: Annotated[

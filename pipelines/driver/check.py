@@ -20,6 +20,7 @@ from limbeck.corpus.vary import example
 from limbeck.filters.config import Cost, FilterConfig
 from limbeck.filters.corruptions import CORRUPTIONS
 from limbeck.generators.contract import TEACHER, GeneratorConfig
+from limbeck.pipelines.driver.mixtures import mix_problems, share_problems
 from limbeck.pipelines.driver.nli_calls import nli_calls
 from limbeck.pipelines.driver.placing import missing_extras, plan_for
 from limbeck.pipelines.driver.reading import counted
@@ -72,6 +73,7 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
         problems += _student_problems(recipe, models)
     problems += _score_problems(recipe)
     problems += _text_problems(recipe) + _sample_problems(recipe) + _stop_problems(recipe)
+    problems += mix_problems(recipe)
     problems += _disk_problems(recipe, models, out)
     return problems
 
@@ -127,6 +129,7 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
             if calls := nli_calls(recipe, found["documents"]):
                 found["estimate"]["nli_pairs"], found["estimate"]["rounds"] = calls, recipe.rounds
             problems += _target_problems(recipe, found["documents"]) + _dev_problems(recipe, found["documents"])
+            problems += share_problems(recipe, found["documents"]["train"]) if not mix_problems(recipe) else []
         except LimbeckError as error:
             problems += [problem for problem in [f"sources: {error}"] if problem not in problems]
         problems += _folder_problems(recipe, out)

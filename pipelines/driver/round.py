@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -16,6 +17,9 @@ from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.card import write_dataset
 from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
 from limbeck.pipelines.runs.funnel import funnel
+from limbeck.pipelines.runs.mixture.components import Wanted, opened
+from limbeck.pipelines.runs.mixture.mixing import planned, write_mixture
+from limbeck.pipelines.runs.mixture.reading import read_mixture, refuse_changed
 from limbeck.pipelines.runs.records import read_calibration
 from limbeck.pipelines.runs.report_model import Rows
 from limbeck.pipelines.runs.scored import Scored, connect_parts
@@ -118,15 +122,18 @@ def train_student(context: Context, pool: "WorkerPool", number: int, student: St
     folder, recipe = context.folder, context.recipe
     if folder.student(number).exists():
         return
-    cached = draw_teacher_logprobs(context, pool, number, student)
+    dataset = training_data(context, number, student)
+    cached = draw_teacher_logprobs(context, pool, number, student, dataset)
     started = time.monotonic()
     rows, progress = (
         read_object(folder.rows(number)).get("kept"),
         folder.student(number).parent / "training" / "progress.json",
     )
+    if recipe.mix is not None:
+        rows = read_mixture(folder, number).rows
     context.events.emit("training_started", round=number, rows=rows, progress=str(progress))
     metrics = student.train(
-        dataset=folder.dataset(number),
+        dataset=dataset,
         teacher=resolve(context.teacher(number).model),
         out=folder.student(number),
         seed=derive_seed(recipe.seed, number, "student") % 2**31,
@@ -140,3 +147,28 @@ def train_student(context: Context, pool: "WorkerPool", number: int, student: St
         context.events.emit("note", words=words)
     seconds, model_seconds = round(time.monotonic() - started, 3), round(metrics.get("train_seconds", 0.0), 3)
     context.events.emit("stage_done", stage=f"round-{number}/student", seconds=seconds, model_seconds=model_seconds)
+
+
+def training_data(context: Context, number: int, student: StudentConfig) -> Path:
+    """The dataset that a round's student is trained on: the round's own, or, with `mix`, its mixture, which is made once.
+
+    Raises LimbeckError if a component is missing, too small, or not what it was in an earlier round.
+    """
+    folder, recipe = context.folder, context.recipe
+    if recipe.mix is None:
+        return folder.dataset(number)
+    home = folder.mixture(number)
+    if not home.exists():
+        started = time.monotonic()
+        wanted = Wanted(recipe.renderer, student.columns)
+        components = [opened(component, wanted, folder, number) for component in recipe.mix.of_round(number)]
+        plan = planned(f"{recipe.name}, round {number}", derive_seed(recipe.seed, number, "mix"), recipe.mix, components)
+        refuse_changed(folder, number, plan.facts)
+        facts = write_mixture(home, plan)
+        mixed = ", ".join(f"{one.rows} of {one.name}" for one in facts.components)
+        context.events.emit("note", words=f"round {number} trains on {facts.rows} rows: {mixed}")
+        seconds = round(time.monotonic() - started, 3)
+        context.events.emit("stage_done", stage=f"round-{number}/mixture", seconds=seconds, model_seconds=0.0)
+    facts = read_mixture(folder, number)
+    context.finish(home, "student", number, rows_in=sum(one.rows_read for one in facts.components), rows_out=facts.rows)
+    return home

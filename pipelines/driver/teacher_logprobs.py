@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 _TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")  # they determine the token ids of a row
 
 
-def draw_teacher_logprobs(context: Context, pool: "WorkerPool", number: int, student: StudentConfig) -> Path | None:
-    """Draw what the student of a round needs of its teacher, if anything; returns its folder.
+def draw_teacher_logprobs(
+    context: Context, pool: "WorkerPool", number: int, student: StudentConfig, dataset: Path
+) -> Path | None:
+    """Draw what the student of a round needs of its teacher to train on `dataset`, if anything; returns its folder.
 
     The folder is named after everything that determines its rows: students with the same teacher, rows and k share it, and
     another k or teacher gets another one. Parts that are there are not drawn again.
@@ -32,7 +34,7 @@ def draw_teacher_logprobs(context: Context, pool: "WorkerPool", number: int, stu
     wanted = student.cached_teacher
     if wanted is None or context.folder.student(number).exists():
         return None
-    job = _job(context, number, student, wanted)
+    job = _job(context, number, student, wanted, dataset)
     if done(job.out) is None:
         from limbeck.cluster.workers.pool import Lane
 
@@ -45,9 +47,9 @@ def draw_teacher_logprobs(context: Context, pool: "WorkerPool", number: int, stu
     return job.out
 
 
-def _job(context: Context, number: int, student: StudentConfig, wanted: CachedTeacher) -> LogprobsJob:
+def _job(context: Context, number: int, student: StudentConfig, wanted: CachedTeacher, dataset: Path) -> LogprobsJob:
     engine = context.teacher(number)
-    files = tuple(dataset_files(context.folder.dataset(number)))
+    files = tuple(dataset_files(dataset))
     text = resolve(student.base_model(engine.model))
     settings = {key: value for key, value in engine.determining().items() if key != "model"}  # its content counts, not its path
     teacher = fingerprint({"engine": settings, **engine.fingerprint()})

@@ -11,6 +11,8 @@ from limbeck.pipelines.runs.events import read_events, seconds_by_stage
 from limbeck.pipelines.runs.folder import RunFolder, read_lock
 from limbeck.pipelines.runs.funnel import funnel
 from limbeck.pipelines.runs.lost import is_finished, lost_parts, lost_records, refuse_lost, round_numbers
+from limbeck.pipelines.runs.mixture.facts import mixture_file
+from limbeck.pipelines.runs.mixture.reading import read_mixture
 from limbeck.pipelines.runs.opening import existing
 from limbeck.pipelines.runs.origins import origins
 from limbeck.pipelines.runs.records import (
@@ -222,7 +224,8 @@ def _rounds(folder: RunFolder) -> list[RoundReport]:
             break
         found = found or RoundReport(rows=funnel(folder.decisions(number)), evaluation=[])
         test_rows = on_test.get(str(number), [])
-        added = {"evaluation": [*found.evaluation, *test_rows], "decision": read_decision(folder, number)}
+        mixed = read_mixture(folder, number).components if mixture_file(folder.mixture(number)).exists() else None
+        added = {"evaluation": [*found.evaluation, *test_rows], "decision": read_decision(folder, number), "mixture": mixed}
         rounds.append(found.model_copy(update=added))
     return rounds
 

@@ -93,13 +93,13 @@ def card(schema: pa.Schema, facts: DatasetFacts) -> str:
         f"Synthetic data made by Limbeck: **{facts.teacher}** generated {candidates} candidates for "
         f"{facts.rows.sources} {rows_are} (run seed {facts.seed}), and the {kept} that passed every filter{share} are its rows.",
         "## What the filters rejected",
-        _table(["filter", "rejected"], [[name, count] for name, count in facts.rows.rejected_by.items()]) or "Nothing.",
+        table(["filter", "rejected"], [[name, count] for name, count in facts.rows.rejected_by.items()]) or "Nothing.",
         "A candidate is counted with the first filter that rejected it.",
         *_bounds(facts.bounds),
         *_self_tests(facts.self_tests),
         *_sources(facts.sources),
         "## Columns",
-        _table(["column", "type"], [[f"`{field.name}`", f"`{field.type}`"] for field in schema]),
+        table(["column", "type"], [[f"`{field.name}`", f"`{field.type}`"] for field in schema]),
         "## Licence",
         f"{facts.licence}."
         if facts.licence
@@ -121,7 +121,7 @@ def _bounds(bounds: Bounds | None) -> list[str]:
     ]
     return [
         "## Bounds, frozen at round 0",
-        _table(["filter", "column", "minimum", "maximum"], limits),
+        table(["filter", "column", "minimum", "maximum"], limits),
         *([bounds.note] if bounds.note else []),
     ]
 
@@ -131,7 +131,7 @@ def _self_tests(tests: list[SelfTest]) -> list[str]:
     if not tests:
         return []
     rows = [[one.filter, one.kind, beside(one)] for one in tests]
-    return ["## Self-tests of the judging filters, on corrupted outputs", _table(["filter", "kind", "result"], rows)]
+    return ["## Self-tests of the judging filters, on corrupted outputs", table(["filter", "kind", "result"], rows)]
 
 
 def _sources(sources: Sources | None) -> list[str]:
@@ -141,10 +141,11 @@ def _sources(sources: Sources | None) -> list[str]:
     rejected = [[f"not used: {reason}", count] for reason, count in sources.rejected.items()]
     kind = sources.rows_are
     text = f"All rows come from train {kind}; near-duplicates are in the same split."
-    return [f"## {kind.capitalize()}", text, _table([kind, "number"], [*map(list, counts.items()), *rejected])]
+    return [f"## {kind.capitalize()}", text, table([kind, "number"], [*map(list, counts.items()), *rejected])]
 
 
-def _table(header: list[str], rows: list[list[Any]]) -> str:
+def table(header: list[str], rows: list[list[Any]]) -> str:
+    """A Markdown table; "" if it has no rows."""
     if not rows:
         return ""
     lines = [header, ["---"] * len(header), *rows]
