@@ -172,14 +172,13 @@ def within(ids: Tensor, logprobs: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     beyond = ids >= rows
     if not bool(beyond.any()):
         return ids, logprobs
-    ids = ids.clone()
+    order = beyond.int().argsort(dim=-1, stable=True)[:, :rows]  # the student's own tokens first; a position has up to `rows`
+    ids, logprobs, beyond = (each.gather(-1, order) for each in (ids, logprobs, beyond))
     for place in beyond.any(-1).nonzero()[:, 0].tolist():
-        taken, free = set(ids[place][~beyond[place]].tolist()), 0
-        for slot in beyond[place].nonzero()[:, 0].tolist():
-            while free in taken:
-                free += 1
-            ids[place, slot] = free
-            taken.add(free)
+        own = int((~beyond[place]).sum())
+        taken = torch.zeros(rows, dtype=torch.bool, device=ids.device)
+        taken[ids[place, :own]] = True
+        ids[place, own:] = (~taken).nonzero()[: ids.shape[1] - own, 0]
     return ids, logprobs.masked_fill(beyond, -torch.inf)
 
 

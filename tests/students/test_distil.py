@@ -6,15 +6,19 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+from helpers import tiny_engines
 from helpers.tiny_students import make_dataset, make_model
 from limbeck.cluster.engines.config import TransformersConfig
 from limbeck.cluster.engines.model_cache import Engines
 from limbeck.corpus.parts import mark_done
 from limbeck.pipelines.driver.logprobs_job import LogprobsJob
+from limbeck.students.base.compatibility import end_tokens
 from limbeck.students.distil import DistilConfig
 from limbeck.students.training import loop, teacher_cache
 from limbeck.students.training.driver import dataset_files
+from limbeck.students.training.rows import Row, read_rows, rendered
 from limbeck.students.training.settings import Settings
 
 VOCABULARY = 400
@@ -73,6 +77,12 @@ def cache(home: Path, out: Path, given: DistilConfig, teacher: Path | None = Non
     return out
 
 
+def rows_of(home: Path) -> list[Row]:
+    student = home / "student"
+    table = read_rows(dataset_files(home / "dataset"))
+    return rendered(table, AutoTokenizer.from_pretrained(student), end_tokens(student))
+
+
 def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     assert one.keys() == other.keys()
     return max(float((one[name] - other[name]).abs().max()) for name in one)
@@ -94,6 +104,58 @@ def test_every_loss_falls(home: Path, tmp_path: Path, loss: str) -> None:
     found = train(home, tmp_path, config(loss={"kind": loss}, epochs=6))
     curve = found["loss_curve"]
     assert sum(curve[-6:]) < 0.95 * sum(curve[:6])
+
+
+def test_padded_heads_are_cut_to_the_rows_that_both_have(home: Path, tmp_path: Path) -> None:
+    teacher = make_model(tmp_path / "teacher", initializer_range=0.2, vocab_size=448)
+    found = train(home, tmp_path / "live", config(), teacher=teacher)
+    cached = config(teacher={"kind": "cached", "top_k": 448, "dtype": "float32"})
+    drawn = cache(home, tmp_path / "drawn", cached, teacher)
+    train(home, tmp_path / "cached", cached, teacher=teacher, teacher_logprobs=drawn)
+    assert furthest(weights(tmp_path / "live"), weights(tmp_path / "cached")) < 1e-5 and found["steps"] == 6
+    given = config(base={"kind": "model", "model": str(home / "student")})
+    assert given.problems("student", teacher, True) == []
+
+
+def test_tokens_beyond_the_student_give_their_mass_to_the_others() -> None:
+    from limbeck.students.training.distilling import within
+
+    ids = torch.tensor([[7, 1, 9, 2], [3, 0, 1, 2]])
+    logs = torch.tensor([[0.5, 0.3, 0.1, 0.1], [0.4, 0.3, 0.2, 0.1]]).log()
+    found, masses = within(ids, logs, 5)
+    assert found.tolist() == [[1, 2, 0, 3], [3, 0, 1, 2]]
+    torch.testing.assert_close(masses.exp(), torch.tensor([[0.3, 0.1, 0.0, 0.0], [0.4, 0.3, 0.2, 0.1]]))
+    found, masses = within(torch.tensor([[7, 1, 0, 6]]), torch.zeros(1, 4), 2)
+    assert found.tolist() == [[1, 0]] and masses.tolist() == [[0, 0]]
+
+
+def test_a_teacher_with_another_vocabulary(home: Path, tmp_path: Path) -> None:
+    teacher = tiny_engines.save(tmp_path / "other", "llama")
+    student = {"base": {"kind": "model", "model": str(home / "student")}}
+    (problem,) = config(**student).problems("student", teacher, True)
+    assert "have another id, or none, in the teacher's tokenizer, so their distributions" in problem and "uld" in problem
+    given = config(loss={"kind": "uld"}, cross_entropy=0.1, epochs=6, **student)
+    assert given.problems("student", teacher, True) == []
+    curve = train(home, tmp_path, given, teacher=teacher)["loss_curve"]
+    assert sum(curve[-6:]) < 0.95 * sum(curve[:6])
+
+
+def test_rows_without_distributions_are_left_out_and_reported(home: Path, tmp_path: Path) -> None:
+    lengths = sorted(len(row.ids) for row in rows_of(home))
+    cached = config(teacher={"kind": "cached", "top_k": 4}, max_sequence_tokens=lengths[15])
+    drawn = cache(home, tmp_path / "drawn", cached)
+    longer = config(teacher={"kind": "cached", "top_k": 4})
+    found = train(home, tmp_path, longer, teacher_logprobs=drawn)
+    left_out = sum(length > lengths[15] for length in lengths)
+    assert found["rows"] == 24 - left_out > 0
+    assert f"{left_out} rows are not trained on, since the teacher gave no distributions of them" in found["warnings"]
+
+
+def test_adapters_and_samples_in_bfloat16(home: Path, tmp_path: Path) -> None:
+    lora = {"rank": 4, "target_modules": ("q_proj", "v_proj")}
+    given = config(precision="bf16", lora=lora, on_policy={**ON_POLICY, "share": 1.0}, learning_rate=3e-2)
+    found = train(home, tmp_path, given)
+    assert found["weights_moved_fraction"] > 0.4 and all(0 < loss < 5 for loss in found["loss_curve"])
 
 
 ON_POLICY = {"temperature": 1.0, "max_new_tokens": 6}
