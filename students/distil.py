@@ -162,15 +162,15 @@ class DistilConfig(TrainingConfig):
                 ]
         return []
 
-    def usable(self, rows: "list[Row]", teacher_logprobs: Path | None) -> "list[Row]":
-        """The rows of which the cached teacher has distributions."""
+    def usable(self, rows: "list[Row]", teacher_logprobs: Path | None) -> list[int]:
+        """Those of which the cached teacher has distributions."""
         if self.cached_teacher is None:
-            return rows
+            return super().usable(rows, teacher_logprobs)
         from limbeck.students.training.teacher_cache import TeacherCache
 
         assert teacher_logprobs is not None, "drawn before the training"
         cache = TeacherCache(teacher_logprobs)
-        found = [row for row in rows if len(row.ids) > self.max_sequence_tokens or cache.has(row)]
+        found = [place for place, row in enumerate(rows) if len(row.ids) > self.max_sequence_tokens or cache.has(row)]
         if not found:
             raise LimbeckError(
                 f"{teacher_logprobs} has log-probabilities of none of the {len(rows)} rows; its column `error` says why, and "

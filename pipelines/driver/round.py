@@ -25,6 +25,7 @@ from limbeck.pipelines.runs.report_model import Rows
 from limbeck.pipelines.runs.scored import Scored, connect_parts
 from limbeck.pipelines.runs.select import Accepted, Numbers, ScoreTable, accepted, write_decisions
 from limbeck.pipelines.runs.separation import Separation, separations, unclear, warning
+from limbeck.pipelines.runs.training import progress_file
 from limbeck.students.contract import StudentConfig
 
 if TYPE_CHECKING:
@@ -125,13 +126,8 @@ def train_student(context: Context, pool: "WorkerPool", number: int, student: St
     dataset = training_data(context, number, student)
     cached = draw_teacher_logprobs(context, pool, number, student, dataset)
     started = time.monotonic()
-    rows, progress = (
-        read_object(folder.rows(number)).get("kept"),
-        folder.student(number).parent / "training" / "progress.json",
-    )
-    if recipe.mix is not None:
-        rows = read_mixture(folder, number).rows
-    context.events.emit("training_started", round=number, rows=rows, progress=str(progress))
+    rows = read_object(folder.rows(number)).get("kept") if recipe.mix is None else read_mixture(folder, number).rows
+    context.events.emit("training_started", round=number, rows=rows, progress=str(progress_file(folder, number)))
     metrics = student.train(
         dataset=dataset,
         teacher=resolve(context.teacher(number).model),
@@ -141,7 +137,8 @@ def train_student(context: Context, pool: "WorkerPool", number: int, student: St
         placement=placement,
         **({} if cached is None else {"teacher_logprobs": cached}),
     )
-    facts = {name: metrics[name] for name in ("steps", "loss_first", "loss_last") if name in metrics}
+    reported = ("steps", "loss_first", "loss_last", "held_out_loss_first", "held_out_loss_last")
+    facts = {name: metrics[name] for name in reported if name in metrics}
     context.events.emit("trained", round=number, **facts)
     for words in metrics.get("warnings", ()):
         context.events.emit("note", words=words)

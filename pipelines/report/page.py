@@ -19,6 +19,7 @@ from limbeck.pipelines.runs.report_model import Limits, Report
 from limbeck.pipelines.runs.select import Numbers
 from limbeck.pipelines.runs.separation import unclear
 from limbeck.pipelines.runs.stopping import UNUSED_BY_FILTERS, as_sentence, student
+from limbeck.pipelines.runs.training import step_lines
 from limbeck.students.evaluation.measures import HEADINGS, SHARES, EvaluationRow, Measure
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -44,6 +45,7 @@ def render(folder: RunFolder, report: Report) -> str:
         histograms=histograms,
         binary=binary,
         figures=_figures(report),
+        curves=_curves(folder, report),
         followed=followed(report),
         headings=HEADINGS,
         tests={one.filter: one for one in report.self_tests},
@@ -140,6 +142,12 @@ def followed(report: Report) -> dict[str, tuple[str, str]]:
     names = dict.fromkeys(("pass_rate", *([report.best.by] if report.best else []), *UNUSED_BY_FILTERS, "distinct_2"))
     students = [row for one in report.rounds if (row := student(one)) is not None]
     return {name: MEASURES[name] for name in names if any(dict(row)[name] is not None for row in students)}
+
+
+def _curves(folder: RunFolder, report: Report) -> list[Markup]:
+    """The curves of every round's training."""
+    found = [figures.training(f"Round {number}", step_lines(folder, number)) for number in range(len(report.rounds))]
+    return [curve for curves in found for curve in curves]
 
 
 def _figures(report: Report) -> dict[str, Markup]:

@@ -1,6 +1,6 @@
 """The trainer of distillation: the loss at every label is the divergence from the teacher's distribution there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,17 +9,20 @@ import torch
 from torch import Tensor
 
 from limbeck.cluster.engines.devices import loaded_as
+from limbeck.cluster.engines.local.live import LiveSampler
 from limbeck.cluster.engines.precision import bf16_on
 from limbeck.students.base.compatibility import end_tokens
-from limbeck.students.distil import DistilConfig
+from limbeck.students.distil import SAMPLING_CACHE_BYTES, DistilConfig
 from limbeck.students.losses.chunked import Head, cached_loss, distillation_loss, label_loss, paired_positions
 from limbeck.students.losses.divergences import ULD, Divergence
+from limbeck.students.training import packing
+from limbeck.students.training.batches import shared_groups
 from limbeck.students.training.heads import Asked, head_of, hidden_states, learn_through, student_of
-from limbeck.students.training.on_policy import LiveSampler, OnPolicy
+from limbeck.students.training.on_policy import OnPolicy
 from limbeck.students.training.rows import Row, read_rows, rendered
 from limbeck.students.training.settings import Settings
 from limbeck.students.training.teacher_cache import TeacherCache, first_label, row_key
-from limbeck.students.training.trainer import CompletionTrainer
+from limbeck.students.training.trainer import CompletionTrainer, attended
 
 Loss = Callable[[Tensor, Head], Tensor]
 
@@ -40,38 +43,38 @@ class DistillationTrainer(CompletionTrainer):
         config, student = settings.config, student_of(self.model)
         self.on_policy: OnPolicy | None = None
         if config.on_policy is not None:  # the sampler keeps the forward pass that the student has now
-            sampler = LiveSampler(student, settings.base, self.processing_class)
+            sampler = LiveSampler(student, settings.base, self.processing_class, SAMPLING_CACHE_BYTES)
             self.on_policy = OnPolicy(config.on_policy, sampler, settings.seed, self.args.process_index)
         learn_through(student)
-        self.teacher = teacher_of(settings, self.processing_class, self.args.device)
+        longest = max(len(row.ids) for batch in (*self.batches, *self.held_out) for row in batch)
+        self.teacher = teacher_of(settings, self.processing_class, self.args.device, longest)
 
     def summed_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """The divergence from the teacher, and the labels' own loss by its weight, summed over a micro-batch's labels."""
         following = inputs["labels"][:, 1:]  # [batch, tokens - 1]: the label that position t predicts
         wanted = torch.nn.functional.pad(following != -100, (0, 1))  # [batch, tokens]
         loss = self.teacher.loss(inputs, wanted, following[following != -100])
-        summed: Tensor = model(input_ids=inputs["input_ids"], use_cache=False, asked=Asked(wanted, loss))
+        summed: Tensor = model(**attended(inputs), use_cache=False, asked=Asked(wanted, loss))
         return summed
+
+    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """The inputs of a forward pass, and `rows`: the rows in the order of their labels."""
+        shared = self.settings.config.packing == "prompts"
+        ordered = [row for group in shared_groups(rows) for row in group] if shared else list(rows)
+        return {**super().collate(rows), "rows": ordered}
 
     def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Any]:
         """The micro-batches of an optimiser step, with samples of the student if it is their turn, and the number of labels."""
         batches, labels = super().get_batch_samples(*arguments)
         if self.on_policy is None or not batches:
             return batches, labels
-        given = [row for batch in batches for row in rows_of(batch)]
+        given = [row for batch in batches for row in batch["rows"]]
         rows = self.on_policy.rows(given, self.state.global_step, self.state.max_steps)
         if any(row is not old for row, old in zip(rows, given, strict=True)):
-            batches = self._batches(rows, [len(batch["input_ids"]) for batch in batches])
+            after = iter(rows)
+            batches = [self.collate([next(after) for _ in batch["rows"]]) for batch in batches]
         # counted again by every worker, of which some may train on samples and others not
         return batches, self._get_num_items_in_batch(batches, self.args.device)
-
-    def _batches(self, rows: list[Row], sizes: list[int]) -> list[dict[str, Any]]:
-        """Micro-batches of given sizes, of rows of similar length."""
-        found, ordered = [], iter(sorted(rows, key=lambda row: -len(row.ids)))
-        for size in sizes:
-            some = [next(ordered) for _ in range(size)]
-            found.append(self.data_collator([{"input_ids": row.ids.tolist(), "labels": row.labels} for row in some]))
-        return found
 
     def _save_rng_state(self, output_dir: str) -> None:
         """With the state of the random generators, keep the samples that may be used again."""
@@ -89,8 +92,8 @@ class DistillationTrainer(CompletionTrainer):
         return Path(checkpoint) / f"replay-{self.args.process_index}.json"
 
 
-def teacher_of(settings: Settings[DistilConfig], tokenizer: Any, device: torch.device) -> Teacher:
-    """The teacher as the config wants it; raises LimbeckError if it cannot be loaded or used."""
+def teacher_of(settings: Settings[DistilConfig], tokenizer: Any, device: torch.device, longest: int) -> Teacher:
+    """The teacher as the config wants it, for rows of up to `longest` tokens; raises LimbeckError if it cannot be used."""
     config = settings.config
     chosen = config.loss
     how = Divergence(chosen.kind, chosen.beta or 0.5, chosen.alpha or 0.1, chosen.temperature)
@@ -99,6 +102,8 @@ def teacher_of(settings: Settings[DistilConfig], tokenizer: Any, device: torch.d
         return CachedTeacher(TeacherCache(settings.teacher_logprobs), how, config.cross_entropy)
     model = load_teacher(settings.teacher, bf16_on(config.precision, settings.use_gpu), device)
     if chosen.kind != ULD:
+        if config.packing != "none":
+            packing.use(model, longest)
         return LiveTeacher(model, how, config.cross_entropy)
     return ForeignTeacher(model, paired_rows(settings, tokenizer), how, config.cross_entropy)
 
@@ -131,7 +136,7 @@ class LiveTeacher:
     def loss(self, inputs: dict[str, Any], wanted: Tensor, labels: Tensor) -> Loss:
         """See `Teacher`."""
         with torch.no_grad():
-            theirs = hidden_states(self.model, input_ids=inputs["input_ids"])[wanted]
+            theirs = hidden_states(self.model, **attended(inputs))[wanted]
         weight = self.cross_entropy
         return lambda hidden, head: distillation_loss(
             hidden, head, theirs, self.head, self.how, labels=labels if weight else None, cross_entropy=weight
@@ -146,7 +151,7 @@ class CachedTeacher:
 
     def loss(self, inputs: dict[str, Any], wanted: Tensor, labels: Tensor) -> Loss:
         """See `Teacher`."""
-        found = [self.cache.of(row.ids, first_label(row)) for row in rows_of(inputs)]
+        found = [self.cache.of(row.ids, first_label(row)) for row in inputs["rows"]]
         device, weight = wanted.device, self.cross_entropy
         ids, logprobs, tail = (
             torch.from_numpy(np.concatenate([np.zeros((0, *shape), dtype), *parts])).to(device)
@@ -191,7 +196,7 @@ class ForeignTeacher:
 
     def loss(self, inputs: dict[str, Any], wanted: Tensor, labels: Tensor) -> Loss:
         """See `Teacher`; the labels of a completion are paired with the teacher's, up to the shorter of both."""
-        ours = list(rows_of(inputs))
+        ours = inputs["rows"]
         theirs = [self.rows[_key(row)] for row in ours]
         ids = torch.nn.utils.rnn.pad_sequence(
             [torch.from_numpy(row.ids.astype(np.int64)) for row in theirs], batch_first=True
@@ -222,11 +227,3 @@ def paired_rows(settings: Settings[DistilConfig], tokenizer: Any) -> dict[bytes,
 
 def _key(row: Row) -> bytes:
     return row_key("", row.ids, first_label(row))
-
-
-def rows_of(inputs: dict[str, Any]) -> Iterator[Row]:
-    """The rows of a micro-batch, without padding: each ends with its last label."""
-    for ids, labels in zip(inputs["input_ids"].cpu().numpy(), inputs["labels"].cpu().numpy(), strict=True):
-        places = np.flatnonzero(labels != -100)
-        if len(places):
-            yield Row(ids[: places[-1] + 1].astype(np.int32), int(places[0]))

@@ -81,7 +81,7 @@ def learn_through(inner: Any) -> None:
         if asked is None:
             return plain(*arguments, **named)
         assert not arguments, "a student is called with keywords"
-        inputs = {name: named[name] for name in ("input_ids", "position_ids", "attention_mask") if named.get(name) is not None}
+        inputs = {name: named[name] for name in ("input_ids", "position_ids", "segments") if named.get(name) is not None}
         return layer(hidden_states(inner, **inputs)[asked.wanted], asked=asked)
 
     @functools.wraps(of_layer)

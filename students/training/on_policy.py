@@ -1,80 +1,24 @@
 """Samples of the student in place of the completions of some optimiser steps, and a buffer of samples that are used again."""
 
-import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from limbeck.cluster.engines.chat import end_tokens
-from limbeck.cluster.engines.local import attention, generation, plain
-from limbeck.cluster.engines.local.config import TransformersConfig
-from limbeck.cluster.engines.local.loading import Loaded, takes_packing
-from limbeck.cluster.engines.local.samples import Sample, refuse
-from limbeck.cluster.engines.models import describe
-from limbeck.cluster.engines.protocol import Request, Sampling, Usage
-from limbeck.cluster.engines.rendering import Rendered
+from limbeck.cluster.engines.local.live import LiveSampler
+from limbeck.cluster.engines.local.samples import Sample
+from limbeck.cluster.engines.protocol import Sampling
 from limbeck.corpus.parts import read_object, write_json
 from limbeck.corpus.seeds import derive_seed
-from limbeck.students.distil import SAMPLING_CACHE_BYTES, OnPolicyConfig
+from limbeck.students.distil import OnPolicyConfig
 from limbeck.students.training.rows import Row
 from limbeck.students.training.teacher_cache import first_label
 
 Source = Literal["dataset", "fresh", "replay"]
-
-
-class LiveSampler:
-    """The engine of kind transformers over the weights of a training, as they are at the moment, in float32."""
-
-    def __init__(self, model: Any, folder: Path, tokenizer: Any) -> None:
-        """`model` is a student before any wrapper; `folder` its base, for the context length."""
-        self._model, self._forward = model, model.forward
-        self._config = TransformersConfig(model=str(folder), cache_bytes=SAMPLING_CACHE_BYTES)
-        self.usage = Usage()
-        self._attention = ""  # none of its own while it is tried
-        with self._generating():
-            packed = takes_packing(model)
-        self._attention = attention.NAME if packed else ""
-        ends = end_tokens(tokenizer, model.config, model.generation_config)
-        self.loaded = Loaded(folder, model, tokenizer, describe(folder).context_tokens, ends, packed)
-
-    def complete(self, prompts: Sequence[tuple[int, ...]], sampling: Sampling, seeds: Sequence[int]) -> list[Sample]:
-        """One finished sample of each prompt, in order; `finish_reason` is "error" if the prompt leaves no room."""
-        samples = [
-            Sample(Request(str(place), "", sampling, seed), Rendered(prompt))
-            for place, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
-        ]
-        for sample in samples:
-            refuse(sample, self.loaded.context_tokens)
-        ready = [sample for sample in samples if sample.finish_reason is None]
-        with self._generating():
-            if self.loaded.packed:
-                ended = generation.decode(self.loaded, ready, self._config, self.usage)
-            else:
-                ended = plain.decode(self.loaded, ready, self._config.batch_sequences, self.usage)
-            for _ in ended:
-                pass
-        return samples
-
-    @contextlib.contextmanager
-    def _generating(self) -> Iterator[None]:
-        """The model as the engine needs it: its own forward pass, without dropout, with the engine's attention."""
-        model = self._model
-        before = model.forward, model.training, model.config._attn_implementation
-        model.forward = self._forward
-        model.eval()
-        if self._attention:
-            model.set_attn_implementation(self._attention)
-        try:
-            yield
-        finally:
-            model.forward = before[0]
-            model.train(before[1])
-            model.set_attn_implementation(before[2])
 
 
 @dataclass

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -104,6 +105,26 @@ def test_every_loss_falls(home: Path, tmp_path: Path, loss: str) -> None:
     found = train(home, tmp_path, config(loss={"kind": loss}, epochs=6))
     curve = found["loss_curve"]
     assert sum(curve[-6:]) < 0.95 * sum(curve[:6])
+
+
+@pytest.mark.parametrize("packing", ["rows", "prompts"])
+def test_packed_rows_have_the_same_teacher(home: Path, tmp_path: Path, packing: str) -> None:
+    shared = tmp_path / "shared"
+    (file,) = dataset_files(make_dataset(shared / "dataset"))
+    table = pq.read_table(file)
+    prompts = table["prompt"].take([4 * (row // 4) for row in range(24)])  # four completions of each
+    pq.write_table(table.set_column(0, "prompt", prompts), file)
+    for name in ("teacher", "student"):
+        (shared / name).symlink_to(home / name)
+    cached = config(teacher={"kind": "cached", "top_k": VOCABULARY, "dtype": "float32"}, packing=packing)
+    drawn = cache(shared, tmp_path / "drawn", cached)
+    live = train(shared, tmp_path / "live", config(packing=packing))
+    other = train(shared, tmp_path / "cached", cached, teacher_logprobs=drawn)
+    assert other["loss_curve"] == pytest.approx(live["loss_curve"], abs=1e-4)
+    assert furthest(weights(tmp_path / "live"), weights(tmp_path / "cached")) < 1e-5
+    if packing == "rows":  # the same rows meet in a step
+        assert live["loss_curve"] == pytest.approx(train(shared, tmp_path / "apart", config())["loss_curve"], abs=1e-4)
+    train(shared, tmp_path / "samples", config(packing=packing, on_policy={**ON_POLICY, "share": 1.0}))
 
 
 def test_padded_heads_are_cut_to_the_rows_that_both_have(home: Path, tmp_path: Path) -> None:
