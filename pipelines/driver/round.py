@@ -126,7 +126,9 @@ def train_student(context: Context, pool: "WorkerPool", number: int, student: St
     dataset = training_data(context, number, student)
     cached = draw_teacher_logprobs(context, pool, number, student, dataset)
     started = time.monotonic()
-    rows = read_object(folder.rows(number)).get("kept") if recipe.mix is None else read_mixture(folder, number).rows
+    rows = read_object(folder.rows(number)).get("kept")
+    if recipe.mix is not None:
+        rows = read_mixture(folder, number).rows
     context.events.emit("training_started", round=number, rows=rows, progress=str(progress_file(folder, number)))
     metrics = student.train(
         dataset=dataset,

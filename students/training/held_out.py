@@ -31,11 +31,14 @@ class HeldOutLoss:
 def split(rows: pa.Table, share: float, seed: int) -> tuple[list[int], list[int]]:
     """The rows to train on and those held out: all rows of a random share of the sources, at least of one.
 
-    A source is a value of `source_id`; without that column, rows with the same prompt have the same source. Raises LimbeckError
-    if there are fewer than two sources.
+    A source is a value of `source_id`; without one, rows with the same prompt have the same source. Raises LimbeckError if there
+    are fewer than two sources.
     """
-    key = "source_id" if "source_id" in rows.column_names else "prompt" if "prompt" in rows.column_names else "input_ids"
-    sources = [json.dumps(value, sort_keys=True) for value in rows[key].to_pylist()]
+    prompts = rows["prompt" if "prompt" in rows.column_names else "input_ids"].to_pylist()
+    named = rows["source_id"].to_pylist() if "source_id" in rows.column_names else [None] * len(rows)
+    sources = [
+        json.dumps([name] if name is not None else prompt, sort_keys=True) for name, prompt in zip(named, prompts, strict=True)
+    ]
     ranked = sorted(set(sources), key=lambda source: hashlib.sha256(f"{seed}\0{source}".encode()).digest())
     if len(ranked) < 2:
         raise LimbeckError(

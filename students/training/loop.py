@@ -214,8 +214,8 @@ def _deepspeed(config: TrainingConfig, accumulation: int, *, bf16: bool) -> dict
         return None
     merged = {
         **config.deepspeed,
-        "train_batch_size": config.batch_size,
-        "train_micro_batch_size_per_gpu": config.micro_batch_size,
+        "train_batch_size": accumulation * config.workers,  # items of the dataset, which are micro-batches
+        "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": config.max_gradient_norm,
         "bf16": {"enabled": bf16},

@@ -153,6 +153,8 @@ def test_without_sources_the_same_prompt_is_one_source() -> None:
     prompts = [[{"role": "user", "content": text}] for text in "aabbcc"]
     train, held = split(pa.table({"prompt": prompts}), 0.3, 1)
     assert len(train) == 4 and len(held) == 2 and held[0] + 1 == held[1]
+    mixed = pa.table({"prompt": prompts, "source_id": pa.array([None] * 6, pa.string())})
+    assert split(mixed, 0.3, 1) == (train, held), "rows from elsewhere have no source"
     with pytest.raises(LimbeckError, match="at least 2 sources, but the dataset has 1"):
         split(pa.table({"prompt": ["a", "a"]}), 0.3, 1)
 
