@@ -76,16 +76,20 @@ class DistillationTrainer(CompletionTrainer):
         # counted again by every worker, of which some may train on samples and others not
         return batches, self._get_num_items_in_batch(batches, self.args.device)
 
+    def more_metrics(self) -> dict[str, Any]:
+        """Where the completions of this worker's steps came from: the dataset, fresh samples, or earlier ones."""
+        return {} if self.on_policy is None else {"steps_by_source": self.on_policy.counts}
+
     def _save_rng_state(self, output_dir: str) -> None:
         """With the state of the random generators, keep the samples that may be used again."""
         super()._save_rng_state(output_dir)
         if self.on_policy is not None:
-            self.on_policy.replay.save(self._replay_file(output_dir))
+            self.on_policy.save(self._replay_file(output_dir))
 
     def train(self, resume_from_checkpoint: Any = None, **named: Any) -> Any:
         """Train, from the samples of a checkpoint if one is given."""
         if self.on_policy is not None and resume_from_checkpoint:
-            self.on_policy.replay.load(self._replay_file(resume_from_checkpoint))
+            self.on_policy.load(self._replay_file(resume_from_checkpoint))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **named)
 
     def _replay_file(self, checkpoint: str) -> Path:

@@ -65,6 +65,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     metrics = {
         **settings.extra,
         **counts,
+        **trainer.more_metrics(),
         "steps": trainer.state.global_step,
         "resumed_from_step": resumed,
         "loss_first": losses[0],

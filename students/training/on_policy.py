@@ -42,15 +42,6 @@ class Replay:
         held = list(self.rows)
         return random.sample(held, min(number, len(held)))
 
-    def save(self, file: Path) -> None:
-        """Write the rows, for a training that resumes."""
-        write_json(file, {"rows": [{"ids": row.ids.tolist(), "prompt_length": row.prompt_length} for row in self.rows]})
-
-    def load(self, file: Path) -> None:
-        """Read the rows of `save`."""
-        held = read_object(file)["rows"]
-        self.rows = deque((Row(np.asarray(row["ids"], np.int32), row["prompt_length"]) for row in held), maxlen=self.most)
-
 
 class OnPolicy:
     """Decides what each step trains on, and draws samples; every choice depends on seed, worker and step alone."""
@@ -75,11 +66,23 @@ class OnPolicy:
             return list(given)
         if chosen == "fresh":
             fresh = self._sampled(given, step)
-            self.replay.rows.extend(fresh)
+            self.replay.rows.extend(row for row, old in zip(fresh, given, strict=True) if row is not old)
             return fresh
         random = Random(derive_seed(self.seed, "replay", step, self.worker))
         again = self.replay.draw(len(given), random)
         return [*again, *given[len(again) :]]
+
+    def save(self, file: Path) -> None:
+        """Write the samples that are kept and the counts, for a training that resumes."""
+        kept = [{"ids": row.ids.tolist(), "prompt_length": row.prompt_length} for row in self.replay.rows]
+        write_json(file, {"rows": kept, "counts": self.counts})
+
+    def load(self, file: Path) -> None:
+        """Read what `save` wrote."""
+        found = read_object(file)
+        self.replay.rows.clear()
+        self.replay.rows.extend(Row(np.asarray(row["ids"], np.int32), row["prompt_length"]) for row in found["rows"])
+        self.counts = found["counts"]
 
     def _sampled(self, given: Sequence[Row], step: int) -> list[Row]:
         sampling = Sampling(self.config.max_new_tokens, self.config.temperature)

@@ -189,17 +189,19 @@ def test_without_a_share_of_samples_it_is_offline_bit_for_bit(home: Path, tmp_pa
     assert furthest(weights(tmp_path / "none"), weights(tmp_path / "offline")) == 0
     half = train(home, tmp_path / "half", config(on_policy={**ON_POLICY, "share": 0.5}))
     assert half["loss_curve"] != offline["loss_curve"]
+    assert none["steps_by_source"] == {"dataset": 6, "fresh": 0, "replay": 0}
 
 
 @pytest.mark.parametrize("replay", [0, 6])
 def test_a_training_on_samples_resumes_in_the_same_bits(home: Path, tmp_path: Path, replay: int) -> None:
     given = config(on_policy={**ON_POLICY, "share": 0.8, "replay": replay}, epochs=2, checkpoint_steps=5)
-    train(home, tmp_path / "whole", given)
+    whole = train(home, tmp_path / "whole", given)
     killed = settings_of(home, tmp_path / "killed", given)
     with pytest.raises(Killed):
         _killed_after(7, killed)
     resumed = loop.run({"settings": killed})
-    assert resumed["resumed_from_step"] == 5
+    assert resumed["resumed_from_step"] == 5 and resumed["steps_by_source"] == whole["steps_by_source"]
+    assert (whole["steps_by_source"]["replay"] > 0) == (replay > 0)
     assert furthest(weights(tmp_path / "killed"), weights(tmp_path / "whole")) == 0
 
 
