@@ -11,7 +11,7 @@ import torch
 from transformers import AutoTokenizer
 
 from helpers.tiny_students import make_dataset, make_model
-from limbeck.cluster.engines.config import TransformersConfig
+from limbeck.cluster.engines.config import EndpointConfig, TransformersConfig, VllmConfig
 from limbeck.cluster.engines.model_cache import Engines
 from limbeck.corpus.parts import mark_done, read_parts
 from limbeck.pipelines.driver.logprobs_job import LogprobsJob
@@ -108,3 +108,17 @@ def test_a_row_that_cannot_be_drawn_keeps_its_place_with_the_reason(home: Path, 
     assert job.failure("part-00000", 3, "its worker died").to_pylist() == [
         {"key": None, "error": "its worker died", "ids": None, "logprobs": None, "tail": None}
     ]
+
+
+def test_an_engine_says_what_it_cannot_give(home: Path) -> None:
+    model = str(home / "model")
+    server = EndpointConfig(model=model, base_url="http://127.0.0.1:9/v1")
+    assert server.top_logprobs_problem(8) == (
+        "an engine of kind endpoint does not give the teacher's log-probabilities; use transformers or vllm"
+    )
+    few = VllmConfig(model=model, max_logprobs=8)
+    assert few.top_logprobs_problem(8) is None
+    assert few.top_logprobs_problem(9) == "top_k is 9, but max_logprobs of the teacher's engine is 8; raise it, or lower top_k"
+    every = TransformersConfig(model=model)
+    assert every.top_logprobs_problem(400) is None
+    assert f"top_k is 401, but the vocabulary of {model} has 400 tokens" in str(every.top_logprobs_problem(401))
