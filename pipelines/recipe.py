@@ -72,6 +72,7 @@ from limbeck.pipelines.runs.rows import PreferenceRows, RecipeRows, RowsConfig, 
 from limbeck.pipelines.runs.stopping import StopConfig
 from limbeck.pipelines.wording import sentences
 from limbeck.students.contract import StudentConfig
+from limbeck.students.distil import DistilConfig
 from limbeck.students.evaluation.measures import CONTROLS, HEADINGS, SCALARS
 from limbeck.students.sft import SftConfig
 
@@ -116,7 +117,7 @@ FilterConfig.add(
 SetFilterConfig.add(
     BestConfig, CapConfig, DiversityConfig, DuplicatesConfig, NoveltyConfig, PassRateConfig, SpreadConfig, VoteConfig
 )
-StudentConfig.add(SftConfig)
+StudentConfig.add(DistilConfig, SftConfig)
 add_installed_kinds()
 
 MOST_ROUNDS = 1000  # their folders have three digits

@@ -144,7 +144,7 @@ def _rounds(context: Context, driver: str, most: int) -> int:
             select(context, number)
             student_ = recipe.student_of(number)
             if student_ is not None:
-                train_student(context, number, student_, placement)
+                train_student(context, pool, number, student_, placement)
             pending = [(measuring.student_subject(number), context.student(number))] if student_ is not None else []
             made = number + 1
             if recipe.stop is not None and made < most and ending.ends(context, pool, held_out, number, pending):

@@ -3,8 +3,9 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +19,18 @@ if TYPE_CHECKING:
 
 METRICS_FILE = "training.json"
 """File with the metrics of a training, in the student's folder."""
+
+
+@dataclass(frozen=True)
+class CachedTeacher:
+    """What a student needs of its teacher before it trains: the `top_k` most likely tokens at every label of its rows.
+
+    `dtype` is that of the stored log-probabilities. Rows longer than `max_sequence_tokens` are not trained, so not drawn.
+    """
+
+    top_k: int
+    dtype: Literal["float16", "float32"]
+    max_sequence_tokens: int
 
 
 class StudentConfig(Kind):
@@ -77,6 +90,11 @@ class StudentConfig(Kind):
         """
         return []
 
+    @property
+    def cached_teacher(self) -> CachedTeacher | None:
+        """The teacher's log-probabilities that it needs before it trains; None: it needs none."""
+        return None
+
     def warm_up(self) -> None:
         """Import in the background what `train` needs on the driver."""
         return
@@ -96,6 +114,9 @@ class StudentConfig(Kind):
         `dataset` is a Hugging Face folder with `columns`, `teacher` the model folder of the round's teacher, `documents` the
         train sources. The same call resumes an interrupted training, and leaves a published student unchanged. Metrics that are
         reported if present: steps, loss_first, loss_last, train_seconds, warnings. Raises LimbeckError if it cannot be trained.
+
+        A student with a `cached_teacher` must also take `teacher_logprobs`, the folder that holds it
+        (`students.training.teacher_cache`); others are not given one.
         """
 
 

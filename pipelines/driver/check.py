@@ -295,7 +295,7 @@ def engine_problems(recipe: Recipe) -> list[str]:
 
 def _student_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
     """A student must be able to read the teacher's text, and its dataset must have the columns that it trains on."""
-    problems = []
+    problems = _cached_teacher_problems(recipe, models)
     for section, student in recipe.student_sections.items():
         if "teacher.model" in models:
             problems += student.problems(section, models["teacher.model"].folder, recipe.renderer.chat)
@@ -330,6 +330,16 @@ def _layer_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
             continue
         layers = left if recipe.next_teacher == "student" else layers
     return list(problems)
+
+
+def _cached_teacher_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
+    """A student may need more of the teacher's distributions than its engine gives."""
+    if "teacher.model" not in models:
+        return []
+    teacher = recipe.teacher.choose(recipe.cluster.gpus_per_worker)
+    wanted = {section: student.cached_teacher for section, student in recipe.student_sections.items()}
+    asked = {section: teacher.top_logprobs_problem(cached.top_k) for section, cached in wanted.items() if cached is not None}
+    return [f"{section}.teacher: {problem}" for section, problem in asked.items() if problem is not None]
 
 
 def _score_columns(recipe: Recipe) -> set[str]:

@@ -12,6 +12,7 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import count_rows, part_names, publishing, read_object, write_json, write_table
 from limbeck.corpus.seeds import derive_seed
 from limbeck.pipelines.driver.context import Context
+from limbeck.pipelines.driver.teacher_logprobs import draw_teacher_logprobs
 from limbeck.pipelines.runs import preference_pairs
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
 from limbeck.pipelines.runs.dataset import dataset_facts
@@ -31,6 +32,7 @@ from limbeck.students.contract import StudentConfig
 
 if TYPE_CHECKING:
     from limbeck.cluster.training import Placement
+    from limbeck.cluster.workers.pool import WorkerPool
 
 
 def select(context: Context, number: int) -> None:
@@ -126,13 +128,14 @@ def separations_of(context: Context, found: dict[str, Any], parts: Sequence[str]
     return separations(folder.candidates(0), scores, context.filters, dict(freeze(context.filter_bounds, found)), parts)
 
 
-def train_student(context: Context, number: int, student: StudentConfig, placement: "Placement") -> None:
-    """Train the round's student on its dataset, unless it is already published."""
+def train_student(context: Context, pool: "WorkerPool", number: int, student: StudentConfig, placement: "Placement") -> None:
+    """Train the round's student on its dataset, unless it is already published; first draw what it needs of its teacher."""
     folder, recipe = context.folder, context.recipe
     if folder.student(number).exists():
         return
-    started = time.monotonic()
     dataset = training_data(context, number, student)
+    cached = draw_teacher_logprobs(context, pool, number, student, dataset)
+    started = time.monotonic()
     rows = read_object(folder.rows(number)).get("kept")
     if recipe.mix is not None:
         rows = read_mixture(folder, number).rows
@@ -144,6 +147,7 @@ def train_student(context: Context, number: int, student: StudentConfig, placeme
         seed=derive_seed(recipe.seed, number, "student") % 2**31,
         documents=folder.sources("train"),
         placement=placement,
+        **({} if cached is None else {"teacher_logprobs": cached}),
     )
     reported = ("steps", "loss_first", "loss_last", "held_out_loss_first", "held_out_loss_last")
     facts = {name: metrics[name] for name in reported if name in metrics}

@@ -77,6 +77,10 @@ class RunFolder:
         """What other bounds would keep of a round (`limbeck filter --apply`)."""
         return self.round(number) / "selections" / name
 
+    def teacher_logprobs(self, number: int) -> Path:
+        """What the teacher gives the student of a round at the labels of its dataset; one folder per teacher, rows and k."""
+        return self.round(number) / "teacher_logprobs"
+
     def mixture(self, number: int) -> Path:
         """What the student of a round is trained on, if the recipe mixes its dataset with others."""
         return self.round(number) / "mixture"

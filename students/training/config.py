@@ -20,6 +20,7 @@ from limbeck.students.training.tracking import Tracker, missing
 
 if TYPE_CHECKING:
     from limbeck.cluster.training import Placement
+    from limbeck.students.training.rows import Row
     from limbeck.students.training.trainer import CompletionTrainer
 
 LORA_STATE_BYTES = 6  # of a frozen weight, adapters and all
@@ -157,6 +158,10 @@ class TrainingConfig(StudentConfig):
         """Delegates to `base`."""
         return self.base.needs_documents
 
+    def usable(self, rows: "list[Row]", teacher_logprobs: Path | None) -> list[int]:
+        """The rows, by position, that can be trained on; others are left out and counted."""
+        return list(range(len(rows)))
+
     def trainer_class(self) -> "type[CompletionTrainer]":
         """The class that trains on a worker; imported when called, because it needs torch."""
         from limbeck.students.training.trainer import CompletionTrainer
@@ -177,8 +182,9 @@ class TrainingConfig(StudentConfig):
         seed: int,
         documents: Path | None = None,
         placement: "Placement | None" = None,
+        teacher_logprobs: Path | None = None,
     ) -> dict[str, Any]:
         """See `limbeck.students.training.driver.train`."""
         from limbeck.students.training.driver import train
 
-        return train(self, dataset, teacher, out, seed, documents, placement)
+        return train(self, dataset, teacher, out, seed, documents, placement, teacher_logprobs)

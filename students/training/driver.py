@@ -27,6 +27,7 @@ def train(
     seed: int,
     documents: Path | None = None,
     placement: Placement | None = None,
+    teacher_logprobs: Path | None = None,
 ) -> dict[str, Any]:
     """Train a student on `dataset`, publish its model folder at `out`, and return the metrics stored there as training.json.
 
@@ -51,7 +52,9 @@ def train(
     extra: dict[str, Any] = {}
     if config.base.is_made:
         base, extra["base"] = prepare(config.base, base, rows, documents, training, seed, placement)
-    settings = Settings(config, tuple(rows), teacher, base, out, training, seed, placement.use_gpu, extra)
+    settings = Settings(
+        config, tuple(rows), teacher, base, out, training, seed, placement.use_gpu, extra, teacher_logprobs=teacher_logprobs
+    )
     result = fit(loop.run, {"settings": settings}, config.workers, placement, training)
     shutil.rmtree(training, ignore_errors=True)
     return result

@@ -62,6 +62,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     metrics = {
         **settings.extra,
         **counts,
+        **trainer.own_metrics(),
         "steps": trainer.state.global_step,
         "resumed_from_step": resumed,
         "loss_first": losses[0],
@@ -74,8 +75,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         "train_seconds": trainer.train_seconds,
         "save_seconds": trainer.save_seconds,
         "eval_seconds": steps.eval_seconds,
-        "warnings": [*warnings, *([words] if words else [])],
-        **trainer.own_metrics(),
+        "warnings": [*warnings, *_without_teacher(counts), *([words] if words else [])],
     }
     if settings.sample is not None:
         progress.words("measuring the loss on the sample")
@@ -98,6 +98,11 @@ def _prepare_libraries(settings: Settings[TrainingConfig]) -> None:
         from limbeck.students.training.extensions import build_safely
 
         build_safely(settings.progress_file if os.environ.get("RANK", "0") == "0" else None)
+
+
+def _without_teacher(counts: dict[str, int]) -> list[str]:
+    without = counts.get("rows_without_teacher", 0)
+    return [f"{without} rows are not trained on, since the teacher gave no distributions of them"] if without else []
 
 
 def _held_out_metrics(measured: list[HeldOutLoss], config: TrainingConfig) -> dict[str, Any]:
@@ -123,6 +128,8 @@ def _build(settings: Settings[TrainingConfig], table: pa.Table, progress: Progre
     progress.words(f"tokenising {len(table)} rows")
     tokenizer = AutoTokenizer.from_pretrained(settings.base, local_files_only=True)
     rows = rendered(table, tokenizer, end_tokens(settings.base))
+    usable = config.usable(rows, settings.teacher_logprobs)
+    table, rows, without = table.take(usable), [rows[place] for place in usable], len(rows) - len(usable)
     trained, held = _split(table, rows, settings)
     order = training_order(trained, config, settings.seed)
     progress.words(f"loading the model {settings.base.name}")
@@ -145,7 +152,7 @@ def _build(settings: Settings[TrainingConfig], table: pa.Table, progress: Progre
     steps = -(-len(order) // config.batch_size)
     trainer.args.warmup_steps = round(config.warmup_fraction * steps)
     too_long = sum(len(row.ids) > config.max_sequence_tokens for row in rows)
-    counts = {"rows": len(rows), "rows_too_long": too_long}
+    counts = {"rows": len(rows), "rows_too_long": too_long, **({"rows_without_teacher": without} if without else {})}
     return trainer, counts if config.held_out is None else {**counts, "rows_held_out": len(held)}
 
 
