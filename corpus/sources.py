@@ -79,6 +79,12 @@ def read_sources(config: SourcesConfig, tokenizer: Tokenizer, seed: int) -> pa.T
         return pa.concat_tables([SOURCES.empty_table(), *sources.tables(*SPLITS), *sources.tables("rejected")])
 
 
+def refuse_unreadable(config: TextualSources) -> None:
+    """Raise LimbeckError if an input is missing, or its first row cannot be read."""
+    if next(iter(_read(config)), None) is None:
+        raise LimbeckError(f"there are no {config.rows_are} in {config.where}; give other sources")
+
+
 @contextmanager
 def prepared(config: SourcesConfig, tokenizer: Tokenizer, seed: int, folder: Path | None = None) -> Iterator["Prepared"]:
     """Read every input row, and yield the sources; the rows are kept on disk in `folder`, or where temporary files are.

@@ -52,6 +52,20 @@ class StudentConfig(Kind):
         """The share of the base's weights that it starts with."""
         return 1.0
 
+    def layers_from(self, teachers: int) -> int:
+        """How many layers the student has, of a teacher with this many; raises LimbeckError if it needs more."""
+        return teachers
+
+    @property
+    def text_tokens(self) -> int:
+        """Tokens of text that it is trained on beside the dataset, at most, for the estimate."""
+        return 0
+
+    @property
+    def needs_documents(self) -> bool:
+        """Whether it reads the documents of the run's sources."""
+        return False
+
     def trainer(self, teacher: str, gpus: bool) -> Trainer | None:
         """Memory of each training process (`gpus`: whether it has a GPU); None: it trains in the driver's process."""
         return None

@@ -55,6 +55,7 @@ BUILT_BY_CONFIGS = {
     },
     "limbeck.cluster.engines.local.config": {"limbeck.cluster.engines.local.engine"},
     "limbeck.cluster.engines.vllm.config": {"limbeck.cluster.engines.vllm.engine"},
+    "limbeck.students.base.healing": {"limbeck.students.base.healing_trainer"},
     "limbeck.students.training.config": {"limbeck.students.training.driver", "limbeck.students.training.trainer"},
 }
 

@@ -245,6 +245,25 @@ def export(
     _print_json({"written": written, "format": format}) if as_json else typer.echo(f"wrote {written}")
 
 
+@app.command("restore-vocabulary")
+def restore_vocabulary(
+    model: Annotated[Path, typer.Argument(help="the folder of a model with a trimmed vocabulary", show_default=False)],
+    original: Annotated[str, typer.Option(help="the model from which it was trimmed", show_default=False)],
+    out: Annotated[Path, typer.Option(help="the output folder", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Give a student with a trimmed vocabulary the full one back: removed tokens get the rows of the original model."""
+    from limbeck.cluster.engines.models import resolve
+    from limbeck.corpus.extras import require
+    from limbeck.students.base.trimming import restore_vocabulary as restore
+
+    require("restore-vocabulary", "local")
+    if out.exists():
+        raise LimbeckError(f"{out} exists; choose another --out")
+    restore(resolve(str(model)), resolve(original), out)
+    _print_json({"written": str(out)}) if as_json else typer.echo(f"wrote {out}")
+
+
 @app.command()
 def mix(
     mixture: Annotated[Path, typer.Argument(help="a YAML file that names datasets and their weights", show_default=False)],

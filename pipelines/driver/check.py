@@ -9,6 +9,7 @@ from typing import Any
 
 from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, ModelInfo, describe, describe_served, resolve
+from limbeck.cluster.engines.shape import shape_of
 from limbeck.cluster.installation import foreign_nodes
 from limbeck.cluster.placement.plan import Plan, as_plain
 from limbeck.cluster.session import running_cluster
@@ -70,7 +71,7 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
     problems += [f"select.{filter_.name}: {problem}" for filter_ in recipe.select for problem in filter_.problems()]
     problems += engine_problems(recipe)
     if not missing:  # comparing chat templates needs transformers
-        problems += _student_problems(recipe, models)
+        problems += _student_problems(recipe, models) + _layer_problems(recipe, models)
     problems += _score_problems(recipe)
     problems += _text_problems(recipe) + _sample_problems(recipe) + _stop_problems(recipe)
     problems += mix_problems(recipe)
@@ -164,6 +165,7 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     scored += probes * (length + 3 * new)
     rows = recipe.calibration.pass_rate * split["train"] * each
     trained = sum(student.passes for student in recipe.students) * rows * (length + needs.prompt_tokens / 2 + new)
+    trained += sum(student.text_tokens for student in recipe.students)
     tokens = {"complete": drawn * new, "logprobs": scored, "train": trained}
     found: dict[str, Any] = {"completions": drawn, "tokens": {name: round(count) for name, count in tokens.items()}}
     if recipe.target is not None:
@@ -302,6 +304,24 @@ def _student_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]
     return problems
 
 
+def _layer_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
+    """A student cannot keep more layers than its teacher has, which from round 1 on may be a student."""
+    ours = recipe.teacher.model
+    named = {"teacher.model", *(key for key in named_models(recipe) if key.startswith("student"))}
+    if not models.keys() >= named or all(student.base_model(ours) != ours for student in recipe.students):
+        return []  # missing models are reported elsewhere; and no student has layers of a teacher on a server
+    problems, layers = dict[str, None](), shape_of(ours).layers
+    for number, student in enumerate(recipe.students):
+        try:
+            left = student.layers_from(layers)
+        except LimbeckError as error:
+            section = "student" if "student" in recipe.student_sections else f"student.{number}"
+            problems[f"{section}: {error}"] = None
+            continue
+        layers = left if recipe.next_teacher == "student" else layers
+    return list(problems)
+
+
 def _score_columns(recipe: Recipe) -> set[str]:
     """The columns that filters declare, as `filter.column`."""
     return {f"{filter_.name}.{column}" for filter_ in recipe.filters for column in filter_.columns or ()}
@@ -334,6 +354,12 @@ def _text_problems(recipe: Recipe) -> list[str]:
         f"{where}: {config.kind} needs the {text} of a source, but {sources.kind} have none; use other sources"
         for where, config in generators.items()
         for text in sorted(config.reads - sources.texts)
+    ]
+    problems += [
+        f"{section}: a base that is cut, new, trimmed or healed needs documents, but {sources.kind} have none; use other "
+        "sources, or set base.healing.text"
+        for section, student in recipe.student_sections.items()
+        if student.needs_documents and "document" not in sources.texts
     ]
     known = sources.texts.union(*(config.adds for config in generators.values()))
     filters = [(f"filters.{filter_.name}", "set it to null", filter_.requires) for filter_ in recipe.filters]

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from limbeck.filters.corruptions import CORRUPTIONS
 from limbeck.pipelines.report import figures
+from limbeck.pipelines.report.bases import base_rows, healing_curves
 from limbeck.pipelines.runs import self_test
 from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.inspect import candidates, score_owners, scored_round
@@ -47,6 +48,8 @@ def render(folder: RunFolder, report: Report) -> str:
         figures=_figures(report),
         curves=_curves(folder, report),
         followed=followed(report),
+        bases=base_rows(report),
+        healing=healing_curves(report),
         headings=HEADINGS,
         tests={one.filter: one for one in report.self_tests},
         beside={one.filter: self_test.beside(one) for one in report.self_tests},

@@ -127,7 +127,7 @@ class TrainingConfig(StudentConfig):
         return Trainer(workers, 1.0, 1, PROCESS_BYTES + weights * 4 + (state if offloaded else 0), on_gpu)
 
     def problems(self, key: str, teacher: Path, chat: bool) -> list[str]:
-        """A base of another family does not read the teacher's conversations, or has no end token to learn; no tracker."""
+        """A base of another family does not read the conversations, or has no end token; an impossible base or tracker."""
         lacking = missing(self.report_to)
         return [*([f"{key}: {lacking}"] if lacking else []), *self._base_problems(key, teacher, chat)]
 
@@ -141,7 +141,21 @@ class TrainingConfig(StudentConfig):
                 compare(teacher, base, conversational=chat)
             except LimbeckError as error:
                 return [f"{key}.{name}: {error}"]
-        return []
+        return self.base.problems(f"{key}.base", teacher)
+
+    def layers_from(self, teachers: int) -> int:
+        """Delegates to `base`."""
+        return self.base.layers_from(teachers)
+
+    @property
+    def text_tokens(self) -> int:
+        """The budget of healing."""
+        return self.base.healing.tokens if self.base.healing is not None else 0
+
+    @property
+    def needs_documents(self) -> bool:
+        """Delegates to `base`."""
+        return self.base.needs_documents
 
     def trainer_class(self) -> "type[CompletionTrainer]":
         """The class that trains on a worker; imported when called, because it needs torch."""

@@ -14,6 +14,7 @@ from limbeck.cluster.engines.precision import bf16_on
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import publishing, read_object, write_json
 from limbeck.students.base.compatibility import compare, end_tokens
+from limbeck.students.base.text_files import copy_text_files
 from limbeck.students.contract import METRICS_FILE
 from limbeck.students.training import tracking
 from limbeck.students.training.batches import by_length, micro_batches, training_order
@@ -25,10 +26,6 @@ from limbeck.students.training.sample_loss import nats_per_token, read_sample
 from limbeck.students.training.settings import Settings
 from limbeck.students.training.step_log import METRICS_LOG
 
-_TEXT_FILES = (
-    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab.*", "merges.txt", "*.model"),
-    "generation_config.json",
-)
 BEST = "best"
 _SAMPLED_WEIGHTS = 65_536  # per tensor, to estimate how many moved without a second copy of the model
 
@@ -78,6 +75,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         "save_seconds": trainer.save_seconds,
         "eval_seconds": steps.eval_seconds,
         "warnings": [*warnings, *([words] if words else [])],
+        **trainer.own_metrics(),
     }
     if settings.sample is not None:
         progress.words("measuring the loss on the sample")
@@ -325,10 +323,3 @@ def _save_model(model: Any, state: dict[str, Any], base: Path, folder: Path) -> 
     saved = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**saved, "dtype": name}, indent=2) + "\n")
     copy_text_files(base, folder)
-
-
-def copy_text_files(base: Path, folder: Path) -> None:
-    """Copy tokenizer, chat template and generation settings byte for byte: training does not change how a student tokenises."""
-    for pattern in _TEXT_FILES:
-        for file in base.glob(pattern):
-            shutil.copyfile(file, folder / file.name)

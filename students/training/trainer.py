@@ -86,6 +86,10 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         """The loss of a micro-batch, summed over its labels. Other methods override it."""
         return completion_loss(model, inputs)[0]
 
+    def own_metrics(self) -> dict[str, Any]:
+        """Metrics that only this method has, for training.json. Other methods override it."""
+        return {}
+
     def held_out_loss(self, report: Callable[[str], None]) -> HeldOutLoss:
         """Measure the loss on the held-out rows, shared among the workers; `report` is told how far it has got."""
         model, workers = self.model_wrapped, self.accelerator.num_processes
