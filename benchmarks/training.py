@@ -6,6 +6,7 @@ of several runs, in the same dtype. A row's tokens count once as useful however 
 process them. The first step of each training, which warms up, is not timed.
 
     limbeck run packages --out RUN --set rounds=1
+    python benchmarks/training.py RUN --count
     python benchmarks/training.py RUN [--runs 3] [--rows 32] [--model embedded:smollm2-135m-instruct]
 """
 
@@ -26,7 +27,9 @@ from limbeck.corpus.parts import read_table
 from limbeck.students.base.compatibility import end_tokens
 from limbeck.students.sft import SftConfig
 from limbeck.students.training import loop
+from limbeck.students.training.batches import micro_batches, training_order
 from limbeck.students.training.driver import dataset_files
+from limbeck.students.training.packing import packed
 from limbeck.students.training.progress import Progress
 from limbeck.students.training.rows import Row, read_rows, rendered
 from limbeck.students.training.settings import Settings
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument("--model", default="embedded:smollm2-135m-instruct")
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--count", action="store_true", help="only count the arithmetic of each way, which takes seconds")
     parser.add_argument("--only", choices=[*ROWS_PER_PROMPT], nargs="*", default=[*ROWS_PER_PROMPT])
     arguments = parser.parse_args()
     model = resolve(arguments.model)
@@ -50,7 +54,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "train.parquet"
             write_rows(arguments.run, file, arguments.rows, ROWS_PER_PROMPT[each])
-            compare(file, model, arguments.runs, each)
+            if arguments.count:
+                count(file, model, each)
+            else:
+                compare(file, model, arguments.runs, each)
 
 
 def write_rows(run: Path, file: Path, count: int, pattern: Sequence[int]) -> None:
@@ -70,6 +77,49 @@ def write_rows(run: Path, file: Path, count: int, pattern: Sequence[int]) -> Non
         for output in drawn[source][: pattern[number % len(pattern)]]
     ]
     pq.write_table(pa.Table.from_pylist(rows), file)
+
+
+def count(file: Path, model: Path, each: str) -> None:
+    """Print the ratio of useful tokens per floating-point operation to plain `Trainer`: the bound without any overhead.
+
+    Operations: those of the weights per token, of all attention scores in a sequence or segment (causal kernels may skip half of
+    them), and of the output layer per position that reaches it.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    rows = rendered(read_rows([file]), AutoTokenizer.from_pretrained(model), end_tokens(model))
+    shape = AutoConfig.from_pretrained(model)
+    width, heads = shape.hidden_size, shape.num_attention_heads
+    weights = width * (2 * width + 2 * width * shape.num_key_value_heads // heads + 3 * shape.intermediate_size)
+
+    def operations(tokens: int, scores: int, positions: int) -> int:
+        layers = shape.num_hidden_layers * (2 * weights * tokens + 4 * width * scores)
+        return int(layers + 2 * width * shape.vocab_size * positions)
+
+    drawn = [rows[row] for row in np.random.default_rng(0).permutation(len(rows))]
+    groups = [drawn[start : start + MICRO] for start in range(0, len(drawn), MICRO)]
+    areas = [(len(group), max(len(row.ids) for row in group)) for group in groups]
+    padded = sum(many * longest for many, longest in areas)
+    plain = operations(padded, sum(many * longest**2 for many, longest in areas), padded)
+    for way in ("none", "rows", "prompts"):
+        config = SftConfig(batch_size=BATCH, micro_batch_size=MICRO, packing=PACKING[way])
+        total = 0
+        for batch in micro_batches(training_order(rows, config, 0), rows, config):
+            chosen = [rows[row] for row in batch]
+            if way == "none":
+                longest = max(len(row.ids) for row in chosen)
+                kept = {place for row in chosen for place in range(row.prompt_length - 1, len(row.ids) - 1)}
+                total += operations(len(chosen) * longest, len(chosen) * longest**2, len(chosen) * len(kept))
+                continue
+            segments = packed(chosen, share_prompts=way == "prompts")["segments"]
+            scores = sum((one.fork - one.start) ** 2 + (one.stop - one.fork) * (one.stop - one.start) for one in segments)
+            learned = sum(len(row.ids) - row.prompt_length for row in chosen)
+            total += operations(segments[-1].stop, scores, learned)
+        tokens = sum(len(row.ids) for row in rows) / len(rows)
+        print(
+            f"{each:>4} rows per prompt ({len(rows)} rows of {tokens:.0f} tokens)  {way:>8}  counted {plain / total:.2f}",
+            flush=True,
+        )
 
 
 def compare(file: Path, model: Path, runs: int, each: str) -> None:
