@@ -86,10 +86,15 @@ class DistilConfig(TrainingConfig):
     @model_validator(mode="after")
     def _combines(self) -> Self:
         cached, kind = self.teacher.kind == "cached", self.loss.kind
-        if isinstance(self.base, TeacherBase) and not self.cross_entropy:
+        if isinstance(self.base, TeacherBase) and not self.base.is_made and not self.cross_entropy:
             raise ValueError(
                 "a student that starts from its teacher has the teacher's distributions already, so it would learn nothing; set "
                 "base: {kind: layers, layers: N} or {kind: model, model: NAME}, or cross_entropy above 0"
+            )
+        if self.base.vocabulary is not None and kind != "uld":
+            raise ValueError(
+                f"base.vocabulary gives tokens other ids than the teacher's, which {kind} compares; use loss: {{kind: uld}}, or "
+                "remove base.vocabulary"
             )
         if cached and kind not in CACHED_LOSSES:
             raise ValueError(

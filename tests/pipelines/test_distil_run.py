@@ -68,6 +68,7 @@ def test_a_cached_teacher_survives_kills_and_is_drawn_once(tmp_path: Path) -> No
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"base": {"kind": "teacher"}}, "would learn nothing; set base"),
+    ({"base": {**SMALLER, "vocabulary": {}}}, "base.vocabulary gives tokens other ids than the teacher's, which forward_kl"),
     ({"loss": {"kind": "reverse_kl"}, "teacher": {"kind": "cached"}}, "use loss.kind forward_kl or skew_kl"),
     ({"loss": {"temperature": 2.0}, "teacher": {"kind": "cached"}}, "which loss.temperature would divide"),
     ({"loss": {"kind": "forward_kl", "beta": 0.2}}, "beta has no effect on forward_kl, it belongs to jsd; remove it"),

@@ -121,7 +121,9 @@ def test_packed_rows_have_the_same_teacher(home: Path, tmp_path: Path, packing: 
     live = train(shared, tmp_path / "live", config(packing=packing))
     other = train(shared, tmp_path / "cached", cached, teacher_logprobs=drawn)
     assert other["loss_curve"] == pytest.approx(live["loss_curve"], abs=1e-4)
-    assert furthest(weights(tmp_path / "live"), weights(tmp_path / "cached")) < 1e-5
+    # the engine's attention rounds otherwise than that of packed rows, which Adam shows where gradients are nearly zero; rows in
+    # another order would differ by several learning rates (3e-3)
+    assert furthest(weights(tmp_path / "live"), weights(tmp_path / "cached")) < 2e-4
     if packing == "rows":  # the same rows meet in a step
         assert live["loss_curve"] == pytest.approx(train(shared, tmp_path / "apart", config())["loss_curve"], abs=1e-4)
     train(shared, tmp_path / "samples", config(packing=packing, on_policy={**ON_POLICY, "share": 1.0}))
