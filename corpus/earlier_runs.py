@@ -38,6 +38,8 @@ def read_run(run: str, number: int | Literal["last", "best"], selection: str | N
         for row in map(plain, parquet_rows(file, f"{where}/{file.name}", Table(str(file)))):
             if row.reason is not None:
                 yield RawRow(row.origin, "", reason=row.reason)
+            elif "rejected" in row.record or "label" in row.record:
+                raise LimbeckError(f"{file} holds preference pairs, which are no input rows; {_other_rows(selection)}")
             elif "prompt" not in row.record or "output" not in row.record:
                 raise LimbeckError(f"{file} is not a run's dataset (it has {', '.join(row.record)}); name a run folder")
             else:
@@ -66,7 +68,7 @@ def dataset_folder(run: str | Path, number: int | Literal["last", "best"], selec
     """
     folder = Path(run).expanduser().resolve()
     if not folder.is_dir():
-        raise LimbeckError(f"no such run folder: {run}; correct sources.run (paths are relative to the folder you run in)")
+        raise LimbeckError(f"no such run folder: {run}; correct the path (paths are relative to the folder you run in)")
     if not (folder / "lock.json").exists():
         if (folder / "run.lock").exists():
             raise LimbeckError(f"the run {run} has no dataset yet: it is starting, or was stopped before it began")
@@ -104,6 +106,10 @@ def _refuse_lost_dataset(folder: Path, run: str | Path, last: int) -> None:
 def selected_again(selection: str) -> str:
     """The way out if files of a selection are lost or broken."""
     return f"remove the folder of the selection and make it again: `limbeck filter --apply {selection}`"
+
+
+def _other_rows(selection: str | None) -> str:
+    return "store a selection without them (limbeck filter RUN --apply NAME)" if selection is None else "name another selection"
 
 
 def _way_out(selection: str | None) -> str:

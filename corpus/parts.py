@@ -222,6 +222,25 @@ def read_table(path: Path) -> pa.Table:
         raise _not_whole(path, error) from error
 
 
+def read_slice(files: Sequence[Path], start: int, stop: int, columns: Sequence[str]) -> pa.Table:
+    """Rows `start` to `stop` of Parquet files that follow one another, reading only the row groups that hold them.
+
+    Columns that the files do not have are left out. Raises LimbeckError if a file is missing or truncated.
+    """
+    found, before = list[pa.Table](), 0
+    for path in files:
+        check_whole(path)
+        with _opened(path) as file:
+            names = [name for name in columns if name in file.schema_arrow.names]
+            for group in range(file.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                first, last = max(start - before, 0), min(stop - before, rows)
+                if first < last:
+                    found.append(_row_group(file, group, names).slice(first, last - first))
+                before += rows
+    return pa.concat_tables(found) if found else pa.table({})
+
+
 def read_part(folder: Path, part: str) -> pa.Table:
     """Read one part."""
     if not part_path(folder, part).exists():

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from limbeck.corpus.config import MOST_ROWS, Config
 from limbeck.corpus.inputs import SUFFIXES, Format
+from limbeck.corpus.local_labels import WORDNET
+from limbeck.corpus.local_labels import Table as LabelTable
 from limbeck.corpus.readers import document_tables
 from limbeck.corpus.split import NEAR_DUPLICATE_THRESHOLD, SPLITS, Split
 from limbeck.corpus.tables import TABLES, Delimited, Table, open_dataset, open_tables
@@ -259,6 +261,32 @@ class LabelledSources(TableSources):
         return _texts_of(self.document_column, self.reference_column)
 
 
+class LocalLabelSources(Sources):
+    """Labelled tables that need no hub: generated arithmetic, classifiers of installed packages, and Debian's WordNet."""
+
+    kind: Literal["local-labels"]
+    rows_are: ClassVar[str] = "rows"
+    tables: dict[LabelTable, Annotated[int, Field(ge=1, le=MOST_ROWS)]] = Field(
+        min_length=1, description="table (arithmetic, packages, wordnet): at most this many of its rows"
+    )
+    wordnet: str = Field(WORDNET, description="the folder with WordNet's data.noun, data.verb, ...")
+
+    @property
+    def where(self) -> str:
+        """The kind and its tables."""
+        return f"{self.kind} ({', '.join(self.tables)})"
+
+    @property
+    def max_document_tokens(self) -> int:
+        """0: there are no documents."""
+        return 0
+
+    @property
+    def texts(self) -> frozenset[RowText]:
+        """None: what a row's answer is depends on what is asked of it."""
+        return frozenset()
+
+
 class ConversationSources(TaskSources):
     """Conversations (ShareGPT's {from, value} or {role, content}); the first user turn is the document."""
 
@@ -336,6 +364,7 @@ SourcesConfig = Annotated[
     | SeedSources
     | DrawSources
     | LabelledSources
+    | LocalLabelSources
     | ConversationSources
     | RunSources,
     Field(discriminator="kind"),
@@ -350,6 +379,7 @@ TextualSources = (
     | PackagesSources
     | SeedSources
     | LabelledSources
+    | LocalLabelSources
     | ConversationSources
     | RunSources
 )

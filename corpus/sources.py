@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from limbeck.corpus.earlier_runs import read_run
 from limbeck.corpus.errors import LimbeckError
+from limbeck.corpus.local_labels import read_local_labels
 from limbeck.corpus.near_duplicates.groups import Places
 from limbeck.corpus.near_duplicates.shingles import Hashes
 from limbeck.corpus.packages import read_packages
@@ -35,6 +36,7 @@ from limbeck.corpus.source_kinds import (
     HuggingFaceSources,
     JsonlSources,
     LabelledSources,
+    LocalLabelSources,
     PackagesSources,
     ParquetSources,
     RunSources,
@@ -75,6 +77,12 @@ def read_sources(config: SourcesConfig, tokenizer: Tokenizer, seed: int) -> pa.T
     """
     with prepared(config, tokenizer, seed) as sources:
         return pa.concat_tables([SOURCES.empty_table(), *sources.tables(*SPLITS), *sources.tables("rejected")])
+
+
+def refuse_unreadable(config: TextualSources) -> None:
+    """Raise LimbeckError if an input is missing, or its first row cannot be read."""
+    if next(iter(_read(config)), None) is None:
+        raise LimbeckError(f"there are no {config.rows_are} in {config.where}; give other sources")
 
 
 @contextmanager
@@ -350,6 +358,8 @@ def _read(config: TextualSources) -> Iterator[RawRow]:
             return read_seeds(config.tables())
         case LabelledSources():
             return read_labelled(config.tables(), config.document_column, config.reference_column)
+        case LocalLabelSources():
+            return read_local_labels(config.tables, config.wordnet)
         case ConversationSources():
             return read_conversations(config.tables(), config.column)
         case RunSources():

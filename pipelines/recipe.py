@@ -35,6 +35,7 @@ from limbeck.filters.models.nli import NliConfig
 from limbeck.filters.models.pmi import PmiConfig
 from limbeck.filters.models.question_pmi import QuestionPmiConfig
 from limbeck.filters.ngram.ngrams import NgramsConfig
+from limbeck.filters.sets.cap import CapConfig
 from limbeck.filters.sets.distinct import BestConfig
 from limbeck.filters.sets.diversity import DiversityConfig
 from limbeck.filters.sets.duplicates import DuplicatesConfig
@@ -60,14 +61,18 @@ from limbeck.generators.impossible_distillation.pairs import ParaphraseConfig, S
 from limbeck.generators.impossible_distillation.rewrite import RewriteConfig
 from limbeck.generators.infosumm import InfosummConfig
 from limbeck.generators.magpie import MagpieConfig
+from limbeck.generators.preferences import PreferencesConfig
 from limbeck.generators.self_instruct.generator import SelfInstructConfig
 from limbeck.generators.summaries import SummariesConfig
+from limbeck.generators.templates.generator import TemplatesConfig
 from limbeck.pipelines import recipe_files
 from limbeck.pipelines.kinds import add_installed_kinds
-from limbeck.pipelines.runs.rows import RowsConfig, default_rows
+from limbeck.pipelines.runs.mixture.config import MixConfig
+from limbeck.pipelines.runs.rows import PreferenceRows, RecipeRows, RowsConfig, default_rows
 from limbeck.pipelines.runs.stopping import StopConfig
 from limbeck.pipelines.wording import sentences
 from limbeck.students.contract import StudentConfig
+from limbeck.students.distil import DistilConfig
 from limbeck.students.evaluation.measures import CONTROLS, HEADINGS, SCALARS
 from limbeck.students.sft import SftConfig
 
@@ -77,10 +82,12 @@ GeneratorConfig.add(
     InfosummConfig,
     MagpieConfig,
     ParaphraseConfig,
+    PreferencesConfig,
     RewriteConfig,
     SelfInstructConfig,
     SentenceSummarizationConfig,
     SummariesConfig,
+    TemplatesConfig,
     YieldLadderConfig,
 )
 FilterConfig.add(
@@ -107,8 +114,10 @@ FilterConfig.add(
     RepetitionConfig,
     ToxicityConfig,
 )
-SetFilterConfig.add(BestConfig, DiversityConfig, DuplicatesConfig, NoveltyConfig, PassRateConfig, SpreadConfig, VoteConfig)
-StudentConfig.add(SftConfig)
+SetFilterConfig.add(
+    BestConfig, CapConfig, DiversityConfig, DuplicatesConfig, NoveltyConfig, PassRateConfig, SpreadConfig, VoteConfig
+)
+StudentConfig.add(DistilConfig, SftConfig)
 add_installed_kinds()
 
 MOST_ROUNDS = 1000  # their folders have three digits
@@ -174,7 +183,7 @@ class Recipe(Config):
     task: GeneratorConfig | None = Field(
         None, description="the generator whose prompts evaluation uses; null: `later`, if given, else `generator`"
     )
-    rows: RowsConfig | None = Field(
+    rows: RecipeRows | None = Field(
         None,
         description="format of training rows and evaluation prompts; null: the generator's, else chat or plain, as it prompts",
     )
@@ -186,6 +195,9 @@ class Recipe(Config):
     )
     budget: BudgetConfig = BudgetConfig()
     student: Students | None = Field(None, description="one section for all rounds, or a list with one per round")
+    mix: MixConfig | None = Field(
+        None, description="datasets that students are trained on together with that of their round; null: that one alone"
+    )
     next_teacher: Literal["student", "teacher"] = "student"
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -228,8 +240,19 @@ class Recipe(Config):
 
     @property
     def renderer(self) -> RowsConfig:
-        """The format of training rows and evaluation prompts."""
-        return self.rows or default_rows(self.asked.needs.chat, self.asked.default_rows)
+        """The format of training rows and evaluation prompts; of preferences, that of their prompts and answers."""
+        own = self.rows.render if isinstance(self.rows, PreferenceRows) else self.rows
+        return own or default_rows(self.asked.needs.chat, self.asked.default_rows)
+
+    @property
+    def preferences(self) -> PreferenceRows | None:
+        """How candidates are paired, if rows are preferences."""
+        return self.rows if isinstance(self.rows, PreferenceRows) else None
+
+    @property
+    def recorded_rows(self) -> RecipeRows:
+        """`rows` with the formats that it leaves to the generator, as a run records it."""
+        return self.renderer if self.preferences is None else self.preferences.model_copy(update={"render": self.renderer})
 
     @property
     def measures(self) -> tuple[str, ...] | None:
@@ -245,6 +268,7 @@ class Recipe(Config):
             raise ValueError(f"two filters are named {double[0]!r}; rename one of them")
         self._generators_fit()
         self._students_fit()
+        self._mix_fits()
         self._stop_fits()
         return self
 
@@ -267,6 +291,11 @@ class Recipe(Config):
             raise ValueError(
                 f"generator {talking[0]} makes whole conversations, of which rows.kind {self.renderer.kind} would keep the last "
                 "question and answer alone; set rows: {kind: conversation}"
+            )
+        if self.preferences is not None and self.target is not None:
+            raise ValueError(
+                "target counts kept candidates, but rows.kind preferences writes pairs of them; remove target, or remove "
+                "rows and export the pairs of the finished run (limbeck export --format preferences)"
             )
         if self.target is None and self.budget != BudgetConfig():
             raise ValueError("budget needs a target: without one every source is used once; set target or remove budget")
@@ -302,6 +331,26 @@ class Recipe(Config):
             raise ValueError(
                 "rounds > 1 needs a student to be the next teacher; add a student section or set next_teacher: teacher"
             )
+
+    def _mix_fits(self) -> None:
+        """A mixture is for students, and takes rows of rounds that come before the last one."""
+        if self.mix is None:
+            return
+        if self.student is None:
+            raise ValueError(
+                "mix is what students are trained on, but the recipe trains none; add a student, or use the command `limbeck mix`"
+            )
+        for component in self.mix.components:
+            if component.kind != "earlier":
+                continue
+            if self.rounds == 1:
+                raise ValueError(f"component {component.name!r} of mix has rows of earlier rounds, but rounds is 1; remove it")
+            late = [number for number in component.rounds or () if number >= self.rounds - 1]
+            if late:
+                raise ValueError(
+                    f"component {component.name!r} of mix names round {late[0]}, but the last student's is round "
+                    f"{self.rounds - 1}; name rounds before it"
+                )
 
     def resolved(self, cpu: Concrete | None = None) -> "Recipe":
         """The recipe with `auto` engines and number types chosen; where a generator or filter has none, the round-0 teacher's.

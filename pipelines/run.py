@@ -144,7 +144,7 @@ def _rounds(context: Context, driver: str, most: int) -> int:
             select(context, number)
             student_ = recipe.student_of(number)
             if student_ is not None:
-                train_student(context, number, student_, placement)
+                train_student(context, pool, number, student_, placement)
             pending = [(measuring.student_subject(number), context.student(number))] if student_ is not None else []
             made = number + 1
             if recipe.stop is not None and made < most and ending.ends(context, pool, held_out, number, pending):
@@ -239,7 +239,7 @@ def _open(
         "threads_per_worker": recipe.cluster.threads(),
         "cpu_dtype": cpu,
         "models": {recipe.teacher.model: model_fingerprint(teacher_folder)},
-        "recipe": {**recorded, "rows": recipe.renderer.model_dump(mode="json")},
+        "recipe": {**recorded, "rows": recipe.recorded_rows.model_dump(mode="json")},
     }
     text = text if text is not None else yaml.safe_dump(recorded, sort_keys=False)
     open_run(folder, stages, facts, text)

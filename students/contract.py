@@ -3,8 +3,9 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +19,18 @@ if TYPE_CHECKING:
 
 METRICS_FILE = "training.json"
 """File with the metrics of a training, in the student's folder."""
+
+
+@dataclass(frozen=True)
+class CachedTeacher:
+    """What a student needs of its teacher before it trains: the `top_k` most likely tokens at every label of its rows.
+
+    `dtype` is that of the stored log-probabilities. Rows longer than `max_sequence_tokens` are not trained, so not drawn.
+    """
+
+    top_k: int
+    dtype: Literal["float16", "float32"]
+    max_sequence_tokens: int
 
 
 class StudentConfig(Kind):
@@ -52,6 +65,20 @@ class StudentConfig(Kind):
         """The share of the base's weights that it starts with."""
         return 1.0
 
+    def layers_from(self, teachers: int) -> int:
+        """How many layers the student has, of a teacher with this many; raises LimbeckError if it needs more."""
+        return teachers
+
+    @property
+    def text_tokens(self) -> int:
+        """Tokens of text that it is trained on beside the dataset, at most, for the estimate."""
+        return 0
+
+    @property
+    def needs_documents(self) -> bool:
+        """Whether it reads the documents of the run's sources."""
+        return False
+
     def trainer(self, teacher: str, gpus: bool) -> Trainer | None:
         """Memory of each training process (`gpus`: whether it has a GPU); None: it trains in the driver's process."""
         return None
@@ -62,6 +89,11 @@ class StudentConfig(Kind):
         `key` is its section of the recipe. Whether its models exist is checked elsewhere.
         """
         return []
+
+    @property
+    def cached_teacher(self) -> CachedTeacher | None:
+        """The teacher's log-probabilities that it needs before it trains; None: it needs none."""
+        return None
 
     def warm_up(self) -> None:
         """Import in the background what `train` needs on the driver."""
@@ -82,6 +114,9 @@ class StudentConfig(Kind):
         `dataset` is a Hugging Face folder with `columns`, `teacher` the model folder of the round's teacher, `documents` the
         train sources. The same call resumes an interrupted training, and leaves a published student unchanged. Metrics that are
         reported if present: steps, loss_first, loss_last, train_seconds, warnings. Raises LimbeckError if it cannot be trained.
+
+        A student with a `cached_teacher` must also take `teacher_logprobs`, the folder that holds it
+        (`students.training.teacher_cache`); others are not given one.
         """
 
 

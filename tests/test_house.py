@@ -55,7 +55,9 @@ BUILT_BY_CONFIGS = {
     },
     "limbeck.cluster.engines.local.config": {"limbeck.cluster.engines.local.engine"},
     "limbeck.cluster.engines.vllm.config": {"limbeck.cluster.engines.vllm.engine"},
+    "limbeck.students.base.healing": {"limbeck.students.base.healing_trainer"},
     "limbeck.students.training.config": {"limbeck.students.training.driver", "limbeck.students.training.trainer"},
+    "limbeck.students.distil": {"limbeck.students.training.distilling"},
 }
 
 
@@ -164,6 +166,7 @@ def test_files_and_objects_that_a_page_names_exist(page: Path) -> None:
         "limbeck.pipelines.run",
         "limbeck.cluster.workers.pool",
         "limbeck.corpus.sources",
+        "limbeck.students.distil",
         "limbeck.students.sft",
     ],
 )

@@ -34,6 +34,10 @@ class AutoConfig(EngineConfig):
             return VllmConfig(**settings, tensor_parallel_size=max(1, int(gpus_per_worker)))
         return TransformersConfig(**settings)
 
+    def top_logprobs_problem(self, k: int) -> str | None:
+        """Never asked: `auto` is decided when the recipe is resolved."""
+        raise AssertionError("`auto` is decided when the recipe is resolved")
+
     def user_turn_problem(self, turn: UserTurn) -> str | None:
         """The answer of the kinds that it may choose: both read the model's chat template in the same way."""
         return TransformersConfig(model=self.model, trust_remote_code=self.trust_remote_code).user_turn_problem(turn)

@@ -79,6 +79,13 @@ class EngineConfig(Kind):
         """Memory that a worker needs for it; the default is that of an engine without weights."""
         return Model(key, self.model, self.identity, self.kind, memory="none")
 
+    def top_logprobs_problem(self, k: int) -> str | None:
+        """Why it cannot give the `k` most likely tokens (`protocol.DistributionEngine`), or None.
+
+        Only asked if its model was found.
+        """
+        return f"an engine of kind {self.kind} does not give the teacher's log-probabilities; use transformers or vllm"
+
     @property
     def identity(self) -> str:
         """Engines of one identity are loaded once."""

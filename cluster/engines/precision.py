@@ -4,6 +4,7 @@ bfloat16 halves memory and its traffic, but a CPU without instructions for it em
 matrix product in bfloat16 takes about 57 times as long as in float32 (DECISIONS.md).
 """
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -55,6 +56,9 @@ def settled(section: AnySection, gpus: bool, cpu: Concrete) -> AnySection:
     """
     if isinstance(section, tuple):
         return tuple(settled(entry, gpus, cpu) for entry in section)  # type: ignore[return-value]
+    if isinstance(section, Mapping):
+        inside = {key: settled(value, gpus, cpu) for key, value in section.items()}
+        return inside if any(inside[key] is not section[key] for key in section) else section  # type: ignore[return-value]
     if not isinstance(section, Config):
         return section
     device = getattr(section, "device", "auto")

@@ -1,8 +1,8 @@
-"""The engine interface: a process that holds a language model and answers `complete` and `logprobs`."""
+"""The engine interface: a process that holds a language model and answers `complete`, `logprobs` and `top_logprobs`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -124,6 +124,31 @@ class Pair:
     spans: tuple[tuple[int, int], ...] | None = None
 
 
+@dataclass(frozen=True)
+class TokenRow:
+    """A row of token ids, and the position of the first token whose distribution is wanted: the row's first label."""
+
+    tokens: tuple[int, ...]
+    first: int
+
+    @property
+    def positions(self) -> int:
+        """How many distributions are wanted: one for each token from `first` on."""
+        return len(self.tokens) - self.first
+
+
+@dataclass(frozen=True)
+class TopLogprobs:
+    """A model's k most likely next tokens at each wanted position of a row, the most likely first.
+
+    `tail` is the log of the probability that all other tokens have together: -inf if k is the whole vocabulary.
+    """
+
+    ids: npt.NDArray[np.uint32]  # [positions, k]
+    logprobs: npt.NDArray[np.float32]  # [positions, k], natural
+    tail: npt.NDArray[np.float32]  # [positions]
+
+
 @dataclass
 class Usage:
     """Usage of an engine since it was built. `model_seconds`: inside forward passes and sampling only."""
@@ -166,6 +191,27 @@ class Engine(Protocol):
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the token count of each text, without special tokens."""
         ...
+
+
+@runtime_checkable
+class DistributionEngine(Protocol):
+    """An engine that also gives distributions; its config says whether it can (`EngineConfig.top_logprobs_problem`)."""
+
+    def top_logprobs(self, rows: Sequence[TokenRow], k: int) -> list[TopLogprobs | None]:
+        """Return the k most likely tokens before each token from a row's `first` on, given the tokens before it.
+
+        None for a row that exceeds the context. A position whose logits are not numbers has NaN throughout.
+        """
+        ...
+
+
+def row_refusal(row: TokenRow, context_tokens: int) -> str | None:
+    """Reason why a row has no distributions, or None."""
+    if not 1 <= row.first < len(row.tokens):
+        return f"a row of {len(row.tokens)} tokens has no label from position {row.first} on that follows another token"
+    if len(row.tokens) > context_tokens:
+        return f"the row has {len(row.tokens)} tokens, but the teacher's context holds {context_tokens}"
+    return None
 
 
 def refusal(prompt_tokens: int, sampling: Sampling, context_tokens: int) -> str | None:

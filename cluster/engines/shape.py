@@ -23,6 +23,12 @@ class Shape:
     cached: int
 
 
+def beyond_vocabulary(model: str, k: int) -> str | None:
+    """That a model has fewer than `k` tokens, as a sentence, or None."""
+    most = shape_of(model).vocabulary
+    return f"top_k is {k}, but the vocabulary of {model} has {most} tokens; lower it" if k > most else None
+
+
 @lru_cache(maxsize=256)
 def shape_of(model: str) -> Shape:
     """The shape of a model that a recipe names, looked up once; raises LimbeckError if it cannot be resolved."""

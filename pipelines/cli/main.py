@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,9 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.pipelines.cli.critic import app as critic
 from limbeck.pipelines.cli.ngram import app as ngram
 from limbeck.pipelines.driver.interrupts import interruptible, noticed
+
+if TYPE_CHECKING:
+    from limbeck.pipelines.runs.preference_pairs import Preferences
 
 STARTED = time.time()
 _RESUMING = (("run",), ("ngram", "build"), ("ngram", "append"), ("ngram", "compact"), ("critic", "train-nli"))
@@ -212,10 +215,14 @@ def filter_run(
     selection = trial.decide(overrides)
     found = what.compare(trial, selection, examples)
     if apply is not None:
-        found["written"] = str(what.apply(trial, selection, apply, overrides))
+        applied = what.apply(trial, selection, apply, overrides)
+        found["written"] = str(applied.folder)
+        if applied.preferences is not None:
+            found["preferences"] = applied.preferences.model_dump(mode="json")
     _print_json(found) if as_json else show(found)
     if apply is not None and not as_json:
         typer.echo(f"wrote {found['written']}")
+        _say_pairs(applied.preferences)
 
 
 @app.command()
@@ -231,7 +238,11 @@ def report(run: RunArgument, as_json: AsJson = False) -> None:
 def export(
     run: RunArgument,
     out: Annotated[Path, typer.Option(help="the output file or folder", show_default=False)],
-    format: Annotated[str, typer.Option(help="messages, alpaca or huggingface")] = "messages",
+    format: Annotated[str, typer.Option(help="messages, alpaca, huggingface or preferences")] = "messages",
+    overrides: Annotated[
+        list[str],
+        typer.Option("--set", help="with --format preferences, how answers are paired: --set rows.by=pmi.pmi (repeatable)"),
+    ] = [],  # noqa: B006
     round_given: Annotated[
         str | None, typer.Option("--round", metavar="N|best", help="[default: the last round with a dataset]")
     ] = None,
@@ -241,8 +252,62 @@ def export(
     """Export a round's dataset for other tools."""
     from limbeck.pipelines.runs.export import export as write
 
-    written = str(write(run, _round(run, round_given), format, out, selection))
-    _print_json({"written": written, "format": format}) if as_json else typer.echo(f"wrote {written}")
+    number = _round(run, round_given)
+    if format == "preferences":
+        from limbeck.pipelines.runs.export_pairs import export_pairs
+
+        pairs = export_pairs(run, number, out, overrides, selection)
+        said = {"written": str(out), "format": format, "preferences": pairs.model_dump(mode="json")}
+    elif overrides:
+        raise LimbeckError(
+            f"--set {overrides[0]} is for --format preferences; to change bounds, use `limbeck filter RUN --apply`"
+        )
+    else:
+        pairs, said = None, {"written": str(write(run, number, format, out, selection)), "format": format}
+    if as_json:
+        _print_json(said)
+        return
+    typer.echo(f"wrote {said['written']}")
+    _say_pairs(pairs)
+
+
+@app.command("restore-vocabulary")
+def restore_vocabulary(
+    model: Annotated[Path, typer.Argument(help="the folder of a model with a trimmed vocabulary", show_default=False)],
+    original: Annotated[str, typer.Option(help="the model from which it was trimmed", show_default=False)],
+    out: Annotated[Path, typer.Option(help="the output folder", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Give a student with a trimmed vocabulary the full one back: removed tokens get the rows of the original model."""
+    from limbeck.cluster.engines.models import resolve
+    from limbeck.corpus.extras import require
+    from limbeck.students.base.trimming import restore_vocabulary as restore
+
+    require("restore-vocabulary", "local")
+    if out.exists():
+        raise LimbeckError(f"{out} exists; choose another --out")
+    restore(resolve(str(model)), resolve(original), out)
+    _print_json({"written": str(out)}) if as_json else typer.echo(f"wrote {out}")
+
+
+@app.command()
+def mix(
+    mixture: Annotated[Path, typer.Argument(help="a YAML file that names datasets and their weights", show_default=False)],
+    out: Annotated[Path, typer.Option(help="the dataset folder to write", show_default=False)],
+    overrides: Overrides = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Mix datasets of runs and existing data into a new dataset with its card."""
+    from limbeck.pipelines.runs.mixture.file import load
+    from limbeck.pipelines.runs.mixture.file import mix as write
+
+    facts = write(load(mixture, overrides), out)
+    if as_json:
+        _print_json({"written": str(out), **facts.model_dump(mode="json")})
+        return
+    for one in facts.components:
+        typer.echo(f"{one.name}: {one.rows} rows ({one.share:.1%} asked), from {one.usable} usable ones of {one.given}")
+    typer.echo(f"wrote {out} ({facts.rows} rows)")
 
 
 @app.command("recipes")
@@ -362,6 +427,16 @@ def _round(run: Path, given: str | None) -> int | None:
     if given != "best":
         raise LimbeckError(f"--round {given}: expected a number from 0, or best (the round whose student is the best on dev)")
     return best_round(run)
+
+
+def _say_pairs(pairs: "Preferences | None") -> None:
+    """Print what the pairs are, and a warning if lengths tell their sides apart."""
+    if pairs is not None:
+        from limbeck.pipelines.runs.preference_pairs import summary, warning
+
+        typer.echo(summary(pairs))
+        if (words := warning(pairs)) is not None:
+            typer.echo(f"warning: {words}")
 
 
 def _without(option: str, **others: Any) -> None:

@@ -1,7 +1,6 @@
 """Progress of a run: a live panel on a terminal, plain lines otherwise. Both are event listeners."""
 
 import contextlib
-import json
 import sys
 import threading
 import time
@@ -9,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limbeck.corpus.files import has_types
 from limbeck.pipelines.runs.events import Listener, acceptance_words
+from limbeck.pipelines.runs.training import progress_bar, training_progress
 
 if TYPE_CHECKING:
     from rich.panel import Panel
@@ -39,11 +38,12 @@ def watching(*, panel: bool | None = None) -> Iterator[Listener]:
 class PlainLines:
     """A listener that prints one line per event that `sentence` describes, with the time of day.
 
-    While a student is trained there are no events, so the trainer's progress is printed every `interval` seconds, if it moved.
+    While a student is trained there are no events, so the trainer's progress is read every `interval` seconds, and printed if it
+    moved, or if nothing was printed for `silence` seconds.
     """
 
-    def __init__(self, interval: float = 30.0) -> None:
-        self._interval = interval
+    def __init__(self, interval: float = 10.0, silence: float = 10.0) -> None:
+        self._interval, self._silence = interval, silence
         self._watching: tuple[threading.Event, threading.Thread] | None = None
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -66,12 +66,16 @@ class PlainLines:
             self._watching = None
 
     def _follow(self, event: dict[str, Any], stop: threading.Event) -> None:
-        last = ""
+        last, since = "", time.monotonic()
+        printed = since
         while not stop.wait(self._interval):
-            now = training_progress(Path(event["progress"]), bar=False)
+            now, clock = training_progress(Path(event["progress"]), bar=False), time.monotonic()
             if now != last:
                 _print(f"round {event['round']}: training, {now}")
-            last = now
+                last, since, printed = now, clock, clock
+            elif clock - printed >= self._silence:
+                _print(f"round {event['round']}: training, {now} (for {clock - since:.0f} s)")
+                printed = clock
 
 
 def _print(line: str) -> None:
@@ -95,6 +99,8 @@ def sentence(event: dict[str, Any]) -> str:
     if kind == "trained":
         steps = f", {event['steps']} steps" if "steps" in event else ""
         loss = f", loss {event['loss_first']:.3f} to {event['loss_last']:.3f}" if "loss_first" in event else ""
+        if "held_out_loss_first" in event:
+            loss += f", held-out loss {event['held_out_loss_first']:.3f} to {event['held_out_loss_last']:.3f}"
         return f"round {event['round']}: student trained{steps}{loss}"
     if kind == "acceptance":
         return acceptance_words(event)
@@ -167,7 +173,7 @@ class State:
             grid.add_row("", Text(line, "yellow"))
         grid.add_row("stage", self._stage)
         if self._parts:
-            grid.add_row("progress", f"{_bar(self._parts_done, self._parts)} {self._parts_done} of {self._parts} jobs")
+            grid.add_row("progress", f"{progress_bar(self._parts_done, self._parts)} {self._parts_done} of {self._parts} jobs")
         if self._training:
             grid.add_row("training", training_progress(self._training))
         grid.add_row("speed", f"{self._rows / elapsed if elapsed else 0:.1f} rows/s, {self._rate():.0f} tokens/s")
@@ -184,26 +190,6 @@ class State:
         if not self._parts_done or not self._parts:
             return "unknown"
         return _clock(elapsed / self._parts_done * (self._parts - self._parts_done))
-
-
-def training_progress(path: Path, *, bar: bool = True) -> str:
-    """The latest progress that the trainer has written, as a sentence; `bar`: with a progress bar before it."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return "starting"
-    if isinstance(found, dict) and "words" in found:
-        return str(found["words"])
-    types = {"step": int, "steps": int, "unit": str, "loss": int | float}
-    if not has_types(found, types):
-        return "starting"
-    drawn = f"{_bar(found['step'], found['steps'])} " if bar else ""
-    return f"{drawn}{found['unit']} {found['step']} of {found['steps']}, loss {found['loss']:.3f}"
-
-
-def _bar(done: int, total: int, width: int = 24) -> str:
-    full = round(width * done / total) if total else 0
-    return "█" * full + "░" * (width - full)
 
 
 def _clock(seconds: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.models import NO_LIMIT_TOKENS, ModelInfo, describe, describe_served, resolve
+from limbeck.cluster.engines.shape import shape_of
 from limbeck.cluster.installation import foreign_nodes
 from limbeck.cluster.placement.plan import Plan, as_plain
 from limbeck.cluster.session import running_cluster
@@ -20,6 +21,7 @@ from limbeck.corpus.vary import example
 from limbeck.filters.config import Cost, FilterConfig
 from limbeck.filters.corruptions import CORRUPTIONS
 from limbeck.generators.contract import TEACHER, GeneratorConfig
+from limbeck.pipelines.driver.mixtures import mix_problems, share_problems
 from limbeck.pipelines.driver.nli_calls import nli_calls
 from limbeck.pipelines.driver.placing import missing_extras, plan_for
 from limbeck.pipelines.driver.reading import counted
@@ -29,6 +31,7 @@ from limbeck.pipelines.runs.dataset import COLUMNS
 from limbeck.pipelines.runs.events import read_events
 from limbeck.pipelines.runs.folder import RunFolder, recorded_cpu_dtype, refuse_other_run
 from limbeck.pipelines.runs.lock import being_run, lock_holder
+from limbeck.pipelines.runs.preferences import no_score
 from limbeck.pipelines.runs.rows import ControlCodeRows
 from limbeck.pipelines.runs.stages import stages_of
 from limbeck.students.evaluation.measures import HEADINGS
@@ -69,9 +72,10 @@ def find_problems(recipe: Recipe, out: Path) -> list[str]:
     problems += [f"select.{filter_.name}: {problem}" for filter_ in recipe.select for problem in filter_.problems()]
     problems += engine_problems(recipe)
     if not missing:  # comparing chat templates needs transformers
-        problems += _student_problems(recipe, models)
+        problems += _student_problems(recipe, models) + _layer_problems(recipe, models)
     problems += _score_problems(recipe)
     problems += _text_problems(recipe) + _sample_problems(recipe) + _stop_problems(recipe)
+    problems += mix_problems(recipe)
     problems += _disk_problems(recipe, models, out)
     return problems
 
@@ -127,6 +131,7 @@ def check(recipe: Recipe, out: Path) -> dict[str, Any]:
             if calls := nli_calls(recipe, found["documents"]):
                 found["estimate"]["nli_pairs"], found["estimate"]["rounds"] = calls, recipe.rounds
             problems += _target_problems(recipe, found["documents"]) + _dev_problems(recipe, found["documents"])
+            problems += share_problems(recipe, found["documents"]["train"]) if not mix_problems(recipe) else []
         except LimbeckError as error:
             problems += [problem for problem in [f"sources: {error}"] if problem not in problems]
         problems += _folder_problems(recipe, out)
@@ -161,6 +166,7 @@ def estimate(recipe: Recipe, documents: dict[str, int], parameters: int) -> dict
     scored += probes * (length + 3 * new)
     rows = recipe.calibration.pass_rate * split["train"] * each
     trained = sum(student.passes for student in recipe.students) * rows * (length + needs.prompt_tokens / 2 + new)
+    trained += sum(student.text_tokens for student in recipe.students)
     tokens = {"complete": drawn * new, "logprobs": scored, "train": trained}
     found: dict[str, Any] = {"completions": drawn, "tokens": {name: round(count) for name, count in tokens.items()}}
     if recipe.target is not None:
@@ -289,14 +295,51 @@ def engine_problems(recipe: Recipe) -> list[str]:
 
 def _student_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
     """A student must be able to read the teacher's text, and its dataset must have the columns that it trains on."""
-    problems = []
+    problems = _cached_teacher_problems(recipe, models)
     for section, student in recipe.student_sections.items():
         if "teacher.model" in models:
             problems += student.problems(section, models["teacher.model"].folder, recipe.renderer.chat)
-        missing = [column for column in student.columns if column not in COLUMNS and column not in _score_columns(recipe)]
+        rows = recipe.preferences
+        if rows is not None and not {*rows.columns} & {*student.columns} - {"prompt", "completion"}:
+            problems.append(
+                f"{section} trains on {' and '.join(student.columns)}, but rows.kind preferences writes "
+                f"{', '.join(rows.columns)}; remove the student, or remove rows and export the pairs of the finished run "
+                "(limbeck export --format preferences)"
+            )
+            continue
+        known = {*(COLUMNS if rows is None else rows.columns), *_score_columns(recipe)}
+        missing = [column for column in student.columns if column not in known]
         if missing:
             problems.append(f"{section} trains on the column {missing[0]!r}, which is not in the dataset; choose another student")
     return problems
+
+
+def _layer_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
+    """A student cannot keep more layers than its teacher has, which from round 1 on may be a student."""
+    ours = recipe.teacher.model
+    named = {"teacher.model", *(key for key in named_models(recipe) if key.startswith("student"))}
+    if not models.keys() >= named or all(student.base_model(ours) != ours for student in recipe.students):
+        return []  # missing models are reported elsewhere; and no student has layers of a teacher on a server
+    problems, layers = dict[str, None](), shape_of(ours).layers
+    for number, student in enumerate(recipe.students):
+        try:
+            left = student.layers_from(layers)
+        except LimbeckError as error:
+            section = "student" if "student" in recipe.student_sections else f"student.{number}"
+            problems[f"{section}: {error}"] = None
+            continue
+        layers = left if recipe.next_teacher == "student" else layers
+    return list(problems)
+
+
+def _cached_teacher_problems(recipe: Recipe, models: dict[str, ModelInfo]) -> list[str]:
+    """A student may need more of the teacher's distributions than its engine gives."""
+    if "teacher.model" not in models:
+        return []
+    teacher = recipe.teacher.choose(recipe.cluster.gpus_per_worker)
+    wanted = {section: student.cached_teacher for section, student in recipe.student_sections.items()}
+    asked = {section: teacher.top_logprobs_problem(cached.top_k) for section, cached in wanted.items() if cached is not None}
+    return [f"{section}.teacher: {problem}" for section, problem in asked.items() if problem is not None]
 
 
 def _score_columns(recipe: Recipe) -> set[str]:
@@ -315,12 +358,34 @@ def _score_problems(recipe: Recipe) -> list[str]:
                 hint = nearest(column, known)
                 near = f"; did you mean {hint!r}?" if hint else ""
                 problems.append(f"select {filter_.name}: no filter scores {column!r}, which {key} requires{near}")
+    problems += _preference_problems(recipe, known, unknown)
     if isinstance(recipe.renderer, ControlCodeRows):
         missing = [column for column in recipe.renderer.columns if column not in known]
         if missing:
             problems.append(
                 f"rows: no filter scores {missing[0]!r}, which control_codes requires; add {{kind: attributes}} to filters"
             )
+    return problems
+
+
+def _preference_problems(recipe: Recipe, known: set[str], unknown: tuple[str, ...]) -> list[str]:
+    """Pairs need a score, from a tested judge, and two answers to a prompt. `unknown`: prefixes of undeclared columns."""
+    rows = recipe.preferences
+    if rows is None:
+        return []
+    problems = []
+    if not rows.by.startswith(unknown) and (problem := no_score(rows, sorted(known))) is not None:
+        problems.append(problem)
+    judge = next((filter_ for filter_ in recipe.filters if filter_.name == rows.filter), None)
+    probing = None if judge is None else judge.probing
+    if rows.judge == "tested" and probing is not None and not probing.pairs:
+        problems.append(
+            f"rows.by is {rows.by}, but filters.{rows.filter} is not tested ({probing.off}); test it, compare by another "
+            "score, or set rows.judge: any"
+        )
+    drawn = min(config.needs.candidates for config in (recipe.generator, recipe.later or recipe.generator))
+    if drawn < 2:
+        problems.append("rows: a pair needs two answers to one prompt, but the generator draws 1 per source; draw more")
     return problems
 
 
@@ -331,6 +396,12 @@ def _text_problems(recipe: Recipe) -> list[str]:
         f"{where}: {config.kind} needs the {text} of a source, but {sources.kind} have none; use other sources"
         for where, config in generators.items()
         for text in sorted(config.reads - sources.texts)
+    ]
+    problems += [
+        f"{section}: a base that is cut, new, trimmed or healed needs documents, but {sources.kind} have none; use other "
+        "sources, or set base.healing.text"
+        for section, student in recipe.student_sections.items()
+        if student.needs_documents and "document" not in sources.texts
     ]
     known = sources.texts.union(*(config.adds for config in generators.values()))
     filters = [(f"filters.{filter_.name}", "set it to null", filter_.requires) for filter_ in recipe.filters]

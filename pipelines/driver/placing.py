@@ -14,6 +14,7 @@ from limbeck.filters.config import FilterConfig
 from limbeck.generators.asking import AskingConfig
 from limbeck.generators.contract import TEACHER, GeneratorConfig
 from limbeck.pipelines.driver.jobs import GenerateJob, ProbeJob, ScoreJob
+from limbeck.pipelines.driver.logprobs_job import LogprobsJob
 from limbeck.pipelines.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def step_of(job: "PartJob", plan: Plan) -> Step:
     pool = job.pool if job.pool in plan.rooms else "teachers"
     if isinstance(job, GenerateJob):
         return Step("sample", pool, (job.engine.footprint(TEACHER), *_beside(job.generator)))
+    if isinstance(job, LogprobsJob):
+        return Step("teacher log-probabilities", pool, (job.engine.footprint(TEACHER),))
     assert isinstance(job, ScoreJob | ProbeJob), job
     return Step(f"score {job.filter.name}", pool, _held(job.filter))
 

@@ -11,8 +11,12 @@ from limbeck.pipelines.runs.events import read_events, seconds_by_stage
 from limbeck.pipelines.runs.folder import RunFolder, read_lock
 from limbeck.pipelines.runs.funnel import funnel
 from limbeck.pipelines.runs.lost import is_finished, lost_parts, lost_records, refuse_lost, round_numbers
+from limbeck.pipelines.runs.mixture.facts import mixture_file
+from limbeck.pipelines.runs.mixture.reading import read_mixture
 from limbeck.pipelines.runs.opening import existing
 from limbeck.pipelines.runs.origins import origins
+from limbeck.pipelines.runs.preference_pairs import summary
+from limbeck.pipelines.runs.preference_pairs import warning as length_leak
 from limbeck.pipelines.runs.records import (
     ended_early,
     planned_rounds,
@@ -20,6 +24,7 @@ from limbeck.pipelines.runs.records import (
     read_decision,
     read_evaluation,
     read_on_test,
+    read_preferences,
     read_rules,
     read_sources,
     seen_test_after,
@@ -77,7 +82,9 @@ def collect(folder: RunFolder) -> Report:
         chosen if rules is not None else None,
         rejects_inventions=bounds is not None and bounds.restricts("invented"),
     )
+    pairs = rounds[-1].preferences if rounds else None
     warnings = [warned(tests), warning(bounds.separation) if bounds else None, *map(as_sentence, alarms)]
+    warnings += [length_leak(pairs) if pairs is not None else None]
     return Report(
         name=_name(folder),
         created=datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds"),
@@ -114,8 +121,10 @@ def first_line(
     earlier = best is not None and best.round < len(rounds) - 1
     row = final_student(rounds[: best.round + 1] if earlier and best is not None else rounds)
     if row is None and not trains and rounds:
+        pairs = rounds[-1].preferences
+        made = f" {summary(pairs)}" if pairs is not None else ""
         kept, drawn = sum(round.rows.kept for round in rounds), sum(round.rows.candidates for round in rounds)
-        return f"{opening}Kept {kept} of {drawn} candidates; the recipe trains no student."
+        return f"{opening}Kept {kept} of {drawn} candidates; the recipe trains no student.{made}"
     if row is None:
         return f"{opening}No student has been evaluated yet."
     judged = next(round for round in reversed(rounds) if any(r is row for r in round.evaluation))
@@ -222,7 +231,13 @@ def _rounds(folder: RunFolder) -> list[RoundReport]:
             break
         found = found or RoundReport(rows=funnel(folder.decisions(number)), evaluation=[])
         test_rows = on_test.get(str(number), [])
-        added = {"evaluation": [*found.evaluation, *test_rows], "decision": read_decision(folder, number)}
+        mixed = read_mixture(folder, number).components if mixture_file(folder.mixture(number)).exists() else None
+        added = {
+            "evaluation": [*found.evaluation, *test_rows],
+            "decision": read_decision(folder, number),
+            "mixture": mixed,
+            "preferences": read_preferences(folder.dataset(number)),
+        }
         rounds.append(found.model_copy(update=added))
     return rounds
 

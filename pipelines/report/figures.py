@@ -16,6 +16,7 @@ from limbeck.students.evaluation.measures import EvaluationRow
 
 REJECTED_TONES = 8
 BINS = 30
+MOST_POINTS = 200  # of a curve
 
 
 @dataclass(frozen=True)
@@ -126,3 +127,46 @@ def yield_curve(key: str, points: Sequence[Mapping[str, Any]]) -> Markup:
     ]
     axes = Axis(key), Axis("rows", "count")
     return lines(f"kept by {key}", [point["value"] for point in points], series, axes)
+
+
+def training(name: str, found: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    """The curves of a training by its steps: loss, held-out loss if it was measured, and learning rate.
+
+    Neighbouring steps are averaged if there are many. Beside each held-out loss is the mean training loss since the one before.
+    """
+    losses, rates = _averaged(found, "loss"), _averaged(found, "learning_rate")
+    step = Axis("step", "count")
+    drawn = []
+    if losses:
+        loss = Series("training loss", "blue", [value for _, value in losses])
+        drawn.append(lines(f"{name}: training loss", [at for at, _ in losses], [loss], (step, Axis("loss"))))
+    measured = [int(line["step"]) for line in found if _number(line, "held_out_loss") is not None]
+    if len(measured) > 1:
+        held_out = [_number(line, "held_out_loss") for line in found if int(line["step"]) in set(measured)]
+        since = [
+            _mean([value for line in found if low < line["step"] <= high and (value := _number(line, "loss")) is not None])
+            for low, high in zip([-1, *measured], measured, strict=False)
+        ]
+        series = [Series("held-out loss", "orange", held_out), Series("training loss since the point before", "blue", since)]
+        drawn.append(lines(f"{name}: held-out loss", measured, series, (step, Axis("loss"))))
+    if rates:
+        rate = Series("learning rate", "green", [value for _, value in rates])
+        drawn.append(lines(f"{name}: learning rate", [at for at, _ in rates], [rate], (step, Axis("learning rate"))))
+    return drawn
+
+
+def _averaged(found: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Steps and values of a metric, averaged over neighbours so that there are `MOST_POINTS` at most."""
+    points = [(float(line["step"]), value) for line in found if (value := _number(line, key)) is not None]
+    size = -(-len(points) // MOST_POINTS)
+    groups = [points[start : start + size] for start in range(0, len(points), size)] if points else []
+    return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
+
+
+def _number(line: Mapping[str, Any], key: str) -> float | None:
+    value = line.get(key)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -12,13 +12,15 @@ from markupsafe import Markup
 
 from limbeck.filters.corruptions import CORRUPTIONS
 from limbeck.pipelines.report import figures
-from limbeck.pipelines.runs import self_test
+from limbeck.pipelines.report.bases import base_rows, healing_curves
+from limbeck.pipelines.runs import preference_pairs, self_test
 from limbeck.pipelines.runs.folder import RunFolder
 from limbeck.pipelines.runs.inspect import candidates, score_owners, scored_round
 from limbeck.pipelines.runs.report_model import Limits, Report
 from limbeck.pipelines.runs.select import Numbers
 from limbeck.pipelines.runs.separation import unclear
 from limbeck.pipelines.runs.stopping import UNUSED_BY_FILTERS, as_sentence, student
+from limbeck.pipelines.runs.training import step_lines
 from limbeck.students.evaluation.measures import HEADINGS, SHARES, EvaluationRow, Measure
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -44,7 +46,12 @@ def render(folder: RunFolder, report: Report) -> str:
         histograms=histograms,
         binary=binary,
         figures=_figures(report),
+        curves=_curves(folder, report),
         followed=followed(report),
+        pair_summary=preference_pairs.summary,
+        pair_warning=preference_pairs.warning,
+        bases=base_rows(report),
+        healing=healing_curves(report),
         headings=HEADINGS,
         tests={one.filter: one for one in report.self_tests},
         beside={one.filter: self_test.beside(one) for one in report.self_tests},
@@ -140,6 +147,12 @@ def followed(report: Report) -> dict[str, tuple[str, str]]:
     names = dict.fromkeys(("pass_rate", *([report.best.by] if report.best else []), *UNUSED_BY_FILTERS, "distinct_2"))
     students = [row for one in report.rounds if (row := student(one)) is not None]
     return {name: MEASURES[name] for name in names if any(dict(row)[name] is not None for row in students)}
+
+
+def _curves(folder: RunFolder, report: Report) -> list[Markup]:
+    """The curves of every round's training."""
+    found = [figures.training(f"Round {number}", step_lines(folder, number)) for number in range(len(report.rounds))]
+    return [curve for curves in found for curve in curves]
 
 
 def _figures(report: Report) -> dict[str, Markup]:

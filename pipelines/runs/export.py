@@ -1,4 +1,4 @@
-"""Export a round's dataset in a format that trainers read: messages, Alpaca, or a Hugging Face folder."""
+"""Export a round's dataset in a format that trainers read: messages, Alpaca, or a Hugging Face folder (pairs: export_pairs)."""
 
 import json
 import shutil
@@ -12,11 +12,12 @@ from limbeck.corpus.config import nearest
 from limbeck.corpus.earlier_runs import dataset_folder
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import DONE, check_whole, publishing
-from limbeck.pipelines.runs.card import DATA, ROWS_PER_GROUP
+from limbeck.pipelines.runs.card import DATA, PREFERENCES, ROWS_PER_GROUP
 from limbeck.pipelines.runs.opening import existing
 
 Turns = list[dict[str, str]]
 FORMATS = ("messages", "alpaca", "huggingface")
+PAIRS = "preferences"
 
 
 def export(run: Path, round: int | None, format: str, out: Path, selection: str | None = None) -> Path:
@@ -28,15 +29,12 @@ def export(run: Path, round: int | None, format: str, out: Path, selection: str 
     dataset or selection, or if `out` exists.
     """
     if format not in FORMATS:
-        near = nearest(format, FORMATS)
-        raise LimbeckError(
-            f"unknown format {format!r}; {f'did you mean {near}?' if near else 'known formats: ' + ', '.join(FORMATS)}"
-        )
+        near, known = nearest(format, (*FORMATS, PAIRS)), ", ".join((*FORMATS, PAIRS))
+        raise LimbeckError(f"unknown format {format!r}; {f'did you mean {near}?' if near else f'known formats: {known}'}")
     folder = existing(run)
-    dataset = dataset_folder(folder.path, "last" if round is None else round, selection)
-    if selection is None and not (dataset / DONE).exists():
-        raise LimbeckError(f"{dataset} is not finished yet; resume the run, or choose another --round")
-    check_whole(dataset / DATA)
+    dataset = finished_dataset(folder.path, round, selection)
+    if format != "huggingface" and (dataset / PREFERENCES).exists():
+        raise LimbeckError(f"{dataset} holds preference pairs, which {format} cannot represent; use --format preferences")
     with publishing(out, once="export to another path, or remove it first") as temporary:
         if format == "huggingface":
             shutil.copytree(dataset, temporary, ignore=shutil.ignore_patterns(DONE))
@@ -50,13 +48,22 @@ def export(run: Path, round: int | None, format: str, out: Path, selection: str 
     return out
 
 
+def finished_dataset(run: Path, round: int | None, selection: str | None) -> Path:
+    """The folder of a round's dataset (None: the last one), or of a selection of it; raises LimbeckError if it is unfinished."""
+    dataset = dataset_folder(run, "last" if round is None else round, selection)
+    if selection is None and not (dataset / DONE).exists():
+        raise LimbeckError(f"{dataset} is not finished yet; resume the run, or choose another --round")
+    check_whole(dataset / DATA)
+    return dataset
+
+
 def _name(run: Path, dataset: Path) -> str:
     """The run, the round, and the selection if it is one."""
     _, number, *inner = dataset.relative_to(run).parts
     return "-".join((run.name, "round", str(int(number)), *inner[1:-1]))
 
 
-def _rows(file: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+def dataset_file_rows(file: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """Yield the rows of a dataset; raises LimbeckError if it is missing or truncated."""
     check_whole(file)
     with pq.ParquetFile(file) as opened:
@@ -66,7 +73,7 @@ def _rows(file: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str
 
 def _conversations(file: Path) -> Iterator[tuple[str, Turns, Turns]]:
     """Candidate id, prompt and completion of each row as turns; plain text becomes one turn."""
-    for row in _rows(file, ["candidate_id", "prompt", "completion"]):
+    for row in dataset_file_rows(file, ["candidate_id", "prompt", "completion"]):
         yield row["candidate_id"], _turns("user", row["prompt"]), _turns("assistant", row["completion"])
 
 
@@ -90,7 +97,7 @@ def _write_alpaca(folder: Path, name: str, file: Path) -> None:
 
 def _instructions(file: Path) -> Iterator[dict[str, str]]:
     """Instruction and input of rows whose prompt is made of them by a template."""
-    for row in _rows(file):
+    for row in dataset_file_rows(file):
         yield {"instruction": row["instruction"], "input": row.get("input") or "", "output": row["output"], "system": ""}
 
 

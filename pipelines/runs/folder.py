@@ -77,6 +77,14 @@ class RunFolder:
         """What other bounds would keep of a round (`limbeck filter --apply`)."""
         return self.round(number) / "selections" / name
 
+    def teacher_logprobs(self, number: int) -> Path:
+        """What the teacher gives the student of a round at the labels of its dataset; one folder per teacher, rows and k."""
+        return self.round(number) / "teacher_logprobs"
+
+    def mixture(self, number: int) -> Path:
+        """What the student of a round is trained on, if the recipe mixes its dataset with others."""
+        return self.round(number) / "mixture"
+
     def student(self, number: int) -> Path:
         """The student of a round, a Hugging Face model folder."""
         return self.round(number) / "student"
@@ -246,8 +254,9 @@ def _raise_rounds(recorded: dict[str, Any], now: Mapping[str, Any], finished: Ma
         return
     evaluation["rounds"] = wanted
     students = recorded.get("student", {})
-    if students and all(key.isdigit() for key in students):  # one per round
-        recorded["student"] = {key: students.get(key, value) for key, value in now["student"].items()}
+    if any(key.isdigit() for key in students):  # one per round
+        of_rounds = {key: students.get(key, value) for key, value in now["student"].items() if key.isdigit()}
+        recorded["student"] = {**of_rounds, **{key: value for key, value in students.items() if not key.isdigit()}}
 
 
 def _measures_more(before: Mapping[str, Any], lock: Mapping[str, Any]) -> bool:

@@ -344,6 +344,11 @@ def decided_round(folder: RunFolder, wanted: int | None) -> int:
     return number
 
 
+def decided_files(folder: RunFolder, number: int, selection: str | None) -> _Decided:
+    """Where a round's decisions and scores are stored, or those of a selection of it."""
+    return _own(folder, number) if selection is None else _selected(folder, number, selection)
+
+
 def _own(folder: RunFolder, number: int) -> _Decided:
     """What the run itself decided."""
     scores, made = folder.round(number) / "scores", folder.round(number) / "choices"

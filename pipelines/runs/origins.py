@@ -12,6 +12,8 @@ from limbeck.cluster.engines.models import fingerprint
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import part_names, read_some
 from limbeck.pipelines.runs.folder import RunFolder, read_lock
+from limbeck.pipelines.runs.mixture.facts import RunOfRows, mixture_file
+from limbeck.pipelines.runs.mixture.reading import read_mixture
 from limbeck.pipelines.runs.report_model import Origin
 
 MOST_RUNS = 100
@@ -45,6 +47,8 @@ def _of_one(folder: RunFolder) -> Iterator[Origin]:
         number = stated if isinstance(stated, int) else _round_of_sources(folder)
         selection = sources.get("selection")
         yield Origin(gives="sources", run=str(sources.get("run")), round=number, selection=selection, of=folder.path.name)
+    for mixed in _mixed(folder, recipe.get("mix")):
+        yield Origin(gives="mixture", run=mixed.run, round=mixed.round, selection=mixed.selection, of=folder.path.name)
     model = teacher.get("model") if isinstance(teacher, dict) else None
     student = _student(model) if isinstance(model, str) else None
     if student is not None:
@@ -52,6 +56,20 @@ def _of_one(folder: RunFolder) -> Iterator[Origin]:
         known = (lock.get("models") or {}).get(model)
         same = known is not None and fingerprint(student) == known  # `best` may be another round's by now
         yield Origin(gives="teacher", run=str(run), round=number if same else None, of=folder.path.name)
+
+
+def _mixed(folder: RunFolder, mix: Any) -> Iterator[RunOfRows]:
+    """The runs whose rows its students were trained on; before the first mixture is made, those that the recipe names."""
+    if mixture_file(folder.mixture(0)).exists():
+        with suppress(LimbeckError):
+            yield from read_mixture(folder, 0).runs
+        return
+    components = mix.get("components") if isinstance(mix, dict) else None
+    for component in components if isinstance(components, list) else ():
+        if isinstance(component, dict) and component.get("kind") == "run":
+            stated = component.get("round")
+            number = stated if isinstance(stated, int) else None
+            yield RunOfRows(run=str(component.get("run")), round=number, selection=component.get("selection"))
 
 
 def _round_of_sources(folder: RunFolder) -> int | None:

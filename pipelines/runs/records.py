@@ -10,8 +10,10 @@ from limbeck.corpus.config import Config
 from limbeck.corpus.earlier_runs import selected_again
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import DELETE_IT, DONE, read_json, read_object
+from limbeck.pipelines.runs.card import PREFERENCES
 from limbeck.pipelines.runs.folder import RunFolder, read_lock
 from limbeck.pipelines.runs.funnel import source_counts
+from limbeck.pipelines.runs.preference_pairs import Preferences
 from limbeck.pipelines.runs.report_model import Bounds, RoundDecision, RoundReport, Rows, Sources
 from limbeck.pipelines.runs.stopping import StopConfig, ended_words
 from limbeck.students.evaluation.measures import EvaluationRow
@@ -83,6 +85,12 @@ def read_rows(folder: RunFolder, number: int) -> Rows | None:
     """rows.json of a round, or None until it is decided."""
     file = folder.rows(number)
     return validated(Rows, read_json(file), file) if file.exists() else None
+
+
+def read_preferences(dataset: Path) -> Preferences | None:
+    """preferences.json of a dataset, or None if its rows are not preferences, or not made yet."""
+    file = dataset / PREFERENCES
+    return validated(Preferences, read_json(file), file) if file.exists() else None
 
 
 def read_evaluation(folder: RunFolder, number: int) -> RoundReport | None:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from limbeck.corpus.config import Config
+from limbeck.pipelines.runs.mixture.facts import MixedComponent
+from limbeck.pipelines.runs.preference_pairs import Preferences
 from limbeck.pipelines.runs.self_test import SelfTest
 from limbeck.pipelines.runs.separation import Separation
 from limbeck.students.evaluation.measures import EvaluationRow
@@ -67,10 +69,12 @@ class RoundReport(Config):
     evaluation: list[EvaluationRow]
     task: Task | None = Field(None, description="null: not evaluated yet, or by a version that did not record it")
     training: dict[str, Any] | None = None
+    mixture: list[MixedComponent] | None = Field(None, description="what the student was trained on; null: its dataset alone")
     teacher: ModelIdentity | None = None
     student: ModelIdentity | None = None
     generator: str | None = Field(None, description="the kind that made its candidates; null: not recorded")
     decision: RoundDecision | None = Field(None, description="null: not made yet, or by a version without it")
+    preferences: Preferences | None = Field(None, description="the pairs of its dataset; null: its rows are not preferences")
 
 
 class Best(Config):
@@ -85,7 +89,7 @@ class Best(Config):
 class Origin(Config):
     """An earlier run that rows or the teacher of a run come from, and through it those before."""
 
-    gives: Literal["sources", "teacher"]
+    gives: Literal["sources", "teacher", "mixture"]
     run: str = Field(description="its folder")
     round: int | None = Field(description="null: not known, because the folder is not there any more")
     selection: str | None = None

@@ -298,6 +298,52 @@ RowsConfig = Annotated[
     ChatRows | PlainRows | AlpacaRows | SelfInstructRows | TldrRows | ControlCodeRows | ConversationRows,
     Field(discriminator="kind"),
 ]
+"""The formats that render a prompt and its completion."""
+
+
+class PreferenceRows(Config):
+    """Pairs of answers to one prompt, one of which scores better: prompt, chosen and rejected, for DPO and reward models.
+
+    Candidates of one source whose training prompts are equal are compared, in the format `render`. A pair's scores differ, and by
+    `margin` at least. `pairs`: `best_worst` is the pair that differs most, `best_random` the best answer and a random one below
+    it (as in Zephyr; Tunstall et al., 2023), `best_each` the best answer with each one below it, `all` every pair. With
+    `form: labelled`, each answer of these pairs is a row with a label, as KTO reads them (Ethayarajh et al., 2024).
+    """
+
+    kind: Literal["preferences"] = "preferences"
+    by: str = Field(pattern=r"^[^.]+\.[^.]+$", description="the score that answers are compared by, as filter.column")
+    order: Literal["highest", "lowest"] = Field("highest", description="which score is the better one")
+    margin: float = Field(0.0, ge=0, description="the least difference of the two scores")
+    pairs: Literal["best_worst", "best_random", "best_each", "all"] = "best_worst"
+    chosen: Literal["kept", "passed"] = Field(
+        "kept", description="what may be chosen; passed: also what only set-wise filters dropped"
+    )
+    rejected: Literal["scored", "kept", "failed"] = Field(
+        "scored", description="what may be rejected: whatever has a score, only kept candidates, or only those below a bound"
+    )
+    max_length_ratio: float | None = Field(None, ge=1, description="the longer answer's words divided by the shorter one's")
+    form: Literal["pairs", "labelled"] = "pairs"
+    judge: Literal["tested", "any"] = Field(
+        "tested", description="tested: refuse the scores of a judging filter that is not above chance in its self-test"
+    )
+    render: RowsConfig | None = Field(None, description="the format of prompts and answers; null: as without preferences")
+
+    @property
+    def filter(self) -> str:
+        """The name of the filter whose score is compared."""
+        return self.by.partition(".")[0]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the dataset that a student may train on."""
+        return ("prompt", "chosen", "rejected") if self.form == "pairs" else ("prompt", "completion", "label")
+
+
+RecipeRows = Annotated[
+    ChatRows | PlainRows | AlpacaRows | SelfInstructRows | TldrRows | ControlCodeRows | ConversationRows | PreferenceRows,
+    Field(discriminator="kind"),
+]
+"""What the recipe's `rows` may be."""
 
 
 _ROWS: TypeAdapter[RowsConfig] = TypeAdapter(RowsConfig)

@@ -14,6 +14,9 @@ from limbeck.filters.contract import Bound
 from limbeck.pipelines.recipe import Recipe, TargetConfig
 
 Where = tuple[str, ...]
+MIX = "mix"
+"""The key of the recipe's section `mix` in the data of the students' stage."""
+
 _BOUND_DEFAULTS = {field.name: field.default for field in fields(Bound) if field.default is not MISSING}
 
 
@@ -83,6 +86,7 @@ def stages_of(
         **{("decisions", "select", filter_.name): filter_ for filter_ in set_filters},
         ("decisions", "rows"): recipe.rows,
         **{(*("student",), *key.split(".")[1:]): student for key, student in recipe.student_sections.items()},
+        ("student", MIX): recipe.mix,
         ("evaluation",): recipe.evaluation,
         ("evaluation", "task"): recipe.task,
     }
@@ -101,10 +105,11 @@ def target_facts(target: TargetConfig | None) -> int | dict[str, Any] | None:
 
 
 def _student(recipe: Recipe) -> dict[str, Any]:
-    """One section, or one per round by its number."""
+    """One section, or one per round by its number, and what their datasets are mixed with."""
+    mix = {} if recipe.mix is None else {MIX: recipe.mix.determining()}  # a key of newer versions: absent if unset
     if isinstance(recipe.student, tuple):
-        return {str(number): student.determining() for number, student in enumerate(recipe.student)}
-    return {} if recipe.student is None else recipe.student.determining()
+        return {**{str(number): student.determining() for number, student in enumerate(recipe.student)}, **mix}
+    return {} if recipe.student is None else {**recipe.student.determining(), **mix}
 
 
 def _layout(recipe: Recipe) -> dict[str, Any]:

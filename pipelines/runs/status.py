@@ -19,6 +19,7 @@ from limbeck.pipelines.runs.records import ended_early, read_bounds, read_decisi
 from limbeck.pipelines.runs.report_model import RoundDecision
 from limbeck.pipelines.runs.separation import unclear, warning
 from limbeck.pipelines.runs.stopping import as_sentence
+from limbeck.pipelines.runs.training import progress_file, training_progress
 
 WAYS_OUT = ("rerun", "a new run", "another --out")
 """Words of a failure that says itself what to do: when to rerun, or that only another run can help."""
@@ -52,6 +53,7 @@ def status(run: Path) -> dict[str, Any]:
         "missing": missing,
         "driver": {key: holder[key] for key in ("process", "host")} if holder else None,
         "stage": stages[-1] if stages else None,
+        "training": _training(folder, events) if holder else None,
         "last_event": last["event"],
         "last_words": last.get("words"),
         "seconds_since_last_event": round(time.time() - last["time"], 1) if "time" in last else None,
@@ -91,6 +93,8 @@ def show(found: dict[str, Any]) -> None:
     print(f"{found['run']}: {found['state']}{where}, {found['seconds']['total']:.0f} s of work")
     if found["state"] == "running":
         print(f"stage: {found['stage'] or 'starting'}, last event {found['seconds_since_last_event']:.0f} s ago")
+        if found["training"]:
+            print(f"training: {found['training']}")
         if found["last_event"] == "waiting":
             print(found["last_words"])
     if found["state"] == "stopped":
@@ -142,6 +146,14 @@ def stop(run: Path, timeout_seconds: float = 60.0) -> str:
 
 def _facts(event: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in event.items() if key not in ("time", "event")}
+
+
+def _training(folder: RunFolder, events: list[dict[str, Any]]) -> str | None:
+    """The progress of the training that is running, as a sentence; None if none is."""
+    last = next((event for event in reversed(events) if event["event"] in ("training_started", "trained", "run_started")), None)
+    if last is None or last["event"] != "training_started":
+        return None
+    return training_progress(progress_file(folder, last["round"]), bar=False)
 
 
 def _stage(event: dict[str, Any]) -> str:

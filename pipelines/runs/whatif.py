@@ -26,13 +26,15 @@ from limbeck.generators.contract import GeneratorConfig
 from limbeck.pipelines import recipe as recipes
 from limbeck.pipelines.recipe import CalibrationConfig, Recipe
 from limbeck.pipelines.runs.calibrate import calibrate, freeze
-from limbeck.pipelines.runs.card import write_dataset
-from limbeck.pipelines.runs.dataset import dataset_facts, dataset_rows
+from limbeck.pipelines.runs.card import DatasetFacts
+from limbeck.pipelines.runs.dataset import dataset_facts
 from limbeck.pipelines.runs.folder import RunFolder, fingerprint, not_a_record, read_lock, recorded_cpu_dtype
 from limbeck.pipelines.runs.funnel import funnel, kept_sources
 from limbeck.pipelines.runs.inspect import decided_round
 from limbeck.pipelines.runs.lost import lost_parts, refuse_lost
 from limbeck.pipelines.runs.opening import existing
+from limbeck.pipelines.runs.preference_pairs import Preferences
+from limbeck.pipelines.runs.preferences import publish_dataset
 from limbeck.pipelines.runs.records import read_calibration
 from limbeck.pipelines.runs.report_model import Rows
 from limbeck.pipelines.runs.scored import Scored, connect_parts, text
@@ -83,6 +85,14 @@ class Selection:
         return funnel(self.file, self.names).rejected_by.get(UNDECIDED, 0)
 
 
+@dataclass(frozen=True)
+class Applied:
+    """A stored selection: its folder, and the facts of its pairs if its rows are preferences."""
+
+    folder: Path
+    preferences: Preferences | None
+
+
 class WhatIf:
     """A round of a run, to be decided with other bounds."""
 
@@ -102,9 +112,12 @@ class WhatIf:
         data = self.recipe.model_dump(mode="json")
         for setting in settings:
             section = setting.partition(".")[0].partition("=")[0]
+            if section == "rows":
+                set_pairs(data, setting)
+                continue
             if section not in ("filters", "select", "calibration"):
                 raise LimbeckError(
-                    f"--set {setting}: only filters, select and calibration can be changed for existing candidates"
+                    f"--set {setting}: only filters, select, calibration and pairs (rows) can be changed for existing candidates"
                 )
             recipes.apply_override(data, setting)
         recipe = recipes.validate(data, "--set").resolved()
@@ -120,11 +133,11 @@ class WhatIf:
             write_decisions(scored, file, bounds, recipe.select_of(self.number), choices.__setitem__, rows)
         return Selection(recipe, self.number, filters, calibration, file, choices, scratch)
 
-    def write_dataset(self, selection: Selection, folder: Path, rows: Rows) -> None:
-        """Write the dataset of a selection."""
+    def write_dataset(self, selection: Selection, folder: Path, rows: Rows) -> DatasetFacts:
+        """Write the dataset of a selection; returns what its card says."""
         facts = dataset_facts(self.folder, selection.recipe, self.number, rows, selection.calibration)
         with self._connect(self.number, self.scores(selection)) as scored:
-            write_dataset(folder, dataset_rows(scored, selection.recipe, selection.file), facts)
+            return publish_dataset(folder, scored, selection.recipe, selection.file, facts)
 
     def scores(self, selection: Selection) -> dict[str, Path]:
         """The folders with the scores that a selection's bounds were applied to, by filter."""
@@ -174,6 +187,17 @@ class WhatIf:
 
     def _connect(self, number: int, scores: Mapping[str, Path]) -> Scored:
         return connect_parts(self.folder.candidates(number), scores, self.folder.sources("train"))
+
+
+def set_pairs(data: dict[str, Any], setting: str) -> None:
+    """Set a key of `rows` (`--set rows.by=pmi.pmi`) in a recorded recipe, whose rows become preferences rendered as they were."""
+    key, _, value = setting.partition("=")
+    if key in ("rows", "rows.kind") and value != "preferences":
+        raise LimbeckError(f"--set {setting}: of existing candidates, rows can only become pairs; set the keys of preferences")
+    if (data["rows"] or {}).get("kind") != "preferences":
+        data["rows"] = {"kind": "preferences", "render": data["rows"]}
+    if key != "rows":
+        recipes.apply_override(data, setting)
 
 
 def recorded_recipe(folder: RunFolder) -> Recipe:
@@ -269,10 +293,10 @@ def parse_sweep(written: str) -> Sweep:
     return Sweep(key, tuple(int(low + index * step) if whole else float(low + index * step) for index in range(count)))
 
 
-def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[str]) -> Path:
-    """Write a selection's decisions and dataset next to the run's own; returns the folder.
+def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[str]) -> Applied:
+    """Write a selection's decisions and dataset next to the run's own.
 
-    Raises LimbeckError if rows are undecided, nothing is kept, or another selection has that name.
+    Raises LimbeckError if rows are undecided, nothing is kept, no two candidates are a pair, or another selection has that name.
     """
     if selection.undecided:
         raise LimbeckError(
@@ -290,13 +314,13 @@ def apply(whatif: WhatIf, selection: Selection, name: str, settings: Sequence[st
         shutil.copyfile(selection.file, temporary / "decisions.parquet")
         for filter_name, table in selection.choices.items():
             write_table(temporary / "choices" / f"{filter_name}.parquet", table)
-        whatif.write_dataset(selection, temporary / "dataset", rows)
+        facts = whatif.write_dataset(selection, temporary / "dataset", rows)
         recipe = selection.recipe.model_dump(mode="json")
         home = whatif.folder.round(whatif.number)
         scores = {name: path.relative_to(home).as_posix() for name, path in whatif.scores(selection).items()}
         chosen = {"settings": list(settings), "rows": rows.model_dump(), "filters": recipe["filters"], "select": recipe["select"]}
         write_json(temporary / "selection.json", {**chosen, "scores": scores})
-    return folder
+    return Applied(folder, facts.preferences)
 
 
 def _passed_as_objects(folder: RunFolder, recipe: Recipe) -> tuple[FilterConfig, ...]:

@@ -56,6 +56,27 @@ def compare(teacher: Path, student: Path, conversational: bool = True) -> list[s
     return warnings
 
 
+def shared_vocabulary_problem(teacher: Path, student: Path) -> str | None:
+    """Why the teacher cannot judge the student's token ids, without the way out, or None.
+
+    Every token of the student's must have the same id in the teacher's tokenizer, which may have more, and both must split text
+    alike. Embeddings may be padded to different sizes: rows beyond the shorter one belong to no token.
+    """
+    if teacher.resolve() == student.resolve():
+        return None
+    theirs, ours = _read(teacher), _read(student)
+    other = [token for token, index in ours.vocabulary.items() if theirs.vocabulary.get(token) != index]
+    if other:
+        return (
+            f"{len(other)} of the {len(ours.vocabulary)} tokens of {student}, such as {min(other)!r}, have another id, or none, "
+            "in the teacher's tokenizer"
+        )
+    for probe in PROBES:
+        if theirs.backend.encode(probe).ids != ours.backend.encode(probe).ids:
+            return f"the tokenizers of the teacher and of {student} split {probe[:30]!r} differently"
+    return None
+
+
 def end_tokens(folder: Path) -> frozenset[int]:
     """The tokens at which a model stops: the tokenizer's end token, and those that its generation settings name."""
     return _read(folder).end_ids

@@ -1,148 +1,122 @@
-"""A smaller student from the teacher's layers: the least important are dropped one by one, and the rest is healed.
+"""A smaller model from some of a model's layers: the least important are dropped one by one, or evenly spaced ones are kept.
 
 Importance is the loss on a sample of documents without the layer; the remaining layers are measured again after each removal
 (greedily, as in SLEB: Song et al. 2024, arXiv:2402.09025). Neighbouring layers are redundant with each other, which a single
-measurement, or dropping evenly spaced layers, does not account for. Perplexity before and after is only reported.
+measurement, or keeping evenly spaced layers, does not account for.
 """
 
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from limbeck.cluster.training import Placement, fit
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import publishing, read_object, read_parts, write_json, write_table
-from limbeck.corpus.schemas import SOURCES
-from limbeck.corpus.tokenizer import Tokenizer
-from limbeck.students.base.config import HealingConfig, LayersBase
-from limbeck.students.contract import METRICS_FILE
-from limbeck.students.sft import SftConfig
-from limbeck.students.training import loop
-from limbeck.students.training.sample_loss import batches, nats_per_token, read_sample, summed_loss
-from limbeck.students.training.settings import PROGRESS_FILE, Settings
+from limbeck.corpus.parts import write_json
+from limbeck.students.training.sample_loss import batches, summed_loss
 
-REPORT_FILE = "layers.json"
+_CONTAINERS = ("layers", "h")  # what families call the list of layers
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What a worker needs to choose layers; travels by pickle."""
-
-    config: LayersBase
-    teacher: Path
-    sample: Path  # Parquet file with a column input_ids
-    out: Path
-    use_gpu: bool
-
-
-def prepare(
-    config: LayersBase, teacher: Path, documents: Path | None, training: Path, seed: int, placement: Placement
-) -> tuple[Path, dict[str, Any]]:
-    """Return the folder of the smaller model, made in `training` unless it exists, and a report.
-
-    The report: kept, dropped (in the order of removal), nats_per_token_{teacher, cut, healed} on the sample, healing (metrics
-    of the training on raw text). Raises LimbeckError if there are too few layers or documents.
-    """
-    sample, text, cut = training / "sample.parquet", training / "raw-text.parquet", training / "cut"
-    if documents is None:
-        raise LimbeckError("a base of kind layers needs the run's sources; give their folder")
-    if not (sample.exists() and text.exists()):
-        _write_tokens(config, teacher, documents, sample, text)
-    if not cut.exists():
-        fit(choose, {"choice": Choice(config, teacher, sample, cut, placement.use_gpu)}, 1, placement, training)
-    report = read_object(cut / REPORT_FILE)
-    if config.healing is None:
-        return cut, report
-    healed = training / "healed"
-    if not healed.exists():
-        settings = Settings(
-            config=_healing(config.healing),
-            files=(text,),
-            teacher=teacher,
-            base=cut,
-            out=healed,
-            training=training / "healing",
-            progress=training / PROGRESS_FILE,
-            seed=seed,
-            use_gpu=placement.use_gpu,
-            sample=sample,
-        )
-        fit(loop.run, {"settings": settings}, 1, placement, training)
-    metrics = read_object(healed / METRICS_FILE)
-    return healed, {**report, "nats_per_token_healed": metrics.pop("nats_per_token"), "healing": metrics}
-
-
-def choose(config: dict[str, Any]) -> dict[str, Any]:
-    """Drop the least important layers of the teacher and publish the cut model with its report (runs on a worker)."""
-    from transformers import AutoModelForCausalLM
-
-    choice: Choice = config["choice"]
-    model = AutoModelForCausalLM.from_pretrained(choice.teacher, dtype="auto", use_safetensors=True, local_files_only=True)
-    model = model.to("cuda" if choice.use_gpu else "cpu").eval()
-    sample = read_sample(choice.sample)
-    whole = nats_per_token(model, sample)
-    dropped = drop_layers(model, sample, choice.config.layers, choice.sample.parent / PROGRESS_FILE)
-    report = {
-        "kept": [layer for layer in range(len(dropped) + choice.config.layers) if layer not in dropped],
-        "dropped": dropped,
-        "nats_per_token_teacher": whole,
-        "nats_per_token_cut": nats_per_token(model, sample),
-    }
-    with publishing(choice.out) as folder:
-        model.save_pretrained(folder)
-        loop.copy_text_files(choice.teacher, folder)
-        write_json(folder / REPORT_FILE, report)
-    return report
+def evenly_spaced(layers: int, keep: int) -> list[int]:
+    """Return `keep` of the layers 0 to `layers` - 1 at equal distances, the first and (of two or more) the last among them."""
+    return [0] if keep == 1 else [(2 * place * (layers - 1) + keep - 1) // (2 * (keep - 1)) for place in range(keep)]
 
 
 def drop_layers(model: Any, sample: list[list[int]], keep: int, progress: Path) -> list[int]:
-    """Remove layers in place until `keep` are left; return the removed ones' original indices in the order of removal.
+    """Remove the least important layers in place until `keep` are left; return their original indices in the order of removal.
 
     After each removal the progress is written to `progress`. O(removed × layers) passes over the sample, each only through the
-    layers after the one that is tried.
+    layers after the one that is tried. Raises LimbeckError if there are fewer than `keep`.
     """
-    import torch
-
-    layers = _layers(model)
-    if keep > len(layers):
-        raise LimbeckError(f"the teacher has {len(layers)} layers, fewer than the {keep} to keep; lower base.layers")
-    left, dropped = list(range(len(layers))), []
+    stack = Stack(model)
+    stack.refuse_fewer_than(keep)
+    left, dropped = list(range(len(stack.layers))), []
     while len(left) > keep:
-        losses = _losses_without(model, [layers[index] for index in left], sample)
+        losses = losses_without(stack, left, sample)
         least = min(range(len(left)), key=losses.__getitem__)
         dropped.append(left.pop(least))
-        done = {"unit": "layer", "step": len(dropped), "steps": len(layers) - keep, "loss": losses[least]}
+        done = {"unit": "layer", "step": len(dropped), "steps": len(stack.layers) - keep, "loss": losses[least]}
         write_json(progress, done, replace=True)
-    model.base_model.layers = torch.nn.ModuleList(layers[index] for index in left)
-    for position, layer in enumerate(model.base_model.layers):
-        if hasattr(layer, "self_attn"):
-            layer.self_attn.layer_idx = position  # its position in the key-value cache
-    settings = model.config.get_text_config()
-    if getattr(settings, "layer_types", None):
-        settings.layer_types = settings.layer_types[:keep]  # all of one kind, as _layers has checked
-    settings.num_hidden_layers = keep
+    stack.cut(left)
     return dropped
 
 
-def _losses_without(model: Any, layers: list[Any], sample: list[list[int]]) -> list[float]:
-    """For each layer, the summed loss when only it is skipped; the layers before it are computed once."""
+def keep_evenly(model: Any, keep: int) -> list[int]:
+    """Keep evenly spaced layers in place; return the indices of the removed ones, the last first."""
+    stack = Stack(model)
+    stack.refuse_fewer_than(keep)
+    kept = evenly_spaced(len(stack.layers), keep)
+    stack.cut(kept)
+    return [layer for layer in reversed(range(len(stack.layers))) if layer not in kept]
+
+
+class Stack:
+    """The layers of a model, and its settings that have a value for each layer, such as the kind of attention.
+
+    Raises LimbeckError if the model has no list of layers.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model, self._body = model, model.base_model
+        self._settings = model.config.get_text_config()
+        self._name = next((name for name in _CONTAINERS if hasattr(self._body, name)), "")
+        if not self._name:
+            raise LimbeckError(
+                f"{type(model).__name__} is an unsupported architecture: it has no list of layers; choose another kind of base"
+            )
+        self.layers = list(getattr(self._body, self._name))
+        self._each = {
+            name: list(value)
+            for name, value in vars(self._settings).items()
+            if isinstance(value, list | tuple) and len(value) == len(self.layers)
+        }
+
+    def refuse_fewer_than(self, keep: int) -> None:
+        """Raise LimbeckError if there are fewer layers."""
+        if keep > len(self.layers):
+            raise LimbeckError(f"the teacher has {len(self.layers)} layers, fewer than the {keep} to keep; lower base.layers")
+
+    def use(self, kept: Sequence[int], instead: Any = None) -> None:
+        """Run these layers from now on; `instead` replaces the first."""
+        import torch
+
+        layers = [self.layers[layer] for layer in kept]
+        setattr(self._body, self._name, torch.nn.ModuleList([instead, *layers[1:]] if instead is not None else layers))
+        for name, values in self._each.items():
+            setattr(self._settings, name, [values[layer] for layer in kept])
+
+    def cut(self, kept: Sequence[int]) -> None:
+        """Keep these layers alone, numbered as a model of that many layers numbers them."""
+        self.use(kept)
+        for place, layer in enumerate(getattr(self._body, self._name)):
+            for module in layer.modules():
+                if hasattr(module, "layer_idx"):
+                    module.layer_idx = place  # its place in the key-value cache
+        self._settings.num_hidden_layers = len(kept)
+
+
+def losses_without(stack: Stack, kept: Sequence[int], sample: list[list[int]]) -> list[float]:
+    """For each kept layer, the summed loss when only it is skipped; the layers before it are computed once."""
     import torch
 
-    body, losses = model.base_model, [0.0] * len(layers)
+    losses = [0.0] * len(kept)
     with torch.inference_mode():
-        for ids, labels in batches(sample, model.device):
+        for ids, labels in batches(sample, stack.model.device):
             entering: list[Any] = []
-            hooks = [layer.register_forward_pre_hook(lambda _, given, into=entering: into.append(given[0])) for layer in layers]
-            body.layers = torch.nn.ModuleList(layers)
-            body(input_ids=ids, use_cache=False)
+            hooks = [
+                stack.layers[layer].register_forward_pre_hook(
+                    lambda _, given, named, into=entering: into.append(given[0] if given else named["hidden_states"]),
+                    with_kwargs=True,
+                )
+                for layer in kept
+            ]
+            stack.use(kept)
+            stack.model.base_model(input_ids=ids, use_cache=False)
             for hook in hooks:
                 hook.remove()
-            for skipped in range(len(layers)):
-                body.layers = torch.nn.ModuleList([_replay(entering[skipped]), *layers[skipped + 1 :]])
-                losses[skipped] += summed_loss(model, body(input_ids=ids, use_cache=False).last_hidden_state, labels)
+            for skipped in range(len(kept)):
+                stack.use(kept[skipped:], instead=_replay(entering[skipped]))
+                losses[skipped] += summed_loss(stack.model, ids, labels)
+    stack.use(kept)
     return losses
 
 
@@ -155,64 +129,3 @@ def _replay(hidden: Any) -> Any:
             return hidden
 
     return Replay()
-
-
-def _layers(model: Any) -> list[Any]:
-    layers = getattr(model.base_model, "layers", None)
-    if layers is None:
-        raise LimbeckError(
-            f"{type(model).__name__} is an unsupported architecture: no `.layers` list; choose another kind of base"
-        )
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
-    if len(kinds) > 1:
-        raise LimbeckError(
-            f"{type(model).__name__} mixes layers of several kinds ({', '.join(sorted(kinds))}); choose another kind of base"
-        )
-    return list(layers)
-
-
-def _healing(healing: HealingConfig) -> SftConfig:
-    return SftConfig(
-        learning_rate=healing.learning_rate,
-        batch_size=healing.batch_size,
-        micro_batch_size=max(size for size in (1, 2, 4) if healing.batch_size % size == 0),
-        max_sequence_tokens=healing.sequence_tokens,
-    )
-
-
-def _write_tokens(config: LayersBase, teacher: Path, documents: Path, sample: Path, text: Path) -> None:
-    """Write the sample's tokens, and the other train documents' tokens in sequences for healing; no document is in both."""
-    tokenizer = Tokenizer.load(teacher)
-    sources = read_parts(documents, SOURCES).to_pylist()
-    usable = [row["document"] for row in sources if row["split"] == "train" and row["reason"] is None]
-    rows = [tokenizer.backend.encode(document, add_special_tokens=False).ids for document in usable]
-    rows = [row for row in rows if len(row) > 1]
-    healing = config.healing
-    if len(rows) < config.sample + (healing is not None):
-        raise LimbeckError(
-            f"choosing layers needs {config.sample} train documents for the sample and more for healing, but there are "
-            f"{len(rows)}; lower base.sample or add documents"
-        )
-    sequences: list[list[int]] = []
-    if healing is not None:
-        stream = _joined(rows[config.sample :], _end_token(teacher), healing.tokens)
-        sequences = [stream[start : start + healing.sequence_tokens] for start in range(0, len(stream), healing.sequence_tokens)]
-    tokens = pa.schema([pa.field("input_ids", pa.list_(pa.int64()))])
-    write_table(sample, pa.table({"input_ids": [row[: config.sample_tokens] for row in rows[: config.sample]]}, schema=tokens))
-    write_table(text, pa.table({"input_ids": [row for row in sequences if len(row) > 1]}, schema=tokens))
-
-
-def _joined(rows: list[list[int]], end: list[int], most_tokens: int) -> list[int]:
-    stream: list[int] = []
-    for row in rows:
-        if len(stream) >= most_tokens:
-            break
-        stream += row + end
-    return stream[:most_tokens]
-
-
-def _end_token(teacher: Path) -> list[int]:
-    file = teacher / "config.json"
-    settings = json.loads(file.read_text(encoding="utf-8"))
-    end = settings.get("text_config", settings).get("eos_token_id")
-    return [] if end is None else [end] if isinstance(end, int) else list(end[:1])

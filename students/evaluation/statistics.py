@@ -132,8 +132,8 @@ def _measures(outputs: pa.Table, texts: Sequence[str]) -> dict[str, Floats]:
     rows = {"pass_rate": _numbers(outputs, "kept"), **_rouge(outputs["reference"].to_pylist(), texts)}
     rows |= {name: _numbers(outputs, name) for name in SCORES}
     documents = outputs["document"].to_pylist()
-    rows["salient_recall"] = _salient_recalls(documents, outputs["salient"].to_pylist(), texts)
-    rows["invention"] = _inventions(documents, texts)
+    rows["salient_recall"] = salient_recalls(documents, outputs["salient"].to_pylist(), texts)
+    rows["invention"] = inventions(documents, texts)
     return rows
 
 
@@ -224,7 +224,7 @@ def _rouge(references: Sequence[str | None], outputs: Sequence[str]) -> dict[str
     return scores
 
 
-def _salient_recalls(documents: Sequence[str], spans: Sequence[Sequence[int]], outputs: Sequence[str]) -> Floats:
+def salient_recalls(documents: Sequence[str], spans: Sequence[Sequence[int]], outputs: Sequence[str]) -> Floats:
     """Share of each document's distinct salient words that occur in the output; NaN if it has none."""
     recalls = np.full(len(outputs), np.nan)
     for row, (document, flat, output) in enumerate(zip(documents, spans, outputs, strict=True)):
@@ -235,7 +235,7 @@ def _salient_recalls(documents: Sequence[str], spans: Sequence[Sequence[int]], o
     return recalls
 
 
-def _inventions(documents: Sequence[str | None], outputs: Sequence[str]) -> Floats:
+def inventions(documents: Sequence[str | None], outputs: Sequence[str]) -> Floats:
     """1 for each output with a name or number that its document lacks, otherwise 0; NaN if there is no document."""
     given = [None if document is None or is_blank(document) else document for document in documents]
     pairs = zip(given, outputs, strict=True)

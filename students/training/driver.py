@@ -11,8 +11,8 @@ from limbeck.cluster.training import Placement, fit
 from limbeck.corpus.config import fill_defaults
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import check_whole, read_object, read_table, write_json
-from limbeck.students.base import layers
-from limbeck.students.base.config import LayersBase, ModelBase
+from limbeck.students.base.config import ModelBase
+from limbeck.students.base.prepare import prepare
 from limbeck.students.contract import METRICS_FILE
 from limbeck.students.training import loop
 from limbeck.students.training.config import TrainingConfig
@@ -27,13 +27,15 @@ def train(
     seed: int,
     documents: Path | None = None,
     placement: Placement | None = None,
+    teacher_logprobs: Path | None = None,
 ) -> dict[str, Any]:
     """Train a student on `dataset`, publish its model folder at `out`, and return the metrics stored there as training.json.
 
     `dataset` is a Hugging Face folder whose rows have `prompt` and `completion` (lists of messages, or strings); `teacher` is a
-    model folder; `documents` is the sources folder, used only to choose and heal layers. Checkpoints are stored in `training/`
-    beside `out` and deleted when it is published: after an interruption the same call resumes from the last complete one, and
-    with one worker the result is bit-identical. A student that is already published is returned unchanged. Ray must be connected.
+    model folder; `documents` is the sources folder, used only to make a smaller base and heal it. Checkpoints are stored in
+    `training/` beside `out` and deleted when it is published: after an interruption the same call resumes from the last
+    complete one, and with one worker the result is bit-identical. A student that is already published is returned unchanged.
+    Ray must be connected.
 
     Metrics: train_seconds (forward, backward, optimiser), load_seconds, import_seconds, save_seconds, steps, loss_first,
     loss_last, loss_curve, tokens (forwarded), weights_moved_fraction, rows, rows_too_long, warnings. Raises LimbeckError if
@@ -48,9 +50,11 @@ def train(
     training = out.parent / "training"
     _start_afresh_unless_same(training, config, rows, base, seed)
     extra: dict[str, Any] = {}
-    if isinstance(config.base, LayersBase):
-        base, extra["base"] = layers.prepare(config.base, teacher, documents, training, seed, placement)
-    settings = Settings(config, tuple(rows), teacher, base, out, training, seed, placement.use_gpu, extra)
+    if config.base.is_made:
+        base, extra["base"] = prepare(config.base, base, rows, documents, training, seed, placement)
+    settings = Settings(
+        config, tuple(rows), teacher, base, out, training, seed, placement.use_gpu, extra, teacher_logprobs=teacher_logprobs
+    )
     result = fit(loop.run, {"settings": settings}, config.workers, placement, training)
     shutil.rmtree(training, ignore_errors=True)
     return result

@@ -29,9 +29,10 @@ class Row:
 
 
 def read_rows(files: Sequence[Path]) -> pa.Table:
-    """The rows of Parquet files in order, with the columns that `rendered` needs."""
+    """The rows of Parquet files in order, with the columns that rendering and a held-out split need."""
     tables = [read_table(file) for file in files]
-    wanted = [name for name in ("input_ids", "prompt", "completion") if name in tables[0].column_names]
+    shared = set.intersection(*(set(table.column_names) for table in tables))
+    wanted = [name for name in ("input_ids", "prompt", "completion", "source_id") if name in shared]
     return pa.concat_tables([table.select(wanted) for table in tables]).replace_schema_metadata(None)
 
 

@@ -15,7 +15,7 @@ def nats_per_token(model: Any, sample: list[list[int]]) -> float:
     total = 0.0
     with torch.inference_mode():
         for ids, labels in batches(sample, model.device):
-            total += summed_loss(model, model.base_model(input_ids=ids, use_cache=False).last_hidden_state, labels)
+            total += summed_loss(model, ids, labels)
     return total / sum(len(row) - 1 for row in sample)
 
 
@@ -24,12 +24,12 @@ def read_sample(file: Path) -> list[list[int]]:
     return list(read_table(file)["input_ids"].to_pylist())
 
 
-def summed_loss(model: Any, hidden: Any, labels: Any) -> float:
-    """The summed negative log-likelihood of the labelled tokens.  # hidden: [batch, tokens, width], labels: [batch, tokens]"""
+def summed_loss(model: Any, ids: Any, labels: Any) -> float:
+    """The summed negative log-likelihood of the labelled tokens.  # ids, labels: [batch, tokens]"""
     import torch
 
     wanted = labels[:, 1:] != -100
-    logits = model.get_output_embeddings()(hidden[:, :-1][wanted]).float()  # [labels, vocabulary]
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1][wanted].float()  # [labels, vocabulary]
     return float(torch.nn.functional.cross_entropy(logits, labels[:, 1:][wanted], reduction="sum"))
 
 

@@ -24,6 +24,7 @@ class Settings(Generic[C]):
     use_gpu: bool
     extra: dict[str, Any] = field(default_factory=dict)  # added to the metrics
     progress: Path | None = None  # folder for the progress file; None: `training`
+    teacher_logprobs: Path | None = None  # the cached teacher (teacher_cache.py), if the config wants one
     sample: Path | None = None  # Parquet file of input_ids for the reported loss of the trained model
 
     @property

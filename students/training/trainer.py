@@ -1,23 +1,26 @@
-"""TRL's SFT trainer with three changes: the output layer runs only at labelled positions, checkpoints are atomic, and
-the seconds spent in the model are counted. Heavy imports: only training workers import this module."""
+"""TRL's SFT trainer with four changes: batches are ours, the output layer runs only at labelled positions, checkpoints are
+atomic, and the seconds spent in the model are counted. Heavy imports: only training workers import this module."""
 
 import contextlib
 import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from datasets import Dataset
 from trl.trainer.sft_trainer import SFTTrainer
 
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.files import flush_contents
-from limbeck.corpus.parts import write_json
+from limbeck.students.training.batches import padded
 from limbeck.students.training.config import TrainingConfig
+from limbeck.students.training.held_out import HeldOutLoss
+from limbeck.students.training.packing import packed
+from limbeck.students.training.rows import Row
 from limbeck.students.training.settings import Settings
 
 CHECKPOINT = "checkpoint-"
@@ -29,12 +32,39 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the labels of the whole accumulated batch
 
-    def __init__(self, *arguments: Any, settings: Settings[TrainingConfig], **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(
+        self,
+        model: Any,
+        arguments: Any,
+        *,
+        settings: Settings[TrainingConfig],
+        batches: Sequence[Sequence[Row]],
+        held_out: Sequence[Sequence[Row]],
+        processing_class: Any,
+        peft_config: Any = None,
+    ) -> None:
+        """`batches`: the rows of every forward pass in order; `held_out`: those of the passes that measure the held-out loss."""
+        padding = processing_class.pad_token_id
+        self.settings, self.padding = settings, 0 if padding is None else padding
+        self.batches, self.held_out = batches, held_out
+        super().__init__(
+            model,
+            arguments,
+            train_dataset=Dataset.from_dict({"batch": range(len(batches))}),
+            data_collator=lambda items: self.collate(batches[items[0]["batch"]]),
+            processing_class=processing_class,
+            peft_config=peft_config,
+        )
         self.model_accepts_loss_kwargs = True  # makes the Trainer count the labels of the whole accumulated batch
-        self.settings, self.checkpoints = settings, settings.training / "checkpoints"
+        self.checkpoints = settings.training / "checkpoints"
         self.train_seconds = self.save_seconds = self.backward_ended = 0.0
-        self.forwarded_tokens = 0
+        self.tokens = self.step_labels = 0
+
+    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """The inputs of a forward pass over some rows, of which there may be none; `tokens` is how many the rows have."""
+        how = self.settings.config.packing
+        inputs = padded(rows, self.padding) if how == "none" else packed(rows, share_prompts=how == "prompts")
+        return {**inputs, "tokens": sum(len(row.ids) for row in rows)}
 
     def compute_loss(
         self,
@@ -44,10 +74,10 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return a micro-batch's summed loss over the number of labels in the whole optimiser step, over all workers."""
-        labels = inputs["labels"]
-        self.forwarded_tokens += int(inputs["attention_mask"].sum())
-        loss = self.summed_loss(model, inputs)
-        loss = loss / (num_items_in_batch if num_items_in_batch is not None else (labels[:, 1:] != -100).sum().clamp(min=1))
+        self.tokens += inputs["tokens"]
+        labels = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] != -100).sum().clamp(min=1)
+        self.step_labels = int(labels)
+        loss = self.summed_loss(model, inputs) / labels
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over the workers, whose labels are summed
         return (loss, {}) if return_outputs else loss
@@ -55,6 +85,27 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
     def summed_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """The loss of a micro-batch, summed over its labels. Other methods override it."""
         return completion_loss(model, inputs)[0]
+
+    def own_metrics(self) -> dict[str, Any]:
+        """Metrics that only this method has, for training.json. Other methods override it."""
+        return {}
+
+    def held_out_loss(self, report: Callable[[str], None]) -> HeldOutLoss:
+        """Measure the loss on the held-out rows, shared among the workers; `report` is told how far it has got."""
+        model, workers = self.model_wrapped, self.accelerator.num_processes
+        sums = torch.zeros(len(self.held_out), 2, dtype=torch.float64)  # [batches, (loss, labels)]
+        model.eval()
+        for first in range(0, len(self.held_out), workers):
+            report(f"measuring the held-out loss, batch {first + 1} of {len(self.held_out)}")
+            number = first + self.accelerator.process_index
+            inputs = self._prepare_inputs(self.collate(self.held_out[number] if number < len(self.held_out) else ()))
+            with torch.no_grad(), self.compute_loss_context_manager():
+                loss = self.summed_loss(model, inputs)
+            if number < len(self.held_out):
+                sums[number] = torch.tensor([float(loss), int((inputs["labels"][:, 1:] != -100).sum())])
+        model.train()
+        losses, labels = self.accelerator.reduce(sums.to(self.accelerator.device)).T.tolist()
+        return HeldOutLoss(self.state.global_step, tuple(losses), tuple(int(count) for count in labels))
 
     def training_step(self, *arguments: Any, **named: Any) -> torch.Tensor:
         """One micro-batch forward and backward, timed."""
@@ -100,31 +151,6 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         """Write no card: checkpoints are temporary."""
 
 
-class StepEnd(TrainerCallback):  # type: ignore[misc]
-    """Counts the optimiser's seconds, requests checkpoints, and writes the progress for the driver."""
-
-    def __init__(self, trainer: CompletionTrainer) -> None:
-        self.trainer, self.checkpoint_steps = trainer, trainer.settings.config.checkpoint_steps
-        self.progress = trainer.settings.progress_file
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Count the time since the last backward pass: clipping and the update."""
-        self.trainer.train_seconds += time.perf_counter() - self.trainer.backward_ended
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Request a checkpoint, except at the end, when the student itself is saved."""
-        control.should_save = state.global_step % self.checkpoint_steps == 0 and state.global_step < state.max_steps
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Write step, steps and loss to the progress file."""
-        if state.is_world_process_zero and "loss" in (logs or {}):
-            write_json(
-                self.progress,
-                {"unit": "step", "step": state.global_step, "steps": state.max_steps, "loss": (logs or {})["loss"]},
-                replace=True,
-            )
-
-
 def rate_factor(step: int, steps: int, warmup: int, shape: str) -> float:
     """The share of the full learning rate at a step (from 0): linear warm-up, then linear, cosine or constant_with_warmup."""
     if step < warmup:
@@ -145,11 +171,18 @@ def completion_loss(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, A
     following = inputs["labels"][:, 1:]  # [batch, tokens - 1]: the label that position t predicts
     wanted = following != -100
     positions = wanted.any(dim=0).nonzero().squeeze(-1)  # [kept]
-    # no attention mask: causal attention ignores padding on the right, and runs faster without a mask
-    outputs = model(input_ids=inputs["input_ids"], logits_to_keep=positions, use_cache=False)
+    outputs = model(**attended(inputs), logits_to_keep=positions, use_cache=False)
     kept = wanted[:, positions]  # [batch, kept]
     logits = outputs.logits[kept].float()  # [labels, vocabulary]
     return torch.nn.functional.cross_entropy(logits, following[:, positions][kept], reduction="sum"), outputs
+
+
+def attended(inputs: dict[str, Any]) -> dict[str, Any]:
+    """What a model needs of a batch: the ids, and if rows are packed their positions and segments.
+
+    No attention mask: causal attention ignores padding on the right and runs faster without one, and segments replace it.
+    """
+    return {name: inputs[name] for name in ("input_ids", "position_ids", "segments") if name in inputs}
 
 
 def _refuse_virtual_tokens(model: Any) -> None:

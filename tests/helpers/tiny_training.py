@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from helpers.tiny_students import make_dataset, make_model
-from limbeck.students.base.compatibility import end_tokens
 from limbeck.students.sft import SftConfig
 from limbeck.students.training import driver, loop
 from limbeck.students.training.config import TrainingConfig
-from limbeck.students.training.rows import read_rows, rendered
+from limbeck.students.training.progress import Progress
+from limbeck.students.training.rows import Row, read_rows
 from limbeck.students.training.settings import Settings
 
 
@@ -32,7 +32,14 @@ def train_here(given: Settings[TrainingConfig]) -> dict[str, Any]:
 
 
 def build_trainer(given: Settings[TrainingConfig]) -> Any:
-    from transformers import AutoTokenizer
+    from limbeck.students.training.steps import Steps
 
-    tokenizer = AutoTokenizer.from_pretrained(given.base)
-    return loop._build(given, rendered(read_rows(given.files), tokenizer, end_tokens(given.base)), tokenizer)[0]
+    progress = Progress(given.progress_file, first_worker=True)
+    trainer = loop._build(given, read_rows(given.files), progress)[0]
+    trainer.add_callback(Steps(trainer, progress, lambda step: None))
+    return trainer
+
+
+def trained_rows(trainer: Any) -> list[Row]:
+    """The rows in the order in which they are trained on."""
+    return [row for batch in trainer.batches for row in batch]

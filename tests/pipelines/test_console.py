@@ -34,6 +34,19 @@ def test_plain_lines_follow_a_training_until_the_next_event(tmp_path: Path, capf
     lines.close()
 
 
+def test_a_phase_without_progress_is_reported_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    progress, lines, printed = tmp_path / "progress.json", PlainLines(interval=0.01, silence=0.05), [""]
+    progress.write_text(json.dumps({"words": "loading the model"}))
+
+    def said(pattern: str) -> bool:
+        printed[0] += capfd.readouterr().err
+        return re.search(pattern, printed[0]) is not None
+
+    lines({"event": "training_started", "round": 0, "rows": 7, "progress": str(progress)})
+    wait_for(lambda: said(r"round 0: training, loading the model \(for \d+ s\)"))
+    lines.close()
+
+
 def test_a_line_of_a_held_out_part_names_the_model() -> None:
     event: dict[str, Any] = {"event": "part_done", "stage": "test/candidates", "part": "part-00000", "rows": 4, "seconds": 1.0}
     event |= {"output_tokens": 0, "failed_rows": []}

@@ -167,7 +167,7 @@ def test_two_packages_of_one_kind(tmp_path: Path) -> None:
         ([{"kind": "sft"}, {"kind": "sft", "epochs": "x"}], "student.1.epochs: expected an integer"),
         ([{"kind": "sft"}], "student is a list of length 1, but rounds is 2; give one per round, or one for all"),
         ({"kind": "sft", "base": {"kind": "layers", "layers": 0}}, "student.base.layers: must be at least 1"),
-        ({"kind": "copy"}, "student: unknown student kind 'copy'; known are sft"),  # without the toy package
+        ({"kind": "copy"}, "student: unknown student kind 'copy'; known are distil, sft"),  # without the toy package
     ],
 )
 def test_paths_of_a_student_s_errors(home: Path, student: Any, words: str) -> None:

@@ -4,18 +4,20 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.paths import child_environment
 from helpers.tiny_students import make_dataset, make_model
-from helpers.tiny_training import build_trainer, train_config, train_here, train_settings
+from helpers.tiny_training import build_trainer, train_config, train_here, train_settings, trained_rows
 from limbeck.corpus.errors import LimbeckError
 from limbeck.students.sft import SftConfig
 from limbeck.students.training import driver, loop
+from limbeck.students.training.batches import training_order
 from limbeck.students.training.config import LoraConfig
-from limbeck.students.training.rows import read_rows
+from limbeck.students.training.rows import Row, read_rows
 from limbeck.students.training.settings import Settings
 
 
@@ -31,11 +33,11 @@ def test_only_the_completion_and_its_end_token_are_learned(tmp_path: Path, conve
     rows = read_rows(driver.dataset_files(tmp_path / "dataset")).to_pylist()
     wanted = Counter(row["completion"][0]["content"] if conversational else row["completion"] for row in rows)
     learned: Counter[str] = Counter()
-    for row in trainer.train_dataset:
-        labels = row["labels"]
+    for row in trained_rows(trainer):
+        ids, labels = row.ids.tolist(), row.labels
         start = next(index for index, label in enumerate(labels) if label != -100)
-        prompt, completion = row["input_ids"][:start], labels[start:]
-        assert completion == row["input_ids"][start:]
+        prompt, completion = ids[:start], labels[start:]
+        assert completion == ids[start:]
         assert completion[-1] == end and completion.count(end) == 1, "what a model generates last is learned last"
         assert backend.decode(prompt, skip_special_tokens=False).endswith("<|start|>assistant\n" if conversational else "")
         assert "Say " in backend.decode(prompt, skip_special_tokens=False)
@@ -119,15 +121,16 @@ def test_micro_batches_do_not_change_what_is_learned(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 def test_each_epoch_learns_every_usable_row_once(lengths: list[int], epochs: int, batch_size: int, seed: int) -> None:
     config = SftConfig(batch_size=batch_size, micro_batch_size=1, epochs=epochs, max_sequence_tokens=30)
-    order = loop.training_order(lengths, config, seed)
+    rows = [Row(np.zeros(length, dtype=np.int32), 1) for length in lengths]
+    order = training_order(rows, config, seed)
     usable = [row for row, length in enumerate(lengths) if length <= 30]
     assert Counter(order) == Counter(dict.fromkeys(usable, epochs))
-    assert order == loop.training_order(lengths, config, seed)
+    assert order == training_order(rows, config, seed)
     for start in range(0, len(order), batch_size):
         batch = [lengths[row] for row in order[start : start + batch_size]]
         assert batch == sorted(batch, reverse=True)
     # which rows meet in a batch has nothing to do with their lengths
-    other = loop.training_order([7] * len(usable), config, seed)
+    other = training_order([Row(np.zeros(7, dtype=np.int32), 1) for _ in usable], config, seed)
     renamed = [usable.index(row) for row in order]
     for start in range(0, len(order), batch_size):
         assert sorted(renamed[start : start + batch_size]) == sorted(other[start : start + batch_size])
@@ -157,7 +160,7 @@ def test_the_student_is_a_whole_model_folder(tmp_path: Path) -> None:
     given = train_settings(tmp_path, train_config(epochs=4, learning_rate=1e-2), dtype="bfloat16")
     metrics = train_here(given)
     base, out = given.base, given.out
-    assert {path.name for path in out.iterdir()} == {path.name for path in base.iterdir()} | {"training.json"}
+    assert {path.name for path in out.iterdir()} == {path.name for path in base.iterdir()} | {"training.json", "metrics.jsonl"}
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
         assert (out / name).read_bytes() == (base / name).read_bytes()
     assert json.loads((out / "config.json").read_text()) == json.loads((base / "config.json").read_text())
@@ -165,7 +168,7 @@ def test_the_student_is_a_whole_model_folder(tmp_path: Path) -> None:
     assert student.dtype == torch.bfloat16
     assert metrics["loss_last"] < metrics["loss_first"] - 1 and len(metrics["loss_curve"]) == metrics["steps"] == 24
     assert metrics["tokens"] == 4 * sum(
-        len(row) for row in build_trainer(train_settings(tmp_path, train_config())).train_dataset["input_ids"]
+        len(row.ids) for row in trained_rows(build_trainer(train_settings(tmp_path, train_config())))
     )
     assert metrics["train_seconds"] > 0 and metrics["load_seconds"] > 0 and metrics["save_seconds"] > 0
 
@@ -175,8 +178,8 @@ def test_too_long_rows_are_left_out_and_counted(tmp_path: Path) -> None:
     metrics = train_here(given)
     assert 0 < metrics["rows_too_long"] < metrics["rows"] == 24
     trainer = build_trainer(given)
-    assert max(len(ids) for ids in trainer.train_dataset["input_ids"]) <= 28
-    assert len(trainer.train_dataset) == 24 - metrics["rows_too_long"]
+    assert max(len(row.ids) for row in trained_rows(trainer)) <= 28
+    assert len(trained_rows(trainer)) == 24 - metrics["rows_too_long"]
     with pytest.raises(LimbeckError, match=r"longer than max_sequence_tokens \(3;"):
         build_trainer(train_settings(tmp_path, train_config(max_sequence_tokens=3)))
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.precision import Dtype
 from limbeck.cluster.engines.protocol import Engine, UserTurn
-from limbeck.cluster.engines.shape import DTYPE_BYTES, shape_of
+from limbeck.cluster.engines.shape import DTYPE_BYTES, beyond_vocabulary, shape_of
 from limbeck.cluster.placement.demand import Model
 from limbeck.corpus.extras import require
 
@@ -33,6 +33,10 @@ class TransformersConfig(EngineConfig):
     cache_bytes: int = Field(default=2 << 30, ge=1 << 20)
     context_tokens: int | None = Field(default=None, ge=2)
     trust_remote_code: bool = False
+
+    def top_logprobs_problem(self, k: int) -> str | None:
+        """More than the vocabulary."""
+        return beyond_vocabulary(self.model, k)
 
     def user_turn_problem(self, turn: UserTurn) -> str | None:
         """Why the model's chat template cannot be cut before this turn, or None."""

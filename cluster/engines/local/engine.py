@@ -8,16 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from limbeck.cluster.engines import chat
-from limbeck.cluster.engines.local import generation, plain, scoring
+from limbeck.cluster.engines.local import distributions, generation, plain, scoring
 from limbeck.cluster.engines.local.config import TransformersConfig
 from limbeck.cluster.engines.local.constrained import decoding as constrained
 from limbeck.cluster.engines.local.loading import Loaded, load, reload
 from limbeck.cluster.engines.local.samples import Sample, completion, refuse
-from limbeck.cluster.engines.protocol import Completion, Pair, Request, Usage
+from limbeck.cluster.engines.protocol import Completion, Pair, Request, TokenRow, TopLogprobs, Usage
 
 
 class TransformersEngine:
-    """A causal language model that completes prompts and scores targets; satisfies `protocol.Engine`."""
+    """A causal language model that completes prompts and scores targets; satisfies `protocol.Engine` and `DistributionEngine`."""
 
     def __init__(self, config: TransformersConfig, loaded: Loaded, load_seconds: float = 0.0) -> None:
         """Wrap a loaded model; use `build` to load one."""
@@ -58,6 +58,10 @@ class TransformersEngine:
     def logprobs(self, pairs: Sequence[Pair]) -> list[npt.NDArray[np.float32]]:
         """Return one natural log-probability per wanted target token of each pair; one NaN if it exceeds the context."""
         return scoring.logprobs(self.loaded, chat.tokenise(pairs, self.loaded.tokenizer), self.config.pack_tokens, self.usage)
+
+    def top_logprobs(self, rows: Sequence[TokenRow], k: int) -> list[TopLogprobs | None]:
+        """Return the k most likely tokens at each wanted position of each row; None for a row that exceeds the context."""
+        return distributions.top_logprobs(self.loaded, rows, k, self.config.pack_tokens, self.usage)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the token count of each text, without special tokens."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from limbeck.cluster.engines.contract import EngineConfig
 from limbeck.cluster.engines.models import fingerprint
 from limbeck.cluster.engines.protocol import Engine, UserTurn
-from limbeck.cluster.engines.shape import DTYPE_BYTES, shape_of
+from limbeck.cluster.engines.shape import DTYPE_BYTES, beyond_vocabulary, shape_of
 from limbeck.cluster.placement.demand import Model
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.extras import require
@@ -28,8 +28,8 @@ class VllmConfig(EngineConfig):
     key-value cache; null: the rest of that share on a GPU, 2 GiB on a CPU. `max_sequences` bounds the sequences decoded together
     and `batch_tokens` (null: vLLM's choice) the tokens of one step: lower it if log-probabilities of long prompts run out of
     memory, since every token of a step then has a row of the whole vocabulary. `enforce_eager` disables compilation and CUDA
-    graphs; null: on a CPU only, where compilation takes longer than most runs. `lora` names a folder with a PEFT adapter for the
-    model.
+    graphs; null: on a CPU only, where compilation takes longer than most runs. `max_logprobs` bounds the `top_k` of a cached
+    teacher. `lora` names a folder with a PEFT adapter for the model.
     """
 
     extra: ClassVar[str | None] = "vllm"
@@ -45,6 +45,7 @@ class VllmConfig(EngineConfig):
             "batch_tokens",
             "prefix_caching",
             "enforce_eager",
+            "max_logprobs",
         }
     )
 
@@ -60,6 +61,7 @@ class VllmConfig(EngineConfig):
     batch_tokens: int | None = Field(default=None, ge=16)
     prefix_caching: bool = True
     enforce_eager: bool | None = None
+    max_logprobs: int = Field(default=64, ge=1)
     quantization: str | None = None
     lora: str | None = None
     trust_remote_code: bool = False
@@ -90,6 +92,12 @@ class VllmConfig(EngineConfig):
         except LimbeckError as error:
             return [f"{key}.lora: {error}"]
         return []
+
+    def top_logprobs_problem(self, k: int) -> str | None:
+        """More than vLLM is started for, or than the vocabulary."""
+        if k > self.max_logprobs:
+            return f"top_k is {k}, but max_logprobs of the teacher's engine is {self.max_logprobs}; raise it, or lower top_k"
+        return beyond_vocabulary(self.model, k)
 
     def user_turn_problem(self, turn: UserTurn) -> str | None:
         """Why the model's chat template cannot be cut before this turn, or None."""

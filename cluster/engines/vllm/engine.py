@@ -17,9 +17,12 @@ from limbeck.cluster.engines.protocol import (
     EngineDied,
     Pair,
     Request,
+    TokenRow,
+    TopLogprobs,
     Usage,
     constraint_refusal,
     refusal,
+    row_refusal,
 )
 from limbeck.cluster.engines.rendering import Rendered
 from limbeck.cluster.engines.vllm.config import VllmConfig
@@ -78,6 +81,15 @@ class VllmEngine:
         found, asked = sort_out(queries, self.context_tokens)
         found.update(self._answers([self._score(query) for query in sorted(asked, key=lambda query: query.tokens)]))
         return [found[query] for query in queries]
+
+    def top_logprobs(self, rows: Sequence[TokenRow], k: int) -> list[TopLogprobs | None]:
+        """Return the k most likely tokens at each wanted position of each row; None for a row that exceeds the context.
+
+        `k` is at most the config's `max_logprobs`. Rows are sent in the order of their tokens, as pairs are.
+        """
+        asked = {row for row in rows if row_refusal(row, self.context_tokens) is None}
+        found = dict(self._answers([self._distributions(row, k) for row in sorted(asked, key=lambda row: row.tokens)]))
+        return [found.get(row) for row in rows]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the token count of each text, without special tokens."""
@@ -146,23 +158,39 @@ class VllmEngine:
             text = text.split(stop, 1)[0]
         return Completion(request.request_id, text, tokens, ended, len(prompt.tokens))
 
-    async def _score(self, query: Query, read_cache: bool = True) -> tuple[Query, Logprobs]:
+    async def _score(self, query: Query) -> tuple[Query, Logprobs]:
+        known = await self._prompt_logprobs(query.tokens, query.wanted[0], 0)
+        values = [known.logprobs[known.start_indices[place]] for place in query.wanted]
+        return query, np.array(values, np.float32)
+
+    async def _distributions(self, row: TokenRow, k: int) -> tuple[TokenRow, TopLogprobs]:
+        known = await self._prompt_logprobs(row.tokens, row.first, k)
+        starts = [known.start_indices[place] + 1 for place in range(row.first, len(row.tokens))]  # the row's own token is first
+        ids = np.array([known.token_ids[start : start + k] for start in starts], np.uint32)
+        logprobs = np.array([known.logprobs[start : start + k] for start in starts], np.float32)
+        with np.errstate(divide="ignore"):  # no mass is left: -inf
+            tail = np.log(np.maximum(0.0, 1.0 - np.exp(logprobs.astype(np.float64)).sum(-1)))
+        return row, TopLogprobs(ids, logprobs, tail.astype(np.float32))
+
+    async def _prompt_logprobs(self, tokens: Sequence[int], first: int, k: int, read_cache: bool = True) -> Any:
+        """vLLM's log-probabilities of the tokens from `first` on, and of the `k` most likely ones at each of their positions.
+
+        Positions in the prefix cache have none: a prompt of which too much is cached is sent again without the cache.
+        """
         from vllm import SamplingParams
 
         parameters = SamplingParams(
             max_tokens=1,  # the minimum; the drawn token is discarded
             temperature=0.0,
-            prompt_logprobs=0,  # of the prompt's tokens only
+            prompt_logprobs=k,  # 0: of the prompt's tokens only
             detokenize=False,
             flat_logprobs=True,
             skip_reading_prefix_cache=not (read_cache and self.config.prefix_caching),
         )
-        output = await self._ask(query.tokens, parameters)
-        if (output.num_cached_tokens or 0) >= query.wanted[0]:
-            return await self._score(query, read_cache=False)
-        known = output.prompt_logprobs
-        values = [known.logprobs[known.start_indices[place]] for place in query.wanted]
-        return query, np.array(values, np.float32)
+        output = await self._ask(tokens, parameters)
+        if (output.num_cached_tokens or 0) >= first:
+            return await self._prompt_logprobs(tokens, first, k, read_cache=False)
+        return output.prompt_logprobs
 
     async def _ask(self, prompt: Sequence[int], parameters: Any) -> Any:
         """The complete answer to a request; counts its usage."""

@@ -119,6 +119,7 @@ async def _launch(config: VllmConfig, folder: Path, context: int) -> Any:
         "stream_interval": PROGRESS_TOKENS,
         "disable_log_stats": True,
         "max_num_batched_tokens": config.batch_tokens,
+        "max_logprobs": config.max_logprobs,
         **particulars,
     }
     if (adapter := config.adapter()) is not None:

@@ -22,7 +22,7 @@ OPERATIONAL = {
     AutoConfig: "",
     TransformersConfig: "device batch_sequences pack_tokens cache_bytes",
     VllmConfig: "tensor_parallel_size pipeline_parallel_size gpu_memory_utilization cache_bytes max_sequences batch_tokens "
-    "prefix_caching enforce_eager",
+    "prefix_caching enforce_eager max_logprobs",
     EndpointConfig: "base_url api_key_env max_concurrency latency_factor timeout_seconds patience_seconds backoff_seconds "
     "attempts budget",
 }

@@ -7,7 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from helpers.run_folder import make_run
+from helpers.tiny_bases import fit_here, make_base
 from limbeck.pipelines.cli.main import app
+from limbeck.students.base import prepare
+from limbeck.students.base.config import TeacherBase, VocabularyConfig
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +29,13 @@ def test_export_names_what_it_wrote(run: Path, tmp_path: Path) -> None:
 def test_stop_of_a_run_that_nothing_runs(run: Path) -> None:
     done = CliRunner().invoke(app, ["stop", str(run), "--json"])
     assert json.loads(done.stdout) == {"run": str(run), "was_running": False, "message": f"{run} is not running"}
+
+
+def test_a_vocabulary_is_restored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "fit", fit_here)
+    base, _ = make_base(TeacherBase(vocabulary=VocabularyConfig(), sample=4), tmp_path)
+    out = tmp_path / "whole"
+    given = ["restore-vocabulary", str(base), "--original", str(tmp_path / "teacher"), "--out", str(out), "--json"]
+    assert json.loads(CliRunner().invoke(app, given).stdout) == {"written": str(out)}
+    assert (out / "tokenizer.json").read_bytes() == (tmp_path / "teacher" / "tokenizer.json").read_bytes()
+    assert "choose another --out" in str(CliRunner().invoke(app, given).exception)

@@ -16,7 +16,6 @@ from limbeck.corpus.earlier_runs import dataset_folder
 from limbeck.corpus.errors import LimbeckError
 from limbeck.corpus.parts import mark_done, part_path, write_json
 from limbeck.filters.nli_model.training import check_out
-from limbeck.pipelines.console.panel import training_progress
 from limbeck.pipelines.driver.repair import reopen
 from limbeck.pipelines.report.build import write_report
 from limbeck.pipelines.runs import status as looking
@@ -28,6 +27,7 @@ from limbeck.pipelines.runs.lock import driving, lock_holder
 from limbeck.pipelines.runs.records import read_calibration
 from limbeck.pipelines.runs.status import show, status, stop
 from limbeck.pipelines.runs.steps import steps
+from limbeck.pipelines.runs.training import training_progress
 from limbeck.pipelines.runs.whatif import WhatIf
 
 AGAIN = "is missing; `limbeck run` with the run's recipe computes it again"

@@ -173,7 +173,7 @@ def test_another_model_or_filter_needs_scores(run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--set", "teacher.model=x"], "only filters, select and calibration"),
+        (["--set", "teacher.model=x"], "only filters, select, calibration and pairs (rows)"),
         (["--set", "filters.pni.min_saliency=1"], "no filter is named 'pni'; known filters: pmi, heuristics, length"),
         (["--set", "filters.pmi.min_salienci=1"], "did you mean 'min_saliency'"),
         (["--sweep", "filters.pmi.min_saliency=1:0:0.1"], "low:high:step"),

@@ -2,39 +2,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from helpers.tiny_students import make_model, sentence
-from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.parts import write_table
-from limbeck.corpus.schemas import SOURCES
+from helpers.tiny_students import make_model
 from limbeck.students.base import layers
-from limbeck.students.base.config import HealingConfig, LayersBase
-from limbeck.students.contract import METRICS_FILE
-from limbeck.students.training.sample_loss import nats_per_token, read_sample
-
-
-def _documents(folder: Path, count: int = 40) -> Path:
-    rows = [
-        {
-            "source_id": str(row), "document": sentence(row, 40), "reference": None, "origin": str(row), "group": str(row),
-            "split": "dev" if row == 0 else "train", "document_tokens": 40, "cut_characters": 0, "salient": [], "reason": None,
-        }
-        for row in range(count)
-    ]  # fmt: skip
-    write_table(folder / "part-00000.parquet", pa.Table.from_pylist(rows, schema=SOURCES))
-    return folder
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run what would go to Ray workers here."""
-
-    def fit(work: Any, config: dict[str, Any], workers: int, placement: Any, storage: Path) -> Any:
-        return work(config)
-
-    monkeypatch.setattr(layers, "fit", fit)
+from limbeck.students.training.sample_loss import nats_per_token
 
 
 def _model(folder: Path, **settings: Any) -> Any:
@@ -65,7 +37,7 @@ def test_loss_without_each_layer_equals_the_model_without_it(tmp_path: Path) -> 
 
     model = _model(tmp_path / "m", layers=4)
     whole = list(model.base_model.layers)
-    fast = layers._losses_without(model, whole, SAMPLE)
+    fast = layers.losses_without(layers.Stack(model), range(4), SAMPLE)
     for skipped, loss in enumerate(fast):
         model.base_model.layers = torch.nn.ModuleList(layer for index, layer in enumerate(whole) if index != skipped)
         assert loss / 11 == pytest.approx(_plain_loss(model, SAMPLE), abs=1e-5)
@@ -105,55 +77,19 @@ def test_the_cut_model_generates_with_its_cache(tmp_path: Path) -> None:
     assert cached.tolist() == plain.tolist()
 
 
-def test_healing_lowers_the_loss_and_reports_both(tmp_path: Path, in_process: None) -> None:
-    teacher = make_model(tmp_path / "teacher", layers=4, dtype="bfloat16")
-    config = LayersBase(
-        layers=2, sample=4, healing=HealingConfig(tokens=6000, learning_rate=1e-2, batch_size=4, sequence_tokens=64)
-    )
-    base, report = layers.prepare(config, teacher, _documents(tmp_path / "sources"), tmp_path / "training", 7, layers.Placement())
-    assert report["nats_per_token_healed"] < report["nats_per_token_cut"] - 0.5
-    assert sorted(report["kept"] + report["dropped"]) == [0, 1, 2, 3] and len(report["kept"]) == 2
-    assert json.loads((base / "config.json").read_text())["num_hidden_layers"] == 2
-    assert (base / "tokenizer.json").read_bytes() == (teacher / "tokenizer.json").read_bytes()
-    assert report["healing"]["tokens"] <= 6000
-    again = layers.prepare(config, teacher, tmp_path / "sources", tmp_path / "training", 7, layers.Placement())
-    assert again == (base, report)
-
-
-def test_no_document_is_both_measured_and_learned(tmp_path: Path) -> None:
-    teacher = make_model(tmp_path / "teacher")
-    sample, text = tmp_path / "sample.parquet", tmp_path / "text.parquet"
-    layers._write_tokens(LayersBase(layers=1, sample=5), teacher, _documents(tmp_path / "sources"), sample, text)
-    from tokenizers import Tokenizer
-
-    backend = Tokenizer.from_file(str(teacher / "tokenizer.json"))
-    learned = backend.decode([token for row in read_sample(text) for token in row], skip_special_tokens=False)
-    documents = learned.split("<|end|>")
-    measured = [backend.decode(row) for row in read_sample(sample)]
-    assert len(measured) == 5 and all(document.strip() for document in measured)
-    assert sentence(0, 40) not in measured + documents  # a dev document
-    assert sentence(1, 40).startswith(measured[0][:20])
-    assert documents[0] == sentence(6, 40)
-
-
 @pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"layers": 9}, "4 layers, fewer than the 9"),
-        ({"layers": 2, "sample": 99}, "99 train documents"),
-        ({"layers": 2, "sample": 39}, "39"),
-    ],
+    ("count", "keep", "kept"),
+    [(30, 24, None), (5, 5, [0, 1, 2, 3, 4]), (6, 2, [0, 5]), (7, 3, [0, 3, 6]), (4, 1, [0]), (30, 29, None)],
 )
-def test_impossible_wishes_are_refused(tmp_path: Path, in_process: None, settings: dict[str, int], message: str) -> None:
-    teacher, documents = make_model(tmp_path / "teacher", layers=4), _documents(tmp_path / "sources")
-    with pytest.raises(LimbeckError, match=message):
-        layers.prepare(LayersBase(**settings), teacher, documents, tmp_path / "training", 7, layers.Placement())
+def test_even_layers_are_equally_spaced_with_both_ends(count: int, keep: int, kept: list[int] | None) -> None:
+    found = layers.evenly_spaced(count, keep)
+    assert found == (kept or found) and len(set(found)) == keep and found[0] == 0 and (keep == 1 or found[-1] == count - 1)
+    steps = [later - before for before, later in zip(found, found[1:], strict=False)]
+    assert max(steps, default=1) - min(steps, default=1) <= 1
 
 
-def test_layers_need_the_sources(tmp_path: Path) -> None:
-    with pytest.raises(LimbeckError, match="sources"):
-        layers.prepare(LayersBase(layers=1), tmp_path, None, tmp_path, 7, layers.Placement())
-
-
-def test_the_report_and_the_metrics_are_different_files() -> None:
-    assert layers.REPORT_FILE != METRICS_FILE
+def test_even_layers_are_those_of_the_model(tmp_path: Path) -> None:
+    model = _model(tmp_path / "m", layers=5)
+    whole = list(model.base_model.layers)
+    assert layers.keep_evenly(model, 3) == [3, 1]
+    assert [whole.index(layer) for layer in model.base_model.layers] == [0, 2, 4] and model.config.num_hidden_layers == 3

@@ -33,6 +33,7 @@ from limbeck.cluster.engines.protocol import (
     Pair,
     Request,
     Sampling,
+    TokenRow,
     UserTurn,
 )
 from limbeck.cluster.engines.vllm.config import VllmConfig
@@ -143,6 +144,20 @@ def test_log_probabilities_are_those_of_the_engine_here(engine: VllmEngine, here
             np.testing.assert_allclose(there, expected, atol=0.3, rtol=0.05)
             if len(there) >= 5:  # a single token of an improbable one moves by more in bfloat16
                 assert abs(float(there.mean() - expected.mean())) < 0.1
+
+
+def test_distributions_are_those_of_the_engine_here(engine: VllmEngine, here: TransformersEngine) -> None:
+    ids = tuple(here.loaded.tokenizer(DOCUMENT)["input_ids"])
+    rows = [TokenRow(ids[:40], 30), TokenRow((*ids[:30], 5, 6, 7), 30), TokenRow(ids[:25], 1), TokenRow(ids * 10, 3)]
+    for round_number in range(2):  # the second time from the prefix cache, as far as it may be used
+        found, expected = engine.top_logprobs(rows, 30), here.top_logprobs(rows, 30)
+        assert found[-1] is expected[-1] is None, round_number
+        for one, other in zip(found[:-1], expected[:-1], strict=True):
+            assert one is not None and other is not None and one.ids.shape == other.ids.shape
+            assert np.mean([len(set(a) & set(b)) for a, b in zip(one.ids.tolist(), other.ids.tolist(), strict=True)]) > 26
+            np.testing.assert_allclose(one.logprobs[:, 0], other.logprobs[:, 0], atol=0.3, rtol=0.05)
+            np.testing.assert_allclose(np.exp(one.logprobs).sum(-1) + np.exp(one.tail), 1.0, atol=1e-4)
+            np.testing.assert_allclose(np.exp(one.tail), np.exp(other.tail), atol=0.05)
 
 
 def test_candidates_of_a_document_share_its_tokens(engine: VllmEngine) -> None:
