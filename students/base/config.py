@@ -94,7 +94,9 @@ class BaseConfig(Kind):
 
     @model_validator(mode="after")
     def _measures_something(self) -> "BaseConfig":
-        unused = self.model_fields_set & {"sample", "sample_tokens"}
+        defaults = {key: type(self).model_fields[key].default for key in ("sample", "sample_tokens")}
+        given = self.model_dump(include=set(defaults))
+        unused = [key for key in defaults if given[key] != defaults[key]]  # a recorded recipe has all keys, also those not given
         if unused and not self.is_made:
             raise ValueError(f"{min(unused)} is only used with healing or vocabulary; remove it")
         return self

@@ -205,3 +205,10 @@ def test_overrides_are_valid_yaml_of_known_keys() -> None:
     for path in SHIPPED.glob("*/*.yaml"):
         override = yaml.safe_load(path.read_text())
         assert set(override) <= set(recipes.Recipe.model_fields), path
+
+
+@pytest.mark.parametrize("shipped", recipe_files.shipped(), ids=lambda shipped: shipped.name)
+def test_a_recorded_recipe_is_read_again(shipped: recipe_files.Shipped) -> None:
+    """As `limbeck filter` and `limbeck export` read it from lock.json: with the defaults of all keys."""
+    recipe = recipes.load(shipped.path)
+    assert recipes.validate(recipe.model_dump(mode="json", serialize_as_any=True), "recorded") == recipe

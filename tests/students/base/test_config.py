@@ -45,3 +45,8 @@ def test_a_new_model_has_a_larger_budget() -> None:
     assert isinstance(new, ScratchBase) and new.healing.tokens == 5_000_000 and new.healing.learning_rate == 1e-3
     old = _base(kind="layers", layers=2, healing={"batch_size": 4})
     assert old.healing is not None and old.healing.tokens == 200_000
+
+
+@pytest.mark.parametrize("section", [{"kind": "teacher"}, {"kind": "layers", "layers": 2}])
+def test_a_recorded_base_has_all_keys_and_is_read_again(section: dict[str, Any]) -> None:
+    assert _base(**_base(**section).model_dump(mode="json")) == _base(**section)
