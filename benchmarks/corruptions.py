@@ -29,6 +29,18 @@ def swapped(outputs: Sequence[str], sources: Sequence[str], place: int) -> str |
     return next((text for way in ways if (text := way(outputs[place], others, draw)) is not None), None)
 
 
+def renamed(outputs: Sequence[str], sources: Sequence[str], place: int) -> str | None:
+    """One name exchanged for another."""
+    others = [output for output, source in zip(outputs, sources, strict=True) if source != sources[place]]
+    return another_name(outputs[place], others, random.Random(f"rename {place}"))
+
+
+def added(outputs: Sequence[str], sources: Sequence[str], place: int) -> str | None:
+    """With the output of another source after it."""
+    other = mismatched(outputs, sources, place)
+    return None if other is None else f"{outputs[place].rstrip()} {other}"
+
+
 def negated(outputs: Sequence[str], sources: Sequence[str], place: int) -> str | None:
     """One sentence negated, or its negation removed."""
     return another_polarity(outputs[place], (), random.Random(f"negate {place}"))
@@ -53,7 +65,11 @@ CORRUPTIONS: dict[str, Callable[[Sequence[str], Sequence[str], int], str | None]
     "negated": negated,
     "truncated": truncated,
     "shuffled": shuffled,
+    "renamed": renamed,
+    "added": added,
 }
+USUAL = ("mismatched", "swapped", "negated", "truncated", "shuffled")
+"""The corruptions of the table of all filters."""
 
 
 def spoil(kept: pa.Table, name: str, count_tokens: Callable[[list[str]], list[int]]) -> pa.Table:

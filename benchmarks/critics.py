@@ -1,11 +1,13 @@
 """How well each filter separates a run's kept outputs from corrupted versions: AUROC per corruption, and a plot per filter.
 
     limbeck run pipelines/recipes/packages.yaml --set rounds=1 --set student=null --out runs/critics
-    python -m benchmarks.critics runs/critics [--plots docs/filters/plots] [--nli MODEL] [--masked MODEL] [--only nli pmi ...]
+    python -m benchmarks.critics runs/critics [--plots docs/filters/plots] [--nli MODEL] [--masked MODEL] [--only nli pmi ...] \
+        [--corruptions mismatched renamed added ...]
 
 takes the kept candidates of the run's first round and corrupts each in five ways: the output of another document (mismatched), an
 entity or number exchanged for another output's (swapped), the statement negated (negated), cut off half-way (truncated), and
-words in random order (shuffled). 0.5 is chance, 1.0 separates all corrupted pairs from all kept ones, below 0.5 the filter
+words in random order (shuffled); on request also a name alone exchanged (renamed), and another document's output added at its
+end (added). 0.5 is chance, 1.0 separates all corrupted pairs from all kept ones, below 0.5 the filter
 prefers the corrupted ones; n counts the pairs that a corruption applies to. The run selected by heuristics, length and PMI, so
 the figures of these three are optimistic. Filters of repeats (novelty, duplicates) get the kept outputs first: a corrupted output
 repeats one.
@@ -14,7 +16,7 @@ repeats one.
 import argparse
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter
 
-from benchmarks.corruptions import CORRUPTIONS, spoil
+from benchmarks.corruptions import CORRUPTIONS, USUAL, spoil
 from benchmarks.critics_plots import plot
 from limbeck.cluster.engines.model_cache import Engines
 from limbeck.cluster.engines.models import resolve
@@ -74,10 +76,11 @@ def main() -> None:
     parser.add_argument("--nli", default="embedded:nli-minilm", help="the NLI model: an id, a folder or an embedded name")
     parser.add_argument("--masked", help="a masked language model for masked_pmi, which is skipped without one")
     parser.add_argument("--only", nargs="*", choices=sorted({*CRITICS, *SET_WISE}))
+    parser.add_argument("--corruptions", nargs="+", choices=sorted(CORRUPTIONS), default=USUAL)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     wanted = arguments.only or [name for name in (*CRITICS, *SET_WISE) if name != "masked_pmi" or arguments.masked]
-    tables, engines, rows = pairs(arguments.run), Engines(keep=2), []
+    tables, engines, rows = pairs(arguments.run, arguments.corruptions), Engines(keep=2), []
     with tempfile.TemporaryDirectory() as folder:
         asking = Asking(arguments.run, Path(folder), arguments.nli, arguments.masked)
         for name in wanted:
@@ -85,7 +88,9 @@ def main() -> None:
             found = set_wise(name, tables, asking, engines) if name in SET_WISE else by_row(name, tables, asking, engines)
             for column, sign in columns.items():
                 values = {kind: sign * scores[column] for kind, scores in found.items()}
-                rows.append({"critic": name, "column": column, **{k: auroc(values["kept"], values[k]) for k in CORRUPTIONS}})
+                rows.append(
+                    {"critic": name, "column": column, **{k: auroc(values["kept"], values[k]) for k in arguments.corruptions}}
+                )
             if arguments.plots is not None:
                 arguments.plots.mkdir(parents=True, exist_ok=True)
                 shown = {column: {kind: scores[column] for kind, scores in found.items()} for column in columns}
@@ -122,7 +127,7 @@ class Asking:
         return adapter.validate_python({**section, **needs.get(section["kind"], {})})
 
 
-def pairs(run: Path) -> dict[str, pa.Table]:
+def pairs(run: Path, corruptions: Sequence[str]) -> dict[str, pa.Table]:
     """The kept candidates of the first round, and each corruption of them, as passed to filters."""
     folder = existing(run)
     candidates, decisions = read_parts(folder.candidates(0), CANDIDATES), read_table(folder.decisions(0))
@@ -130,7 +135,7 @@ def pairs(run: Path) -> dict[str, pa.Table]:
     kept = candidates.filter(pc.is_in(candidates["candidate_id"], kept_ids)).sort_by("source_id")
     kept = with_sources(kept, read_parts(folder.sources("train"), SOURCES))
     count = Tokenizer.load(resolve(recorded_recipe(folder).teacher.model)).count
-    return {"kept": kept, **{name: spoil(kept, name, count) for name in CORRUPTIONS}}
+    return {"kept": kept, **{name: spoil(kept, name, count) for name in corruptions}}
 
 
 def by_row(name: str, tables: Mapping[str, pa.Table], asking: Asking, engines: Engines) -> dict[str, Scores]:
@@ -144,7 +149,7 @@ def by_row(name: str, tables: Mapping[str, pa.Table], asking: Asking, engines: E
 def set_wise(name: str, tables: Mapping[str, pa.Table], asking: Asking, engines: Engines) -> dict[str, Scores]:
     """The scores of a filter of repeats: each output against the kept outputs of all (kept ones: of all other) candidates."""
     kept = tables["kept"]["output"].to_pylist()
-    ids = {f"{id_}-{kind}": place for place, id_ in enumerate(tables["kept"]["candidate_id"].to_pylist()) for kind in CORRUPTIONS}
+    ids = {f"{id_}-{kind}": place for place, id_ in enumerate(tables["kept"]["candidate_id"].to_pylist()) for kind in tables}
     found: dict[str, Scores] = {}
     for kind, table in tables.items():
         outputs = table["output"].to_pylist()
@@ -199,10 +204,11 @@ def auroc(good: npt.NDArray[np.float64], bad: npt.NDArray[np.float64]) -> float:
 
 def markdown(counts: Mapping[str, int], rows: list[dict[str, Any]]) -> str:
     """The table as Markdown."""
-    head = " | ".join(f"{name} (n={counts[name]})" for name in CORRUPTIONS)
-    lines = [f"{counts['kept']} kept pairs", "", f"| filter | column | {head} |", "|---|---|" + "---|" * len(CORRUPTIONS)]
+    corruptions = [name for name in counts if name != "kept"]
+    head = " | ".join(f"{name} (n={counts[name]})" for name in corruptions)
+    lines = [f"{counts['kept']} kept pairs", "", f"| filter | column | {head} |", "|---|---|" + "---|" * len(corruptions)]
     for row in rows:
-        lines.append(f"| {row['critic']} | {row['column']} | " + " | ".join(f"{row[name]:.2f}" for name in CORRUPTIONS) + " |")
+        lines.append(f"| {row['critic']} | {row['column']} | " + " | ".join(f"{row[name]:.2f}" for name in corruptions) + " |")
     return "\n".join(lines)
 
 

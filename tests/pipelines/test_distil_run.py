@@ -42,6 +42,7 @@ def test_a_live_teacher(tmp_path: Path, ray_address: str) -> None:
     assert report["finished"] and {row["model"] for row in report["rounds"][0]["evaluation"]} >= {"teacher", "student"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_cached_teacher_survives_kills_and_is_drawn_once(tmp_path: Path) -> None:
     recipe, faults, run = write_recipe(tmp_path, **SMALL, student=CACHED), tmp_path / "faults.json", tmp_path / "run"
