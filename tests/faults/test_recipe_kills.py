@@ -11,7 +11,6 @@ from helpers.random_kills import kill_until
 from helpers.tiny_classifier import make_classifier
 from limbeck.corpus.parts import read_parts, read_table
 from limbeck.corpus.schemas import CANDIDATES
-from limbeck.pipelines.runs.card import DATA
 from limbeck.pipelines.runs.folder import RunFolder
 
 pytestmark = [pytest.mark.recipes, pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(3600)]
@@ -69,16 +68,6 @@ SMALLER = {
         "select=[]",
         "cluster.rows_per_part=2",
     ],
-    "preferences": [
-        "sources.split={train: 6, dev: 2, test: 2}",
-        "generator.answers=3",
-        "generator.max_new_tokens=24",
-        "filters.heuristics.max_cut_off=null",
-        "filters.length.max_compression=null",
-        "filters.pmi.min_faithfulness=null",
-        "rows.max_length_ratio=null",
-        "cluster.rows_per_part=2",
-    ],
     "paraphrase": [*PAIRS, "filters.equivalence.min_backward=null"],
     "sentence-summarization": PAIRS,
     "yield-ladder": [
@@ -115,7 +104,6 @@ def outcome(folder: Path) -> dict[str, Any]:
         "candidates": [read_parts(found.candidates(number), CANDIDATES).to_pylist() for number in rounds],
         "steps": [read_parts(found.steps(number)).to_pylist() for number in rounds],
         "decisions": [read_table(found.decisions(number)).to_pylist() for number in rounds],
-        "dataset": [read_table(found.dataset(number) / DATA).to_pylist() for number in rounds],
     }
 
 
