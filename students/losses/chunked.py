@@ -17,8 +17,8 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.students.losses.divergences import CACHED, ULD, Divergence
 from limbeck.students.losses.kernels import Buffers, kernel
 
-#: Positions per chunk: matrix products with a head are slow below 64, and gain less than a tenth above.
-CHUNK = 64
+#: Positions per chunk: 64 take a quarter longer, 256 gain a tenth for twice the memory (benchmarks/kd_memory.py).
+CHUNK = 128
 # Logits of this many bytes stay in a processor's cache from one operation of a kernel to the next.
 _CACHED_BYTES = 2**20
 
