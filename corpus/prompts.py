@@ -1,6 +1,8 @@
 """Prompts: Jinja templates, sandboxed and strict, stored beside the code that uses them or at a path from a recipe."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from jinja2.sandbox import SandboxedEnvironment
@@ -33,3 +35,16 @@ def parse_template(text: str, where: str) -> jinja2.Template:
         return SandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(text)
     except jinja2.TemplateError as error:
         raise LimbeckError(f"{where} is not a Jinja template: {error}") from error
+
+
+def render_prompt(template: jinja2.Template, prompt: str, own: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Return the text of a prompt, without leading or trailing whitespace.
+
+    Its variables are `own` and `given`, which must not share a name. `prompt` is the template's name, for the message of the
+    LimbeckError that is raised if it fails.
+    """
+    try:
+        return template.render(**own, **given).strip()
+    except (jinja2.TemplateError, TypeError) as error:
+        known = ", ".join((*own, *given))
+        raise LimbeckError(f"the prompt {prompt} does not render: {error}; it may use {known}") from error

@@ -13,14 +13,13 @@ from random import Random
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-import jinja2
 from pydantic import Field, model_validator
 
 from limbeck.cluster.engines.config import EngineConfig
 from limbeck.cluster.engines.protocol import Message, Sampling
 from limbeck.corpus.config import MOST_NEW_TOKENS, NAME
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.prompts import load_template
+from limbeck.corpus.prompts import load_template, render_prompt
 from limbeck.corpus.source_kinds import RowText
 from limbeck.generators.contract import TEACHER, Draft, Draw, GeneratorConfig, Needs, Question, Script, Source, Task
 
@@ -116,11 +115,7 @@ class PreferenceAnswers:
 
     def render(self, document: str, vary: Mapping[str, Any] = MappingProxyType({})) -> str:
         """Return the prompt for a source's text, without leading or trailing whitespace; raises LimbeckError if it fails."""
-        try:
-            return self._template.render(document=document, **vary).strip()
-        except (jinja2.TemplateError, TypeError) as error:
-            known = ", ".join(("document", *vary))
-            raise LimbeckError(f"the prompt {self._config.prompt} does not render: {error}; it may use {known}") from error
+        return render_prompt(self._template, self._config.prompt, {"document": document}, vary)
 
     def script(self, source: Source, draw: Draw, pool: Sequence[Task]) -> Script:
         """One step per answer; an answer that fails is a rejected candidate, and the others are drawn all the same."""

@@ -5,13 +5,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-import jinja2
 from pydantic import Field
 
 from limbeck.cluster.engines.protocol import Message, Sampling
 from limbeck.corpus.config import MOST_NEW_TOKENS, MOST_SAMPLES
 from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.prompts import load_template
+from limbeck.corpus.prompts import load_template, render_prompt
 from limbeck.generators.contract import Draft, Draw, GeneratorConfig, Needs, Question, Script, Source, Task
 from limbeck.generators.decoding import PmiDecoding
 
@@ -83,11 +82,7 @@ class Summaries:
 
     def render(self, document: str, vary: Mapping[str, Any] = MappingProxyType({})) -> str:
         """Return the prompt for a document, without leading or trailing whitespace; raises LimbeckError if the template fails."""
-        try:
-            return self._template.render(document=document, **vary).strip()
-        except (jinja2.TemplateError, TypeError) as error:
-            known = ", ".join(("document", *vary))
-            raise LimbeckError(f"the prompt {self._config.prompt} does not render: {error}; it may use {known}") from error
+        return render_prompt(self._template, self._config.prompt, {"document": document}, vary)
 
     def script(self, source: Source, draw: Draw, pool: Sequence[Task]) -> Script:
         """One step; every completion is a candidate."""

@@ -14,14 +14,13 @@ from limbeck.corpus.errors import LimbeckError
 from limbeck.students.base.compatibility import shared_vocabulary_problem
 from limbeck.students.base.config import TeacherBase
 from limbeck.students.contract import CachedTeacher
+from limbeck.students.losses.divergences import CACHED, ULD, Divergence, LossKind
 from limbeck.students.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from limbeck.students.training.distilling import DistillationTrainer
     from limbeck.students.training.rows import Row
 
-LossKind = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "reverse_skew_kl", "total_variation", "uld"]
-CACHED_LOSSES: tuple[LossKind, ...] = ("forward_kl", "skew_kl")
 SAMPLING_CACHE_BYTES = 1 << 30  # at most, for keys and values of the student's own samples
 _OWN_KEY = {"beta": ("jsd",), "alpha": ("skew_kl", "reverse_skew_kl")}
 
@@ -33,6 +32,11 @@ class LossConfig(Config):
     beta: float | None = Field(None, gt=0, lt=1, description="of jsd alone: the teacher's share of the mixture; null: 0.5")
     alpha: float | None = Field(None, gt=0, lt=1, description="of skew_kl and reverse_skew_kl alone; null: 0.1")
     temperature: float = Field(1.0, gt=0, description="divides the logits of both, in the loss alone")
+
+    @property
+    def divergence(self) -> Divergence:
+        """What is minimised; what is null is the divergence's own default."""
+        return Divergence(self.kind, temperature=self.temperature, **self.model_dump(include={*_OWN_KEY}, exclude_none=True))
 
     @model_validator(mode="after")
     def _keys_have_an_effect(self) -> Self:
@@ -96,7 +100,7 @@ class DistilConfig(TrainingConfig):
                 f"base.vocabulary gives tokens other ids than the teacher's, which {kind} compares; use loss: {{kind: uld}}, or "
                 "remove base.vocabulary"
             )
-        if cached and kind not in CACHED_LOSSES:
+        if cached and kind not in CACHED:
             raise ValueError(
                 f"a cached teacher has only its most likely tokens, on which {kind} is not stable; use loss.kind forward_kl or "
                 "skew_kl, or teacher: {kind: live}"
@@ -110,7 +114,7 @@ class DistilConfig(TrainingConfig):
             return self
         if cached:
             raise ValueError("on_policy needs the teacher to judge new samples: use teacher: {kind: live}, or remove on_policy")
-        if kind == "uld":
+        if kind == ULD:
             raise ValueError("on_policy needs a teacher that reads the student's token ids, not uld; remove on_policy")
         if self.cross_entropy:
             raise ValueError("cross_entropy would teach the student its own samples; set it to 0, or remove on_policy")
@@ -153,7 +157,7 @@ class DistilConfig(TrainingConfig):
                 f"{key}.teacher: a live teacher is loaded from weights, and {teacher} has none, since its engine calls a server; "
                 "use kind: sft, which learns the teacher's samples as text"
             )
-        if found or self.loss.kind == "uld":
+        if found or self.loss.kind == ULD:
             return found
         for model in self.models.values():
             try:

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import jinja2
 from pydantic import Field, JsonValue, model_validator
 
 from limbeck.cluster.engines.protocol import Sampling
 from limbeck.corpus.config import MOST_NEW_TOKENS
-from limbeck.corpus.errors import LimbeckError
-from limbeck.corpus.prompts import load_template
+from limbeck.corpus.prompts import load_template, render_prompt
 from limbeck.generators.contract import Answer
 from limbeck.generators.decoding import Decoding
 
@@ -127,8 +125,4 @@ class Prompt:
 
     def render(self, **values: Any) -> str:
         """The prompt without whitespace around it; raises LimbeckError if the template fails."""
-        try:
-            return self._template.render(fields=self._step.fields, **values).strip()
-        except (jinja2.TemplateError, TypeError) as error:
-            known = ", ".join(("fields", *values))
-            raise LimbeckError(f"the prompt {self._name} does not render: {error}; it may use {known}") from error
+        return render_prompt(self._template, self._name, {"fields": self._step.fields}, values)

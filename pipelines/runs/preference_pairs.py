@@ -11,7 +11,7 @@ from pydantic import Field
 from limbeck.corpus.config import Config
 from limbeck.corpus.errors import LimbeckError
 from limbeck.pipelines.runs.rows import PreferenceRows
-from limbeck.pipelines.runs.self_test import Share, wilson
+from limbeck.pipelines.runs.self_test import Share, counted, percent, wilson
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 LEAKING_SHARE, LEAKING_RATIO = 0.6, 1.25
@@ -229,7 +229,7 @@ def warning(found: Preferences) -> str | None:
         return None
     side, part = ("longer", share) if share.share > 0.5 else ("shorter", _other(share))
     return (
-        f"Length tells chosen from rejected answers: the chosen one is {side} in {_percent(part)} of the pairs, with "
+        f"Length tells chosen from rejected answers: the chosen one is {side} in {percent(part)} of the pairs, with "
         f"{words.chosen.mean:.1f} words on average against {words.rejected.mean:.1f}, so a model may learn the length and not "
         "the preference; set rows.max_length_ratio, or compare by another score."
     )
@@ -241,20 +241,12 @@ def summary(found: Preferences) -> str:
     margins, words = found.margins, found.words
     left = f" {found.both} answers are left out, since they are chosen in one pair and rejected in another." if found.both else ""
     return (
-        f"{_counted(found.pairs, 'pair')} by {found.by}{rows}, from {found.prompts_with_pair} of {found.compared} prompts with "
+        f"{counted(found.pairs, 'pair')} by {found.by}{rows}, from {found.prompts_with_pair} of {found.compared} prompts with "
         f"two scored answers that may be paired. Median margin {margins.median:.3g} (5 % to 95 %: {margins.q05:.3g} to "
         f"{margins.q95:.3g}); the chosen answer has {words.chosen.mean:.1f} words on average, the rejected one "
-        f"{words.rejected.mean:.1f}, and the chosen one is longer in {_percent(words.chosen_longer)} of the pairs.{left}"
+        f"{words.rejected.mean:.1f}, and the chosen one is longer in {percent(words.chosen_longer)} of the pairs.{left}"
     )
 
 
 def _other(share: Share) -> Share:
     return Share(share=1 - share.share, low=1 - share.high, high=1 - share.low)
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}{'s' * (number != 1)}"
-
-
-def _percent(share: Share) -> str:
-    return f"{100 * share.share:.0f} % (95 % interval {100 * share.low:.0f} to {100 * share.high:.0f})"

@@ -179,26 +179,28 @@ def beside(one: SelfTest) -> str:
         return "not tested on corrupted outputs"
     words = "" if one.verdict == "above chance" else "not above chance: "
     agree = f"orders agree on {100 * (one.subtle.orders_agree or 0):.0f} %"
-    return f"{words}right on {_percent(one.deciding)} of subtle corruptions, {agree}"
+    return f"{words}right on {percent(one.deciding)} of subtle corruptions, {agree}"
 
 
 def _warning(one: SelfTest) -> str:
     share, subtle = one.deciding, one.subtle
     assert share is not None and subtle is not None and subtle.orders_agree is not None and subtle.answer_a is not None
     does = "its scores prefer" if one.by == "scores" else "it answers for"
-    of = f"{_counted(subtle.pairs, 'pair')} of {_counted(one.sources, 'source')}"
+    of = f"{counted(subtle.pairs, 'pair')} of {counted(one.sources, 'source')}"
     few = "; use more sources to be certain" if share.share > CHANCE and share.high >= USEFUL else ""
     return (
         f"The {one.kind} {one.filter} does not tell outputs from subtly corrupted ones better than chance: {does} the true "
-        f"output in {_percent(share)} of {of}; asked in both orders, it names the same output for "
+        f"output in {percent(share)} of {of}; asked in both orders, it names the same output for "
         f'{100 * subtle.orders_agree:.0f} % of the pairs, and {100 * subtle.answer_a:.0f} % of its answers are "A". '
         f"So its scores say little: give filters.{one.filter} a better engine or another rubric, in a new run{few}."
     )
 
 
-def _counted(number: int, thing: str) -> str:
+def counted(number: int, thing: str) -> str:
+    """A number with its noun."""
     return f"{number} {thing}{'s' * (number != 1)}"
 
 
-def _percent(share: Share) -> str:
+def percent(share: Share) -> str:
+    """A share with its interval."""
     return f"{100 * share.share:.0f} % (95 % interval {100 * share.low:.0f} to {100 * share.high:.0f})"

@@ -5,17 +5,18 @@ no torch, so configs can import it. The formulas and their sources are in docs/l
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from limbeck.corpus.errors import LimbeckError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Divergences between distributions over one vocabulary.
-DIVERGENCES = ("forward_kl", "reverse_kl", "jsd", "skew_kl", "reverse_skew_kl", "total_variation")
+LossKind = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "reverse_skew_kl", "total_variation", "uld"]
 #: The distance between sorted probabilities, which two vocabularies can have.
 ULD = "uld"
+#: Divergences between distributions over one vocabulary.
+DIVERGENCES: tuple[str, ...] = tuple(kind for kind in get_args(LossKind) if kind != ULD)
 #: Those that the teacher's most probable tokens and the mass of all others determine well enough (`cached_loss`).
 CACHED = ("forward_kl", "skew_kl")
 

@@ -99,13 +99,12 @@ class DistillationTrainer(CompletionTrainer):
 def teacher_of(settings: Settings[DistilConfig], tokenizer: Any, device: torch.device, longest: int) -> Teacher:
     """The teacher as the config wants it, for rows of up to `longest` tokens; raises LimbeckError if it cannot be used."""
     config = settings.config
-    chosen = config.loss
-    how = Divergence(chosen.kind, chosen.beta or 0.5, chosen.alpha or 0.1, chosen.temperature)
+    how = config.loss.divergence
     if config.cached_teacher is not None:
         assert settings.teacher_logprobs is not None, "drawn before the training"
         return CachedTeacher(TeacherCache(settings.teacher_logprobs), how, config.cross_entropy)
     model = load_teacher(settings.teacher, bf16_on(config.precision, settings.use_gpu), device)
-    if chosen.kind != ULD:
+    if how.kind != ULD:
         if config.packing != "none":
             packing.use(model, longest)
         return LiveTeacher(model, how, config.cross_entropy)
@@ -141,9 +140,8 @@ class LiveTeacher:
         """See `Teacher`."""
         with torch.no_grad():
             theirs = hidden_states(self.model, **attended(inputs))[wanted]
-        weight = self.cross_entropy
         return lambda hidden, head: distillation_loss(
-            hidden, head, theirs, self.head, self.how, labels=labels if weight else None, cross_entropy=weight
+            hidden, head, theirs, self.head, self.how, labels=labels, cross_entropy=self.cross_entropy
         )
 
 
@@ -156,9 +154,8 @@ class CachedTeacher:
     def loss(self, inputs: dict[str, Any], wanted: Tensor, labels: Tensor) -> Loss:
         """See `Teacher`."""
         found = [self.cache.of(row.ids, first_label(row)) for row in inputs["rows"]]
-        device, weight = wanted.device, self.cross_entropy
         ids, logprobs, tail = (
-            torch.from_numpy(np.concatenate([np.zeros((0, *shape), dtype), *parts])).to(device)
+            torch.from_numpy(np.concatenate([np.zeros((0, *shape), dtype), *parts])).to(wanted.device)
             for shape, dtype, parts in (
                 ((self.cache.top_k,), np.int64, [one.ids.astype(np.int64) for one in found]),
                 ((self.cache.top_k,), np.float32, [one.logprobs for one in found]),
@@ -168,7 +165,7 @@ class CachedTeacher:
 
         def loss(hidden: Tensor, head: Head) -> Tensor:
             known = within(ids, logprobs, len(head.weight))
-            return cached_loss(hidden, head, *known, tail, self.how, labels=labels if weight else None, cross_entropy=weight)
+            return cached_loss(hidden, head, *known, tail, self.how, labels=labels, cross_entropy=self.cross_entropy)
 
         return loss
 

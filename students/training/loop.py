@@ -34,7 +34,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     """Train with `config["settings"]`, publish the student's folder, and return the metrics."""
     settings: Settings[TrainingConfig] = config["settings"]
     os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-    progress = Progress(settings.progress_file, first_worker=os.environ.get("RANK", "0") == "0")
+    progress = Progress(settings.progress_file, first_worker=_first_worker())
     started = time.perf_counter()
     progress.words("importing the training libraries")
     _prepare_libraries(settings)
@@ -87,6 +87,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     return _publish(trainer, settings, before, metrics, chosen)
 
 
+def _first_worker() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _prepare_libraries(settings: Settings[TrainingConfig]) -> None:
     """Import what takes seconds; raises LimbeckError if the package of an experiment tracker is missing here."""
     if (words := tracking.missing(settings.config.report_to)) is not None:
@@ -97,7 +101,7 @@ def _prepare_libraries(settings: Settings[TrainingConfig]) -> None:
     if settings.config.deepspeed:
         from limbeck.students.training.extensions import build_safely
 
-        build_safely(settings.progress_file if os.environ.get("RANK", "0") == "0" else None)
+        build_safely(settings.progress_file if _first_worker() else None)
 
 
 def _without_teacher(counts: dict[str, int]) -> list[str]:

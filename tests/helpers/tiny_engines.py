@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -22,7 +23,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from limbeck.cluster.engines.local.engine import TransformersEngine
+from limbeck.cluster.engines.config import TransformersConfig
+from limbeck.cluster.engines.local.engine import TransformersEngine, build
 from limbeck.cluster.engines.protocol import Pair
 
 END = "<|im_end|>"
@@ -82,6 +84,14 @@ def save(folder: Path, kind: str, seed: int = 0, chat: bool = True) -> Path:
     model(kind, seed).save_pretrained(folder)
     tokenizer(chat).save_pretrained(folder)
     return folder
+
+
+def build_each(folders: pytest.TempPathFactory) -> dict[str, TransformersEngine]:
+    """One engine of each kind, in float32; packs are small, so that groups are split over several."""
+    return {
+        kind: build(TransformersConfig(model=str(save(folders.mktemp(kind), kind)), dtype="float32", pack_tokens=48))
+        for kind in KINDS
+    }
 
 
 @functools.cache

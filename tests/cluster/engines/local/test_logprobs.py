@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.tiny_engines import KINDS, naive_logprobs, save
+from helpers.tiny_engines import KINDS, build_each, naive_logprobs, save
 from limbeck.cluster.engines.config import TransformersConfig
 from limbeck.cluster.engines.local.engine import TransformersEngine, build
 from limbeck.cluster.engines.local.packing import common_prefix, packs
@@ -19,11 +19,7 @@ TEXT = st.text(alphabet="ab é", max_size=12)
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TransformersEngine]:
-    """One engine of each kind, in float32; packs are small, so that groups are split over several."""
-    return {
-        kind: build(TransformersConfig(model=str(save(tmp_path_factory.mktemp(kind), kind)), dtype="float32", pack_tokens=48))
-        for kind in KINDS
-    }
+    return build_each(tmp_path_factory)
 
 
 @st.composite

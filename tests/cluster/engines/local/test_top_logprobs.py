@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.tiny_engines import KINDS, SIZES, plain_model, save
+from helpers.tiny_engines import KINDS, SIZES, build_each, plain_model
 from limbeck.cluster.engines.config import TransformersConfig
-from limbeck.cluster.engines.local.engine import TransformersEngine, build
+from limbeck.cluster.engines.local.engine import TransformersEngine
 from limbeck.cluster.engines.protocol import DistributionEngine, TokenRow, TopLogprobs
 
 VOCABULARY = SIZES["vocab_size"]
@@ -16,10 +16,7 @@ VOCABULARY = SIZES["vocab_size"]
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TransformersEngine]:
-    return {
-        kind: build(TransformersConfig(model=str(save(tmp_path_factory.mktemp(kind), kind)), dtype="float32", pack_tokens=48))
-        for kind in KINDS
-    }
+    return build_each(tmp_path_factory)
 
 
 @st.composite
